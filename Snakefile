@@ -1,0 +1,188 @@
+"""The pipeline of one study: teacher -> students -> features -> measures, maps -> book.
+
+`python -m kdlib study studies/quick.yaml` runs it (with a lock and the study checked first);
+everything after `--` goes to Snakemake. kdlib.runs says which runs a study has and where each
+lies; a notebook is run again when it, its parameters, its data or a module it uses changed.
+"""
+
+import ast
+import json
+from glob import glob
+from importlib.util import find_spec
+from pathlib import Path
+
+from kdlib import UsageError, runs
+
+try:
+    STUDY = runs.study(config.get("study", "studies/quick.yaml"))
+except UsageError as problem:
+    raise WorkflowError(str(problem))
+
+TEACHER = STUDY.trained_teacher
+ROOT = str(TEACHER.root)
+STUDENTS = {run.name: run for run in STUDY.students}
+MAPS = {maps.name: maps for maps in STUDY.drawn.values()}
+BLOCKS = {block: [run.name for run in members] for block, members in STUDY.blocks.items()}
+NETWORKS = [name for names in BLOCKS.values() for name in names]
+PUBLISHED = f"book/results/{STUDY.name}"
+DATA = {"digits": Path(find_spec("sklearn").origin).parent / "datasets/data/digits.csv.gz"}
+
+
+def code(notebook):
+    """The modules of kdlib that a notebook uses, and those that they use."""
+    cells = json.loads(Path(notebook).read_text())["cells"]
+    text = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "code")
+    todo, seen = [text], set()
+    while todo:
+        for node in ast.walk(ast.parse(todo.pop())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "kdlib":
+                names = [node.module[6:]] if node.module != "kdlib" else [a.name for a in node.names]
+                for file in {f"kdlib/{name}.py" for name in names} - seen:
+                    if Path(file).is_file():
+                        seen.add(file)
+                        todo.append(Path(file).read_text())
+    return sorted({"kdlib/__init__.py", *seen})
+
+
+def needs(notebook, data=True):
+    """What every run of a notebook depends on beside other runs."""
+    data = [str(DATA[STUDY.dataset])] if data and STUDY.dataset in DATA else []
+    return dict(notebook=f"notebooks/{notebook}.ipynb", code=code(f"notebooks/{notebook}.ipynb"), data=data)
+
+
+def settings(choice):
+    """What a notebook is told. Reads no file: Snakemake compares it and runs again on change."""
+    return json.dumps(choice.settings())
+
+
+# Behind names, because Snakemake compares the template: what changes here re-runs nothing.
+PAPERMILL = "papermill --no-progress-bar --log-level ERROR"
+DEVICE = config.get("device", "auto")
+TRAIN = "{PAPERMILL} {input.notebook} {log} -y {params.settings:q} -p threads {threads} -p device {DEVICE}"
+MEASURE = "{PAPERMILL} {input.notebook} {log} -y {params.settings:q} -p threads {threads}"
+DRAW = "{PAPERMILL} {input.notebook} {log} -y {params.settings:q} -p workers {threads}"
+
+
+localrules: publish, book
+
+
+rule book:
+    input:
+        f"{PUBLISHED}/study.json",
+        "_config.yml",
+        "_toc.yml",
+        [f for f in glob("book/*") if Path(f).is_file()],
+        [f for f in glob("kdlib/*") if Path(f).suffix in (".py", ".js", ".css")],
+    output:
+        "_build/html/index.html",
+    log:
+        "_build/book.log",
+    shell:
+        "jupyter-book build . -n -W --keep-going > {log} 2>&1"
+
+
+rule publish:
+    input:
+        expand("{root}/{name}/{file}", root=ROOT, name=NETWORKS, file=["run.json", "features.safetensors", "measures.parquet"]),
+        expand("{root}/maps/{name}{end}.parquet", root=ROOT, name=MAPS, end=["", "-faithfulness"]),
+        code=["kdlib/cli.py", "kdlib/store.py", "kdlib/runs.py", "kdlib/data.py"],
+    output:
+        study=f"{PUBLISHED}/study.json",
+        tables=expand("{to}/{table}.parquet", to=PUBLISHED, table=["runs", "measures", "maps", "faithfulness", "predictions"]),
+        sample=f"{PUBLISHED}/sample.safetensors",
+    params:
+        study=lambda w: config.get("study", "studies/quick.yaml"),
+    shell:
+        "python -m kdlib publish {params.study}"
+
+
+rule teacher:
+    input:
+        **needs("teacher"),
+    output:
+        f"{TEACHER.folder}/run.json",
+        f"{TEACHER.folder}/weights.safetensors",
+        f"{TEACHER.folder}/history.parquet",
+    log:
+        f"{TEACHER.folder}/teacher.ipynb",
+    params:
+        settings=lambda w: settings(TEACHER),
+    resources:
+        gpu=1,
+    shell:
+        TRAIN
+
+
+rule student:
+    input:
+        **needs("student"),
+        teacher=[f"{TEACHER.folder}/run.json", f"{TEACHER.folder}/weights.safetensors"],
+    output:
+        ROOT + "/{student}/run.json",
+        ROOT + "/{student}/weights.safetensors",
+        ROOT + "/{student}/history.parquet",
+    log:
+        ROOT + "/{student}/student.ipynb",
+    wildcard_constraints:
+        student="students/.+",
+    params:
+        settings=lambda w: settings(STUDENTS[w.student]),
+    resources:
+        gpu=1,
+    shell:
+        TRAIN
+
+
+# Networks of one label budget and seed are looked at together: one start of a kernel for all.
+for block, names in BLOCKS.items():
+
+    rule:
+        name:
+            f"features_{block}"
+        input:
+            **needs("features"),
+            networks=expand("{root}/{name}/{file}", root=ROOT, name=names, file=["run.json", "weights.safetensors"]),
+        output:
+            expand("{root}/{name}/features.safetensors", root=ROOT, name=names),
+        log:
+            f"{ROOT}/features/{block}.ipynb",
+        params:
+            settings=settings(STUDY.looked(runs.Features, block)),
+        resources:
+            gpu=1,
+        shell:
+            TRAIN
+
+    rule:
+        name:
+            f"measure_{block}"
+        input:
+            **needs("measure", data=False),
+            networks=expand("{root}/{name}/features.safetensors", root=ROOT, name=names),
+        output:
+            expand("{root}/{name}/measures.parquet", root=ROOT, name=names),
+        log:
+            f"{ROOT}/measures/{block}.ipynb",
+        params:
+            settings=settings(STUDY.looked(runs.Measures, block)),
+        shell:
+            MEASURE
+
+
+rule maps:
+    input:
+        **needs("embed", data=False),
+        networks=lambda w: [f"{ROOT}/{name}/features.safetensors" for name in MAPS[w.maps].networks],
+    output:
+        ROOT + "/maps/{maps}.parquet",
+        ROOT + "/maps/{maps}-faithfulness.parquet",
+    log:
+        ROOT + "/maps/{maps}.ipynb",
+    wildcard_constraints:
+        maps="|".join(MAPS).replace("+", "[+]").replace(".", "[.]"),
+    params:
+        settings=lambda w: settings(MAPS[w.maps]),
+    threads:
+        workflow.cores
+    shell:
+        DRAW

@@ -1,0 +1,26 @@
+"""Why does knowledge distillation work? Train, look into the layers, compare."""
+
+import os
+
+# ivis needs Keras 2. The switch has to be set before anything imports TensorFlow.
+os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+
+__version__ = "0.1.0"
+
+
+class UsageError(ValueError):
+    """Somebody asked for what cannot be: says in one line what, what was given, what is allowed.
+
+    Raised where input enters kdlib. Notebooks and the command line show the line and no
+    traceback; everything else in Python sees an ordinary ValueError.
+    """
+
+    def _render_traceback_(self) -> list[str]:  # IPython asks for this when a cell fails
+        return [f"Cannot go on: {self}"]
+
+
+def one_of(what: str, given: object, allowed: object) -> None:
+    """Raise UsageError unless `given` is among `allowed`, naming all that are."""
+    names = list(allowed)  # type: ignore[call-overload]
+    if given not in names:
+        raise UsageError(f"unknown {what} {given!r}; one of: {', '.join(map(str, names))}")

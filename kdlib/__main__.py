@@ -1,0 +1,5 @@
+"""`python -m kdlib`."""
+
+from kdlib.cli import main
+
+raise SystemExit(main())

@@ -1,0 +1,299 @@
+"""Tables -> Altair charts with one look: the same order and colours of methods everywhere."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Any
+
+import altair as alt
+import pandas as pd
+
+from kdlib import UsageError, one_of, statistics
+from kdlib.store import Results
+
+# Who is drawn in which colour, in the order of every legend. Alone is grey, the controls are muted,
+# methods have Petroff's colours (2021, arXiv 2107.02270), told apart with any colour vision.
+COLOURS = {
+    "alone": "#7f868b",
+    "smooth": "#c2a878",
+    "pseudo": "#8fa67f",
+    "shuffled": "#a892b5",
+    "random": "#c09494",
+    "kd": "#2f7fd0",
+    "fitnet": "#ee9a0b",
+    "at": "#cc3a1e",
+}
+SPARE = ("#832db6", "#12805c", "#a96b59", "#0f9fb5", "#d6499a", "#7d8500")  # for other methods
+
+# What a measure is called, and what reading it means.
+MEASURES = {
+    "within_share": ("within-class share of variance", "lower is more compact"),
+    "silhouette": ("silhouette", "higher is more compact"),
+    "knn": ("k-NN accuracy", "higher is better"),
+    "probe": ("linear probe accuracy", "higher is better"),
+}
+MIME = "application/vnd.vegalite.v5+json"  # nbformat and JupyterLab refuse an object under v6
+
+
+def name(measure: str) -> str:
+    """Return a measure in words, or its key where no words are known."""
+    return MEASURES.get(measure, (measure.replace("_", " "), ""))[0]
+
+
+def hint(measure: str) -> str:
+    """Say which direction of a measure is which; empty where that is not known."""
+    return MEASURES.get(measure, ("", ""))[1]
+
+
+def order(methods: Iterable[str]) -> list[str]:
+    """Sort methods as every legend has them; those without a place of their own come last."""
+    given, known = set(methods), list(COLOURS)
+    return [m for m in known if m in given] + sorted(given - set(known))
+
+
+def colours(methods: Iterable[str]) -> dict[str, str]:
+    """Give each method its colour, in the order of the legend."""
+    spare = iter(SPARE * 3)
+    return {m: COLOURS.get(m) or next(spare) for m in order(methods)}
+
+
+# ---------------------------------------------------------------------------------- look
+
+
+@alt.theme.register("kdlib", enable=False)
+def theme() -> alt.theme.ThemeConfig:
+    """Sizes and weights only: the page gives the colours of text and lines, light or dark."""
+    font = "system-ui, -apple-system, 'Segoe UI', sans-serif"
+    return {
+        "config": {
+            "font": font,
+            "background": "transparent",
+            "view": {"stroke": None},
+            "axis": {
+                "labelFontSize": 11,
+                "titleFontSize": 12,
+                "titleFontWeight": "normal",
+                "titlePadding": 8,
+                "domain": False,
+                "tickSize": 4,
+                "gridOpacity": 0.6,
+            },
+            "axisX": {"grid": False, "labelAngle": 0},
+            "header": {"labelFontSize": 12, "labelFontWeight": "bold", "titleFontSize": 12},
+            "legend": {"labelFontSize": 12, "symbolSize": 90, "title": None, "orient": "top"},
+            "title": {
+                "anchor": "start",
+                "fontSize": 14,
+                "fontWeight": "bold",
+                "subtitleFontSize": 12,
+                "subtitlePadding": 4,
+                "offset": 12,
+            },
+        }
+    }
+
+
+def enable() -> None:
+    """Make the look and the offline renderer the ones that notebooks of this process use."""
+    alt.theme.enable("kdlib")
+    alt.renderers.register("kdlib", _render)
+    alt.renderers.enable("kdlib")
+    alt.data_transformers.disable_max_rows()
+
+
+def _render(spec: dict[str, Any], **_: Any) -> dict[str, Any]:
+    """Hand a chart to the book as plain JSON, to a live notebook as an offline widget.
+
+    Altair's own renderers load scripts from the network or are refused by nbformat.
+    """
+    text = spec.get("description") or "Vega-Lite chart"
+    if os.environ.get("KD_BOOK"):  # set by kdlib.book while it builds
+        return {MIME: spec, "text/plain": text}
+    alt.JupyterChart.enable_offline()
+    chart = alt.JupyterChart(alt.Chart.from_dict(spec, validate=False))
+    bundle = chart._repr_mimebundle_() or {}
+    return bundle[0] if isinstance(bundle, tuple) else bundle
+
+
+# ---------------------------------------------------------------------------------- charts
+
+
+def accuracy(results: Results, *, network: str | None = None) -> alt.LayerChart:
+    """Draw test accuracy against labels per class: a line through the means, a dot per seed."""
+    runs = _students(results, network)
+    network = runs["network"].iloc[0]
+    table = runs.assign(accuracy_pct=100 * runs["test_accuracy"])
+    table = table[["method", "labels", "seed", "accuracy_pct"]]
+    x = alt.X("labels:N", sort=budgets(runs), title="labels per class", scale=alt.Scale(padding=0.3))
+    y = alt.Y("accuracy_pct:Q", title="test accuracy, %", scale=alt.Scale(zero=False))
+    base = alt.Chart(table).encode(x=x, color=_colour(table), opacity=_fade())
+    lines = base.mark_line(strokeWidth=2.2).encode(y=y.aggregate("mean"))
+    means = base.mark_point(filled=True, size=60, opacity=1).encode(
+        y=y.aggregate("mean"),
+        tooltip=["method:N", "labels:N", _number("mean(accuracy_pct):Q", "mean, %", ".1f"),
+                 alt.Tooltip("count():Q", title="seeds")],
+    )
+    seeds = base.mark_circle(size=22).encode(
+        y=y, tooltip=["method:N", "labels:N", "seed:N", _number("accuracy_pct:Q", "%", ".1f")]
+    )
+    layers = [*_teacher(results), seeds, lines, means]
+    n = int(runs["seed"].nunique())
+    return alt.layer(*layers).add_params(_chosen()).properties(
+        width=520,
+        height=300,
+        title=alt.Title(
+            f"Test accuracy of {network}", subtitle=f"line: mean of {n} seeds; dots: single seeds"
+        ),
+        description=_spoken(table, "accuracy_pct", "Test accuracy in percent", "labels per class"),
+    )
+
+
+def layers(
+    results: Results, measure: str = "knn", *, network: str | None = None
+) -> alt.FacetChart:
+    """Draw a measure layer by layer: one panel per label budget, one line per method."""
+    one_of("measure", measure, results.measures["measure"].unique())
+    runs = _students(results, network)
+    network = runs["network"].iloc[0]
+    values = results.measures.query("measure == @measure")[["run", "layer", "value"]]
+    table = runs[["run", "method", "labels", "seed"]].merge(values, on="run").drop(columns="run")
+    stages, steps = list(results.study["layers"]), budgets(runs)
+    base = alt.Chart().encode(
+        x=alt.X("layer:N", sort=stages, title=None, axis=alt.Axis(labelAngle=-40)),
+        color=_colour(table),
+        opacity=_fade(),
+    )
+    y = alt.Y("value:Q", title=name(measure), scale=alt.Scale(zero=False))
+    where = ["method:N", "layer:N", alt.Tooltip("labels:N", title="labels per class")]
+    seeds = base.mark_circle(size=12).encode(
+        y=y, tooltip=[*where, "seed:N", _number("value:Q", name(measure), ".3f")]
+    )
+    mean = base.mark_line(strokeWidth=2.2, point={"size": 26}).encode(
+        y=y.aggregate("mean"),
+        tooltip=[*where, _number("mean(value):Q", "mean", ".3f"),
+                 alt.Tooltip("count():Q", title="seeds")],
+    )
+    n = int(runs["seed"].nunique())
+    panel = alt.layer(seeds, mean, data=table).properties(width=_share(620, len(steps)), height=210)
+    return panel.add_params(_chosen()).facet(
+        column=alt.Column("labels:N", sort=steps, title="labels per class"), spacing=14
+    ).properties(
+        title=alt.Title(
+            f"{name(measure).capitalize()}, layer by layer, {network}",
+            subtitle=f"line: mean of {n} seeds; dots: single seeds; {hint(measure)}",
+        ),
+        description=_spoken(table, "value", name(measure).capitalize(), "labels per class"),
+    )
+
+
+def difference(
+    results: Results, measure: str = "knn", *, network: str | None = None
+) -> alt.FacetChart:
+    """Draw method - alone, paired by seed: every seed, the mean and its 95 % t interval."""
+    runs = _students(results, network)
+    network = runs["network"].iloc[0]
+    points = statistics.differences(results, measure).query("network == @network")
+    cells = statistics.paired(results, measure).query("network == @network")
+    if cells.empty:
+        raise UsageError(f"no student of {network} shares labels and seed with one trained alone")
+    steps, stages = budgets(cells), list(results.study["layers"])
+    table = pd.concat([points, cells])  # one table: Vega-Lite splits it by panel
+    methods = order(cells["method"])
+    base = alt.Chart().encode(
+        x=alt.X("layer:N", sort=stages, title=None),
+        xOffset=alt.XOffset("method:N", sort=methods),
+        color=_colour(cells),
+        opacity=_fade(),
+    )
+    where = ["method:N", "layer:N", alt.Tooltip("labels:N", title="labels per class")]
+    numbers = [_number(f"{c}:Q", c, "+.3f") for c in ("mean", "low", "high")]
+    title = "difference"
+    seeds = base.mark_circle(size=16).encode(
+        y=alt.Y("difference:Q", title=title),
+        tooltip=[*where, "seed:N", _number("difference:Q", "difference", "+.3f")],
+    ).transform_filter("isValid(datum.difference)")
+    bars = base.mark_rule(strokeWidth=2).encode(y=alt.Y("low:Q", title=title), y2="high:Q")
+    bars = bars.transform_filter("isValid(datum.low)")
+    means = base.mark_point(filled=True, size=44, shape="diamond").encode(
+        y=alt.Y("mean:Q", title=title), tooltip=[*where, *numbers, "n:Q"]
+    ).transform_filter("isValid(datum.mean)")
+    zero = alt.Chart().mark_rule(strokeDash=[4, 3], color="#888").encode(y=alt.datum(0))
+    panel = alt.layer(zero, bars, seeds, means, data=table).properties(width=560, height=120)
+    n = sorted({int(k) for k in cells["n"]})
+    return panel.add_params(_chosen()).facet(
+        row=alt.Row("labels:N", sort=steps, title="labels per class"), spacing=10
+    ).properties(
+        title=alt.Title(
+            f"{name(measure).capitalize()}: distilled minus alone, {network}",
+            subtitle=f"diamond: mean of n = {'/'.join(map(str, n))} paired seeds with 95 % t "
+            f"interval; dots: seeds; {hint(measure)}",
+        ),
+        description=_spoken(
+            cells.rename(columns={"mean": "value"}), "value",
+            f"Difference in {name(measure)} against the network trained alone", "labels per class",
+        ),
+    )
+
+
+# ---------------------------------------------------------------------------------- parts
+
+
+def budgets(table: pd.DataFrame) -> list[str]:
+    """Sort label budgets by size; "all" is the largest."""
+    return sorted(table["labels"].unique(), key=lambda b: (not b.isdigit(), int(b) if b.isdigit() else 0))
+
+
+def _students(results: Results, network: str | None) -> pd.DataFrame:
+    """Pick the students of one network, by default the first in the table."""
+    students = results.runs[results.runs["role"] == "student"]
+    if students.empty:
+        raise UsageError("these results hold no students; nothing to compare")
+    network = students["network"].iloc[0] if network is None else network
+    one_of("network", network, students["network"].unique())
+    return students[students["network"] == network]
+
+
+def _teacher(results: Results) -> list[alt.Chart]:
+    """Draw the mean teacher as a dashed rule with its name; nothing where there is none."""
+    teachers = results.runs[results.runs["role"] == "teacher"]
+    if teachers.empty:
+        return []
+    mean = pd.DataFrame({"accuracy_pct": [100 * teachers["test_accuracy"].mean()]})
+    words = f"teacher {teachers['network'].iloc[0]}, {mean['accuracy_pct'][0]:.1f} %"
+    rule = alt.Chart(mean).mark_rule(strokeDash=[6, 4], color="#888").encode(y="accuracy_pct:Q")
+    text = alt.Chart(mean).mark_text(
+        align="right", baseline="bottom", dy=-4, fontSize=11, color="#888", text=words
+    )
+    return [rule, text.encode(y="accuracy_pct:Q", x=alt.value(516))]
+
+
+def _colour(table: pd.DataFrame) -> alt.Color:
+    palette = colours(table["method"].unique())
+    scale = alt.Scale(domain=list(palette), range=list(palette.values()))
+    return alt.Color("method:N", scale=scale, sort=list(palette))
+
+
+def _chosen() -> alt.Parameter:
+    """Let a click on the legend single out methods; shift adds, a click elsewhere shows all."""
+    return alt.selection_point(name="chosen", fields=["method"], bind="legend")
+
+
+def _fade() -> Any:
+    return alt.condition("!length(data('chosen_store')) || vlSelectionTest('chosen_store', datum)",
+                         alt.value(0.9), alt.value(0.12))
+
+
+def _number(field: str, title: str, shown: str) -> alt.Tooltip:
+    return alt.Tooltip(field, title=title, format=shown)
+
+
+def _share(width: int, panels: int) -> int:
+    return max(120, width // panels)
+
+
+def _spoken(table: pd.DataFrame, column: str, what: str, by: str) -> str:
+    """Say in a sentence what the chart shows, for those who cannot see it."""
+    last = table[table["labels"] == budgets(table)[0]].groupby("method")[column].mean()
+    parts = [f"{method} {last[method]:.3g}" for method in order(last.index)]
+    return f"{what} by {by}. With {budgets(table)[0]} labels per class, on average: {', '.join(parts)}."

@@ -1,0 +1,54 @@
+"""How papermill runs a notebook here: a mistake is one line, a failure names its notebook.
+
+Loaded by papermill through the entry point in pyproject.toml, and made its default, so that a
+plain `papermill notebooks/student.ipynb out.ipynb -p seed 3` behaves like this too.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+from papermill.engines import NBClientEngine, papermill_engines
+from papermill.exceptions import PapermillException, PapermillExecutionError
+
+
+class Stopped(click.ClickException, PapermillException):
+    """A notebook did not finish; on the command line without the frames of papermill itself."""
+
+    def __init__(self, error: PapermillExecutionError, executed: str | None):
+        mistake = error.ename == "UsageError"
+        where = f"; see {executed}" if executed else ""
+        message = error.evalue if mistake else f"{error.ename} in cell {error.exec_count}{where}"
+        super().__init__(message)
+        self.exit_code = 2 if mistake else 1
+        self.traceback = [] if mistake else error.traceback
+
+    def show(self, file: Any = None) -> None:
+        """Print what went wrong: one line for a mistake, before it the cell's own traceback."""
+        if self.traceback:
+            click.echo("\n".join(self.traceback), file=file or sys.stderr)
+        super().show(file)
+
+
+class Engine(NBClientEngine):
+    """papermill's own engine, with quieter kernels and clearer errors."""
+
+    @classmethod
+    def execute_notebook(
+        cls, nb: Any, kernel_name: str, output_path: str | None = None, **options: Any
+    ) -> Any:
+        """Run the notebook; write what ran and raise Stopped if a cell fails."""
+        from papermill.execute import raise_for_execution_errors
+
+        options.setdefault("extra_arguments", ["--IPKernelApp.log_level=50"])
+        nb = super().execute_notebook(nb, kernel_name, output_path, **options)
+        try:
+            raise_for_execution_errors(nb, output_path)
+        except PapermillExecutionError as error:
+            raise Stopped(error, output_path) from None
+        return nb
+
+
+papermill_engines.register(None, Engine)

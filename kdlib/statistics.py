@@ -1,0 +1,48 @@
+"""Differences between networks that share a seed, with their intervals."""
+
+from __future__ import annotations
+
+import pandas as pd
+from scipy import stats
+
+from kdlib import one_of
+from kdlib.store import Results
+
+PAIR = ["network", "labels", "seed"]  # what two runs share that differ in the method only
+CELL = ["network", "method", "labels", "layer"]
+
+
+def differences(results: Results, measure: str) -> pd.DataFrame:
+    """Give every seed's difference method - alone, layer by layer.
+
+    Runs are paired: with one seed they share the labelled images, the first weights and the order
+    of batches. A run whose partner is missing is left out.
+
+    Returns columns network, method, labels, layer, seed, difference.
+    """
+    one_of("measure", measure, results.measures["measure"].unique())
+    students = results.runs[results.runs["role"] == "student"]
+    values = results.measures.query("measure == @measure")[["run", "layer", "value"]]
+    table = students[["run", "method", *PAIR]].merge(values, on="run")
+    alone = table[table["method"] == "alone"][[*PAIR, "layer", "value"]]
+    pairs = table[table["method"] != "alone"].merge(
+        alone, on=[*PAIR, "layer"], suffixes=("", "_alone"), validate="many_to_one"
+    )
+    pairs["difference"] = pairs["value"] - pairs["value_alone"]
+    return pairs[[*CELL, "seed", "difference"]]
+
+
+def paired(results: Results, measure: str) -> pd.DataFrame:
+    """Average the paired differences over seeds, with the 95 % t interval (df = n - 1).
+
+    The seed is the unit of replication: images of one network are not independent evidence.
+    One seed has no interval: low and high are NaN.
+
+    Returns columns network, method, labels, layer, mean, low, high, n.
+    """
+    groups = differences(results, measure).groupby(CELL, sort=False)["difference"]
+    table = groups.agg(mean="mean", spread="std", n="count").reset_index()
+    half = stats.t.ppf(0.975, table["n"] - 1) * table["spread"] / table["n"] ** 0.5
+    return table.assign(low=table["mean"] - half, high=table["mean"] + half)[
+        [*CELL, "mean", "low", "high", "n"]
+    ]

@@ -1,0 +1,361 @@
+"""The only module that reads and writes results: JSON, parquet and safetensors, never pickle.
+
+    runs/<study>/<dataset>/<run>/run.json              parameters, versions, seconds, accuracy
+                                 history.parquet       one row per epoch
+                                 weights.safetensors
+                                 features.safetensors  <split>.<layer>, <split>.rows, .labels
+                                 measures.parquet      layer measure value
+    runs/<study>/<dataset>/maps/<maps>.parquet         run layer embedding image x y
+                               <maps>-faithfulness.parquet
+    book/results/<study>/                              what the book shows: see `Results`
+
+A file is written under another name first and then renamed: it is there whole or not at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int, UInt8
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from kdlib import UsageError
+
+TABLES = ("runs", "measures", "maps", "faithfulness", "predictions")
+RECORDED = ("torch", "numpy", "scikit-learn", "openTSNE", "ivis", "tensorflow", "papermill")
+
+
+# ---- files, whole or not at all ----------------------------------------------------------------
+
+
+def _write(path: Path, fill: Callable[[Path], Any]) -> None:
+    """Let `fill` write a file beside `path`, then rename it; nothing stays behind on failure."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fill(part)
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        part.chmod(0o644)  # safetensors leaves files that only their owner can read
+        part.replace(path)
+    except (OSError, SafetensorError) as problem:
+        raise UsageError(f"cannot write {path}: {_reason(problem)}") from problem
+    finally:
+        part.unlink(missing_ok=True) if part.parent.is_dir() else None
+
+
+def _reason(problem: Exception) -> str:
+    """What the system says of a file, in its words and without its numbers."""
+    return getattr(problem, "strerror", None) or " ".join(str(problem).split())
+
+
+def _json(path: Path, content: Mapping[str, Any]) -> None:
+    text = json.dumps(content, indent=1, sort_keys=False, allow_nan=False) + "\n"
+    _write(path, lambda part: part.write_text(text))
+
+
+def _parquet(path: Path, table: pd.DataFrame) -> None:
+    _write(path, lambda part: table.to_parquet(part, index=False))
+
+
+def _tensors(path: Path, tensors: Mapping[str, np.ndarray], told: Mapping[str, Any]) -> None:
+    arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    notes = {name: json.dumps(value) for name, value in told.items()}
+    _write(path, lambda part: save_file(arrays, part, metadata=notes))
+
+
+def _read(path: Path, read: Callable[[Path], Any], made_by: str) -> Any:
+    if not path.is_file():
+        raise UsageError(f"no {path.name} in {path.parent}; {made_by} makes it")
+    try:
+        return read(path)
+    except (OSError, ValueError, SafetensorError) as problem:
+        raise UsageError(f"cannot read {path}: {_reason(problem)}; delete it and run again") from (
+            problem
+        )
+
+
+def writable(folder: Path) -> None:
+    """Raise UsageError unless results can be written there; leaves nothing behind.
+
+    Asked before hours of training, not after.
+    """
+    there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    try:
+        with tempfile.TemporaryFile(dir=there) as file:
+            file.write(bytes(1 << 20))
+            file.flush()
+    except OSError as problem:
+        raise UsageError(f"cannot write below {there}: {_reason(problem)}") from problem
+
+
+# ---- one run -----------------------------------------------------------------------------------
+
+
+def save_run(
+    folder: Path,
+    parameters: Mapping[str, Any],
+    weights: Mapping[str, np.ndarray],
+    history: list[dict[str, float]],
+    **facts: Any,
+) -> None:
+    """Write a trained network; run.json comes last and says that the run is whole.
+
+    `facts` join the record: test accuracy, seconds, device, number of parameters, data hash.
+    """
+    _tensors(folder / "weights.safetensors", weights, parameters)
+    _parquet(folder / "history.parquet", pd.DataFrame(history))
+    record = {"parameters": dict(parameters), **facts, "code": code_hash(), **versions()}
+    _json(folder / "run.json", record)
+
+
+def load_run(folder: str | Path) -> dict[str, Any]:
+    """Read the record of a trained network. Raises UsageError if there is none, or it is broken."""
+    path = Path(folder) / "run.json"
+    record = _read(path, lambda p: json.loads(p.read_text()), _maker(path.parent))
+    if not isinstance(record, dict) or "parameters" not in record:
+        raise UsageError(f"{path} is no record of a run; delete it and run again")
+    return record
+
+
+def load_weights(folder: str | Path) -> dict[str, np.ndarray]:
+    """Read the weights of a trained network."""
+    return _read(Path(folder) / "weights.safetensors", load_file, _maker(Path(folder)))
+
+
+def load_history(folder: str | Path) -> pd.DataFrame:
+    """Read what a training reported: one row per epoch."""
+    return _read(Path(folder) / "history.parquet", pd.read_parquet, _maker(Path(folder)))
+
+
+def _maker(folder: Path) -> str:
+    kind = "teacher" if "teachers" in folder.parts else "student"
+    return f"`papermill notebooks/{kind}.ipynb out.ipynb` with its parameters"
+
+
+def found(root: str | Path = "runs") -> Iterator[tuple[Path, dict[str, Any] | None]]:
+    """Every run below `root` with its record, None where that cannot be read."""
+    for path in sorted(Path(root).glob("*/*/*/**/run.json")):
+        try:
+            yield path.parent, load_run(path.parent)
+        except UsageError:
+            yield path.parent, None
+
+
+# ---- layers ------------------------------------------------------------------------------------
+
+
+class Layers(NamedTuple):
+    """The features of one network, layer by layer, for training and test images."""
+
+    train: dict[str, Float[np.ndarray, "n d"]]
+    train_labels: Int[np.ndarray, " n"]
+    test: dict[str, Float[np.ndarray, "m d"]]
+    test_labels: Int[np.ndarray, " m"]
+    test_rows: Int[np.ndarray, " m"]  # of the data set's test images
+    train_rows: Int[np.ndarray, " n"]
+
+
+def save_layers(folder: Path, layers: Layers) -> None:
+    """Write the features of a network beside its weights.
+
+    Raises UsageError where other images of it are kept already: they would no longer compare.
+    """
+    path = folder / "features.safetensors"
+    if path.exists():
+        kept = load_layers(folder)
+        for what in ("train_rows", "test_rows"):
+            if not np.array_equal(getattr(kept, what), getattr(layers, what)):
+                raise UsageError(
+                    f"{path} keeps features of other images (another sample size or data set); "
+                    "give this a study of its own"
+                )
+    tensors = {
+        f"{split}.{name}": array
+        for split in ("train", "test")
+        for name, array in getattr(layers, split).items()
+    }
+    for split in ("train", "test"):
+        for what in ("labels", "rows"):
+            tensors[f"{split}.{what}"] = getattr(layers, f"{split}_{what}")
+    _tensors(path, tensors, {"layers": list(layers.test)})
+
+
+def load_layers(folder: str | Path) -> Layers:
+    """Read the features of a network. Raises UsageError if there are none."""
+    made_by = "`papermill notebooks/features.ipynb out.ipynb` for its network"
+    tensors = _read(Path(folder) / "features.safetensors", load_file, made_by)
+    split: dict[str, dict[str, np.ndarray]] = {"train": {}, "test": {}}
+    for name, array in tensors.items():
+        kind, what = name.split(".", 1)
+        split[kind][what] = array
+    kept = {f"{k}_{w}": split[k].pop(w) for k in split for w in ("labels", "rows")}
+    order = [n for n in ("stem", "block1", "block2", "block3", "pool", "logits")]
+    train, test = ({n: part[n] for n in order if n in part} for part in split.values())
+    return Layers(train=train, test=test, **kept)
+
+
+def save_measures(folder: Path, values: Mapping[str, Mapping[str, float]]) -> None:
+    """Write what was measured of each layer: {layer: {measure: value}}."""
+    rows = [(lay, name, v) for lay, those in values.items() for name, v in those.items()]
+    _parquet(folder / "measures.parquet", pd.DataFrame(rows, columns=["layer", "measure", "value"]))
+
+
+def load_measures(folder: str | Path) -> pd.DataFrame:
+    """Read the measures of a network: layer measure value."""
+    made_by = "`papermill notebooks/measure.ipynb out.ipynb` for its network"
+    return _read(Path(folder) / "measures.parquet", pd.read_parquet, made_by)
+
+
+Cells = Mapping[tuple[str, str], Float[np.ndarray, "n 2"]]  # (run, layer) -> map
+
+
+def save_maps(
+    root: Path,
+    name: str,
+    embedding: str,
+    maps: Cells,
+    faithfulness: Mapping[tuple[str, str], Mapping[str, float]],
+) -> None:
+    """Write the maps of a family of layers, and how faithful each is."""
+    parts = [
+        pd.DataFrame(
+            {"run": run, "layer": layer, "embedding": embedding, "image": range(len(xy))}
+            | {"x": xy[:, 0].astype("float32"), "y": xy[:, 1].astype("float32")}
+        )
+        for (run, layer), xy in maps.items()
+    ]
+    rows = [
+        (run, layer, embedding, measure, value)
+        for (run, layer), those in faithfulness.items()
+        for measure, value in those.items()
+    ]
+    columns = ["run", "layer", "embedding", "measure", "value"]
+    _parquet(root / "maps" / f"{name}-faithfulness.parquet", pd.DataFrame(rows, columns=columns))
+    _parquet(root / "maps" / f"{name}.parquet", pd.concat(parts, ignore_index=True))
+
+
+# ---- one study, published ----------------------------------------------------------------------
+
+
+class Results(NamedTuple):
+    """The published results of one study: all that charts, widgets and chapters read.
+
+    `run` identifies a network everywhere: its folder below runs/<study>/<dataset>/.
+    """
+
+    study: dict[str, Any]  # name, dataset, classes, layers, embeddings, parameters, versions
+    runs: pd.DataFrame  # run role network method labels seed parameters test_accuracy seconds
+    measures: pd.DataFrame  # run layer measure value
+    maps: pd.DataFrame  # run layer embedding image x y
+    faithfulness: pd.DataFrame  # run layer embedding measure value
+    predictions: pd.DataFrame  # run image prediction
+    images: UInt8[np.ndarray, "n h w c"]  # the test sample, c is 1 or 3
+    labels: Int[np.ndarray, " n"]
+
+
+def load(folder: str | Path) -> Results:
+    """Read the published results of a study, for example "book/results/quick".
+
+    Raises UsageError when the folder holds none, or when a file in it cannot be read.
+    """
+    folder = Path(folder)
+    made_by = "`make book` for the study quick, `python -m kdlib publish` for any"
+    study = _read(folder / "study.json", lambda p: json.loads(p.read_text()), made_by)
+    tables = {
+        name: _read(folder / f"{name}.parquet", pd.read_parquet, made_by) for name in TABLES
+    }
+    sample = _read(folder / "sample.safetensors", load_file, made_by)
+    return Results(study, **tables, images=sample["images"], labels=sample["labels"])
+
+
+def publish(folder: Path, results: Results) -> None:
+    """Write the small part of a study that the book shows; study.json last."""
+    for name in TABLES:
+        _parquet(folder / f"{name}.parquet", getattr(results, name))
+    sample = {"images": results.images, "labels": results.labels}
+    _tensors(folder / "sample.safetensors", sample, {})
+    _json(folder / "study.json", results.study)
+
+
+def gather(root: Path, names: list[str], maps: list[str]) -> dict[str, pd.DataFrame]:
+    """The tables of `Results` from a study's own folder: the runs and maps named.
+
+    Raises UsageError where one is missing, or where two networks were shown other images.
+    """
+    records, measures, predictions = [], [], []
+    rows: np.ndarray | None = None
+    for name in names:
+        record, layers = load_run(root / name), load_layers(root / name)
+        rows = layers.test_rows if rows is None else rows
+        if not np.array_equal(rows, layers.test_rows):
+            raise UsageError(f"{name} was shown other images than {names[0]}; extract it again")
+        records.append(_row(name, record))
+        measures.append(load_measures(root / name).assign(run=name))
+        said = layers.test["logits"].argmax(1)
+        predictions.append(pd.DataFrame({"image": range(len(said)), "prediction": said, "run": name}))
+    drawn = {
+        kind: pd.concat(
+            [
+                _read(root / "maps" / f"{m}{end}.parquet", pd.read_parquet, "notebooks/embed.ipynb")
+                for m in maps
+            ],
+            ignore_index=True,
+        )
+        for kind, end in (("maps", ""), ("faithfulness", "-faithfulness"))
+    }
+    return {
+        "runs": pd.DataFrame(records),
+        "measures": pd.concat(measures, ignore_index=True)[["run", "layer", "measure", "value"]],
+        "predictions": pd.concat(predictions, ignore_index=True)[["run", "image", "prediction"]],
+        **drawn,
+    }
+
+
+def _row(name: str, record: dict[str, Any]) -> dict[str, Any]:
+    given = record["parameters"]
+    network, width = given["network"], given["width"]
+    return {
+        "run": name,
+        "role": "student" if "method" in given else "teacher",
+        "network": network if width == 1 else f"{network}x{width:g}",
+        "method": given.get("method", "alone"),
+        "labels": str(given.get("labels_per_class", "all")),
+        "seed": given["seed"],
+        **{key: record[key] for key in ("parameters_count", "test_accuracy", "seconds")},
+    }
+
+
+# ---- what a result depends on ------------------------------------------------------------------
+
+
+@cache
+def code_hash() -> str:
+    """The first 16 hex digits of the SHA-256 of the library's Python files."""
+    digest = hashlib.sha256()
+    for file in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(file.name.encode() + file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def versions() -> dict[str, Any]:
+    """Versions of what computes the results."""
+    found: dict[str, str] = {"python": platform.python_version()}
+    for name in RECORDED:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return {"versions": found}

@@ -1,0 +1,142 @@
+"""The one training loop: a teacher and a student go through the same lines."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Int, UInt8
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from kdlib import UsageError, distill, models
+from kdlib.data import Batch, Batches, Images, normalised
+from kdlib.distill import Method
+from kdlib.models import Forward
+from kdlib.runs import Run
+
+
+class Score(NamedTuple):
+    """What a trained network reaches on the test set."""
+
+    accuracy: float  # in [0, 1]
+    n: int  # test images
+    predictions: Int[Tensor, " n"]
+
+
+def use(device: str, threads: int) -> torch.device:
+    """Choose where to compute: "auto" takes a GPU where there is one.
+
+    Also sets how many CPU threads torch may use: results are the same bits only for the same
+    number. Raises UsageError for an unknown device or for cuda where there is none.
+    """
+    allowed = ("auto", "cpu", "cuda")
+    if device not in allowed:
+        raise UsageError(f"unknown device {device!r}; one of: {', '.join(allowed)}")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UsageError("device 'cuda': torch sees no GPU here; use cpu or auto")
+    torch.set_num_threads(threads)
+    torch.backends.cudnn.deterministic = True  # the same bits each time on a GPU too
+    return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def fit(
+    network: nn.Module,
+    batches: Batches,
+    run: Run,
+    *,
+    method: str = "alone",
+    teacher: nn.Module | None = None,
+    **options: float | str,
+) -> list[dict[str, float]]:
+    """Train `network` in place, on the device that holds `batches`; one row per epoch.
+
+    A row holds the mean of every term of the loss, the epoch and its last learning rate. The
+    teacher is only read: no gradient, no BatchNorm statistics. SGD with Nesterov momentum 0.9
+    and a one-cycle schedule (Smith 2018); on a GPU in bfloat16 autocast and channels_last.
+    `options` are the method's own constants. Raises UsageError where the method does not fit
+    the networks, RuntimeError when the loss is no longer a number.
+    """
+    device = batches.images.train.device
+    layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
+    network.to(device, memory_format=layout).train()
+    if teacher is not None:
+        teacher.to(device, memory_format=layout).eval().requires_grad_(False)
+    loss = _method(method, network, teacher, batches, run.seed, options).to(device)
+    trained = [*network.parameters(), *loss.parameters()]
+    optimiser = torch.optim.SGD(
+        trained, run.learning_rate, 0.9, weight_decay=run.weight_decay, nesterov=True
+    )
+    total = run.epochs * len(batches)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, run.learning_rate, total_steps=total, pct_start=0.2
+    )
+    history = []
+    for epoch in tqdm(range(1, run.epochs + 1), "epochs", delay=2, mininterval=2, leave=False):
+        sums: dict[str, Tensor] = {}
+        for batch in batches:
+            batch = batch._replace(x=batch.x.contiguous(memory_format=layout))
+            with _autocast(device):
+                terms = _terms(loss, network, teacher, batch)
+            optimiser.zero_grad(set_to_none=True)
+            torch.stack(list(terms.values())).sum().backward()
+            optimiser.step()
+            schedule.step()
+            for name, term in terms.items():
+                sums[name] = sums.get(name, 0) + term.detach()
+        row = {name: float(value) / len(batches) for name, value in sums.items()}
+        if not all(map(math.isfinite, row.values())):
+            raise RuntimeError(f"the loss is no number in epoch {epoch}: {row}; try a lower rate")
+        history.append({"epoch": epoch, "learning_rate": schedule.get_last_lr()[0], **row})
+    return history
+
+
+def _autocast(device: torch.device) -> torch.autocast:
+    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
+
+
+def _terms(
+    loss: Method, network: nn.Module, teacher: nn.Module | None, batch: Batch
+) -> dict[str, Tensor]:
+    told: Forward | None = None
+    if teacher is not None:
+        with torch.no_grad():
+            told = models.observe(teacher, batch.x, loss.layers)
+    return loss(models.observe(network, batch.x, loss.layers), told, batch)
+
+
+def _method(
+    name: str,
+    network: nn.Module,
+    teacher: nn.Module | None,
+    batches: Batches,
+    seed: int,
+    options: dict,
+) -> Method:
+    """The method, sized from one look of both networks at two images."""
+    mean, std = batches.images.mean, batches.images.std
+    x = normalised(batches.images.train[:2], mean, std)
+    was_training = network.training
+    with torch.no_grad():
+        shown = models.observe(network.eval(), x)
+        told = models.observe(teacher, x) if teacher is not None else None
+    network.train(was_training)
+    return distill.build(name, shown, told, seed=seed, **options)
+
+
+@torch.no_grad()
+def predict(
+    network: nn.Module, images: UInt8[Tensor, "n c h w"], mean: float, std: float
+) -> Int[Tensor, " n"]:
+    """The class that the network names for each image."""
+    network.eval()
+    parts = [network(normalised(x, mean, std)).argmax(1) for x in images.split(1024)]
+    return torch.cat(parts).cpu()
+
+
+def evaluate(network: nn.Module, images: Images) -> Score:
+    """Test accuracy, on all test images, in evaluation mode."""
+    predictions = predict(network, images.test, images.mean, images.std)
+    right = predictions == images.test_labels.cpu()
+    return Score(float(right.double().mean()), len(right), predictions)

@@ -1,0 +1,196 @@
+/* Runs anywidgets on a page of the book: without a kernel, a network or RequireJS, from file:// too.
+
+   The page holds the state of its widgets as JSON (myst-nb puts it there); book.py has moved big
+   parts into side-car scripts. A widget that is not an anywidget gets a sentence instead of a
+   control that looks alive and does nothing.
+
+   Text can drive a figure:  <a class="kd-set" data-set="layer=block3&embedding=ivis">block 3</a>
+   and so can the address:   chapter.html#layer=block3&embedding=ivis                              */
+(() => {
+  "use strict";
+  const STATE = "application/vnd.jupyter.widget-state+json";
+  const VIEW = "application/vnd.jupyter.widget-view+json";
+  const here = document.currentScript.src.replace(/[^/]*$/, "");
+  const STYLE = `
+    .kd-set { cursor: pointer; color: var(--pst-color-link, #0a7d91); text-decoration: none;
+      border-bottom: 1.5px dashed currentColor; }
+    .kd-set:hover { border-bottom-style: solid; }
+    .kd-note { padding: .5em .8em; border-left: 3px solid var(--pst-color-border, #ccc);
+      color: var(--pst-color-text-muted, #666); font-size: .9em; }`;
+
+  // ---- side-cars: fetch() is refused on file://, so each is a script that leaves a string behind
+  const sidecars = (window.kdSidecars = window.kdSidecars || {});
+  const loading = {};
+  function sidecar(name) {
+    loading[name] = loading[name] || new Promise((resolve, reject) => {
+      if (name in sidecars) return resolve(sidecars[name]);
+      const script = document.createElement("script");
+      script.src = `${here}data/${name}.js`;
+      script.onload = () => resolve(sidecars[name]);
+      script.onerror = () => reject(new Error(`${script.src} is missing`));
+      document.head.append(script);
+    });
+    return loading[name];
+  }
+  const bytes = (base64) => Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
+
+  // ---- a model as anywidget modules know it, with nobody at the other end
+  class Model {
+    constructor(state) {
+      this.state = state;
+      this.listeners = {};
+    }
+    get(key) { return this.state[key]; }
+    set(key, value) {
+      const changes = typeof key === "object" ? key : { [key]: value };
+      const changed = Object.keys(changes).filter((k) => JSON.stringify(this.state[k]) !== JSON.stringify(changes[k]));
+      Object.assign(this.state, changes);
+      changed.forEach((k) => this.emit(`change:${k}`, this.state[k]));
+      if (changed.length) this.emit("change");
+    }
+    emit(name, ...values) { (this.listeners[name] || []).slice().forEach((f) => f(this, ...values)); }
+    on(names, listener) {
+      names.split(" ").forEach((name) => (this.listeners[name] = this.listeners[name] || []).push(listener));
+    }
+    off(names, listener) {
+      if (!names) this.listeners = {};
+      else names.split(" ").forEach((name) => {
+        this.listeners[name] = (this.listeners[name] || []).filter((f) => listener && f !== listener);
+      });
+    }
+    save_changes() { if (this === figures[0]?.model) remember(this); }
+    send() {}
+  }
+
+  const records = {}; // model id -> what the page says about it
+  const models = {}; // model id -> promise of its Model
+  const figures = []; // {element, id, model}, in the order of the page
+
+  function load(id) {
+    models[id] = models[id] || (async () => {
+      const { state, buffers = [] } = records[id];
+      await Promise.all(buffers.map(async ({ path, data, src }) => {
+        const value = bytes(src ? await sidecar(src) : data);
+        const owner = path.slice(0, -1).reduce((object, key) => object[key], state);
+        owner[path[path.length - 1]] = new DataView(value.buffer);
+      }));
+      for (const key of ["_esm", "_css"]) if (state[key]?.src) state[key] = await sidecar(state[key].src);
+      return new Model(state);
+    })();
+    return models[id];
+  }
+
+  // ---- running the modules
+  const modules = new Map();
+  function module(source) {
+    if (!modules.has(source)) {
+      const address = URL.createObjectURL(new Blob([source], { type: "text/javascript" }));
+      modules.set(source, import(address).then(async ({ default: given }) => (typeof given === "function" ? given() : given)));
+    }
+    return modules.get(source);
+  }
+  const styled = new Set();
+  function style(css) {
+    if (!css || styled.has(css)) return;
+    styled.add(css);
+    document.head.append(Object.assign(document.createElement("style"), { textContent: css }));
+  }
+  async function show(figure) {
+    const model = (figure.model = await load(figure.id));
+    style(model.get("_css"));
+    const widget = await module(model.get("_esm"));
+    if (!model.ready) model.ready = Promise.resolve(widget.initialize?.({ model }));
+    await model.ready;
+    figure.element.textContent = "";
+    await widget.render?.({ model, el: figure.element });
+  }
+  function mount(figure) {
+    figure.shown = figure.shown || show(figure).catch((error) => {
+      figure.element.textContent = `This figure could not start. ${error}`;
+      console.error(error);
+    }).finally(() => figure.element.removeAttribute("aria-busy"));
+    return figure.shown;
+  }
+
+  // ---- views as text: layer=block3&selected=3,14,15
+  const shared = (state) => state.meta?.share || [];
+  function apply(model, text) {
+    for (const [key, value] of new URLSearchParams(text)) {
+      if (!shared(model.state).includes(key)) continue;
+      const list = Array.isArray(model.get(key));
+      model.set(key, list ? value.split(",").filter(Boolean).map(Number) : value);
+    }
+  }
+  function remember(model) {
+    const view = shared(model.state).map((key) => [key, model.get(key)]);
+    const text = view.filter(([, value]) => value.length && value.length < 300)
+      .map(([key, value]) => `${key}=${String(value).replace(/[&%+#\s]/g, encodeURIComponent)}`).join("&");
+    try { history.replaceState(null, "", `#${text}`); } catch { /* a browser that counts calls */ }
+  }
+  const inAddress = () => (location.hash.includes("=") ? location.hash.slice(1) : "");
+  function intoView({ element }) {
+    const { top, bottom } = element.getBoundingClientRect();
+    const smooth = !matchMedia("(prefers-reduced-motion: reduce)").matches;
+    if (bottom < 120 || top > innerHeight - 120) element.scrollIntoView({ behavior: smooth ? "smooth" : "auto", block: "center" });
+  }
+  async function follow(link) {
+    // A link belongs to the last figure before it, or else to the first one of the page.
+    const before = figures.filter(({ element }) => element.compareDocumentPosition(link) & Node.DOCUMENT_POSITION_FOLLOWING);
+    const figure = before.pop() || figures[0];
+    if (!figure) return;
+    await mount(figure);
+    apply(figure.model, link.dataset.set);
+    figure.model.save_changes();
+    intoView(figure);
+  }
+  function links() {
+    for (const link of document.querySelectorAll(".kd-set")) {
+      link.tabIndex = 0;
+      link.setAttribute("role", "button");
+      link.addEventListener("click", (event) => { event.preventDefault(); follow(link); });
+      link.addEventListener("keydown", (event) => {
+        if (event.key !== "Enter" && event.key !== " ") return;
+        event.preventDefault();
+        follow(link);
+      });
+    }
+  }
+
+  // ---- the page
+  function place(script) {
+    const id = JSON.parse(script.textContent).model_id;
+    const element = document.createElement("div");
+    script.after(element);
+    const record = records[id];
+    if (record?.model_module === "anywidget") {
+      element.className = "kd-figure";
+      element.setAttribute("aria-busy", "true");
+      figures.push({ element, id });
+    } else {
+      element.className = "kd-note";
+      element.textContent = "This control needs a running kernel: open this notebook in JupyterLab.";
+    }
+  }
+  async function start() {
+    for (const script of document.querySelectorAll(`script[type="${STATE}"]`)) Object.assign(records, JSON.parse(script.textContent).state);
+    style(STYLE);
+    document.querySelectorAll(`script[type="${VIEW}"]`).forEach(place);
+    links();
+    const seen = new IntersectionObserver((entries) => entries.forEach(({ isIntersecting, target }) => {
+      if (!isIntersecting) return;
+      seen.unobserve(target);
+      mount(figures.find(({ element }) => element === target));
+    }), { rootMargin: "600px" });
+    figures.forEach(({ element }) => seen.observe(element));
+    const view = async () => {
+      if (!inAddress() || !figures.length) return;
+      apply(await load(figures[0].id), inAddress());
+      await mount(figures[0]);
+      intoView(figures[0]);
+    };
+    addEventListener("hashchange", view);
+    await view();
+  }
+  if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", start);
+  else start();
+})();

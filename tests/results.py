@@ -1,0 +1,136 @@
+"""Small invented results with the structure of real ones: distilled layers separate classes sooner."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.datasets import load_digits
+
+from kdlib.store import TABLES, Results, publish
+
+LAYERS = ("stem", "block1", "block2", "block3", "pool", "logits")
+METHODS = ("alone", "smooth", "kd", "fitnet", "at")
+MAPPED = ("teacher", "alone", "kd", "at")
+EMBEDDINGS = ("tsne", "ivis")
+SKILL = {"teacher": 1.0, "alone": 0.45, "smooth": 0.48, "kd": 0.72, "fitnet": 0.6, "at": 0.66}
+HELP = {"2": 0.0, "5": 0.1, "all": 0.2}
+
+
+def make(
+    folder: str | Path | None = None,
+    networks: Sequence[str] = ("resnet8x0.5",),
+    n: int = 120,
+    *,
+    seeds: int = 3,
+    labels: Sequence[str] = ("2", "5", "all"),
+) -> Results:
+    """Invent results; with a folder, also write them where `store.load` finds them."""
+    digits = load_digits()
+    images = (digits.images[:n, :, :, None] * 15.9).astype(np.uint8)
+    truth = digits.target[:n].astype(np.int64)
+    runs = pd.DataFrame(_runs(networks, seeds, labels))
+    tables: dict[str, list[pd.DataFrame]] = {name: [] for name in TABLES[1:]}
+    for number, run in enumerate(runs.to_dict("records")):
+        generator = np.random.default_rng(number)
+        _measure(run, tables, generator)
+        wrong = generator.random(n) > run["test_accuracy"]
+        guess = np.where(wrong, (truth + generator.integers(1, 10, n)) % 10, truth)
+        shown = pd.DataFrame({"run": run["run"], "image": np.arange(n), "prediction": guess})
+        tables["predictions"].append(shown)
+        if run["seed"] == 0 and (run["method"] in MAPPED or run["role"] == "teacher"):
+            _maps(run, truth, guess, tables, generator)
+    study = {
+        "name": "invented",
+        "dataset": "digits",
+        "classes": [str(i) for i in range(10)],
+        "layers": list(LAYERS),
+        "embeddings": list(EMBEDDINGS),
+    }
+    frames = {name: pd.concat(rows, ignore_index=True) for name, rows in tables.items()}
+    results = Results(study, runs=runs, **frames, images=images, labels=truth)
+    if folder is not None:
+        publish(Path(folder), results)
+    return results
+
+
+def _runs(networks: Sequence[str], seeds: int, labels: Sequence[str]) -> Iterator[dict[str, Any]]:
+    for seed in range(seeds):
+        yield _run("teacher", "resnet20", "alone", "all", seed, 272_474)
+    for cell in itertools.product(networks, METHODS, labels, range(seeds)):
+        yield _run("student", *cell, 19_700)
+
+
+def _run(role: str, network: str, method: str, labels: str, seed: int, size: int) -> dict[str, Any]:
+    skill = _skill(role, method, labels)
+    name = f"students/resnet20-full/{network}-{method}-{labels}-{seed}"
+    return {
+        "run": name if role == "student" else f"teachers/{network}-full-{seed}",
+        "role": role,
+        "network": network,
+        "method": method,
+        "labels": labels,
+        "seed": seed,
+        "parameters": size,
+        "test_accuracy": min(0.99, 0.3 + 0.65 * skill + 0.01 * np.sin(7 * seed + 3 * skill)),
+        "seconds": 3.0,
+    }
+
+
+def _skill(role: str, method: str, labels: str) -> float:
+    return 1.0 if role == "teacher" else min(1.0, SKILL[method] + HELP.get(labels, 0.05))
+
+
+def _order(run: dict[str, Any], depth: int) -> float:
+    """How well classes are told apart at a layer, 0..1."""
+    skill = _skill(run["role"], run["method"], run["labels"])
+    return skill * (0.25 + 0.75 * depth / (len(LAYERS) - 1)) ** (1.6 - skill)
+
+
+def _measure(run: dict[str, Any], tables: dict[str, list[pd.DataFrame]], generator: Any) -> None:
+    for depth, layer in enumerate(LAYERS):
+        order = _order(run, depth)
+        values = {
+            "within_share": 1 - 0.8 * order,
+            "silhouette": -0.05 + 0.6 * order,
+            "knn": 0.25 + 0.7 * order,
+            "probe": 0.35 + 0.62 * order,
+        }
+        rows = pd.DataFrame({"measure": values.keys(), "value": values.values()})
+        rows["value"] += generator.normal(0, 0.012, len(rows))
+        tables["measures"].append(rows.assign(run=run["run"], layer=layer))
+
+
+def _maps(
+    run: dict[str, Any],
+    truth: np.ndarray,
+    guess: np.ndarray,
+    tables: dict[str, list[pd.DataFrame]],
+    generator: Any,
+) -> None:
+    angle = np.arange(10) * 2 * np.pi / 10
+    centre = np.c_[np.cos(angle), np.sin(angle)] * (1 + 0.5 * (np.arange(10) % 2))[:, None]
+    noise = np.random.default_rng(7).normal(size=(len(truth), 2))  # an image keeps its place
+    for depth, layer in enumerate(LAYERS):
+        order = _order(run, depth)
+        for embedding in EMBEDDINGS:
+            slack = 1 if embedding == "tsne" else 1.3
+            goal = centre[np.where(depth > 2, guess, truth)] * order * 3
+            fresh = generator.normal(0, 0.1, noise.shape)
+            x, y = (goal + noise * slack * (1.15 - 0.8 * order) + fresh).T
+            image = np.arange(len(truth))
+            place = {"run": run["run"], "layer": layer, "embedding": embedding}
+            tables["maps"].append(pd.DataFrame({**place, "image": image, "x": x, "y": y}))
+            faith = {
+                "trustworthiness": 0.8 + 0.18 * order / slack,
+                "continuity": 0.85 + 0.12 * order,
+                "neighbours_kept": 0.2 + 0.4 * order / slack,
+                "map_knn": 0.3 + 0.6 * order,
+            }
+            rows = pd.DataFrame({"measure": faith.keys(), "value": faith.values()})
+            tables["faithfulness"].append(rows.assign(**place))
+

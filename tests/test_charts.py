@@ -1,0 +1,144 @@
+import json
+
+import altair as alt
+import numpy as np
+import pandas as pd
+import pytest
+import vl_convert
+from scipy import stats
+
+import results as invented
+from kdlib import UsageError, charts, statistics
+
+
+@pytest.fixture(scope="module")
+def results():
+    return invented.make(networks=("resnet8x0.5", "resnet14x0.5"), n=40, seeds=4)
+
+
+@pytest.fixture(params=[charts.accuracy, charts.layers, charts.difference])
+def chart(request, results):
+    charts.enable()
+    return request.param(results)
+
+
+def by_hand(results, network, method, labels, layer, measure):
+    """The paired differences by a plain loop over seeds."""
+    found = []
+    for seed in sorted(results.runs["seed"].unique()):
+        values = []
+        for name in (method, "alone"):
+            run = f"students/resnet20-full/{network}-{name}-{labels}-{seed}"
+            rows = results.measures
+            rows = rows[(rows["run"] == run) & (rows["layer"] == layer)]
+            values.append(rows[rows["measure"] == measure]["value"].item())
+        found.append(values[0] - values[1])
+    return np.array(found)
+
+
+def test_paired_agrees_with_a_loop_and_with_scipy(results):
+    table = statistics.paired(results, "within_share")
+    assert list(table) == ["network", "method", "labels", "layer", "mean", "low", "high", "n"]
+    assert len(table) == 2 * 4 * 3 * 6
+    for row in table.sample(12, random_state=0).itertuples():
+        values = by_hand(results, row.network, row.method, row.labels, row.layer, "within_share")
+        interval = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+        assert row.mean == pytest.approx(values.mean())
+        assert (row.low, row.high) == pytest.approx((interval.low, interval.high))
+        assert row.n == 4
+
+
+def test_one_seed_has_a_mean_and_no_interval():
+    table = statistics.paired(invented.make(n=20, seeds=1), "knn")
+    assert table["mean"].notna().all()
+    assert table[["low", "high"]].isna().all(axis=None)
+    assert (table["n"] == 1).all()
+
+
+def test_a_run_without_its_partner_is_left_out(results):
+    lonely = results.runs.query("not (method == 'alone' and seed == 3)")
+    assert (statistics.paired(results._replace(runs=lonely), "knn")["n"] == 3).all()
+
+
+def test_teachers_are_no_partners(results):
+    assert set(statistics.paired(results, "knn")["network"]) == {"resnet8x0.5", "resnet14x0.5"}
+
+
+@pytest.mark.parametrize("draw", [charts.layers, charts.difference])
+def test_an_unknown_measure_is_refused(results, draw):
+    with pytest.raises(UsageError, match="unknown measure 'beauty'; one of: within_share"):
+        draw(results, "beauty")
+
+
+def test_an_unknown_network_is_refused(results):
+    with pytest.raises(UsageError, match="unknown network 'vgg'; one of: resnet8x0.5, resnet14x0"):
+        charts.accuracy(results, network="vgg")
+
+
+def test_charts_are_valid_and_draw_without_a_network(chart):
+    spec = chart.to_dict(validate=True)
+    picture = vl_convert.vegalite_to_png(spec)
+    assert picture.startswith(b"\x89PNG")
+    assert len(picture) > 5000
+
+
+def test_charts_have_explicit_sizes_and_the_common_look(chart):
+    text = json.dumps(chart.to_dict())
+    assert '"container"' not in text
+    assert chart.to_dict()["config"]["legend"]["orient"] == "top"
+    assert charts.COLOURS["kd"] in text
+
+
+def test_charts_say_how_many_seeds_and_speak_to_those_who_cannot_see(chart):
+    spec = chart.to_dict()
+    assert "4" in spec["title"]["subtitle"]
+    assert "resnet8x0.5" in spec["title"]["text"]
+    assert "kd" in spec["description"]
+
+
+def test_one_network_is_drawn_at_a_time(results):
+    text = json.dumps(charts.accuracy(results, network="resnet14x0.5").to_dict())
+    assert "resnet14x0.5" in text
+    assert "resnet8x0.5" not in text
+
+
+def test_results_without_students_are_refused(results):
+    with pytest.raises(UsageError, match="no students"):
+        charts.accuracy(results._replace(runs=results.runs.query("role == 'teacher'")))
+
+
+def test_results_without_teachers_have_no_rule(results):
+    students = results._replace(runs=results.runs.query("role == 'student'"))
+    assert "teacher" not in json.dumps(charts.accuracy(students).to_dict())
+
+
+def test_a_chart_with_one_seed_has_no_bars():
+    spec = charts.difference(invented.make(n=20, seeds=1)).to_dict(validate=True)
+    assert vl_convert.vegalite_to_png(spec).startswith(b"\x89PNG")
+
+
+def test_methods_keep_their_order_and_colours():
+    assert charts.order(["at", "zzz", "kd", "alone"]) == ["alone", "kd", "at", "zzz"]
+    assert charts.colours(["kd", "alone"])["kd"] == charts.colours(["kd", "at"])["kd"]
+    new = charts.colours(["kd", "crd", "vid"])
+    assert len(set(new.values())) == 3
+
+
+def test_budgets_go_from_few_to_all():
+    table = pd.DataFrame({"labels": ["all", "20", "5", "100"]})
+    assert charts.budgets(table) == ["5", "20", "100", "all"]
+
+
+def test_the_book_gets_plain_json(results, monkeypatch):
+    monkeypatch.setenv("KD_BOOK", "1")
+    charts.enable()
+    bundle = charts.accuracy(results)._repr_mimebundle_()
+    assert bundle[charts.MIME]["description"] == bundle["text/plain"]
+
+
+def test_a_live_notebook_gets_a_widget_that_needs_no_network(results, monkeypatch):
+    monkeypatch.delenv("KD_BOOK", raising=False)
+    charts.enable()
+    bundle = charts.accuracy(results)._repr_mimebundle_()
+    assert "application/vnd.jupyter.widget-view+json" in bundle
+    assert "http" not in alt.JupyterChart._esm.split("export default")[0][:200]

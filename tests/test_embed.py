@@ -1,0 +1,391 @@
+"""Maps: their quality, their bits, their order, and what is said about wrong input."""
+
+import random
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from kdlib import UsageError, embed
+from kdlib.embed import EMBEDDERS, TITLES, align, embed_many, prepare, shared_start
+from kdlib.metrics import faithfulness
+
+# jaxtyping's checker, where it is switched on, speaks before kdlib does
+WRONG_TYPE = (UsageError, TypeError)
+QUICK = {"k": 5, "steps": 1}  # IVIS never runs less than 20 epochs
+
+
+@pytest.fixture(scope="module")
+def digits():
+    x, y = load_digits(return_X_y=True)
+    order = np.random.default_rng(0).permutation(len(x))[:500]  # they come sorted by writer
+    return x[order].astype(np.float32), y[order]
+
+
+@pytest.fixture(scope="module")
+def few(digits):
+    return digits[0][:100]
+
+
+@pytest.fixture(scope="module")
+def maps(digits):
+    """One map by each method, IVIS with few steps."""
+    x, _ = digits
+    return {
+        "tsne": embed.embed(x, "tsne"),
+        "ivis": embed.embed(x, "ivis", steps=1000),
+        "pca": embed.embed(x, "pca"),
+    }
+
+
+def rms(points):
+    return np.sqrt(((points - points.mean(0)) ** 2).sum(1).mean())
+
+
+def test_methods_have_a_fixed_order_and_titles():
+    assert list(EMBEDDERS) == list(TITLES) == ["tsne", "ivis", "pca"]
+
+
+@pytest.mark.parametrize("method", EMBEDDERS)
+def test_maps_are_small_and_finite(method, maps):
+    assert maps[method].shape == (500, 2)
+    assert maps[method].dtype == np.float32
+    assert np.isfinite(maps[method]).all()
+
+
+def test_quality_on_digits_is_that_of_each_method(digits, maps):
+    x, y = digits
+    found = {method: faithfulness(x, points, y) for method, points in maps.items()}
+    assert found["tsne"]["map_knn"] > 0.93
+    assert found["tsne"]["trustworthiness"] > 0.97
+    assert found["ivis"]["map_knn"] > 0.75
+    assert found["ivis"]["map_knn"] > found["pca"]["map_knn"] + 0.1
+    assert found["ivis"]["trustworthiness"] > found["pca"]["trustworthiness"] + 0.05
+
+
+def test_tsne_gives_the_same_bits_twice(digits, maps):
+    assert (embed.embed(digits[0], "tsne") == maps["tsne"]).all()
+
+
+def test_ivis_gives_the_same_bits_twice_and_others_for_another_seed(few):
+    first, second = (embed.embed(few, "ivis", seed=7, **QUICK) for _ in range(2))
+    assert (first == second).all()
+    assert (embed.embed(few, "ivis", seed=8, **QUICK) != first).any()
+
+
+def test_ivis_leaves_the_global_generators_alone(few):
+    random.seed(5)
+    np.random.seed(5)
+    expected = random.random(), np.random.rand()
+    random.seed(5)
+    np.random.seed(5)
+    embed.embed(few, "ivis", **QUICK)
+    assert (random.random(), np.random.rand()) == expected
+
+
+def test_ivis_draws_rows_where_they_belong(digits, maps):
+    x, y = digits  # the fit shuffles: unless it unshuffles, classes would be scattered
+    centres = np.stack([maps["ivis"][y == c].mean(0) for c in range(10)])
+    spread = np.linalg.norm(maps["ivis"] - centres[y], axis=1).mean()
+    assert spread < 0.6 * rms(maps["ivis"])
+
+
+def test_ivis_tries_the_next_rate_when_the_loss_is_not_finite(few):
+    expected = embed.embed(few, "ivis", rates=(3e-3,), **QUICK)
+    assert (embed.embed(few, "ivis", rates=(1e30, 3e-3), **QUICK) == expected).all()
+    with pytest.raises(UsageError, match=r"undefined numbers at every .* \(1e\+30,\)"):
+        embed.embed(few, "ivis", rates=(1e30,), **QUICK)
+
+
+def test_ivis_starts_silently():
+    code = (
+        "import numpy as np; from kdlib.embed import embed;"
+        "embed(np.random.default_rng(0).normal(size=(40, 4)), 'ivis', k=3, steps=1)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error::UserWarning", "-c", code], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_importing_kdlib_embed_does_not_import_tensorflow():
+    code = "import kdlib.embed, sys; sys.exit('tensorflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_pca_is_the_projection_on_the_widest_directions(digits):
+    x = digits[0].astype(float)
+    centred = x - x.mean(0)
+    u, s, _ = np.linalg.svd(centred, full_matrices=False)
+    expected = (u * s)[:, :2]
+    expected /= np.sqrt(((u * s)[:, :50] ** 2).mean())
+    signs = np.sign(expected[np.abs(expected).argmax(0), [0, 1]])
+    np.testing.assert_allclose(embed.embed(digits[0], "pca"), expected * signs, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(200, 30), (200, 64), (40, 300)])
+def test_preparation_keeps_all_distances_that_50_components_hold(shape):
+    x = np.random.default_rng(0).normal(size=shape)
+    layer = prepare(x)
+    assert layer.shape == (len(x), min(50, *shape))
+    assert layer.dtype == np.float32
+    assert np.square(layer).mean() == pytest.approx(1, abs=1e-5)
+    assert np.abs(layer.mean(0)).max() < 1e-5
+    if min(shape) <= 50:  # nothing was dropped: distances are those of x, up to one scale
+        a = np.linalg.norm(x[:, None] - x[None, :20], axis=2)
+        b = np.linalg.norm(layer[:, None] - layer[None, :20], axis=2)
+        np.testing.assert_allclose(b, a * b[0, 1] / a[0, 1], rtol=1e-4, atol=1e-3)
+
+
+def test_preparation_ignores_scale_and_shift_and_rotation(digits):
+    x = digits[0].astype(float)
+    turn = np.linalg.qr(np.random.default_rng(5).normal(size=(64, 64)))[0]
+    for other in (1000 * x, x + 70, x @ turn):
+        np.testing.assert_allclose(prepare(other), prepare(x), atol=1e-3)
+
+
+def test_tsne_begins_where_it_is_told(digits):
+    x, _ = digits
+    start = np.random.default_rng(1).normal(size=(500, 2))
+    told = embed.embed(x, start=start, iterations=1)
+    # scale and place of the start do not matter
+    np.testing.assert_allclose(embed.embed(x, start=64 * start, iterations=1), told, atol=1e-3)
+    own = embed.embed(x, iterations=1)
+    np.testing.assert_array_equal(embed.embed(x, start=prepare(x)[:, :2], iterations=1), own)
+    assert np.abs(own - told).max() > 0.1
+
+
+def test_options_reach_the_method(few):
+    assert (embed.embed(few, perplexity=5) != embed.embed(few, perplexity=30)).any()
+    assert (embed.embed(few, iterations=10) != embed.embed(few, iterations=20)).any()
+    assert (embed.embed(few, early_exaggeration=4) != embed.embed(few)).any()
+
+
+@pytest.mark.parametrize("method", EMBEDDERS)
+def test_duplicates_are_drawn_together(method, few):
+    x = np.repeat(few[:50], 2, axis=0)
+    options = {"tsne": {"perplexity": 10}, "ivis": QUICK, "pca": {}}[method]
+    points = embed.embed(x, method, **options)
+    apart = np.linalg.norm(points[::2] - points[1::2], axis=1)
+    assert np.isfinite(points).all()
+    assert np.median(apart) < 0.1 * rms(points)
+
+
+@pytest.mark.parametrize("kind", ["float16", "float32", "float64", "int64"])
+def test_any_kind_of_number_will_do(kind, few):
+    points = embed.embed(few.astype(kind), "pca")  # pixels are whole numbers from 0 to 16
+    np.testing.assert_allclose(points, embed.embed(few, "pca"), atol=1e-5)
+
+
+@pytest.mark.parametrize("method", EMBEDDERS)
+def test_progress_rises_to_1_and_changes_nothing(method, few):
+    told = []
+    options = {"tsne": {"iterations": 500}, "ivis": {**QUICK, "steps": 400}, "pca": {}}[method]
+    points = embed.embed(few, method, progress=told.append, **options)
+    assert told == sorted(told)
+    assert told[-1] == 1
+    assert told.count(1) == 1
+    if method == "ivis":
+        assert len(told) >= 3  # it takes over a second
+    assert (points == embed.embed(few, method, **options)).all()
+
+
+def test_progress_counts_both_phases_of_tsne(digits):
+    told = []
+    embed.embed(digits[0], perplexity=100, iterations=1000, progress=told.append)
+    assert any(0 < fraction < 0.2 for fraction in told)  # the first 250 of 1250
+    assert any(0.25 < fraction < 0.95 for fraction in told)
+    assert told == sorted(told)
+
+
+@pytest.mark.parametrize("method", ["tsne", "ivis"])
+def test_many_maps_have_the_same_bits_for_any_number_of_workers(method, few):
+    layers = {("b", 2): few, "a": few[:, ::2], 3: few[:, 1::2] ** 2}
+    options = QUICK if method == "ivis" else {"perplexity": 10, "iterations": 50}
+    told = []
+    many = embed_many(layers, method, seed=3, workers=2, progress=told.append, **options)
+    assert list(many) == [("b", 2), "a", 3]
+    assert told == pytest.approx([1 / 3, 2 / 3, 1])
+    for key, layer in layers.items():
+        assert (many[key] == embed.embed(layer, method, seed=3, **options)).all()
+
+
+def test_one_worker_gives_the_same_maps(few):
+    layers = {"a": few, "b": few[:, ::2]}
+    start = shared_start(list(layers.values()))
+    many = embed_many(layers, perplexity=10, start=start)
+    assert list(many) == ["a", "b"]
+    for key, layer in layers.items():
+        assert (many[key] == embed.embed(layer, perplexity=10, start=start)).all()
+    assert embed_many({}, "pca") == {}
+
+
+def test_many_maps_name_the_one_that_fails(few):
+    bad = few.copy()
+    bad[3, 4] = np.nan
+    with pytest.raises(UsageError, match=r"map of \('s', 2\): features must be finite; 1 of 100"):
+        embed_many({"a": few, ("s", 2): bad}, "pca")
+    with pytest.raises(UsageError, match="same images; given n = {'a': 100, 'b': 50}"):
+        embed_many({"a": few, "b": few[:50]}, "pca")
+    with pytest.raises(UsageError, match=r"map of '[ab]': perplexity must be"):
+        embed_many({"a": few, "b": few}, perplexity=90, workers=2)
+    with pytest.raises(UsageError, match="workers must be a whole number of at least 1; given 0"):
+        embed_many({"a": few}, workers=0)
+    with pytest.raises(UsageError, match="unknown option of tsne 'perplex'"):
+        embed_many({"a": few}, perplex=3)
+
+
+def test_shared_start_sees_every_layer_equally(few):
+    rng = np.random.default_rng(0)
+    noise = rng.normal(size=(100, 8))
+    start = shared_start([few, 1e-3 * noise, few[:, :20]])
+    assert start.shape == (100, 2)
+    assert start.dtype == np.float32
+    scaled = shared_start([few * 40, noise + 7, few[:, :20]])
+    np.testing.assert_allclose(start, scaled, atol=1e-3)
+    np.testing.assert_allclose(
+        np.abs(np.corrcoef(shared_start([few, few]).T, prepare(few)[:, :2].T)[[0, 1], [2, 3]]), 1
+    )
+    with pytest.raises(UsageError, match=r"same images; given n = \[100, 50\]"):
+        shared_start([few, few[:50]])
+    with pytest.raises(UsageError, match="same images; given n = \\[\\]"):
+        shared_start([])
+
+
+def turned(points, degrees, mirrored=False):
+    c, s = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
+    return points @ np.array([[c, -s], [s, c]]) * ([1, -1] if mirrored else [1, 1])
+
+
+@pytest.mark.parametrize("reference", [0, 1, 3, "array"])
+def test_align_recovers_turned_mirrored_scaled_and_shifted_copies(reference):
+    base = np.random.default_rng(0).normal(size=(40, 2)) * [2, 1]
+    copies = [
+        base,
+        9 * turned(base, 130) + 4,
+        0.1 * turned(base, 20, mirrored=True) - 8,
+        turned(base, 250),
+    ]
+    target = turned(base, 77) if reference == "array" else copies[reference]
+    aligned = align(np.stack(copies), target if reference == "array" else reference)
+    expected = (target - target.mean(0)) / rms(target)
+    for points in aligned:
+        np.testing.assert_allclose(points, expected, atol=1e-9)
+        assert rms(points) == pytest.approx(1)
+
+
+def test_align_turns_maps_only_and_finds_the_least_distance():
+    rng = np.random.default_rng(1)
+    maps = rng.normal(size=(3, 30, 2))
+    aligned = align(maps, 1)
+    for before, after in zip(maps, aligned, strict=True):
+        a = np.linalg.norm(before[:, None] - before[None], axis=2) / rms(before)
+        np.testing.assert_allclose(np.linalg.norm(after[:, None] - after[None], axis=2), a)
+    for one in (0, 2):  # no other angle, mirrored or not, comes closer to the neighbour
+        best = ((aligned[one] - aligned[1]) ** 2).sum()
+        for degrees in range(0, 360, 5):
+            for mirrored in (False, True):
+                other = turned(aligned[one], degrees, mirrored)
+                assert ((other - aligned[1]) ** 2).sum() >= best - 1e-9
+
+
+def test_align_follows_a_chain_from_the_reference():
+    maps = np.random.default_rng(2).normal(size=(4, 30, 2))
+    chain = align(maps, 3)
+    np.testing.assert_allclose(align(maps[[1]], chain[2])[0], chain[1])
+    np.testing.assert_allclose(align(maps[[0]], chain[1])[0], chain[0])
+
+
+def test_align_names_what_is_wrong():
+    maps = np.random.default_rng(0).normal(size=(3, 10, 2))
+    with pytest.raises(UsageError, match="reference must be a whole number between 0 and 2"):
+        align(maps, 3)
+    with pytest.raises(UsageError, match="all 10 rows are equal"):
+        align(np.ones((2, 10, 2)))
+    with pytest.raises(UsageError, match="must be finite"):
+        align(maps * np.nan)
+    with pytest.raises(WRONG_TYPE):
+        align(maps[0])
+    with pytest.raises(WRONG_TYPE):
+        align(maps, maps[0, :5])
+
+
+def test_unknown_names_are_refused_with_the_known_ones(few):
+    with pytest.raises(UsageError, match="unknown method 'umap'; one of: tsne, ivis, pca"):
+        embed.embed(few, "umap")
+    with pytest.raises(
+        UsageError, match="option of tsne 'perplex'; one of: perplexity, early_exag.*, iterations"
+    ):
+        embed.embed(few, perplex=3)
+    with pytest.raises(UsageError, match="'epochs'; one of: k, batch, steps, rates"):
+        embed.embed(few, "ivis", epochs=3)
+    with pytest.raises(UsageError, match="'pca' has no options; given 'k'"):
+        embed.embed(few, "pca", k=3)
+    with pytest.raises(UsageError, match="option of tsne 'layer'"):
+        embed.embed(few, layer=3)
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "words"),
+    [
+        ("tsne", {"perplexity": 34}, "perplexity .* between 1 and 33 for n = 100 .*; given 34"),
+        ("tsne", {"perplexity": "30"}, "perplexity must be a number"),
+        ("tsne", {"perplexity": np.nan}, "perplexity must be a number"),
+        ("tsne", {"early_exaggeration": 0.5}, "early_exaggeration must be .* at least 1"),
+        ("tsne", {"iterations": 0}, "iterations must be a whole number of at least 1; given 0"),
+        ("ivis", {"k": 100}, "k must be .* between 1 and 99 for n = 100 images; given 100"),
+        ("ivis", {"k": 2.5}, "k must be a whole number"),
+        ("ivis", {"batch": 0}, "batch must be .* at least 1; given 0"),
+        ("ivis", {"steps": -5}, "steps must be .* at least 1; given -5"),
+    ],
+)
+def test_options_out_of_range_are_refused_with_the_range(method, options, words, few):
+    with pytest.raises(UsageError, match=words):
+        embed.embed(few, method, **options)
+
+
+@pytest.mark.parametrize("perplexity", [33, 30.5])
+def test_the_largest_perplexity_allowed_works_without_a_warning(perplexity, few):
+    assert np.isfinite(embed.embed(few, perplexity=perplexity, iterations=5)).all()
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, "1", True, None, 2**32])
+def test_a_seed_is_a_whole_number_from_0(seed, few):
+    with pytest.raises(WRONG_TYPE):
+        embed.embed(few, "pca", seed=seed)
+
+
+def test_a_wrong_seed_is_named(few):
+    with pytest.raises(UsageError, match="seed must be .* between 0 and 4294967295; given -1"):
+        embed.embed(few, "pca", seed=-1)
+
+
+@pytest.mark.parametrize("method", EMBEDDERS)
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_features_that_are_not_finite_are_refused(method, bad, few):
+    x = few.copy()
+    x[[4, 9], 3] = bad
+    with pytest.raises(UsageError, match="features must be finite; 2 of 100 rows hold NaN or inf"):
+        embed.embed(x, method)
+
+
+def test_features_and_starts_of_no_use_are_refused(few):
+    with pytest.raises(UsageError, match="features must differ; all 100 rows are equal"):
+        embed.embed(np.full((100, 8), 0.1), "pca")
+    with pytest.raises(UsageError, match=r"at least 2; given \(100, 1\)"):
+        embed.embed(few[:, :1], "pca")
+    with pytest.raises(UsageError, match=r"at least 2; given \(1, 64\)"):
+        embed.embed(few[:1], "pca")
+    with pytest.raises(WRONG_TYPE):
+        embed.embed(few[:, 0], "pca")
+
+
+@pytest.mark.parametrize("method", EMBEDDERS)
+def test_a_start_is_two_columns_of_n_rows(method, few):
+    for wrong in (few[:, :3], few[:50, :2], few[:, 20]):
+        with pytest.raises(WRONG_TYPE):
+            embed.embed(few, method, start=wrong)
+    with pytest.raises(UsageError, match="must differ"):
+        embed.embed(few, method, start=np.ones((100, 2)))
