@@ -5,7 +5,7 @@ Loaded in `_config.yml` by `sphinx: {extra_extensions: [kdlib.book]}`. It
 - moves their big parts into side-car scripts, which pages share and the browser keeps,
 - draws Vega-Lite charts with vega-host.js and one bundle made at build time by vl-convert,
 - sets MathJax from the sphinx-mathjax-offline package, as one file without web fonts,
-- drops the scripts of sphinx-thebe, which Jupyter Book adds though nothing uses them.
+- disconnects sphinx-thebe, which Jupyter Book loads though nothing uses it.
 """
 
 from __future__ import annotations
@@ -29,11 +29,10 @@ from sphinx.environment import BuildEnvironment
 
 HERE = Path(__file__).parent
 FOLDER = "kdlib"  # below _static, where all of this goes
-CHARTS = tuple(
-    f"application/vnd.vegalite.v{v}{dot}json" for v in (5, 6) for dot in "+."
-)
+CHARTS = tuple(f"application/vnd.vegalite.v{v}{dot}json" for v in (5, 6) for dot in "+.")
 VIEW = '<script type="application/vnd.jupyter.widget-view+json">'
 LARGE = 4096  # characters of a part that is worth a side-car of its own
+SEARCH = 'if (location.protocol === "file:") DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;'
 WORDS = "This figure is interactive and needs JavaScript; the text beside it says what it shows."
 
 
@@ -43,10 +42,11 @@ def setup(app: Sphinx) -> dict[str, bool]:
     plugins = render.load_mime_renders()  # cached by myst-nb, so this is its list
     if Chart not in plugins:
         plugins.append(Chart)  # type: ignore[arg-type]
+    app.connect("config-inited", unplug)
     app.connect("config-inited", stage)
     app.connect("env-get-outdated", stale)
     app.connect("html-page-context", shrink, priority=400)  # before myst-nb writes the state
-    app.connect("html-page-context", tidy, priority=900)
+    app.connect("html-page-context", quiet)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
@@ -84,7 +84,7 @@ def stage(app: Sphinx, config: Config) -> None:
     for name in ("widget-host.js", "vega-host.js"):
         shutil.copyfile(HERE / name, folder / name)
     if not (folder / "vega-bundle.js").exists():
-        source = vl_convert.javascript_bundle()  # has top-level constants: wrap it
+        source = vl_convert.javascript_bundle()  # type: ignore[call-arg]  # has top-level constants: wrap it
         (folder / "vega-bundle.js").write_text("(function(){" + source + "})();", "utf-8")
     if not (folder / "mathjax.js").exists():
         shutil.copyfile(_mathjax(), folder / "mathjax.js")
@@ -156,15 +156,21 @@ def _sidecar(text: str, folder: Path) -> str:
     return name
 
 
-def tidy(
+def quiet(
     app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None
 ) -> None:
-    """Drop what sphinx-thebe adds: a constant declared twice, an address on a CDN."""
+    """Keep the search page from fetching excerpts where a browser refuses that: on file://."""
+    if page == "search":
+        app.add_js_file(None, body=SEARCH)
 
-    def wanted(script: Any) -> bool:
-        body = getattr(script, "attributes", {}).get("body") or ""
-        name = str(getattr(script, "filename", script) or "")
-        return "THEBE" not in body and "sphinx-thebe" not in name
 
-    for kind in ("script_files", "css_files"):
-        context[kind][:] = [file for file in context[kind] if wanted(file)]
+def unplug(app: Sphinx, config: Config) -> None:
+    """Disconnect sphinx-thebe, which Jupyter Book loads though nothing here uses it.
+
+    It declares a constant twice and names a CDN on every page. Its static files do no harm.
+    """
+    for listeners in app.events.listeners.values():
+        for listener in list(listeners):
+            handler = listener.handler
+            if handler.__module__ == "sphinx_thebe" and handler.__name__ != "st_static_path":
+                app.disconnect(listener.id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 import altair as alt
 import pandas as pd
@@ -111,47 +111,56 @@ def _render(spec: dict[str, Any], **_: Any) -> dict[str, Any]:
     if os.environ.get("KD_BOOK"):  # set by kdlib.book while it builds
         return {MIME: spec, "text/plain": text}
     alt.JupyterChart.enable_offline()
-    chart = alt.JupyterChart(alt.Chart.from_dict(spec, validate=False))
-    bundle = chart._repr_mimebundle_() or {}
+    chart = alt.JupyterChart(alt.Chart.from_dict(spec))
+    bundle: Any = chart._repr_mimebundle_() or {}
     return bundle[0] if isinstance(bundle, tuple) else bundle
 
 
 # ---------------------------------------------------------------------------------- charts
 
 
-def accuracy(results: Results, *, network: str | None = None) -> alt.LayerChart:
+def accuracy(results: Results, *, network: str | None = None) -> alt.LayerChart | alt.FacetChart:
     """Draw test accuracy against labels per class: a line through the means, a dot per seed."""
     runs = _students(results, network)
     network = runs["network"].iloc[0]
     table = runs.assign(accuracy_pct=100 * runs["test_accuracy"])
     table = table[["method", "labels", "seed", "accuracy_pct"]]
-    x = alt.X("labels:N", sort=budgets(runs), title="labels per class", scale=alt.Scale(padding=0.3))
+    x = alt.X(
+        "labels:N", sort=budgets(runs), title="labels per class", scale=alt.Scale(padding=0.3)
+    )
     y = alt.Y("accuracy_pct:Q", title="test accuracy, %", scale=alt.Scale(zero=False))
     base = alt.Chart(table).encode(x=x, color=_colour(table), opacity=_fade())
     lines = base.mark_line(strokeWidth=2.2).encode(y=y.aggregate("mean"))
     means = base.mark_point(filled=True, size=60, opacity=1).encode(
         y=y.aggregate("mean"),
-        tooltip=["method:N", "labels:N", _number("mean(accuracy_pct):Q", "mean, %", ".1f"),
-                 alt.Tooltip("count():Q", title="seeds")],
+        tooltip=[
+            "method:N",
+            "labels:N",
+            _number("mean(accuracy_pct):Q", "mean, %", ".1f"),
+            alt.Tooltip("count():Q", title="seeds"),
+        ],
     )
     seeds = base.mark_circle(size=22).encode(
         y=y, tooltip=["method:N", "labels:N", "seed:N", _number("accuracy_pct:Q", "%", ".1f")]
     )
     layers = [*_teacher(results), seeds, lines, means]
     n = int(runs["seed"].nunique())
-    return alt.layer(*layers).add_params(_chosen()).properties(
-        width=520,
-        height=300,
-        title=alt.Title(
-            f"Test accuracy of {network}", subtitle=f"line: mean of {n} seeds; dots: single seeds"
-        ),
-        description=_spoken(table, "accuracy_pct", "Test accuracy in percent", "labels per class"),
+    return (
+        alt.layer(*layers)
+        .add_params(_chosen())
+        .properties(
+            width=600,
+            height=300,
+            title=alt.Title(
+                f"Test accuracy of {network}",
+                subtitle=f"line: mean of {n} seeds; dots: single seeds",
+            ),
+            description=_spoken(table, "accuracy_pct", "Test accuracy in percent"),
+        )
     )
 
 
-def layers(
-    results: Results, measure: str = "knn", *, network: str | None = None
-) -> alt.FacetChart:
+def layers(results: Results, measure: str = "knn", *, network: str | None = None) -> alt.FacetChart:
     """Draw a measure layer by layer: one panel per label budget, one line per method."""
     one_of("measure", measure, results.measures["measure"].unique())
     runs = _students(results, network)
@@ -171,19 +180,27 @@ def layers(
     )
     mean = base.mark_line(strokeWidth=2.2, point={"size": 26}).encode(
         y=y.aggregate("mean"),
-        tooltip=[*where, _number("mean(value):Q", "mean", ".3f"),
-                 alt.Tooltip("count():Q", title="seeds")],
+        tooltip=[
+            *where,
+            _number("mean(value):Q", "mean", ".3f"),
+            alt.Tooltip("count():Q", title="seeds"),
+        ],
     )
     n = int(runs["seed"].nunique())
     panel = alt.layer(seeds, mean, data=table).properties(width=_share(620, len(steps)), height=210)
-    return panel.add_params(_chosen()).facet(
-        column=alt.Column("labels:N", sort=steps, title="labels per class"), spacing=14
-    ).properties(
-        title=alt.Title(
-            f"{name(measure).capitalize()}, layer by layer, {network}",
-            subtitle=f"line: mean of {n} seeds; dots: single seeds; {hint(measure)}",
-        ),
-        description=_spoken(table, "value", name(measure).capitalize(), "labels per class"),
+    return (
+        panel.add_params(_chosen())
+        .facet(
+            column=alt.Column("labels:N", sort=steps, title=None, header=_header("middle")),
+            spacing=14,
+        )
+        .properties(
+            title=alt.Title(
+                f"{_capital(name(measure))}, layer by layer, {network}",
+                subtitle=f"line: mean of {n} seeds; dots: single seeds; {hint(measure)}",
+            ),
+            description=_spoken(table, "value", _capital(name(measure))),
+        )
     )
 
 
@@ -208,31 +225,38 @@ def difference(
     )
     where = ["method:N", "layer:N", alt.Tooltip("labels:N", title="labels per class")]
     numbers = [_number(f"{c}:Q", c, "+.3f") for c in ("mean", "low", "high")]
-    title = "difference"
-    seeds = base.mark_circle(size=16).encode(
-        y=alt.Y("difference:Q", title=title),
-        tooltip=[*where, "seed:N", _number("difference:Q", "difference", "+.3f")],
-    ).transform_filter("isValid(datum.difference)")
-    bars = base.mark_rule(strokeWidth=2).encode(y=alt.Y("low:Q", title=title), y2="high:Q")
+    title = "minus alone"
+    seeds = (
+        base.mark_circle(size=14)
+        .encode(
+            y=alt.Y("difference:Q", title=title),
+            tooltip=[*where, "seed:N", _number("difference:Q", "difference", "+.3f")],
+        )
+        .transform_filter("isValid(datum.difference)")
+    )
+    bars = base.mark_rule(strokeWidth=1.6).encode(y=alt.Y("low:Q", title=title), y2="high:Q")
     bars = bars.transform_filter("isValid(datum.low)")
-    means = base.mark_point(filled=True, size=44, shape="diamond").encode(
-        y=alt.Y("mean:Q", title=title), tooltip=[*where, *numbers, "n:Q"]
-    ).transform_filter("isValid(datum.mean)")
+    means = (
+        base.mark_point(filled=True, size=70, shape="diamond")
+        .encode(y=alt.Y("mean:Q", title=title), tooltip=[*where, *numbers, "n:Q"])
+        .transform_filter("isValid(datum.mean)")
+    )
     zero = alt.Chart().mark_rule(strokeDash=[4, 3], color="#888").encode(y=alt.datum(0))
-    panel = alt.layer(zero, bars, seeds, means, data=table).properties(width=560, height=120)
+    panel = alt.layer(zero, bars, means, seeds, data=table).properties(width=560, height=120)
     n = sorted({int(k) for k in cells["n"]})
-    return panel.add_params(_chosen()).facet(
-        row=alt.Row("labels:N", sort=steps, title="labels per class"), spacing=10
-    ).properties(
-        title=alt.Title(
-            f"{name(measure).capitalize()}: distilled minus alone, {network}",
-            subtitle=f"diamond: mean of n = {'/'.join(map(str, n))} paired seeds with 95 % t "
-            f"interval; dots: seeds; {hint(measure)}",
-        ),
-        description=_spoken(
-            cells.rename(columns={"mean": "value"}), "value",
-            f"Difference in {name(measure)} against the network trained alone", "labels per class",
-        ),
+    return (
+        panel.add_params(_chosen())
+        .facet(row=alt.Row("labels:N", sort=steps, title=None, header=_header("start")), spacing=8)
+        .properties(
+            title=alt.Title(
+                f"{_capital(name(measure))}: each method minus alone, {network}",
+                subtitle=f"diamond: mean of n = {'/'.join(map(str, n))} paired seeds with 95 % t "
+                f"interval; dots: seeds; {hint(measure)}",
+            ),
+            description=_spoken(
+                cells, "mean", f"Difference in {name(measure)} from the network trained alone"
+            ),
+        )
     )
 
 
@@ -241,7 +265,9 @@ def difference(
 
 def budgets(table: pd.DataFrame) -> list[str]:
     """Sort label budgets by size; "all" is the largest."""
-    return sorted(table["labels"].unique(), key=lambda b: (not b.isdigit(), int(b) if b.isdigit() else 0))
+    return sorted(
+        table["labels"].unique(), key=lambda b: (not b.isdigit(), int(b) if b.isdigit() else 0)
+    )
 
 
 def _students(results: Results, network: str | None) -> pd.DataFrame:
@@ -265,7 +291,7 @@ def _teacher(results: Results) -> list[alt.Chart]:
     text = alt.Chart(mean).mark_text(
         align="right", baseline="bottom", dy=-4, fontSize=11, color="#888", text=words
     )
-    return [rule, text.encode(y="accuracy_pct:Q", x=alt.value(516))]
+    return [rule, text.encode(y="accuracy_pct:Q", x=alt.value(596))]
 
 
 def _colour(table: pd.DataFrame) -> alt.Color:
@@ -280,20 +306,34 @@ def _chosen() -> alt.Parameter:
 
 
 def _fade() -> Any:
-    return alt.condition("!length(data('chosen_store')) || vlSelectionTest('chosen_store', datum)",
-                         alt.value(0.9), alt.value(0.12))
+    return alt.condition(
+        "!length(data('chosen_store')) || vlSelectionTest('chosen_store', datum)",
+        alt.value(0.9),
+        alt.value(0.12),
+    )
 
 
 def _number(field: str, title: str, shown: str) -> alt.Tooltip:
     return alt.Tooltip(field, title=title, format=shown)
 
 
+def _header(anchor: Literal["start", "middle"]) -> alt.Header:
+    """Name a panel by its label budget."""
+    words = "datum.value == 'all' ? 'all labels' : datum.value + ' labels per class'"
+    return alt.Header(labelExpr=words, labelOrient="top", labelAnchor=anchor, labelPadding=4)
+
+
 def _share(width: int, panels: int) -> int:
     return max(120, width // panels)
 
 
-def _spoken(table: pd.DataFrame, column: str, what: str, by: str) -> str:
-    """Say in a sentence what the chart shows, for those who cannot see it."""
-    last = table[table["labels"] == budgets(table)[0]].groupby("method")[column].mean()
-    parts = [f"{method} {last[method]:.3g}" for method in order(last.index)]
-    return f"{what} by {by}. With {budgets(table)[0]} labels per class, on average: {', '.join(parts)}."
+def _capital(words: str) -> str:
+    return words[:1].upper() + words[1:]
+
+
+def _spoken(table: pd.DataFrame, column: str, what: str) -> str:
+    """Say in two sentences what the chart shows, for those who cannot see it."""
+    few = budgets(table)[0]
+    means = table[table["labels"] == few].groupby("method")[column].mean()
+    parts = ", ".join(f"{method} {means[method]:.3g}" for method in order(means.index))
+    return f"{what}, by labels per class. On average with {few} labels per class: {parts}."

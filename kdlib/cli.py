@@ -30,10 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     command = commands.add_parser("study", help="run what a study still lacks, build the book")
     command.add_argument("file", nargs="?", default="studies/quick.yaml", type=Path)
-    command.add_argument(
-        "snakemake", nargs="*", help="passed on, after --: -j 4, --dry-run, --profile ..."
-    )
-    command.set_defaults(call=lambda a: study(a.file, a.snakemake))
+    command.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    command.epilog = "What follows -- goes to Snakemake: -- --dry-run, -- -j 4, -- --forceall"
+    command.set_defaults(call=lambda a: study(a.file, a.device, more))
 
     command = commands.add_parser("list", help="the runs there are, as a table")
     command.add_argument("--results", default="runs", type=Path, help="folder of all studies")
@@ -51,7 +50,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = commands.add_parser("check", help="is the installation sound?")
     command.set_defaults(call=lambda a: check())
 
-    given = parser.parse_args(arguments)
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    more = arguments[end + 1 :]
+    given = parser.parse_args(arguments[:end])
     try:
         return given.call(given) or 0
     except UsageError as problem:
@@ -65,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 # ---- study -------------------------------------------------------------------------------------
 
 
-def study(file: Path, more: Sequence[str] = ()) -> int:
+def study(file: Path, device: str = "auto", more: Sequence[str] = ()) -> int:
     """Check a study, then let Snakemake run what it lacks. Goes on after a kill or power loss."""
     from kdlib import distill, embed, models
     from kdlib.data import DATASETS
@@ -81,9 +83,11 @@ def study(file: Path, more: Sequence[str] = ()) -> int:
     store.writable(planned.trained_teacher.root)
     with _only_one():
         _unlock()
-        # `python -m snakemake` is this very Python's, whatever PATH says.
-        command = [sys.executable, "-m", "snakemake", "--config", f"study={file}", *more]
-        return subprocess.call(command)
+        here = str(Path(sys.executable).parent)  # this Python's own snakemake and papermill
+        path = os.pathsep.join([here, os.environ.get("PATH", "")])
+        told = ["--config", f"study={file}", f"device={device}", "--rerun-incomplete"]
+        command = [sys.executable, "-m", "snakemake", *told, *more]
+        return subprocess.call(command, env={**os.environ, "PATH": path}, close_fds=False)
 
 
 @contextlib.contextmanager

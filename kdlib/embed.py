@@ -19,13 +19,14 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float32, Num
+from sklearn.neighbors import NearestNeighbors
 from threadpoolctl import threadpool_limits
 
 from kdlib import UsageError, one_of
 
 TITLES = {"tsne": "t-SNE", "ivis": "IVIS", "pca": "PCA"}
 COMPONENTS = 50  # of the PCA that every method starts from
-MAPS_PER_WORKER = 32  # then a fresh process: the memory of one that fits IVIS grows with each map
+MAPS_PER_WORKER = 32  # then a fresh process: one that fits IVIS grows by about 7 MB a map
 
 Progress = Callable[[float], None]  # is told the fraction done, 0 to 1
 
@@ -69,8 +70,8 @@ def tsne(
     seed: int,
     start: Float[np.ndarray, "n 2"],
     progress: Progress,
-    perplexity: float = 30,
-    early_exaggeration: float = 12,
+    perplexity: int | float = 30,
+    early_exaggeration: int | float = 12,
     iterations: int = 250,
 ) -> Float[np.ndarray, "n 2"]:
     """Keep each image beside its neighbours: t-SNE by openTSNE, Barnes-Hut, exact neighbours.
@@ -247,9 +248,12 @@ def embed_many(
     """Draw many layers of the same images, one map each, in `workers` processes at once.
 
     The same keys in the same order, and the same bits for any number of workers: each map takes
-    one thread. With one worker all happens in this process, whose memory IVIS then enlarges by
-    some MB a map. `progress` is told the fraction of maps done; without it a bar on
-    stderr shows up after two seconds. Raises UsageError as `embed` does, naming the key.
+    one thread. IVIS enlarges the process it runs in by about 7 MB a map: with one worker that is
+    this process, several are renewed after 32 maps each. `progress` is told the fraction of maps
+    done; without it a bar shows up on stderr after two seconds. Raises UsageError as `embed`
+    does, naming the key.
+
+        maps = embed_many({"block1": a, "block2": b}, "ivis", workers=2)    # {"block1": ...}
     """
     _check_call(method, seed, options)
     _check("workers", workers, 1)
@@ -308,8 +312,6 @@ def _fit_ivis(
     steps: int,
 ) -> tuple[np.ndarray, list[float]]:
     """Fit IVIS once; return the map and the loss of each epoch."""
-    from sklearn.neighbors import NearestNeighbors
-
     tensorflow, package = _tensorflow()
     callbacks = tensorflow.keras.callbacks
     epochs = max(20, round(steps * batch / len(layer)))
@@ -430,7 +432,13 @@ def _check_call(method: str, seed: int, options: Mapping[str, Any]) -> None:
 
 
 def _check(
-    name: str, given: Any, low: int, high: float = np.inf, why: str = "", *, whole: bool = True
+    name: str,
+    given: Any,
+    low: int,
+    high: int | float = np.inf,
+    why: str = "",
+    *,
+    whole: bool = True,
 ) -> None:
     """Raise UsageError unless a number lies between low and high."""
     kinds = (int, np.integer) if whole else (int, float, np.number)
@@ -442,7 +450,10 @@ def _check(
 
 def _checked(features: np.ndarray) -> Float[np.ndarray, "n d"]:
     """Return the features as float64, or say what is wrong with them."""
-    x = np.asarray(features, dtype=np.float64)
+    x = np.asarray(features)
+    if x.dtype.kind not in "fiub":
+        raise UsageError(f"features must be real numbers; given {x.dtype}")
+    x = x.astype(np.float64)
     if x.ndim != 2 or x.shape[0] < 2 or x.shape[1] < 2:
         raise UsageError(f"features must be (n, d) with n and d at least 2; given {x.shape}")
     if not np.isfinite(x).all():

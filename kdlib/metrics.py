@@ -322,7 +322,10 @@ def _intruders(true: np.ndarray, judged: np.ndarray, k: int) -> float:
 
 
 def _finite(what: str, given: np.ndarray) -> Float[np.ndarray, "n d"]:
-    x = np.asarray(given, dtype=np.float64)
+    x = np.asarray(given)
+    if x.dtype.kind not in "fiub":
+        raise UsageError(f"{what} must be real numbers; given {x.dtype}")
+    x = x.astype(np.float64)
     if x.ndim != 2 or 0 in x.shape:
         raise UsageError(f"{what} must be (n, d) with n and d at least 1; given {x.shape}")
     if not np.isfinite(x).all():

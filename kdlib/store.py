@@ -71,7 +71,7 @@ def _parquet(path: Path, table: pd.DataFrame) -> None:
 
 
 def _tensors(path: Path, tensors: Mapping[str, np.ndarray], told: Mapping[str, Any]) -> None:
-    arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    arrays = {name: np.asarray(array, order="C") for name, array in tensors.items()}
     notes = {name: json.dumps(value) for name, value in told.items()}
     _write(path, lambda part: save_file(arrays, part, metadata=notes))
 
@@ -334,7 +334,8 @@ def _row(name: str, record: dict[str, Any]) -> dict[str, Any]:
         "method": given.get("method", "alone"),
         "labels": str(given.get("labels_per_class", "all")),
         "seed": given["seed"],
-        **{key: record[key] for key in ("parameters_count", "test_accuracy", "seconds")},
+        "parameters": record["parameters_count"],
+        **{key: record[key] for key in ("test_accuracy", "seconds")},
     }
 
 

@@ -1,4 +1,4 @@
-"""The explorer: two networks side by side, layer by layer. Live in Jupyter, and without a kernel."""
+"""The explorer: two networks side by side, layer by layer, with or without a kernel."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SIDE = 48  # largest thumbnail, in pixels
 COLUMNS = 40  # thumbnails in a row of the sprite
 
 
-class _Refused(UsageError, traitlets.TraitError):
+class _RefusedError(UsageError, traitlets.TraitError):
     """A UsageError that traitlets understands: it takes the old value back."""
 
 
@@ -61,7 +61,7 @@ class Explorer(anywidget.AnyWidget):
         n = self.meta["n"]
         wrong = [i for i in proposal["value"] if not 0 <= i < n]
         if wrong:
-            raise _Refused(f"no image {wrong[0]} among the selected; one of: 0 to {n - 1}")
+            raise _RefusedError(f"no image {wrong[0]} among the selected; one of: 0 to {n - 1}")
         return proposal["value"]
 
     def _allowed(self, trait: str) -> list[str]:
@@ -253,7 +253,7 @@ def _curves(results: Results, networks: pd.DataFrame, measure: str) -> Iterator[
     own = values.set_index(["run", "layer"])["value"]
     spread = values.groupby([*same, "layer"])["value"].agg(["min", "max", "count"])
     for row in networks.to_dict("records"):
-        cell = [tuple(row[k] for k in same) + (layer,) for layer in results.study["layers"]]
+        cell = [(*(row[k] for k in same), layer) for layer in results.study["layers"]]
         around = spread.reindex(cell)
         yield {
             "values": [_number(own.get((row["run"], c[-1]))) for c in cell],
@@ -285,4 +285,4 @@ def _one_of(what: str, given: object, allowed: list[str]) -> None:
     try:
         one_of(what, given, allowed)
     except UsageError as problem:
-        raise _Refused(str(problem)) from None
+        raise _RefusedError(str(problem)) from None

@@ -1,4 +1,4 @@
-"""Small invented results with the structure of real ones: distilled layers separate classes sooner."""
+"""Small invented results: distilled layers tell classes apart sooner, as one hopes."""
 
 from __future__ import annotations
 
@@ -133,4 +133,3 @@ def _maps(
             }
             rows = pd.DataFrame({"measure": faith.keys(), "value": faith.values()})
             tables["faithfulness"].append(rows.assign(**place))
-

@@ -2,9 +2,9 @@ import io
 
 import numpy as np
 import pytest
+import results as invented
 from PIL import Image
 
-import results as invented
 from kdlib import UsageError
 from kdlib.widgets import COLUMNS, MISSING, Explorer, explorer, mapped, quantise, sprite
 
@@ -58,7 +58,9 @@ def test_traits_can_be_set_and_observed(view):
         ("selected", [1, 120], "0 to 119"),
     ],
 )
-def test_what_cannot_be_is_refused_by_name_and_changes_nothing(view, results, trait, value, allowed):
+def test_what_cannot_be_is_refused_by_name_and_changes_nothing(
+    view, results, trait, value, allowed
+):
     before = getattr(view, trait)
     with pytest.raises(UsageError, match="one of") as refusal:
         setattr(view, trait, value)
