@@ -63,6 +63,16 @@ MEASURE = "{PAPERMILL} {input.notebook} {log} -y {params.settings:q} -p threads 
 DRAW = "{PAPERMILL} {input.notebook} {log} -y {params.settings:q} -p workers {threads}"
 
 
+PAGES = ["teacher", "student", "features", "measure", "embed"]  # executed notebooks in the book
+BUILD = """
+mkdir -p book/executed _build/html
+cp {PUBLISHED}/executed/*.ipynb book/executed/
+KDLIB_STUDY={STUDY.name} jupyter-book build . -n -W --keep-going > {log} 2>&1
+rm -rf _build/html/results
+cp -r {PUBLISHED} _build/html/results
+"""
+
+
 localrules: publish, book
 
 
@@ -78,7 +88,7 @@ rule book:
     log:
         "_build/book.log",
     shell:
-        "jupyter-book build . -n -W --keep-going > {log} 2>&1"
+        BUILD
 
 
 rule publish:
@@ -90,6 +100,7 @@ rule publish:
         study=f"{PUBLISHED}/study.json",
         tables=expand("{to}/{table}.parquet", to=PUBLISHED, table=["runs", "measures", "maps", "faithfulness", "predictions"]),
         sample=f"{PUBLISHED}/sample.safetensors",
+        executed=expand("{to}/executed/{page}.ipynb", to=PUBLISHED, page=PAGES),
     params:
         study=lambda w: config.get("study", "studies/quick.yaml"),
     shell:

@@ -24,6 +24,7 @@ COLOURS = {
     "fitnet": "#ee9a0b",
     "at": "#cc3a1e",
 }
+CONTROLS = ("smooth", "pseudo", "shuffled", "random")  # no knowledge of a trained teacher's own
 SPARE = ("#832db6", "#12805c", "#a96b59", "#0f9fb5", "#d6499a", "#7d8500")  # for other methods
 
 # What a measure is called, and what reading it means.
@@ -58,7 +59,7 @@ def colours(methods: Iterable[str]) -> dict[str, str]:
     return {m: COLOURS.get(m) or next(spare) for m in order(methods)}
 
 
-# ---------------------------------------------------------------------------------- look
+# ---- look
 
 
 @alt.theme.register("kdlib", enable=False)
@@ -111,12 +112,13 @@ def _render(spec: dict[str, Any], **_: Any) -> dict[str, Any]:
     if os.environ.get("KD_BOOK"):  # set by kdlib.book while it builds
         return {MIME: spec, "text/plain": text}
     alt.JupyterChart.enable_offline()
+    spec = {**spec, "config": {**spec.get("config", {}), "background": "white"}}
     chart = alt.JupyterChart(alt.Chart.from_dict(spec))
     bundle: Any = chart._repr_mimebundle_() or {}
     return bundle[0] if isinstance(bundle, tuple) else bundle
 
 
-# ---------------------------------------------------------------------------------- charts
+# ---- charts
 
 
 def accuracy(results: Results, *, network: str | None = None) -> alt.LayerChart | alt.FacetChart:
@@ -124,7 +126,7 @@ def accuracy(results: Results, *, network: str | None = None) -> alt.LayerChart 
     runs = _students(results, network)
     network = runs["network"].iloc[0]
     table = runs.assign(accuracy_pct=100 * runs["test_accuracy"])
-    table = table[["method", "labels", "seed", "accuracy_pct"]]
+    table = table[["method", "labels", "seed", "accuracy_pct"]].round(3)
     x = alt.X(
         "labels:N", sort=budgets(runs), title="labels per class", scale=alt.Scale(padding=0.3)
     )
@@ -166,7 +168,8 @@ def layers(results: Results, measure: str = "knn", *, network: str | None = None
     runs = _students(results, network)
     network = runs["network"].iloc[0]
     values = results.measures.query("measure == @measure")[["run", "layer", "value"]]
-    table = runs[["run", "method", "labels", "seed"]].merge(values, on="run").drop(columns="run")
+    table = runs[["run", "method", "labels", "seed"]].merge(values, on="run")
+    table = table.drop(columns="run").round(4)
     stages, steps = list(results.study["layers"]), budgets(runs)
     base = alt.Chart().encode(
         x=alt.X("layer:N", sort=stages, title=None, axis=alt.Axis(labelAngle=-40)),
@@ -215,7 +218,8 @@ def difference(
     if cells.empty:
         raise UsageError(f"no student of {network} shares labels and seed with one trained alone")
     steps, stages = budgets(cells), list(results.study["layers"])
-    table = pd.concat([points, cells])  # one table: Vega-Lite splits it by panel
+    # One table, which Vega-Lite splits by panel; four digits are more than a screen shows.
+    table = pd.concat([points, cells]).drop(columns="network").round(4)
     methods = order(cells["method"])
     base = alt.Chart().encode(
         x=alt.X("layer:N", sort=stages, title=None),
@@ -227,7 +231,7 @@ def difference(
     numbers = [_number(f"{c}:Q", c, "+.3f") for c in ("mean", "low", "high")]
     title = "minus alone"
     seeds = (
-        base.mark_circle(size=14)
+        base.mark_tick(size=9, thickness=1.5)
         .encode(
             y=alt.Y("difference:Q", title=title),
             tooltip=[*where, "seed:N", _number("difference:Q", "difference", "+.3f")],
@@ -251,7 +255,7 @@ def difference(
             title=alt.Title(
                 f"{_capital(name(measure))}: each method minus alone, {network}",
                 subtitle=f"diamond: mean of n = {'/'.join(map(str, n))} paired seeds with 95 % t "
-                f"interval; dots: seeds; {hint(measure)}",
+                f"interval; ticks: seeds; {hint(measure)}",
             ),
             description=_spoken(
                 cells, "mean", f"Difference in {name(measure)} from the network trained alone"
@@ -260,7 +264,23 @@ def difference(
     )
 
 
-# ---------------------------------------------------------------------------------- parts
+# ---- parts
+
+
+def scatter(points: pd.DataFrame, title: str, *, size: int = 460) -> alt.Chart:
+    """Draw a map: columns x, y, label and image; a colour per class, its name on pointing."""
+    axis = alt.Axis(labels=False, ticks=False, title=None, grid=False)
+    return (
+        alt.Chart(points, title=title, width=size, height=size)
+        .mark_circle(size=40, opacity=0.8)
+        .encode(
+            alt.X("x:Q", axis=axis),
+            alt.Y("y:Q", axis=axis),
+            alt.Color("label:N", title="class", scale=alt.Scale(scheme="tableau10")),
+            [alt.Tooltip("label:N", title="class"), alt.Tooltip("image:Q", title="image")],
+        )
+        .properties(description=f"{title}: a map of {len(points)} images, coloured by class")
+    )
 
 
 def budgets(table: pd.DataFrame) -> list[str]:

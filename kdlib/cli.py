@@ -12,7 +12,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 
@@ -24,6 +24,9 @@ BOOK = Path("_build/html/index.html")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. Returns the exit status: 2, after one line, for what cannot be."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    more = arguments[end + 1 :]
     parser = argparse.ArgumentParser("python -m kdlib", description=__doc__)
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -50,9 +53,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = commands.add_parser("check", help="is the installation sound?")
     command.set_defaults(call=lambda a: check())
 
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    end = arguments.index("--") if "--" in arguments else len(arguments)
-    more = arguments[end + 1 :]
     given = parser.parse_args(arguments[:end])
     try:
         return given.call(given) or 0
@@ -91,7 +91,7 @@ def study(file: Path, device: str = "auto", more: Sequence[str] = ()) -> int:
 
 
 @contextlib.contextmanager
-def _only_one():  # noqa: ANN202
+def _only_one() -> Iterator[None]:
     """Hold a lock that the system frees when this process and its Snakemake are gone."""
     LOCK.parent.mkdir(exist_ok=True)
     with LOCK.open("w") as file:
@@ -123,7 +123,9 @@ def list_runs(results: Path) -> None:
     head = ("study", "data set", "run", "test accuracy", "n", "seconds", "finished")
     widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
     for row in (head, *rows):
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        print(
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        )
     print(f"{len(rows)} runs below {results}")
 
 
@@ -132,7 +134,11 @@ def _line(folder: Path, record: dict | None, results: Path) -> tuple[str, ...]:
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime((folder / "run.json").stat().st_mtime))
     if record is None:
         return (place, dataset, "/".join(name), "unreadable", "", "", when)
-    told = (f"{record['test_accuracy']:.3f}", str(record["test_images"]), f"{record['seconds']:.1f}")
+    told = (
+        f"{record['test_accuracy']:.3f}",
+        str(record["test_images"]),
+        f"{record['seconds']:.1f}",
+    )
     return (place, dataset, "/".join(name), *told, when)
 
 
@@ -188,8 +194,31 @@ def publish(file: Path, to: Path | None) -> None:
             images=images.test[rows].permute(0, 2, 3, 1).numpy(),
             labels=images.test_labels[rows].numpy(),
         ),
+        executed=_executed(planned),
     )
     print(f"{len(trained)} networks, {len(tables['maps']):,} map points -> {folder}")
+
+
+def _executed(planned: runs.Study) -> dict[str, Path]:
+    """The notebooks of a study as they ran, by the names they get in the book.
+
+    Every run, and for the pages one of each kind: the teacher, a student, and what looked on.
+    """
+    teacher, students, root = (
+        planned.trained_teacher,
+        planned.students,
+        planned.trained_teacher.root,
+    )
+    made = {teacher.name: teacher.folder / "teacher.ipynb"}
+    made |= {run.name: run.folder / "student.ipynb" for run in students}
+    block = list(planned.blocks)[1]
+    pages = {"teacher": made[teacher.name], "student": made[planned.mapped[-1].name]}
+    pages |= {
+        "features": root / f"features/{block}.ipynb",
+        "measure": root / f"measures/{block}.ipynb",
+    }
+    pages |= {"embed": root / f"maps/{next(iter(planned.drawn.values())).name}.ipynb"}
+    return {name: file for name, file in (made | pages).items() if file.is_file()}
 
 
 # ---- check -------------------------------------------------------------------------------------

@@ -47,7 +47,7 @@ class Images(NamedTuple):
     def to(self, device: str | torch.device) -> Images:
         """The same data set on another device."""
         moved = {k: v.to(device) for k, v in self._asdict().items() if isinstance(v, Tensor)}
-        return self._replace(**moved)
+        return self._replace(**moved)  # type: ignore[arg-type]
 
 
 class Batch(NamedTuple):
@@ -55,7 +55,7 @@ class Batch(NamedTuple):
 
     x: Float[Tensor, "b c h w"]  # normalised, augmented
     y: Int[Tensor, " l"]  # the labels of the first l images
-    index: Int[Tensor, " b"]  # rows of Images.train
+    rows: Int[Tensor, " b"]  # of Images.train
 
 
 def _digits() -> Images:
@@ -198,14 +198,12 @@ class Batches:
     def __iter__(self) -> Iterator[Batch]:
         for _ in range(self.steps):
             drawn = [stream.draw() for stream in self._streams]
-            index = torch.cat([i for _, i in drawn])
+            rows = torch.cat([r for _, r in drawn])
             x = torch.cat([x for x, _ in drawn])
             y = self.images.train_labels[drawn[0][1]]
-            yield Batch(normalised(x, self._mean, self._std), y, index)
+            yield Batch(normalised(x, self._mean, self._std), y, rows)
 
 
-def normalised(
-    x: UInt8[Tensor, "b c h w"], mean: float, std: float
-) -> Float[Tensor, "b c h w"]:
+def normalised(x: UInt8[Tensor, "b c h w"], mean: float, std: float) -> Float[Tensor, "b c h w"]:
     """Bytes to numbers of mean 0 and standard deviation 1 over the training set."""
     return (x.float() / 255 - mean) / std

@@ -1,18 +1,23 @@
 """What a student copies: each method is a loss with a name, its paper and its constants."""
+# ruff: noqa: D102 -- `forward` is documented once, in Method
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from kdlib import UsageError, one_of
 from kdlib.data import Batch
 from kdlib.models import Forward
+
+NOBODY = Forward(torch.empty(0, 0), {})  # the teacher of a student that learns alone
+Terms = dict[str, Float[Tensor, ""]]  # of a loss, by name
 
 
 class Method(nn.Module, ABC):
@@ -26,19 +31,15 @@ class Method(nn.Module, ABC):
     teacher: ClassVar[bool] = True  # does it look at a teacher?
     layers: tuple[str, ...] = ()  # which layers it must be shown, of both networks
 
-    def __init__(self, student: Forward, teacher: Forward | None):
+    def __init__(self, student: Forward, teacher: Forward):
         super().__init__()
 
     @abstractmethod
-    def forward(
-        self, student: Forward, teacher: Forward | None, batch: Batch
-    ) -> dict[str, Float[Tensor, ""]]:
+    def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
         """The weighted terms of the loss on one batch; their sum is minimised."""
 
 
-def labels(
-    student: Forward, batch: Batch, smoothing: float = 0.0
-) -> Float[Tensor, ""]:
+def labels(student: Forward, batch: Batch, smoothing: float = 0.0) -> Float[Tensor, ""]:
     """Cross-entropy with the labels of the batch's labelled images (its first rows)."""
     return F.cross_entropy(student.logits[: len(batch.y)], batch.y, label_smoothing=smoothing)
 
@@ -48,7 +49,7 @@ class Alone(Method):
 
     cite, title, teacher = "he2016deep", "alone", False
 
-    def forward(self, student, teacher, batch):  # noqa: D102
+    def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
         return {"labels": labels(student, batch)}
 
 
@@ -60,13 +61,13 @@ class Smooth(Method):
 
     cite, title, teacher = "szegedy2016rethinking", "label smoothing", False
 
-    def __init__(self, student: Forward, teacher: Forward | None, *, smoothing: float = 0.1):
+    def __init__(self, student: Forward, teacher: Forward, *, smoothing: float = 0.1):
         super().__init__(student, teacher)
         if not 0 <= smoothing < 1:
             raise UsageError(f"smoothing {smoothing!r}; allowed: 0 or more and below 1")
         self.smoothing = smoothing
 
-    def forward(self, student, teacher, batch):  # noqa: D102
+    def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
         return {"labels": labels(student, batch, self.smoothing)}
 
 
@@ -82,7 +83,7 @@ class KD(Method):
     def __init__(
         self,
         student: Forward,
-        teacher: Forward | None,
+        teacher: Forward,
         *,
         temperature: float = 4.0,
         weight: float = 0.9,
@@ -93,7 +94,7 @@ class KD(Method):
             raise UsageError(f"temperature {temperature!r}; allowed: a number above 0")
         self.temperature, self.weight, self.label_weight = temperature, weight, label_weight
 
-    def forward(self, student, teacher, batch):  # noqa: D102
+    def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
         t = self.temperature
         ours = F.log_softmax(student.logits.float() / t, dim=1)
         theirs = F.log_softmax(teacher.logits.float() / t, dim=1)
@@ -126,7 +127,7 @@ class FitNet(Method):
     def __init__(
         self,
         student: Forward,
-        teacher: Forward | None,
+        teacher: Forward,
         *,
         layer: str = "block2",
         weight: float = 100.0,
@@ -139,7 +140,7 @@ class FitNet(Method):
         conv = nn.Conv2d(ours.shape[1], theirs.shape[1], 1, bias=False)
         self.regressor = nn.Sequential(conv, nn.BatchNorm2d(theirs.shape[1]), nn.ReLU())
 
-    def forward(self, student, teacher, batch):  # noqa: D102
+    def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
         (layer,) = self.layers
         ours = self.regressor(student.features[layer]).float()
         distance = F.mse_loss(ours, teacher.features[layer].float())
@@ -161,13 +162,13 @@ class AT(Method):
     cite, title = "zagoruyko2017paying", "AT"
     layers = ("block1", "block2", "block3")
 
-    def __init__(self, student: Forward, teacher: Forward | None, *, weight: float = 1000.0):
+    def __init__(self, student: Forward, teacher: Forward, *, weight: float = 1000.0):
         super().__init__(student, teacher)
         self.weight = weight
         for layer in self.layers:
             same_size("at", layer, student.features[layer], teacher.features[layer])
 
-    def forward(self, student, teacher, batch):  # noqa: D102
+    def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
         distances = [
             F.mse_loss(attention(student.features[name]), attention(teacher.features[name]))
             for name in self.layers
@@ -185,7 +186,7 @@ METHODS: dict[str, type[Method]] = {
 
 
 def build(
-    name: str, student: Forward, teacher: Forward | None = None, *, seed: int = 0, **options: Any
+    name: str, student: Forward, teacher: Forward = NOBODY, *, seed: int = 0, **options: Any
 ) -> Method:
     """Make a method ready for a pair of networks, from one example output of each.
 
@@ -195,13 +196,19 @@ def build(
     """
     one_of("method", name, METHODS)
     kind = METHODS[name]
-    if kind.teacher and teacher is None:
+    if kind.teacher and teacher is NOBODY:
         raise UsageError(f"method {name!r} needs a teacher, and none was given")
-    known = kind.__init__.__kwdefaults__ or {}
-    for option in options:
+    declared = inspect.signature(kind.__init__).parameters.values()
+    known = {p.name: p.default for p in declared if p.kind is p.KEYWORD_ONLY}
+    for option, value in options.items():
         if option not in known:
             raise UsageError(
                 f"unknown option {option!r} of method {name!r}; known: {', '.join(known) or 'none'}"
+            )
+        wanted = (int, float) if isinstance(known[option], float) else type(known[option])
+        if not isinstance(value, wanted) or isinstance(value, bool):
+            raise UsageError(
+                f"option {option} of {name} is like {known[option]!r}, given {value!r}"
             )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

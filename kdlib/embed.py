@@ -120,7 +120,7 @@ def ivis(
     k: int = 15,
     batch: int = 32,
     steps: int = 5000,
-    rates: Sequence[float] = (1e-2, 3e-3),
+    rates: Sequence[Any] = (1e-2, 3e-3),
 ) -> Float32[np.ndarray, "n 2"]:
     """Learn the map: a small siamese network, IVIS by the package of its authors.
 
@@ -248,10 +248,10 @@ def embed_many(
     """Draw many layers of the same images, one map each, in `workers` processes at once.
 
     The same keys in the same order, and the same bits for any number of workers: each map takes
-    one thread. IVIS enlarges the process it runs in by about 7 MB a map: with one worker that is
-    this process, several are renewed after 32 maps each. `progress` is told the fraction of maps
-    done; without it a bar shows up on stderr after two seconds. Raises UsageError as `embed`
-    does, naming the key.
+    one thread. Layers that are equal to the bit share the work of one map. IVIS enlarges the
+    process it runs in by about 7 MB a map: with one worker that is this process, several are
+    renewed after 32 maps each. `progress` is told the fraction of maps done; without it a bar
+    shows up on stderr after two seconds. Raises UsageError as `embed` does, naming the key.
 
         maps = embed_many({"block1": a, "block2": b}, "ivis", workers=2)    # {"block1": ...}
     """
@@ -264,12 +264,14 @@ def embed_many(
         counts = {key: len(layer) for key, layer in features.items()}
         raise UsageError(f"the layers must show the same images; given n = {counts}")
     draw = functools.partial(embed, method=method, seed=seed, start=start, **options)
+    content = {key: np.asarray(layer).tobytes() for key, layer in features.items()}
+    first = {those: key for key, those in reversed(content.items())}  # equal layers, one map
     maps = {}
-    with _bar(len(features), TITLES[method], progress) as tell:
-        for key, points in _drawn(draw, features, workers):
+    with _bar(len(first), TITLES[method], progress) as tell:
+        for key, points in _drawn(draw, {key: features[key] for key in first.values()}, workers):
             maps[key] = points
             tell(len(maps))
-    return {key: maps[key] for key in features}
+    return {key: maps[first[content[key]]].copy() for key in features}
 
 
 def _drawn(
@@ -310,7 +312,7 @@ def _fit_ivis(
     k: int,
     batch: int,
     steps: int,
-) -> tuple[np.ndarray, list[float]]:
+) -> tuple[np.ndarray, np.ndarray]:
     """Fit IVIS once; return the map and the loss of each epoch."""
     tensorflow, package = _tensorflow()
     callbacks = tensorflow.keras.callbacks
@@ -334,7 +336,7 @@ def _fit_ivis(
         tensorflow.random.set_seed(seed)
         points = model.fit_transform(layer)
         tensorflow.keras.backend.clear_session()
-    return points, model.loss_history_
+    return points, np.asarray(model.loss_history_)
 
 
 @functools.cache

@@ -22,7 +22,7 @@ class Stopped(click.ClickException, PapermillException):
         where = f"; see {executed}" if executed else ""
         message = error.evalue if mistake else f"{error.ename} in cell {error.exec_count}{where}"
         super().__init__(message)
-        self.exit_code = 2 if mistake else 1
+        self.exit_code = 2 if mistake else 1  # type: ignore[misc]
         self.traceback = [] if mistake else error.traceback
 
     def show(self, file: Any = None) -> None:

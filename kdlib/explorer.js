@@ -6,6 +6,7 @@
 
 const MISSING = -32768; // the int16 that says "no coordinate here"; widgets.py knows it, too
 const PASSAGE = 450; // milliseconds from one layer to the next
+const MANY = 20; // classes, from which on names would cover the maps
 const SIDES = ["left", "right"];
 const EMBEDDING = { tsne: "t-SNE", ivis: "IVIS", umap: "UMAP", pca: "PCA" };
 
@@ -22,7 +23,7 @@ const thousands = (v) => v.toLocaleString("en");
 const size = (v) => (v >= 1e6 ? `${(v / 1e6).toFixed(1)} M` : v >= 1e3 ? `${Math.round(v / 1e3)} k` : `${v}`);
 const fixed = (v) => (v == null ? "–" : v.toFixed(2));
 
-// ------------------------------------------------------------------ document
+// ---- document
 
 /** Make an element: properties by name, "on..." as listeners, "aria-..." and such as attributes. */
 function make(tag, properties = {}, ...children) {
@@ -44,7 +45,7 @@ function svg(tag, attributes = {}, ...children) {
   return element;
 }
 
-// ------------------------------------------------------------------ data
+// ---- data
 
 /** Bytes arrive as a DataView that need not be aligned, so copy before casting. */
 function bytes(view) {
@@ -85,7 +86,7 @@ function start(model, root) {
     selected: new Set(), // images
     hover: -1, // an image
     pointed: -1, // a class, while the pointer is on it in the legend
-    names: true, // class names on the maps
+    names: data.classes.length <= MANY, // class names on the maps
     sheet: null, // address of the sprite
     good: {}, // the last value of each trait that made sense
   };
@@ -114,7 +115,7 @@ function start(model, root) {
   return app;
 }
 
-// ------------------------------------------------------------------ controls
+// ---- controls
 
 function networkSelect(app, side) {
   const groups = new Map();
@@ -217,7 +218,7 @@ function legend(app) {
       onpointerenter: () => point(c), onpointerleave: () => point(-1) }, icon, name);
     return button;
   });
-  const names = make("input", { type: "checkbox", checked: true,
+  const names = make("input", { type: "checkbox", checked: app.names,
     onchange: () => { app.names = names.checked; app.draw(); } });
   return {
     element: make("div", { className: "kd-legend", role: "group", "aria-label": "Classes" }, make("span", { className: "kd-muted" }, "class"), ...buttons,
@@ -226,13 +227,13 @@ function legend(app) {
     update() {},
     clear() {
       app.hidden.clear();
-      app.names = names.checked = true;
+      app.names = names.checked = classes.length <= MANY;
       buttons.forEach((button) => button.setAttribute("aria-pressed", "true"));
     },
   };
 }
 
-// ------------------------------------------------------------------ maps
+// ---- maps
 
 /** The outline of a shape around 0, 0 as an SVG path; canvas and legend draw the same one. */
 function outline(name, r) {
@@ -263,6 +264,37 @@ function stamps(app, r, ink) {
   return app.stamps;
 }
 
+/** Coordinates on their way from where they are to where they shall be. */
+function passage(before, to) {
+  const from = before ? before.now.slice() : Float32Array.from(to);
+  const now = from.slice();
+  const advance = (t) => {
+    for (let i = 0; i < to.length; i++) {
+      const jump = from[i] <= MISSING || to[i] <= MISSING; // what has no place at one end jumps
+      now[i] = jump ? to[i] : from[i] + (to[i] - from[i]) * t;
+    }
+  };
+  return { now, advance };
+}
+
+/** The median of each class on a map, MISSING for a class without dots. */
+function medians({ classes, labels }, map) {
+  const values = classes.map(() => [[], []]);
+  labels.forEach((c, i) => {
+    if (c < 0 || map[2 * i] <= MISSING) return;
+    values[c][0].push(map[2 * i]);
+    values[c][1].push(map[2 * i + 1]);
+  });
+  return values.flat().map((v) => (v.length ? v.sort((a, b) => a - b)[v.length >> 1] : MISSING));
+}
+
+function onScreen({ width }, x, y) {
+  if (x <= MISSING || y <= MISSING) return null;
+  const margin = width * 0.035;
+  const scale = (width - 2 * margin) / 65534;
+  return [margin + (x + 32767) * scale, margin + (32767 - y) * scale];
+}
+
 function panel(app, side) {
   const { data } = app;
   const canvas = make("canvas", { tabIndex: 0, role: "img" });
@@ -270,7 +302,9 @@ function panel(app, side) {
   const self = {
     side, canvas,
     element: make("figure", { className: `kd-panel kd-${side}` }, canvas, trust),
-    now: null, from: null, to: null, // coordinates on the screen, before and after the passage
+    base: make("canvas"), // dots and names; rings and boxes are drawn over a copy of it
+    dots: null, // a Passage of the images' coordinates
+    middles: null, // a Passage of the classes' medians, where their names stand
     box: null, // the box being dragged
     update() {
       const [network, layer] = [app.network(side), app.at("layer")];
@@ -281,27 +315,21 @@ function panel(app, side) {
         + "Left and right arrow: layer. Up and down arrow: image by image. Escape: clear the selection.");
     },
     retarget() {
-      self.to = data.map(app.at(side), app.at("embedding"), app.at("layer"));
-      if (!self.now) self.now = Float32Array.from(self.to);
-      self.from = self.now.slice();
+      const to = data.map(app.at(side), app.at("embedding"), app.at("layer"));
+      self.dots = passage(self.dots, to);
+      self.middles = passage(self.middles, medians(data, to));
     },
-    /** Move every dot the fraction t of its way; what has no place on one end jumps. */
     advance(t) {
-      const { now, from, to } = self;
-      for (let i = 0; i < to.length; i++) {
-        const jump = from[i] <= MISSING || to[i] <= MISSING;
-        now[i] = jump ? to[i] : from[i] + (to[i] - from[i]) * t;
-      }
+      self.dots.advance(t);
+      self.middles.advance(t);
     },
     /** Screen place of an image, or null where it has none. */
-    place(i) {
-      const [x, y] = [self.now[2 * i], self.now[2 * i + 1]];
-      if (x <= MISSING || y <= MISSING) return null;
-      const [margin, w] = [canvas.width * 0.035, canvas.width];
-      const scale = (w - 2 * margin) / 65534;
-      return [margin + (x + 32767) * scale, margin + (32767 - y) * scale];
+    place: (i) => onScreen(canvas, self.dots.now[2 * i], self.dots.now[2 * i + 1]),
+    draw() {
+      drawDots(app, self);
+      self.mark();
     },
-    draw: () => drawPanel(app, self),
+    mark: () => drawMarks(app, self),
   };
   listen(app, self);
   return self;
@@ -318,75 +346,74 @@ function trustWords(kind, { trustworthiness: trust, neighbours_kept: kept }) {
     make("b", {}, `${word}: `), `${advice}. `, make("span", { className: "kd-muted" }, `${numbers}.`)];
 }
 
-function drawPanel(app, self) {
-  const { canvas, now, box } = self;
-  const { data, selected, hidden } = app;
-  const pixels = window.devicePixelRatio || 1;
-  const w = Math.round(canvas.clientWidth * pixels);
-  if (!w || !now) return;
-  if (canvas.width !== w) canvas.width = canvas.height = w;
-  const pen = canvas.getContext("2d");
-  const ink = app.ink.text;
-  const r = Math.max(1.6 * pixels, w / (data.n > 2500 ? 170 : data.n > 700 ? 125 : 90));
-  const { right, wrong, half } = stamps(app, r, ink);
-  const network = app.at(self.side);
-  pen.clearRect(0, 0, w, w);
-  let drawn = 0;
-  const bright = (i) => (!selected.size || selected.has(i)) && (app.pointed < 0 || data.labels[i] === app.pointed);
-  // Faded dots first, misclassified ones last, so that what matters is never covered.
-  for (const layer of [0, 1, 2]) {
-    for (let i = 0; i < data.n; i++) {
-      const c = data.labels[i];
-      const bad = data.wrong(network, i);
-      if ((bright(i) ? (bad ? 2 : 1) : 0) !== layer || hidden.has(c) || c < 0) continue;
-      const xy = self.place(i);
-      if (!xy) continue;
-      pen.globalAlpha = layer ? 0.9 : 0.13;
-      pen.drawImage((bad ? wrong : right)[c], xy[0] - half, xy[1] - half);
-      drawn++;
-    }
-  }
-  pen.globalAlpha = 1;
-  if (!drawn) message(pen, w, pixels, ink, hidden.size ? "all classes are hidden" : "no map of this layer was stored");
-  else if (app.names) classNames(app, self, pen, pixels);
-  if (app.hover >= 0) ring(self, pen, r, ink, app.hover);
-  if (box) {
-    pen.strokeStyle = ink;
-    pen.lineWidth = pixels;
-    pen.setLineDash([4 * pixels, 3 * pixels]);
-    pen.strokeRect(box[0], box[1], box[2] - box[0], box[3] - box[1]);
-    pen.setLineDash([]);
-  }
+/** Size a canvas to the pixels of the screen; false while it is not on the page. */
+function fit(canvas, base) {
+  const w = Math.round(canvas.clientWidth * (window.devicePixelRatio || 1));
+  if (w && canvas.width !== w) canvas.width = canvas.height = w;
+  if (w && base.width !== w) base.width = base.height = w;
+  return w > 0;
 }
 
-function message(pen, w, pixels, ink, words) {
-  pen.fillStyle = ink;
-  pen.font = `${14 * pixels}px system-ui, sans-serif`;
+function dotSize({ n }, width) {
+  return Math.max(1.6 * (window.devicePixelRatio || 1), width / (n > 2500 ? 170 : n > 700 ? 125 : 90));
+}
+
+function drawDots(app, self) {
+  const { data, selected, hidden, pointed } = app;
+  if (!fit(self.canvas, self.base) || !self.dots) return;
+  const { base } = self;
+  const pen = base.getContext("2d");
+  const { right, wrong, half } = stamps(app, dotSize(data, base.width), app.ink.text);
+  const network = app.at(self.side);
+  // Faded dots first, misclassified ones last, so that what matters is never covered.
+  const passes = [[], [], []];
+  for (let i = 0; i < data.n; i++) {
+    const c = data.labels[i];
+    if (c < 0 || hidden.has(c)) continue;
+    const bright = (!selected.size || selected.has(i)) && (pointed < 0 || c === pointed);
+    passes[!bright ? 0 : data.wrong(network, i) ? 2 : 1].push(i);
+  }
+  pen.clearRect(0, 0, base.width, base.width);
+  let drawn = 0;
+  passes.forEach((images, pass) => {
+    pen.globalAlpha = pass ? 0.9 : 0.13;
+    for (const i of images) {
+      const xy = self.place(i);
+      if (!xy) continue;
+      const stamp = pass === 2 || (!pass && data.wrong(network, i)) ? wrong : right;
+      pen.drawImage(stamp[data.labels[i]], xy[0] - half, xy[1] - half);
+      drawn++;
+    }
+  });
+  pen.globalAlpha = 1;
+  if (!drawn) message(app, pen, hidden.size ? "these classes are hidden" : "no map of this layer was stored");
+  else if (app.names || pointed >= 0) classNames(app, self, pen);
+}
+
+function message(app, pen, words) {
+  const w = pen.canvas.width;
+  pen.fillStyle = app.ink.text;
+  pen.font = `${w / 26}px system-ui, sans-serif`;
   pen.textAlign = "center";
   pen.fillText(words, w / 2, w / 2);
 }
 
 /** Each class's name at the median of its dots: the second cue beside the colour. */
-function classNames(app, { canvas, place }, pen, pixels) {
-  const { data, hidden } = app;
-  const places = data.classes.map(() => [[], []]);
-  for (let i = 0; i < data.n; i++) {
-    const xy = data.labels[i] >= 0 && place(i);
-    if (xy) xy.forEach((v, axis) => places[data.labels[i]][axis].push(v));
-  }
-  const median = (values) => values.sort((a, b) => a - b)[values.length >> 1];
+function classNames(app, { canvas, middles }, pen) {
+  const { classes } = app.data;
+  const pixels = window.devicePixelRatio || 1;
   const em = pixels * (canvas.clientWidth < 260 ? 10 : 12.5);
   pen.font = `700 ${em}px system-ui, sans-serif`;
   pen.textAlign = "center";
   pen.textBaseline = "middle";
   pen.lineWidth = 1.6 * pixels;
-  data.classes.forEach((name, c) => {
-    if (hidden.has(c) || !places[c][0].length || (app.pointed >= 0 && app.pointed !== c)) return;
-    const [x, y] = places[c].map(median);
+  classes.forEach((name, c) => {
+    const xy = onScreen(canvas, middles.now[2 * c], middles.now[2 * c + 1]);
+    if (!xy || app.hidden.has(c) || (app.pointed >= 0 && app.pointed !== c)) return;
     const words = name.length > 12 ? `${name.slice(0, 11)}…` : name;
     const [w, h] = [pen.measureText(words).width + em * 0.7, em * 1.35];
     pen.beginPath();
-    pen.roundRect(x - w / 2, y - h / 2, w, h, h / 3);
+    pen.roundRect(xy[0] - w / 2, xy[1] - h / 2, w, h, h / 3);
     pen.fillStyle = app.ink.paper;
     pen.globalAlpha = 0.88;
     pen.fill();
@@ -394,18 +421,31 @@ function classNames(app, { canvas, place }, pen, pixels) {
     pen.strokeStyle = colour(c);
     pen.stroke();
     pen.fillStyle = app.ink.text;
-    pen.fillText(words, x, y + em * 0.06);
+    pen.fillText(words, xy[0], xy[1] + em * 0.06);
   });
 }
 
-function ring(self, pen, r, ink, image) {
-  const xy = self.place(image);
-  if (!xy) return;
-  pen.strokeStyle = ink;
-  pen.lineWidth = r * 0.55;
-  pen.beginPath();
-  pen.arc(xy[0], xy[1], r * 2.3, 0, 2 * Math.PI);
-  pen.stroke();
+/** The drawn dots, and over them the ring of the hovered image and the box being dragged. */
+function drawMarks(app, { canvas, base, box, place }) {
+  if (!base.width) return;
+  const pen = canvas.getContext("2d");
+  const r = dotSize(app.data, canvas.width);
+  pen.clearRect(0, 0, canvas.width, canvas.width);
+  pen.drawImage(base, 0, 0);
+  pen.strokeStyle = app.ink.text;
+  const xy = app.hover >= 0 && place(app.hover);
+  if (xy) {
+    pen.lineWidth = r * 0.55;
+    pen.beginPath();
+    pen.arc(xy[0], xy[1], r * 2.3, 0, 2 * Math.PI);
+    pen.stroke();
+  }
+  if (box) {
+    pen.lineWidth = 1;
+    pen.setLineDash([5, 4]);
+    pen.strokeRect(box[0], box[1], box[2] - box[0], box[3] - box[1]);
+    pen.setLineDash([]);
+  }
 }
 
 /** Pointer and keyboard on a map. */
@@ -480,7 +520,7 @@ function listen(app, self) {
   });
 }
 
-// ------------------------------------------------------------------ curve
+// ---- curve
 
 /** The measure layer by layer, for both networks; a click on a layer goes there. */
 function curve(app) {
@@ -568,7 +608,7 @@ function curve(app) {
   };
 }
 
-// ------------------------------------------------------------------ images
+// ---- images
 
 function thumbnail(app, image, zoom) {
   const [w, h, columns] = app.data.tile;
@@ -631,9 +671,12 @@ function selection(app) {
     element: make("div", { className: "kd-selection" },
       make("div", { className: "kd-actions" }, fixedBy, lostBy, reset), count, strip),
     update() {
-      const who = app.network("right").distilled ? "distillation" : app.network("right").short;
-      fixedBy.textContent = `${who} puts right: ${differ("left", "right").length}`;
-      lostBy.textContent = `${who} gets newly wrong: ${differ("right", "left").length}`;
+      const [a, b] = SIDES.map(app.network);
+      const [won, lost] = a.kind === "alone" && b.kind === "distilled"
+        ? ["distillation puts right", "distillation gets newly wrong"]
+        : a.short !== b.short ? [`only ${b.short} is right`, `only ${a.short} is right`] : ["only right-hand is right", "only left-hand is right"];
+      fixedBy.textContent = `${won}: ${differ("left", "right").length}`;
+      lostBy.textContent = `${lost}: ${differ("right", "left").length}`;
       const images = [...app.selected].sort((i, j) => data.labels[i] - data.labels[j] || i - j);
       const bad = (s) => images.filter((i) => data.wrong(app.at(s), i)).length;
       count.textContent = images.length
@@ -645,7 +688,7 @@ function selection(app) {
   };
 }
 
-// ------------------------------------------------------------------ all together
+// ---- all together
 
 function render({ model, el: root }) {
   const app = start(model, root);
@@ -662,7 +705,7 @@ function render({ model, el: root }) {
   app.point = (image, from = panels[0]) => {
     if (image === app.hover && (image < 0) === tip.element.hidden) return;
     app.hover = image;
-    app.draw();
+    panels.forEach((one) => one.mark());
     tip.show(image, from);
   };
   /** Something small changed: say it again, without motion. */
@@ -715,7 +758,10 @@ function render({ model, el: root }) {
   for (const node of [document.documentElement, document.body]) {
     themes.observe(node, { attributes: true, attributeFilter: ["data-theme", "data-jp-theme-light", "class"] });
   }
-  const sizes = new ResizeObserver(() => { curves.update(); app.draw(); });
+  const sizes = new ResizeObserver(() => { // also the moment JupyterLab puts us on the page
+    curves.update();
+    restyle();
+  });
   sizes.observe(root);
   const events = [["change:left change:right change:layer change:embedding", app.travel], ["change:measure change:selected", app.changed]];
   events.forEach(([names, action]) => names.split(" ").forEach((name) => model.on(name, action)));

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from kdlib import models
 from kdlib.data import normalised
@@ -35,5 +36,7 @@ def extract(
         seen = models.observe(network, normalised(x, mean, std), layers).features
         for layer in layers:
             output = seen[layer].float()
-            parts[layer].append(output.mean((2, 3)) if output.ndim == 4 else output)
+            parts[layer].append(
+                F.adaptive_avg_pool2d(output, 1).flatten(1) if output.ndim == 4 else output
+            )
     return {layer: torch.cat(part).cpu() for layer, part in parts.items()}

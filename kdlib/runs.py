@@ -16,6 +16,13 @@ import yaml
 
 from kdlib import UsageError
 
+# The networks that features, measures and maps are made of unless others are named.
+EXAMPLE: tuple[str, ...] = (
+    "teachers/resnet20-full-0",
+    "students/resnet20-full-0/resnet8x0.5-alone-2-0",
+    "students/resnet20-full-0/resnet8x0.5-kd-2-0",
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
@@ -172,13 +179,6 @@ class Maps(Place):
         return stem + _suffix(self.options | seed)
 
 
-EXAMPLE = (
-    "teachers/resnet20-full-0",
-    "students/resnet20-full-0/resnet8x0.5-alone-2-0",
-    "students/resnet20-full-0/resnet8x0.5-kd-2-0",
-)
-
-
 def _suffix(changed: Mapping[str, Any]) -> str:
     """Settings that differ from their defaults, as the end of a name: "+epochs=5"."""
     return "".join(f"+{k}={v}" for k, v in sorted(changed.items())).replace("/", "_")
@@ -323,7 +323,8 @@ def study(file: str | Path) -> Study:
         if not isinstance(given, dict):
             raise UsageError("not a list of names and values")
         check(get_type_hints(Study), given)
-        return Study(**{"name": file.stem} | given)
+        told: dict[str, Any] = {"name": file.stem} | given
+        return Study(**told)
     except yaml.YAMLError as problem:
         raise UsageError(f"{file}: not YAML: {' '.join(str(problem).split())}") from None
     except UsageError as problem:

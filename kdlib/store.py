@@ -8,6 +8,7 @@
     runs/<study>/<dataset>/maps/<maps>.parquet         run layer embedding image x y
                                <maps>-faithfulness.parquet
     book/results/<study>/                              what the book shows: see `Results`
+                          executed/*.ipynb             notebooks as they ran
 
 A file is written under another name first and then renamed: it is there whole or not at all.
 """
@@ -18,9 +19,10 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,7 +30,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int, UInt8
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
 from kdlib import UsageError
@@ -108,7 +110,7 @@ def save_run(
     folder: Path,
     parameters: Mapping[str, Any],
     weights: Mapping[str, np.ndarray],
-    history: list[dict[str, float]],
+    history: list[dict[str, float | int]],
     **facts: Any,
 ) -> None:
     """Write a trained network; run.json comes last and says that the run is whole.
@@ -196,15 +198,16 @@ def save_layers(folder: Path, layers: Layers) -> None:
 def load_layers(folder: str | Path) -> Layers:
     """Read the features of a network. Raises UsageError if there are none."""
     made_by = "`papermill notebooks/features.ipynb out.ipynb` for its network"
-    tensors = _read(Path(folder) / "features.safetensors", load_file, made_by)
-    split: dict[str, dict[str, np.ndarray]] = {"train": {}, "test": {}}
-    for name, array in tensors.items():
-        kind, what = name.split(".", 1)
-        split[kind][what] = array
-    kept = {f"{k}_{w}": split[k].pop(w) for k in split for w in ("labels", "rows")}
-    order = [n for n in ("stem", "block1", "block2", "block3", "pool", "logits")]
-    train, test = ({n: part[n] for n in order if n in part} for part in split.values())
+    tensors, order = _read(Path(folder) / "features.safetensors", _ordered, made_by)
+    kept = {f"{k}_{w}": tensors[f"{k}.{w}"] for k in ("train", "test") for w in ("labels", "rows")}
+    train, test = ({n: tensors[f"{k}.{n}"] for n in order} for k in ("train", "test"))
     return Layers(train=train, test=test, **kept)
+
+
+def _ordered(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
+    """The tensors of a file, and its layers from first to last."""
+    with safe_open(path, "numpy") as file:
+        return load_file(path), json.loads(file.metadata()["layers"])
 
 
 def save_measures(folder: Path, values: Mapping[str, Mapping[str, float]]) -> None:
@@ -266,23 +269,37 @@ class Results(NamedTuple):
     labels: Int[np.ndarray, " n"]
 
 
-def load(folder: str | Path) -> Results:
+def load(folder: str | Path | None = None) -> Results:
     """Read the published results of a study, for example "book/results/quick".
 
-    Raises UsageError when the folder holds none, or when a file in it cannot be read.
+    Without a folder: of the study that the book is built for (KDLIB_STUDY, default quick), from
+    the project's root, book/ or notebooks/ alike. Raises UsageError when the folder holds none,
+    or when a file in it cannot be read.
     """
-    folder = Path(folder)
+    folder = _shown() if folder is None else Path(folder)
     made_by = "`make book` for the study quick, `python -m kdlib publish` for any"
     study = _read(folder / "study.json", lambda p: json.loads(p.read_text()), made_by)
-    tables = {
-        name: _read(folder / f"{name}.parquet", pd.read_parquet, made_by) for name in TABLES
-    }
+    tables = {name: _read(folder / f"{name}.parquet", pd.read_parquet, made_by) for name in TABLES}
     sample = _read(folder / "sample.safetensors", load_file, made_by)
     return Results(study, **tables, images=sample["images"], labels=sample["labels"])
 
 
-def publish(folder: Path, results: Results) -> None:
-    """Write the small part of a study that the book shows; study.json last."""
+def _shown() -> Path:
+    return near("book/results") / os.environ.get("KDLIB_STUDY", "quick")
+
+
+def near(folder: str | Path) -> Path:
+    """A folder of the project, seen from its root or, as a notebook does, from one below."""
+    return next((p for p in (Path(folder), Path("..", folder)) if p.is_dir()), Path(folder))
+
+
+def publish(folder: Path, results: Results, executed: Mapping[str, Path] | None = None) -> None:
+    """Write the small part of a study that the book shows; study.json last.
+
+    `executed` are notebooks as they ran, copied below executed/ under the names given.
+    """
+    for name, notebook in (executed or {}).items():
+        _write(folder / "executed" / f"{name}.ipynb", partial(shutil.copyfile, notebook))
     for name in TABLES:
         _parquet(folder / f"{name}.parquet", getattr(results, name))
     sample = {"images": results.images, "labels": results.labels}
@@ -305,7 +322,9 @@ def gather(root: Path, names: list[str], maps: list[str]) -> dict[str, pd.DataFr
         records.append(_row(name, record))
         measures.append(load_measures(root / name).assign(run=name))
         said = layers.test["logits"].argmax(1)
-        predictions.append(pd.DataFrame({"image": range(len(said)), "prediction": said, "run": name}))
+        predictions.append(
+            pd.DataFrame({"image": range(len(said)), "prediction": said, "run": name})
+        )
     drawn = {
         kind: pd.concat(
             [

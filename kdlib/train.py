@@ -13,7 +13,6 @@ from tqdm.auto import tqdm
 from kdlib import UsageError, distill, models
 from kdlib.data import Batch, Batches, Images, normalised
 from kdlib.distill import Method
-from kdlib.models import Forward
 from kdlib.runs import Run
 
 
@@ -49,7 +48,7 @@ def fit(
     method: str = "alone",
     teacher: nn.Module | None = None,
     **options: float | str,
-) -> list[dict[str, float]]:
+) -> list[dict[str, float | int]]:
     """Train `network` in place, on the device that holds `batches`; one row per epoch.
 
     A row holds the mean of every term of the loss, the epoch and its last learning rate. The
@@ -60,9 +59,10 @@ def fit(
     """
     device = batches.images.train.device
     layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
-    network.to(device, memory_format=layout).train()
+    network.to(device, memory_format=layout).train()  # type: ignore[call-overload]
     if teacher is not None:
-        teacher.to(device, memory_format=layout).eval().requires_grad_(False)
+        teacher.to(device, memory_format=layout)  # type: ignore[call-overload]
+        teacher.eval().requires_grad_(False)
     loss = _method(method, network, teacher, batches, run.seed, options).to(device)
     trained = [*network.parameters(), *loss.parameters()]
     optimiser = torch.optim.SGD(
@@ -72,7 +72,7 @@ def fit(
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, run.learning_rate, total_steps=total, pct_start=0.2
     )
-    history = []
+    history: list[dict[str, float | int]] = []
     for epoch in tqdm(range(1, run.epochs + 1), "epochs", delay=2, mininterval=2, leave=False):
         sums: dict[str, Tensor] = {}
         for batch in batches:
@@ -88,7 +88,8 @@ def fit(
         row = {name: float(value) / len(batches) for name, value in sums.items()}
         if not all(map(math.isfinite, row.values())):
             raise RuntimeError(f"the loss is no number in epoch {epoch}: {row}; try a lower rate")
-        history.append({"epoch": epoch, "learning_rate": schedule.get_last_lr()[0], **row})
+        rate = float(schedule.get_last_lr()[0])
+        history.append({"epoch": epoch, "learning_rate": rate, **row})
     return history
 
 
@@ -99,7 +100,7 @@ def _autocast(device: torch.device) -> torch.autocast:
 def _terms(
     loss: Method, network: nn.Module, teacher: nn.Module | None, batch: Batch
 ) -> dict[str, Tensor]:
-    told: Forward | None = None
+    told = distill.NOBODY
     if teacher is not None:
         with torch.no_grad():
             told = models.observe(teacher, batch.x, loss.layers)
@@ -120,7 +121,7 @@ def _method(
     was_training = network.training
     with torch.no_grad():
         shown = models.observe(network.eval(), x)
-        told = models.observe(teacher, x) if teacher is not None else None
+        told = models.observe(teacher, x) if teacher is not None else distill.NOBODY
     network.train(was_training)
     return distill.build(name, shown, told, seed=seed, **options)
 

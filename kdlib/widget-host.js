@@ -38,6 +38,7 @@
   class Model {
     constructor(state) {
       this.state = state;
+      this.initial = { ...state };
       this.listeners = {};
     }
     get(key) { return this.state[key]; }
@@ -122,10 +123,13 @@
     }
   }
   function remember(model) {
-    const view = shared(model.state).map((key) => [key, model.get(key)]);
-    const text = view.filter(([, value]) => value.length && value.length < 300)
-      .map(([key, value]) => `${key}=${String(value).replace(/[&%+#\s]/g, encodeURIComponent)}`).join("&");
-    try { history.replaceState(null, "", `#${text}`); } catch { /* a browser that counts calls */ }
+    const text = shared(model.state)
+      .map((key) => [key, String(model.get(key)), String(model.initial[key])])
+      .filter(([, now, before]) => now !== before && now.length < 1000) // only what differs, and fits
+      .map(([key, now]) => `${key}=${now.replace(/[&%+#\s]/g, encodeURIComponent)}`).join("&");
+    try {
+      history.replaceState(null, "", text ? `#${text}` : location.pathname + location.search);
+    } catch { /* some browsers refuse many calls in a row; the next one will do */ }
   }
   const inAddress = () => (location.hash.includes("=") ? location.hash.slice(1) : "");
   function intoView({ element }) {
@@ -184,8 +188,8 @@
     figures.forEach(({ element }) => seen.observe(element));
     const view = async () => {
       if (!inAddress() || !figures.length) return;
-      apply(await load(figures[0].id), inAddress());
       await mount(figures[0]);
+      apply(figures[0].model, inAddress());
       intoView(figures[0]);
     };
     addEventListener("hashchange", view);

@@ -19,6 +19,7 @@ from kdlib.store import Results
 HERE = Path(__file__).parent
 MISSING = -32768  # the int16 that says "no coordinate here"; explorer.js knows it, too
 SIDE = 48  # largest thumbnail, in pixels
+KINDS = ("teacher", "alone")  # of networks, beside "control" and "distilled"
 COLUMNS = 40  # thumbnails in a row of the sprite
 
 
@@ -150,7 +151,7 @@ def _default_right(networks: pd.DataFrame, left: str) -> str:
     return left
 
 
-# ---------------------------------------------------------------------------------- data
+# ---- data
 
 
 def quantise(points: np.ndarray) -> np.ndarray:
@@ -242,7 +243,7 @@ def _network(row: dict[str, Any]) -> dict[str, Any]:
         "group": f"{row['role']} {row['network']}",
         "parameters": int(row["parameters"]),
         "accuracy": float(row["test_accuracy"]),
-        "distilled": not teacher and row["method"] not in ("alone", "smooth"),
+        "kind": short if short in KINDS else "control" if short in charts.CONTROLS else "distilled",
     }
 
 

@@ -78,12 +78,12 @@ class LogHandler(LogHandlerBase):
             LogEvent.JOB_INFO: self._started,
             LogEvent.JOB_FINISHED: self._finished,
             LogEvent.JOB_ERROR: self._broke,
-        }.get(event)
+        }.get(event or LogEvent.DEBUG_DAG)
         with self.lock_:
             if take:
                 take(record)
             elif event is LogEvent.ERROR or (event is None and record.levelno >= logging.WARNING):
-                if "CalledProcessError" not in str(record.msg):  # the notebook's own words stand above
+                if "CalledProcessError" not in str(record.msg):  # the notebook said it itself
                     self._say(record.getMessage())
             elif event is None and "Nothing to be done" in str(record.msg):
                 self._say("Everything is up to date.")

@@ -91,7 +91,7 @@ def test_networks_have_names_that_people_read(view):
     assert networks[KD]["name"] == "kd, 2 labels per class, seed 0"
     assert networks["teachers/resnet20-full-0"]["name"] == "teacher, all labels, seed 0"
     assert networks[KD]["group"] == "student resnet8x0.5"
-    assert [networks[run]["distilled"] for run in (ALONE, KD)] == [False, True]
+    assert [networks[run]["kind"] for run in (ALONE, KD)] == ["alone", "distilled"]
 
 
 def test_networks_come_in_the_order_teacher_budget_method(results):

@@ -1,0 +1,41 @@
+# make book    set everything up, run the default study, build the book    make serve  to read it
+# make test    set everything up, run the tests                            make lab    to work live
+PYTHON ?= python3.11
+STUDY  ?= studies/quick.yaml
+PORT   ?= 8000
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+help:
+	@sed -n 's/^# //p' Makefile
+	@echo "also: make check (linters), make sound (is the installation?), make clean"
+
+book: .venv/ready
+	@python -m kdlib study $(STUDY)
+	@echo "The book: $(CURDIR)/_build/html/index.html (or: make serve)"
+
+test: .venv/ready
+	pytest
+
+check: .venv/ready
+	ruff check .
+	ruff format --check .
+	mypy
+
+sound: .venv/ready
+	python -m kdlib check
+
+serve:
+	python -m http.server --bind 127.0.0.1 --directory _build/html $(PORT)
+
+lab: .venv/ready
+	jupyter lab
+
+clean:
+	rm -rf _build .snakemake runs/quick runs/smoke book/results/quick
+
+.venv/ready: requirements.txt constraints.txt pyproject.toml
+	$(PYTHON) -m venv .venv
+	pip install --progress-bar off --requirement requirements.txt --constraint constraints.txt
+	touch $@
+
+.PHONY: help book test check sound serve lab clean

@@ -1,0 +1,82 @@
+import pytest
+import results
+from test_store import save
+
+from kdlib import cli, store
+
+
+def said(capsys, *arguments):
+    code = cli.main(list(arguments))
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_list_shows_a_line_per_run_and_marks_the_unreadable(tmp_path, capsys):
+    save(tmp_path / "quick/digits/teachers/resnet20-full-0", accuracy=0.987)
+    save(tmp_path / "mine/digits/students/resnet20-full-0/resnet8-kd-2-0", accuracy=0.5)
+    broken = tmp_path / "quick/digits/students/x/y"
+    broken.mkdir(parents=True)
+    (broken / "run.json").write_text("{")
+    code, out, _ = said(capsys, "list", "--results", str(tmp_path))
+    assert code == 0
+    lines = out.splitlines()
+    assert lines[0].split()[:2] == ["study", "data"]
+    assert "0.987" in next(line for line in lines if "teachers/resnet20-full-0" in line)
+    assert "unreadable" in next(line for line in lines if "students/x/y" in line)
+    assert lines[-1].startswith("3 runs below")
+
+
+def test_show_prints_everything_recorded(tmp_path, capsys):
+    save(tmp_path / "run")
+    store.save_measures(tmp_path / "run", {"stem": {"knn": 0.123}})
+    code, out, _ = said(capsys, "show", str(tmp_path / "run"))
+    assert code == 0
+    assert '"test_accuracy": 0.5' in out
+    assert "0.123" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["list", "--results", "nowhere"], "no folder nowhere"),
+        (["show", "nowhere"], "no run.json in nowhere"),
+        (["study", "nowhere.yaml"], "no study file nowhere.yaml"),
+        (["publish", "nowhere.yaml"], "no study file nowhere.yaml"),
+    ],
+)
+def test_what_cannot_be_is_one_line_and_status_2(capsys, arguments, line):
+    code, out, err = said(capsys, *arguments)
+    assert code == 2
+    assert out == ""
+    assert err.startswith(f"kdlib: {line}")
+    assert err.count("\n") == 1
+
+
+def test_an_empty_folder_of_results_is_said(tmp_path, capsys):
+    code, _, err = said(capsys, "list", "--results", str(tmp_path))
+    assert code == 2
+    assert "no runs below" in err
+
+
+@pytest.mark.parametrize("arguments", [[], ["lst"], ["study", "--devic", "gpu"]])
+def test_a_typo_on_the_command_line_is_status_2_with_the_commands_there_are(capsys, arguments):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(arguments)
+    assert stopped.value.code == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_check_says_on_one_screen_whether_the_installation_is_sound(capsys):
+    code, out, _ = said(capsys, "check")
+    lines = out.splitlines()
+    assert code == 0, out
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= 100
+    for name in ("torch", "torchvision", "ivis", "threads", "device"):
+        assert any(line.startswith("ok ") and name in line for line in lines), out
+    assert lines[-1] == "the installation is sound"
+
+
+def test_published_test_results_can_be_read(tmp_path):
+    made = results.make(tmp_path)
+    assert len(store.load(tmp_path).runs) == len(made.runs)

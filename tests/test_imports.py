@@ -1,0 +1,76 @@
+"""Who may import whom: the making half (torch) and the showing half share only the store."""
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+MAY = {
+    "runs": set(),
+    "data": set(),
+    "models": set(),
+    "distill": {"data", "models"},
+    "train": {"data", "models", "distill", "runs"},
+    "features": {"data", "models"},
+    "store": set(),
+    "embed": set(),
+    "metrics": set(),
+    "statistics": {"store"},
+    "charts": {"store", "statistics"},
+    "widgets": {"store", "charts"},
+    "book": set(),
+    "vision": set(),
+    "notebook": {"runs"},
+    "engine": set(),
+    "playground": {"store", "charts", "embed", "metrics", "runs"},
+}
+ANYTHING = {"cli", "__main__", "__init__"}
+
+
+def imported(source):
+    """The modules of kdlib that some source imports, at any depth of nesting."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and node.module == "kdlib":
+            yield from (a.name for a in node.names if (ROOT / f"kdlib/{a.name}.py").exists())
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("kdlib."):
+            yield node.module.split(".")[1]
+        elif isinstance(node, ast.Import):
+            yield from (a.name.split(".")[1] for a in node.names if a.name.startswith("kdlib."))
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "kdlib").glob("*.py")), ids=lambda f: f.stem)
+def test_imports_flow_one_way(file):
+    if file.stem not in ANYTHING:
+        assert set(imported(file.read_text())) <= MAY[file.stem]
+
+
+def test_chapters_read_results_and_never_train():
+    showing = {"store", "statistics", "charts", "widgets", "metrics", "distill", "models", "runs"}
+    for chapter in (ROOT / "book").glob("*.ipynb"):
+        cells = json.loads(chapter.read_text())["cells"]
+        for cell in cells:
+            if cell["cell_type"] == "code":
+                assert set(imported("".join(cell["source"]))) <= showing, chapter
+
+
+@pytest.mark.parametrize("module", ["runs", "store", "statistics", "charts", "notebook"])
+def test_the_showing_half_and_the_planning_need_no_torch(module):
+    code = f"import sys, kdlib.{module}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def test_tensorflow_is_told_to_use_keras_2_before_anything_can_import_it():
+    code = "import kdlib, os, sys; assert 'tensorflow' not in sys.modules;"
+    code += "print(os.environ['TF_USE_LEGACY_KERAS'])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.strip() == "1"
+
+
+def test_torchvision_works_beside_any_torch():
+    code = "from kdlib.vision import torchvision as v; print(v.models.resnet18(weights=None).fc)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert "out_features=1000" in done.stdout, done.stderr

@@ -1,0 +1,98 @@
+import pytest
+import torch
+
+from kdlib import UsageError, models
+
+SMALL = {"classes": 10, "channels": 1}
+
+
+def test_published_parameter_counts():
+    counts = {"resnet20": 269_722, "resnet32": 464_154, "resnet56": 853_018, "resnet110": 1_727_962}
+    for name, count in counts.items():
+        assert models.count(models.build(name, classes=10)) == count
+
+
+def test_the_default_student_is_at_least_ten_times_smaller():
+    teacher, student = (
+        models.build("resnet20", **SMALL),
+        models.build("resnet8", **SMALL, width=0.5),
+    )
+    assert models.count(teacher) > 10 * models.count(student)
+
+
+def test_layers_are_named_alike_and_in_order():
+    seen = models.observe(models.build("resnet8", **SMALL), torch.rand(3, 1, 8, 8))
+    shapes = {name: tuple(x.shape[1:]) for name, x in seen.features.items()}
+    assert list(shapes) == list(models.LAYERS)
+    assert shapes["block2"] == (32, 4, 4)
+    assert shapes["pool"] == (64,)
+    assert seen.features["logits"] is seen.logits
+
+
+def test_pool_is_the_mean_of_block3():
+    seen = models.observe(models.build("resnet8", **SMALL).eval(), torch.rand(3, 1, 8, 8)).features
+    torch.testing.assert_close(seen["pool"], seen["block3"].mean((2, 3)))
+
+
+def test_the_seed_makes_the_weights_whatever_else_is_drawn():
+    def one(seed):
+        torch.rand(7)
+        return torch.cat(
+            [p.flatten() for p in models.build("resnet8", **SMALL, seed=seed).parameters()]
+        )
+
+    before = torch.get_rng_state()
+    assert models.build("resnet8", **SMALL)
+    assert torch.get_rng_state().equal(before)
+    assert one(1).equal(one(1))
+    assert not one(1).equal(one(2))
+
+
+def test_watching_leaves_no_hooks_and_changes_nothing():
+    network, x = models.build("resnet8", **SMALL).eval(), torch.rand(2, 1, 8, 8)
+    assert models.observe(network, x).logits.equal(network(x))
+    assert not any(m._forward_hooks for m in network.modules())
+
+
+def test_batchnorm_moves_once_per_step():
+    network = models.build("resnet8", **SMALL).train()
+    models.observe(network, torch.rand(4, 1, 8, 8))
+    assert {
+        int(m.num_batches_tracked) for m in network.modules() if hasattr(m, "running_mean")
+    } == {1}
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (lambda: models.build("resnet9", **SMALL), "unknown network 'resnet9'; one of: resnet8"),
+        (
+            lambda: models.build("resnet8", **SMALL, width=0.0),
+            "width 0.0; allowed: a number above 0",
+        ),
+        (
+            lambda: models.observe(
+                models.build("resnet8", **SMALL), torch.rand(1, 1, 8, 8), ["block9"]
+            ),
+            "unknown layer 'block9'; one of: stem, block1",
+        ),
+    ],
+)
+def test_what_cannot_be_is_said_in_one_line(asked, said):
+    with pytest.raises(UsageError, match=said):
+        asked()
+
+
+def test_weights_come_back_bit_for_bit_and_foreign_ones_are_refused():
+    network = models.build("resnet8", **SMALL, seed=3)
+    record = {
+        "parameters": {"network": "resnet8", "width": 1.0, "seed": 0},
+        "classes": 10,
+        "channels": 1,
+    }
+    again = models.restore(record, models.weights(network))
+    assert all(a.equal(b) for a, b in zip(network.parameters(), again.parameters(), strict=True))
+    with pytest.raises(
+        UsageError, match=r"weights do not fit resnet8: \d+ differ; stem.0.weight: wanted"
+    ):
+        models.restore(record, models.weights(models.build("resnet8", **SMALL, width=0.5)))

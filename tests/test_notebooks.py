@@ -1,0 +1,153 @@
+"""The notebooks as a person runs them: with papermill, from the repository's root."""
+
+import ast
+import json
+import subprocess
+import sys
+from dataclasses import MISSING, fields
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from kdlib import notebook, runs, store
+
+ROOT = Path(__file__).parents[1]
+MADE_BY = {
+    "teacher": runs.Teacher,
+    "student": runs.Student,
+    "features": runs.Features,
+    "measure": runs.Measures,
+    "embed": runs.Maps,
+}
+
+
+def cells(name, kind="code"):
+    found = json.loads((ROOT / f"notebooks/{name}.ipynb").read_text())["cells"]
+    return [c for c in found if c["cell_type"] == kind]
+
+
+def papermill(name, out, told=None, **parameters):
+    given = ["-y", json.dumps(told)] if told else []
+    given += [word for key, value in parameters.items() for word in ("-p", key, str(value))]
+    command = [Path(sys.executable).parent / "papermill", f"notebooks/{name}.ipynb", out, *given]
+    return subprocess.run(
+        [*command, "--no-progress-bar", "--log-level", "ERROR"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("name", MADE_BY)
+def test_the_parameters_cell_says_the_defaults_that_the_library_has(name):
+    (cell,) = (c for c in cells(name) if "parameters" in c["metadata"].get("tags", []))
+    source = "".join(cell["source"])
+    told = {
+        node.target.id: ast.literal_eval(node.value)
+        for node in ast.parse(source).body
+        if isinstance(node, ast.AnnAssign)
+    }
+    known = {
+        f.name: f.default if f.default is not MISSING else f.default_factory()
+        for f in fields(MADE_BY[name])
+    }
+    assert told == known
+    assert source.count("\n    ") or all("#" in line for line in source.splitlines())
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda f: f.stem)
+def test_notebooks_are_short_and_kept_without_outputs(file):
+    code = cells(file.stem)
+    assert len(code) <= 8
+    assert not any(c["outputs"] or c["execution_count"] for c in code)
+    text = "\n".join("".join(c["source"]) for c in code)
+    if file.stem in MADE_BY:
+        assert not [
+            n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.FunctionDef | ast.ClassDef)
+        ]
+    assert "".join(cells(file.stem, "markdown")[0]["source"]).startswith("# ")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A whole study made by hand, as small as it can be."""
+    results = tmp_path_factory.mktemp("hand") / "runs"
+    networks = ["teachers/resnet20-full-0+epochs=1"]
+    networks += ["students/resnet20-full-0+epochs=1/resnet8x0.5-at-5-3+epochs=1"]
+    student = {"teacher": networks[0], "method": "at", "labels_per_class": 5, "seed": 3}
+    steps = [
+        ("teacher", {"results": results, "epochs": 1}),
+        ("student", {"results": results, "epochs": 1, **student}),
+    ]
+    for name, parameters in steps:
+        done = papermill(name, results.parent / f"{name}.ipynb", **parameters)
+        assert done.returncode == 0, done.stderr
+    for name, more in (("features", {"sample": 200}), ("measure", {}), ("embed", {})):
+        told = {**more, "networks": networks, "results": str(results)}
+        done = papermill(name, results.parent / f"{name}.ipynb", told)
+        assert done.returncode == 0, done.stderr
+    return results, networks
+
+
+def test_every_notebook_runs_by_hand_and_lands_where_its_parameters_say(made):
+    results, networks = made
+    for name in networks:
+        folder = results / "quick/digits" / name
+        record = store.load_run(folder)
+        assert 0 <= record["test_accuracy"] <= 1
+        assert record["parameters"]["epochs"] == 1
+        measures = store.load_measures(folder)
+        assert set(measures["measure"]) == {"within_share", "silhouette", "knn", "probe"}
+        assert measures["value"].between(-1, 1).all()
+    assert len(store.load_run(results / "quick/digits" / networks[1])["labelled"]) == 50
+    maps = pd.read_parquet(next((results / "quick/digits/maps").glob("tsne-2-*[0-9a-f].parquet")))
+    assert maps.groupby(["run", "layer"]).size().tolist() == [200] * 12
+    assert maps[["x", "y"]].notna().all().all()
+
+
+def test_the_same_run_again_gives_the_same_bits_in_the_same_place(made, tmp_path):
+    results, networks = made
+    folder = results / "quick/digits" / networks[1]
+    before = {f.name: f.read_bytes() for f in folder.iterdir() if f.name != "run.json"}
+    student = {
+        "teacher": networks[0],
+        "method": "at",
+        "labels_per_class": 5,
+        "seed": 3,
+        "epochs": 1,
+    }
+    assert papermill("student", tmp_path / "out.ipynb", results=results, **student).returncode == 0
+    after = {f.name: f.read_bytes() for f in folder.iterdir() if f.name != "run.json"}
+    assert after["weights.safetensors"] == before["weights.safetensors"]
+    assert after == before
+
+
+@pytest.mark.parametrize(
+    ("parameters", "said"),
+    [
+        ({"sed": 3}, "unknown parameter 'sed'; known: dataset, study, results, method"),
+        ({"seed": "three"}, "parameter seed must be int, given 'three'; known: dataset"),
+        ({"labels_per_class": 500}, "labels_per_class 500; allowed: 'all' or 1 to 124"),
+        ({"method": "kdd"}, "unknown method 'kdd'; one of: alone, smooth, kd, fitnet, at"),
+        ({"teacher": "teachers/nobody"}, "no run.json in"),
+    ],
+    ids=lambda p: "-".join(p) if isinstance(p, dict) else "",
+)
+def test_a_mistake_is_one_line_and_status_2_and_nothing_is_written(tmp_path, parameters, said):
+    results = tmp_path / "runs"
+    done = papermill("student", tmp_path / "out.ipynb", results=results, **parameters)
+    assert done.returncode == 2
+    lines = done.stderr.strip().splitlines()
+    assert lines[-1].startswith(f"Error: {said}")
+    assert "Traceback" not in done.stderr + done.stdout
+    assert len(lines) <= 2  # papermill warns of an unknown name itself
+    assert not results.exists()
+    assert "Traceback" not in (tmp_path / "out.ipynb").read_text()
+
+
+def test_parameters_are_what_the_parameters_cell_annotates():
+    space = {"__annotations__": {"seed": int, "options": dict}, "seed": 1, "options": {}, "_x": 2}
+    space |= {"In": [], "Out": {}, "json": json, "Path": Path, "parameters": notebook.parameters}
+    assert notebook.parameters(space) == {"seed": 1, "options": {}}

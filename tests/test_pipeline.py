@@ -1,0 +1,191 @@
+"""The pipeline on a study as small as can be, in a copy of the project: killed, changed, broken."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+NAMES = (
+    "Snakefile",
+    "kdlib",
+    "notebooks",
+    "studies",
+    "profiles",
+    "book",
+    "_config.yml",
+    "_toc.yml",
+)
+TEACHER = "runs/smoke/digits/teachers/resnet8-full-0+epochs=1"
+STUDENTS = "runs/smoke/digits/students/resnet8-full-0+epochs=1"
+
+
+def start(project, *more, file="studies/smoke.yaml"):
+    return subprocess.Popen(
+        [sys.executable, "-m", "kdlib", "study", file, "--", *(more or ("publish",))],
+        cwd=project,
+        env={**os.environ, "PYTHONPATH": str(project), "PYTHONDONTWRITEBYTECODE": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def run(project, *more, **options):
+    process = start(project, *more, **options)
+    said, _ = process.communicate(timeout=300)
+    return process.returncode, said
+
+
+def planned(project, **options):
+    """What a dry run would run, by kind and name."""
+    code, said = run(project, "publish", "--dry-run", **options)
+    assert code == 0, said
+    lines = [line.removeprefix("would run ") for line in said.splitlines() if "would run" in line]
+    return {line.split(":")[0] for line in lines}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A copy of the project, killed at a random-looking moment of its first study."""
+    folder = tmp_path_factory.mktemp("project")
+    for name in NAMES:
+        source = ROOT / name
+        ignore = shutil.ignore_patterns("__pycache__", "results", "executed")
+        copy = shutil.copytree if source.is_dir() else shutil.copy
+        copy(source, folder / name, **({"ignore": ignore} if source.is_dir() else {}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def studied(project):
+    """The study after a kill -9 of everything while students trained, and a second start."""
+    process = start(project)
+    deadline = time.time() + 120
+    while not list((project / STUDENTS).glob("*/student.ipynb")) and time.time() < deadline:
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert (project / TEACHER / "run.json").exists()
+    torn = project / STUDENTS / "resnet8x0.5-kd-2-0+epochs=1"
+    assert not (torn / "run.json").exists() or json.loads((torn / "run.json").read_text())
+    code, said = run(project)
+    assert code == 0, said
+    return said
+
+
+def test_a_killed_study_goes_on_by_itself_and_keeps_what_was_done(project, studied):
+    assert "teacher" not in {line.split()[1] for line in studied.splitlines() if line[:1] == "["}
+    assert not list(project.rglob("*.part"))
+    told = json.loads((project / "book/results/smoke/study.json").read_text())
+    assert told["sample"] == 200
+    assert told["embeddings"] == ["tsne"]
+
+
+def test_progress_says_which_notebook_how_many_of_how_many_and_time_left(studied):
+    lines = [line for line in studied.splitlines() if line.startswith("[")]
+    total = int(lines[-1].split("/")[1].split("]")[0])
+    assert lines[-1].startswith(f"[{total}/{total}] ")
+    assert any("about" in line and line.endswith("left") for line in lines[:-1])
+    assert "Everything" not in studied
+
+
+def test_nothing_changed_means_nothing_runs(project, studied):
+    for file in (*project.glob("kdlib/*.py"), *project.glob("notebooks/*.ipynb")):
+        file.touch()
+    code, said = run(project)
+    assert code == 0
+    assert "Everything is up to date." in said
+
+
+def change(file, old, new):
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new, 1))
+    return lambda: file.write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "again", "kept"),
+    [
+        ("studies/smoke.yaml", "seeds: [0]", "seeds: [0, 1]", "student", "teacher"),
+        ("kdlib/metrics.py", '"""', '""" ', "measure", "student"),
+        ("kdlib/train.py", '"""', '""" ', "teacher", "nobody"),
+        ("notebooks/embed.ipynb", "Draw maps", "Draw all maps", "maps", "features"),
+        ("kdlib/charts.py", '"""', '""" ', None, "publish"),
+    ],
+    ids=lambda v: v if isinstance(v, str) and "/" in v else "",
+)
+def test_only_what_changed_is_run_again(project, studied, file, old, new, again, kept):
+    undo = change(project / file, old, new)
+    kinds = {job.split()[0] for job in planned(project)}
+    undo()
+    assert kept not in kinds
+    assert again in kinds if again else not kinds
+    assert planned(project) == set()
+
+
+def test_a_new_seed_trains_the_new_students_only(project, studied):
+    undo = change(project / "studies/smoke.yaml", "seeds: [0]", "seeds: [0, 1]")
+    jobs = planned(project)
+    undo()
+    assert {job for job in jobs if job.startswith("student")} == {
+        "student resnet8x0.5-alone-2-1+epochs=1",
+        "student resnet8x0.5-kd-2-1+epochs=1",
+    }
+
+
+def test_a_failing_notebook_says_why_and_where_and_the_others_go_on(project, studied):
+    study = project / "studies/broken.yaml"
+    text = (project / "studies/smoke.yaml").read_text()
+    study.write_text(
+        text.replace("student: {epochs: 1}", "student: {epochs: 1, options: {temperature: 3}}")
+    )
+    code, said = run(project, file="studies/broken.yaml")
+    assert code == 1
+    assert "Error: unknown option 'temperature' of method 'alone'; known: none" in said
+    failed = next(line for line in said.splitlines() if line.startswith("FAILED student"))
+    executed = project / failed.split(": ")[-1].strip()
+    assert "unknown option" in executed.read_text()
+    students = project / "runs/broken/digits/students/resnet8-full-0+epochs=1"
+    assert [f.parent.name for f in students.glob("*/run.json")] == [
+        "resnet8x0.5-kd-2-0+temperature=3+epochs=1"
+    ]
+    assert "1 failed; the others are done and kept" in said
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("methods: [kdd]", "method 'kdd'; one of: alone, smooth, kd, fitnet, at"),
+        ("dataset: mnisst", "data set 'mnisst'; one of: digits"),
+        ("student: {network: resnet9}", "network 'resnet9'; one of: resnet8"),
+        ("embeddings: {umapp: {}}", "embedding 'umapp'; one of: tsne, ivis"),
+    ],
+    ids=lambda v: v.split(":")[0] if ":" in v else "",
+)
+def test_a_study_that_cannot_be_stops_before_it_starts(project, text, said):
+    (project / "studies/wrong.yaml").write_text(text)
+    code, output = run(project, file="studies/wrong.yaml")
+    assert code == 2
+    assert output.strip().startswith("kdlib: unknown studies/wrong.yaml: ")
+    assert said in output
+    assert len(output.strip().splitlines()) == 1
+    assert not (project / "runs/wrong").exists()
+
+
+def test_two_studies_at_once_are_refused_and_the_first_goes_on(project, studied):
+    import fcntl
+
+    with (project / ".snakemake/kdlib.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        code, said = run(project)
+    assert code == 2
+    assert said.strip() == "kdlib: another study runs in this folder; wait for it, or stop it"

@@ -1,0 +1,159 @@
+import json
+import resource
+import signal
+
+import numpy as np
+import pandas as pd
+import pytest
+import results
+
+from kdlib import UsageError, store
+
+HISTORY = [{"epoch": 1, "labels": 2.0}]
+
+
+def save(folder, accuracy=0.5, seed=0):
+    given = {"network": "resnet8", "width": 1.0, "seed": seed, "dataset": "digits"}
+    weights = {"a": np.arange(6, dtype="float32").reshape(2, 3), "steps": np.array(7)}
+    facts = {"test_accuracy": accuracy, "test_images": 10, "seconds": 1.0, "parameters_count": 6}
+    store.save_run(folder, given, weights, HISTORY, **facts)
+
+
+def layers(shift=0.0, rows=range(4)):
+    x = np.arange(8, dtype="float32").reshape(4, 2) + shift
+    y, rows = np.arange(4), np.array(rows)
+    part = {"stem": x, "logits": x * 2}
+    return store.Layers(part, y, part, y, rows, rows)
+
+
+def test_a_run_comes_back_as_it_was(tmp_path):
+    save(tmp_path / "run")
+    record = store.load_run(tmp_path / "run")
+    assert record["test_accuracy"] == 0.5
+    assert record["versions"]["torch"]
+    assert len(record["code"]) == 16
+    weights = store.load_weights(tmp_path / "run")
+    assert weights["steps"].shape == ()
+    np.testing.assert_array_equal(weights["a"], np.arange(6).reshape(2, 3))
+    assert store.load_history(tmp_path / "run").to_dict("records") == HISTORY
+
+
+def test_files_can_be_read_by_everyone_and_none_is_left_half(tmp_path):
+    save(tmp_path / "run")
+    files = sorted(p.name for p in (tmp_path / "run").iterdir())
+    assert files == ["history.parquet", "run.json", "weights.safetensors"]
+    assert {p.stat().st_mode & 0o777 for p in (tmp_path / "run").iterdir()} == {0o644}
+
+
+def test_a_disk_that_is_full_costs_one_line_and_no_file(tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        big = {"w": np.zeros(10_000)}
+        with pytest.raises(UsageError, match=r"cannot write .*weights.safetensors: "):
+            store.save_run(tmp_path / "run", {}, big, HISTORY)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_an_old_file_survives_a_failed_rewrite(tmp_path):
+    save(tmp_path / "run", accuracy=0.1)
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        save(tmp_path / "run", accuracy=float("nan"))
+    assert store.load_run(tmp_path / "run")["test_accuracy"] == 0.1
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_the_work(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match=r"cannot write below .*file: Not a directory"):
+        store.writable(tmp_path / "file" / "run")
+    store.writable(tmp_path / "a" / "b")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file"]
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"x": 1}'])
+def test_an_unreadable_or_empty_run_is_said_in_one_line(tmp_path, content):
+    (tmp_path / "run.json").write_text(content)
+    with pytest.raises(UsageError, match="delete it and run again") as caught:
+        store.load_run(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_run_says_what_makes_it(tmp_path):
+    with pytest.raises(UsageError, match=r"no run.json in .*; `papermill notebooks/teacher.ipynb"):
+        store.load_run(tmp_path / "teachers" / "resnet20-full-0")
+
+
+def test_broken_weights_and_tables_are_said(tmp_path):
+    save(tmp_path)
+    (tmp_path / "weights.safetensors").write_bytes(b"\x08")
+    (tmp_path / "history.parquet").write_bytes(b"PAR1")
+    for read in (store.load_weights, store.load_history):
+        with pytest.raises(UsageError, match=r"cannot read .*; delete it and run again"):
+            read(tmp_path)
+
+
+def test_layers_come_back_in_order_and_other_images_are_refused(tmp_path):
+    store.save_layers(tmp_path, layers())
+    kept = store.load_layers(tmp_path)
+    assert list(kept.test) == ["stem", "logits"]
+    np.testing.assert_array_equal(kept.train["stem"], layers().train["stem"])
+    store.save_layers(tmp_path, layers(shift=1.0))
+    with pytest.raises(UsageError, match="keeps features of other images"):
+        store.save_layers(tmp_path, layers(rows=(0, 1, 2, 9)))
+    np.testing.assert_array_equal(
+        store.load_layers(tmp_path).test["stem"], layers(1.0).test["stem"]
+    )
+
+
+def test_a_study_is_gathered_from_its_runs_and_maps(tmp_path):
+    names = ["teachers/t-full-0", "students/t-full-0/s-kd-2-0"]
+    for i, name in enumerate(names):
+        save(tmp_path / name, accuracy=0.5 + i / 10)
+        store.save_layers(tmp_path / name, layers(i))
+        store.save_measures(tmp_path / name, {"stem": {"knn": 0.25 + i}})
+    maps = {(name, "stem"): np.full((4, 2), i, float) for i, name in enumerate(names)}
+    store.save_maps(
+        tmp_path, "tsne-x", "tsne", maps, {key: {"trustworthiness": 1.0} for key in maps}
+    )
+    tables = store.gather(tmp_path, names, ["tsne-x"])
+    assert list(tables["runs"]["test_accuracy"]) == [0.5, 0.6]
+    assert list(tables["measures"]["value"]) == [0.25, 1.25]
+    assert len(tables["maps"]) == 8
+    assert tables["predictions"].query("run == @names[0]")["prediction"].tolist() == [1, 1, 1, 1]
+    store.save_layers(tmp_path / "teachers/other", layers(rows=(5, 6, 7, 8)))
+    save(tmp_path / "teachers/other")
+    with pytest.raises(UsageError, match="was shown other images"):
+        store.gather(tmp_path, [names[0], "teachers/other"], ["tsne-x"])
+
+
+def test_published_results_come_back_as_they_were(tmp_path):
+    made = results.make(None)
+    (tmp_path / "out.ipynb").write_text("{}")
+    store.publish(tmp_path, made, {"students/x": tmp_path / "out.ipynb"})
+    assert (tmp_path / "executed/students/x.ipynb").read_text() == "{}"
+    again = store.load(tmp_path)
+    assert again.study == json.loads(json.dumps(made.study))
+    for table in store.TABLES:
+        pd.testing.assert_frame_equal(
+            getattr(again, table), getattr(made, table), check_dtype=False
+        )
+    np.testing.assert_array_equal(again.images, made.images)
+
+
+def test_no_published_results_is_said(tmp_path):
+    with pytest.raises(UsageError, match=r"no study.json in .*; `make book`"):
+        store.load(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_ever_pickled():
+    from pathlib import Path
+
+    for file in (Path(store.__file__).parent).glob("*.py"):
+        text = file.read_text()
+        assert "import pickle" not in text, file
+        assert "torch.save" not in text, file

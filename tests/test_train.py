@@ -1,0 +1,117 @@
+import pytest
+import torch
+
+from kdlib import UsageError, data, features, models, runs, train
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return data.load("digits")
+
+
+def student(seed=0):
+    return models.build("resnet8", classes=10, channels=1, width=0.5, seed=seed)
+
+
+def teacher():
+    return models.build("resnet8", classes=10, channels=1, seed=9)
+
+
+def fit(digits, method="kd", seed=0, epochs=1, **options):
+    network = student(seed)
+    labelled = data.budget(digits.train_labels, 5, seed)
+    run = runs.Student(method=method, seed=seed, epochs=epochs, labels_per_class=5)
+    batches = data.Batches(digits, labelled, 64, seed, pool=method not in ("alone", "smooth"))
+    taught = None if method in ("alone", "smooth") else teacher()
+    history = train.fit(network, batches, run, method=method, teacher=taught, **options)
+    return network, history
+
+
+def bits(network):
+    return b"".join(t.numpy().tobytes() for t in network.state_dict().values())
+
+
+def test_a_few_epochs_learn_and_history_tells_every_term(digits):
+    network, history = fit(digits, "alone", epochs=8)
+    assert train.evaluate(network, digits).accuracy > 0.5  # chance: 0.1
+    assert [row["epoch"] for row in history] == list(range(1, 9))
+    assert history[-1]["labels"] < history[0]["labels"]
+    assert set(fit(digits, "kd")[1][0]) == {"epoch", "learning_rate", "labels", "kd"}
+
+
+@pytest.mark.parametrize("method", ["alone", "smooth", "kd", "fitnet", "at"])
+def test_the_same_seed_gives_the_same_bits(digits, method):
+    torch.manual_seed(1)
+    first = bits(fit(digits, method)[0])
+    torch.manual_seed(2)
+    assert bits(fit(digits, method)[0]) == first
+    assert bits(fit(digits, method, seed=1)[0]) != first
+
+
+def test_the_teacher_is_bit_for_bit_what_it_was(digits):
+    taught = teacher()
+    before = bits(taught)
+    run = runs.Student(epochs=1)
+    batches = data.Batches(digits, data.budget(digits.train_labels, 2, 0), 64, 0)
+    train.fit(student(), batches, run, method="at", teacher=taught)
+    assert bits(taught) == before
+
+
+def test_batchnorm_counts_one_step_per_batch(digits):
+    network, _ = fit(digits, "fitnet", epochs=2)
+    counts = {int(m.num_batches_tracked) for m in network.modules() if hasattr(m, "running_mean")}
+    assert counts == {2 * 21}
+
+
+def test_a_loss_that_is_no_number_stops_the_training(digits):
+    broken = student()
+    with torch.no_grad():
+        broken.logits.weight.fill_(float("nan"))
+    run = runs.Student(epochs=1, method="alone")
+    batches = data.Batches(digits, torch.arange(100), 64, 0, pool=False)
+    with pytest.raises(RuntimeError, match="the loss is no number in epoch 1"):
+        train.fit(broken, batches, run)
+
+
+def test_the_score_is_a_plain_count(digits):
+    network = student()
+    score = train.evaluate(network, digits)
+    with torch.no_grad():
+        x = data.normalised(digits.test, digits.mean, digits.std)
+        said = network.eval()(x).argmax(1)
+    assert score.n == 500
+    assert score.accuracy == pytest.approx((said == digits.test_labels).double().mean().item())
+    assert score.predictions.equal(said)
+
+
+def test_the_device_is_chosen_or_refused():
+    assert train.use("cpu", 1).type == "cpu"
+    assert train.use("auto", 1).type == ("cuda" if torch.cuda.is_available() else "cpu")
+    with pytest.raises(UsageError, match="unknown device 'gpu'; one of: auto, cpu, cuda"):
+        train.use("gpu", 1)
+    if not torch.cuda.is_available():
+        with pytest.raises(UsageError, match="torch sees no GPU here"):
+            train.use("cuda", 1)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_a_gpu_learns_the_same_thing(digits):
+    network, history = fit(digits.to("cuda"), "kd", epochs=8)
+    assert train.evaluate(network, digits.to("cuda")).accuracy > 0.3
+    assert history[-1]["kd"] < history[0]["kd"]
+
+
+def test_features_are_means_over_positions_in_evaluation_mode(digits):
+    network = student().train()
+    before = bits(network)
+    told = {"mean": digits.mean, "std": digits.std}
+    seen = features.extract(network, digits.test[:70], batch_size=32, **told)
+    x = data.normalised(digits.test[:70], digits.mean, digits.std)
+    with torch.no_grad():
+        whole = models.observe(network.eval(), x).features
+    assert list(seen) == list(models.LAYERS)
+    torch.testing.assert_close(seen["block1"], whole["block1"].mean((2, 3)))
+    torch.testing.assert_close(seen["logits"], whole["logits"])
+    assert bits(network) == before
+    with pytest.raises(UsageError, match="unknown layer 'block9'"):
+        features.extract(network, digits.test[:2], layers=["block9"], **told)
