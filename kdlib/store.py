@@ -74,7 +74,7 @@ def _parquet(path: Path, table: pd.DataFrame) -> None:
 
 def _tensors(path: Path, tensors: Mapping[str, np.ndarray], told: Mapping[str, Any]) -> None:
     arrays = {name: np.asarray(array, order="C") for name, array in tensors.items()}
-    notes = {name: json.dumps(value) for name, value in told.items()}
+    notes = {"kdlib": json.dumps(dict(told))}  # one: safetensors writes several in any order
     _write(path, lambda part: save_file(arrays, part, metadata=notes))
 
 
@@ -83,7 +83,7 @@ def _read(path: Path, read: Callable[[Path], Any], made_by: str) -> Any:
         raise UsageError(f"no {path.name} in {path.parent}; {made_by} makes it")
     try:
         return read(path)
-    except (OSError, ValueError, SafetensorError) as problem:
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as problem:
         raise UsageError(f"cannot read {path}: {_reason(problem)}; delete it and run again") from (
             problem
         )
@@ -207,7 +207,7 @@ def load_layers(folder: str | Path) -> Layers:
 def _ordered(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
     """The tensors of a file, and its layers from first to last."""
     with safe_open(path, "numpy") as file:
-        return load_file(path), json.loads(file.metadata()["layers"])
+        return load_file(path), json.loads(file.metadata()["kdlib"])["layers"]
 
 
 def save_measures(folder: Path, values: Mapping[str, Mapping[str, float]]) -> None:
