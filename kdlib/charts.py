@@ -9,7 +9,7 @@ from typing import Any, Literal
 import altair as alt
 import pandas as pd
 
-from kdlib import UsageError, one_of, statistics
+from kdlib import UsageError, metrics, one_of, statistics
 from kdlib.store import Results
 
 # Who is drawn in which colour, in the order of every legend. Alone is grey, the controls are muted,
@@ -27,24 +27,19 @@ COLOURS = {
 CONTROLS = ("smooth", "pseudo", "shuffled", "random")  # no knowledge of a trained teacher's own
 SPARE = ("#832db6", "#12805c", "#a96b59", "#0f9fb5", "#d6499a", "#7d8500")  # for other methods
 
-# What a measure is called, and what reading it means.
-MEASURES = {
-    "within_share": ("within-class share of variance", "lower is more compact"),
-    "silhouette": ("silhouette", "higher is more compact"),
-    "knn": ("k-NN accuracy", "higher is better"),
-    "probe": ("linear probe accuracy", "higher is better"),
-}
 MIME = "application/vnd.vegalite.v5+json"  # nbformat and JupyterLab refuse an object under v6
 
 
 def name(measure: str) -> str:
     """Return a measure in words, or its key where no words are known."""
-    return MEASURES.get(measure, (measure.replace("_", " "), ""))[0]
+    known = metrics.MEASURES.get(measure)
+    return known.title if known else measure.replace("_", " ")
 
 
 def hint(measure: str) -> str:
-    """Say which direction of a measure is which; empty where that is not known."""
-    return MEASURES.get(measure, ("", ""))[1]
+    """Say which direction of a measure is the better one; empty where that is not known."""
+    known = metrics.MEASURES.get(measure)
+    return f"{known.better} is better" if known else ""
 
 
 def order(methods: Iterable[str]) -> list[str]:
@@ -199,10 +194,10 @@ def layers(results: Results, measure: str = "knn", *, network: str | None = None
         )
         .properties(
             title=alt.Title(
-                f"{_capital(name(measure))}, layer by layer, {network}",
+                f"{name(measure)}, layer by layer, {network}",
                 subtitle=f"line: mean of {n} seeds; dots: single seeds; {hint(measure)}",
             ),
-            description=_spoken(table, "value", _capital(name(measure))),
+            description=_spoken(table, "value", name(measure)),
         )
     )
 
@@ -253,7 +248,7 @@ def difference(
         .facet(row=alt.Row("labels:N", sort=steps, title=None, header=_header("start")), spacing=8)
         .properties(
             title=alt.Title(
-                f"{_capital(name(measure))}: each method minus alone, {network}",
+                f"{name(measure)}: each method minus alone, {network}",
                 subtitle=f"diamond: mean of n = {'/'.join(map(str, n))} paired seeds with 95 % t "
                 f"interval; ticks: seeds; {hint(measure)}",
             ),
@@ -345,10 +340,6 @@ def _header(anchor: Literal["start", "middle"]) -> alt.Header:
 
 def _share(width: int, panels: int) -> int:
     return max(120, width // panels)
-
-
-def _capital(words: str) -> str:
-    return words[:1].upper() + words[1:]
 
 
 def _spoken(table: pd.DataFrame, column: str, what: str) -> str:

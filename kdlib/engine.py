@@ -43,6 +43,7 @@ class Engine(NBClientEngine):
         from papermill.execute import raise_for_execution_errors
 
         options.setdefault("extra_arguments", ["--IPKernelApp.log_level=50"])
+        options["log_output"] = True  # what a notebook prints, progress bars too, is seen at once
         nb = super().execute_notebook(nb, kernel_name, output_path, **options)
         try:
             raise_for_execution_errors(nb, output_path)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor, nn
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from kdlib import UsageError, distill, models
 from kdlib.data import Batch, Batches, Images, normalised

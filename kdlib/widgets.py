@@ -13,7 +13,7 @@ import pandas as pd
 import traitlets
 from PIL import Image
 
-from kdlib import UsageError, charts, one_of
+from kdlib import UsageError, charts, metrics, one_of
 from kdlib.store import Results
 
 HERE = Path(__file__).parent
@@ -216,7 +216,7 @@ def _meta(results: Results, networks: pd.DataFrame) -> dict[str, Any]:
     h, w = results.images.shape[1:3]
     shrink = min(1.0, SIDE / max(h, w))
     measured = list(results.measures["measure"].unique())
-    keys = sorted(measured, key=lambda k: [*charts.MEASURES, *measured].index(k))
+    keys = sorted(measured, key=lambda k: [*metrics.MEASURES, *measured].index(k))
     return {
         "n": len(results.images),
         "classes": [str(name) for name in study["classes"]],

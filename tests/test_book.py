@@ -355,7 +355,7 @@ def test_embedding_network_and_measure_can_be_chosen(reader):
     assert "at" in reader.explorer.locator(".kd-summary").inner_text()
     reader.explorer.get_by_label("Measure of the curve").select_option("silhouette")
     label = reader.explorer.locator(".kd-curve").get_attribute("aria-label")
-    assert label.startswith("silhouette")
+    assert label.startswith("Silhouette")
     reader.explorer.get_by_role("button", name="Reset").click()
     assert reader.explorer.get_by_label("Network on the right").input_value() == KD
     assert reader.ink("left") == before

@@ -157,7 +157,7 @@ def test_the_order_of_the_batch_is_irrelevant(name, pair):
     def turned(f):
         return Forward(f.logits[order], {k: v[order] for k, v in f.features.items()})
 
-    other = Batch(batch.x[order], batch.y[order[:LABELLED]], batch.index[order])
+    other = Batch(batch.x[order], batch.y[order[:LABELLED]], batch.rows[order])
     a = sum(method(student, teacher, batch).values())
     b = sum(method(turned(student), turned(teacher), other).values())
     torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
