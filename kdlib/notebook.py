@@ -3,32 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 from kdlib import runs
 
 _PLAIN = (bool, int, float, str, list, dict, tuple, set, type(None))
 _IPYTHON = ("In", "Out")
+Kind = TypeVar("Kind", bound=runs.Place)
 
 
-def parameters(namespace: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters of the notebook whose `globals()` are given, checked.
+def parameters(kind: type[Kind], namespace: Mapping[str, Any]) -> Kind:
+    """The choice that a notebook's parameters make, for example a `runs.Student`, checked.
 
-    Known are the names that the `parameters` cell annotates (`seed: int = 0`). Papermill adds
-    a cell with what it was given and only warns of a name it does not know; here such a name,
-    or a value of another type than annotated, raises UsageError and lists the known ones. Call
-    it in the first cell after the parameters, before anything else is assigned.
+    Takes every plain value of `namespace`, which is the notebook's `globals()`; so call it in
+    the first cell after the parameters, before anything else is assigned. Papermill adds a cell
+    with what it was given and only warns of a name it does not know; here such a name, or a
+    value of a wrong type, raises UsageError and lists the known ones.
     """
-    known = namespace.get("__annotations__", {})
-    given = {
+    given: dict[str, Any] = {
         name: value
         for name, value in namespace.items()
         if isinstance(value, _PLAIN) and not name.startswith("_") and name not in _IPYTHON
     }
-    runs.check(_types(known), given)
-    return given
-
-
-def _types(annotations: Mapping[str, Any]) -> dict[str, Any]:
-    holder = type("Parameters", (), {"__annotations__": dict(annotations)})
-    return get_type_hints(holder)
+    runs.check(get_type_hints(kind), given)
+    return kind(**given)

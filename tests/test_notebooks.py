@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from kdlib import notebook, runs, store
+from kdlib import UsageError, notebook, runs, store
 
 ROOT = Path(__file__).parents[1]
 MADE_BY = {
@@ -45,9 +45,10 @@ def test_the_parameters_cell_says_the_defaults_that_the_library_has(name):
     (cell,) = (c for c in cells(name) if "parameters" in c["metadata"].get("tags", []))
     source = "".join(cell["source"])
     told = {
-        node.target.id: ast.literal_eval(node.value)
+        (node.target if isinstance(node, ast.AnnAssign) else node.targets[0]).id: ast.literal_eval(
+            node.value
+        )
         for node in ast.parse(source).body
-        if isinstance(node, ast.AnnAssign)
     }
     known = {
         f.name: f.default if f.default is not MISSING else f.default_factory()
@@ -127,7 +128,7 @@ def test_the_same_run_again_gives_the_same_bits_in_the_same_place(made, tmp_path
 @pytest.mark.parametrize(
     ("parameters", "said"),
     [
-        ({"sed": 3}, "unknown parameter 'sed'; known: dataset, study, results, method"),
+        ({"sed": 3}, "unknown parameter 'sed'; known: dataset, study, results, network"),
         ({"seed": "three"}, "parameter seed must be int, given 'three'; known: dataset"),
         ({"labels_per_class": 500}, "labels_per_class 500; allowed: 'all' or 1 to 124"),
         ({"method": "kdd"}, "unknown method 'kdd'; one of: alone, smooth, kd, fitnet, at"),
@@ -147,7 +148,17 @@ def test_a_mistake_is_one_line_and_status_2_and_nothing_is_written(tmp_path, par
     assert "Traceback" not in (tmp_path / "out.ipynb").read_text()
 
 
-def test_parameters_are_what_the_parameters_cell_annotates():
-    space = {"__annotations__": {"seed": int, "options": dict}, "seed": 1, "options": {}, "_x": 2}
-    space |= {"In": [], "Out": {}, "json": json, "Path": Path, "parameters": notebook.parameters}
-    assert notebook.parameters(space) == {"seed": 1, "options": {}}
+def test_parameters_are_the_plain_values_of_the_notebook():
+    space = {"seed": 1, "options": {}, "_x": 2, "In": [], "Out": {}, "json": json, "Path": Path}
+    assert notebook.parameters(runs.Maps, space) == runs.Maps(seed=1)
+    with pytest.raises(UsageError, match="unknown parameter 'sed'; known: dataset"):
+        notebook.parameters(runs.Maps, {**space, "sed": 3})
+
+
+def test_papermill_knows_every_parameter_with_its_comment():
+    from papermill import inspect_notebook
+
+    for name, kind in MADE_BY.items():
+        found = inspect_notebook(ROOT / f"notebooks/{name}.ipynb")
+        assert set(found) == {f.name for f in fields(kind)}
+        assert all(p["help"] for p in found.values() if p["name"] != "networks"), found
