@@ -62,6 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `... | head`
         sys.stderr.close()
         return 0
+    except OSError as problem:  # no place, no permission
+        print(f"kdlib: {problem.filename or ''} {problem.strerror}".strip(), file=sys.stderr)
+        return 2
 
 
 # ---- study -------------------------------------------------------------------------------------
@@ -87,7 +90,23 @@ def study(file: Path, device: str = "auto", more: Sequence[str] = ()) -> int:
         path = os.pathsep.join([here, os.environ.get("PATH", "")])
         told = ["--config", f"study={file}", f"device={device}", "--rerun-incomplete"]
         command = [sys.executable, "-m", "snakemake", *told, *more]
-        return subprocess.call(command, env={**os.environ, "PATH": path}, close_fds=False)
+        return _to_the_end(
+            subprocess.Popen(command, env={**os.environ, "PATH": path}, close_fds=False)
+        )
+
+
+def _to_the_end(process: subprocess.Popen) -> int:
+    """Wait for Snakemake, also after Ctrl-C: it gets the signal itself and stops cleanly."""
+    stopped = False
+    while True:
+        try:
+            code = process.wait()
+            break
+        except KeyboardInterrupt:
+            stopped = True
+    if stopped:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+    return 130 if stopped else code
 
 
 @contextlib.contextmanager

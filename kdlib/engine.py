@@ -32,6 +32,12 @@ class Stopped(click.ClickException, PapermillException):
         super().show(file)
 
 
+def _unwritable(path: str | None, problem: OSError) -> click.ClickException:
+    error = click.ClickException(f"cannot write {path}: {problem.strerror or problem}")
+    error.exit_code = 2  # type: ignore[misc]
+    return error
+
+
 class Engine(NBClientEngine):
     """papermill's own engine, with quieter kernels and clearer errors."""
 
@@ -44,7 +50,10 @@ class Engine(NBClientEngine):
 
         options.setdefault("extra_arguments", ["--IPKernelApp.log_level=50"])
         options["log_output"] = True  # what a notebook prints, progress bars too, is seen at once
-        nb = super().execute_notebook(nb, kernel_name, output_path, **options)
+        try:
+            nb = super().execute_notebook(nb, kernel_name, output_path, **options)
+        except OSError as problem:  # no place left, a folder that cannot be written
+            raise _unwritable(output_path, problem) from None
         try:
             raise_for_execution_errors(nb, output_path)
         except PapermillExecutionError as error:

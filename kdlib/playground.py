@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
+import altair as alt
 import ipywidgets as w
 import pandas as pd
-from IPython.display import display
 
 from kdlib import UsageError, charts, embed, metrics, runs, store
 
@@ -40,7 +40,8 @@ class Playground(w.VBox):
         self.button = w.Button(description="Draw", button_style="primary", icon="play")
         self.progress = w.FloatProgress(0, min=0, max=1, layout=w.Layout(width="20em"))
         self.message = w.HTML("Choose and press Draw.")
-        self.map = w.Output()
+        alt.JupyterChart.enable_offline()
+        self.map = w.Box()
         self.points = pd.DataFrame()
         self._options = {
             "tsne": [self.perplexity],
@@ -89,9 +90,7 @@ class Playground(w.VBox):
             said = metrics.faithfulness(features, xy, labels)
             frame = pd.DataFrame(xy, columns=["x", "y"])
             self.points = frame.assign(label=labels.astype(str), image=range(len(labels)))
-            self.map.clear_output(wait=True)
-            with self.map:
-                display(charts.scatter(self.points, f"{what}: {self.network.value}"))
+            self._show(charts.scatter(self.points, f"{what}: {self.network.value}"))
             self.message.value = (
                 f"Done. Trustworthiness {said['trustworthiness']:.2f}, neighbours kept "
                 f"{said['neighbours_kept']:.0%}, 5-NN accuracy on the map {said['map_knn']:.2f}."
@@ -101,6 +100,13 @@ class Playground(w.VBox):
         finally:
             for control in self._asked:
                 control.disabled = False
+
+    def _show(self, chart: alt.Chart) -> None:
+        """Put a chart in place of the last one; a widget, so that any thread may do it."""
+        if self.map.children:
+            self.map.children[0].chart = chart
+        else:
+            self.map.children = (alt.JupyterChart(chart),)
 
     def _tell(self, done: float, what: str) -> None:
         self.progress.value = done

@@ -46,6 +46,9 @@ def test_drawing_again_with_another_perplexity_gives_another_map_and_tells(panel
     panel.draw()
     assert not np.allclose(first, panel.points[["x", "y"]])
     assert not panel.button.disabled
+    (shown,) = panel.map.children
+    values = next(iter(shown.chart.to_dict()["datasets"].values()))
+    assert values[7]["x"] == pytest.approx(panel.points["x"][7])
 
 
 def test_what_cannot_be_drawn_is_one_line_and_the_panel_lives_on(panel):
