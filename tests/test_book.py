@@ -1,7 +1,6 @@
 """A small book, built once, opened in a real browser by double click, with the network cut."""
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import NamedTuple
 
 import pytest
 import results as invented
+from conftest import cut_off
 
 import kdlib
 
@@ -103,22 +103,6 @@ def book(tmp_path_factory):
     return folder / "_build" / "html"
 
 
-@pytest.fixture(scope="module")
-def chromium():
-    """Chromium without a window."""
-    names = (os.environ.get("CHROMIUM"), "chromium", "chromium-browser", "google-chrome")
-    found = next((path for name in names if name and (path := shutil.which(name))), None)
-    if found is None:
-        pytest.skip("no Chromium: none on PATH, and CHROMIUM does not name one")
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    quiet = ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
-    with playwright.sync_playwright() as program:
-        browser = program.chromium.launch(executable_path=found, args=[*options, *quiet])
-        yield browser
-        browser.close()
-
-
 class Reader(NamedTuple):
     """A page somebody reads, what it asked the network for, and what it complained about."""
 
@@ -158,21 +142,7 @@ def read(book, chromium):
             viewport={"width": width, "height": 1000}, color_scheme=scheme, reduced_motion=motion
         )
         contexts.append(context)
-        asked, complaints = [], []
-
-        def guard(route):
-            if route.request.url.startswith(("file:", "data:", "blob:")):
-                return route.continue_()
-            asked.append(route.request.url)
-            return route.abort()
-
-        context.route("**/*", guard)
-        context.set_default_timeout(5000)
-        page = context.new_page()
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on(
-            "console", lambda said: complaints.append(said.text) if said.type == "error" else None
-        )
+        page, asked, complaints = cut_off(context)
         page.goto(book.as_uri() + "/" + name)
         reader = Reader(page, asked, complaints)
         if name.startswith(("explorer", "second")):

@@ -1,0 +1,106 @@
+"""The book that `make book` built: pages that need no network, numbers that the store holds."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from conftest import cut_off
+
+from kdlib import store
+
+ROOT = Path(__file__).parents[1]
+HTML = ROOT / "_build/html"
+
+pytestmark = pytest.mark.skipif(
+    not (HTML / "book/index.html").exists() or not (HTML / "results/study.json").exists(),
+    reason="the book is not built; `make book` builds it",
+)
+
+
+@pytest.fixture(scope="module")
+def results():
+    """What the built book shows, from the files beside its pages."""
+    return store.load(HTML / "results")
+
+
+@pytest.fixture
+def opened(chromium):
+    """Open a page by double click, with the network cut."""
+    contexts = []
+
+    def open_page(name):
+        contexts.append(chromium.new_context(reduced_motion="reduce"))
+        page, asked, complaints = cut_off(contexts[-1])
+        page.goto((HTML / name).as_uri())
+        page.wait_for_load_state()
+        return page, asked, complaints
+
+    yield open_page
+    for context in contexts:
+        context.close()
+
+
+@pytest.mark.parametrize(
+    "name", ["index", "layers", "measures", "again", "status", "executed/student"]
+)
+def test_no_page_asks_for_anything_or_complains(opened, name):
+    page, asked, complaints = opened(f"book/{name}.html")
+    page.mouse.wheel(0, 20_000)
+    page.wait_for_timeout(500)
+    assert page.locator("article h1").first.is_visible()
+    for figure in page.locator(".kd-widget, .kd-chart").all():
+        figure.scroll_into_view_if_needed()
+        page.wait_for_timeout(300)
+    assert page.locator(".kd-widget[aria-busy], .kd-chart[aria-busy]").count() == 0
+    assert asked == []
+    assert complaints == []
+
+
+def test_the_start_page_leads_to_the_book(opened):
+    page, *_ = opened("index.html")
+    page.wait_for_url("**/book/index.html")
+    page.locator(".kd-explorer[data-ready=true]").wait_for()
+
+
+def test_the_numbers_in_the_text_are_those_of_the_store(opened, results):
+    page, *_ = opened("book/index.html")
+    text = " ".join(page.locator("article").inner_text().split())
+    runs = results.runs
+    few = runs[(runs["role"] == "student") & (runs["labels"] == "2")]
+    for method in ("alone", "kd"):
+        scores = 100 * few[few["method"] == method]["test_accuracy"]
+        low, high = scores.min(), scores.max()
+        said = f"{scores.mean():.1f} % ({low:.1f} to {high:.1f}, n = {len(scores)} seeds)"
+        assert said in text
+    table = results.measures.merge(few, on="run").query("measure == 'silhouette'")
+    wide = table.pivot_table(index=["layer", "seed"], columns="method", values="value")
+    gain = (wide["kd"] - wide["alone"]).groupby("layer").mean()
+    for layer in ("block2", "block3"):
+        assert f"{gain[layer]:+.2f} (95 % interval" in text
+
+
+def test_the_explorer_shows_what_the_store_holds(opened, results):
+    page, *_ = opened("book/index.html")
+    explorer = page.locator(".kd-explorer[data-ready=true]")
+    explorer.wait_for()
+    left = explorer.get_by_label("Network on the left").input_value()
+    right = explorer.get_by_label("Network on the right").input_value()
+    runs = results.runs.set_index("run")
+    assert (runs.loc[left, "method"], runs.loc[right, "method"]) == ("alone", "kd")
+    said = explorer.inner_text()
+    for run in (left, right):
+        assert f"{100 * runs.loc[run, 'test_accuracy']:.1f} %" in said
+    wrong = {
+        run: set(p.loc[p["prediction"].to_numpy() != results.labels, "image"])
+        for run, p in results.predictions.groupby("run")
+    }
+    assert f"puts right: {len(wrong[left] - wrong[right])}" in said
+
+
+def test_every_executed_notebook_and_table_is_there_to_take(opened, results):
+    page, *_ = opened("book/status.html")
+    links = [a.get_attribute("href") for a in page.locator("a[href*='results/']").all()]
+    assert len(links) >= len(results.runs) + 5
+    for link in links:
+        assert (HTML / "book" / link).resolve().is_file(), link
+    assert isinstance(pd.read_parquet(HTML / "results/measures.parquet"), pd.DataFrame)
