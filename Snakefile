@@ -36,7 +36,8 @@ def code(notebook):
     while todo:
         for node in ast.walk(ast.parse(todo.pop())):
             if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "kdlib":
-                names = [node.module[6:]] if node.module != "kdlib" else [a.name for a in node.names]
+                within = node.module != "kdlib"  # from kdlib.data import Images
+                names = [node.module[6:]] if within else [a.name for a in node.names]
                 for file in {f"kdlib/{name}.py" for name in names} - seen:
                     if Path(file).is_file():
                         seen.add(file)
@@ -47,7 +48,8 @@ def code(notebook):
 def needs(notebook, data=True):
     """What every run of a notebook depends on beside other runs."""
     data = [str(DATA[STUDY.dataset])] if data and STUDY.dataset in DATA else []
-    return dict(notebook=f"notebooks/{notebook}.ipynb", code=code(f"notebooks/{notebook}.ipynb"), data=data)
+    file = f"notebooks/{notebook}.ipynb"
+    return dict(notebook=file, code=code(file), data=data)
 
 
 def settings(choice):
@@ -58,11 +60,15 @@ def settings(choice):
 # Behind names, because Snakemake compares the template: what changes here re-runs nothing.
 PAPERMILL = "papermill --no-progress-bar --log-level ERROR"
 DEVICE = config.get("device", "auto")
-TRAIN = "{PAPERMILL} {input.notebook} {log} -y {params.settings:q} -p threads {threads} -p device {DEVICE}"
-MEASURE = "{PAPERMILL} {input.notebook} {log} -y {params.settings:q} -p threads {threads}"
-DRAW = "{PAPERMILL} {input.notebook} {log} -y {params.settings:q} -p workers {threads}"
+RUN = "{PAPERMILL} {input.notebook} {log} -y {params.settings:q} -p "
+MEASURE = RUN + "threads {threads}"
+TRAIN = RUN + "threads {threads} -p device {DEVICE}"
+DRAW = RUN + "workers {threads}"
 
 
+TRAINED = ["run.json", "weights.safetensors"]  # what a network is
+KEPT = ["run.json", "features.safetensors", "measures.parquet"]  # what is published of it
+TABLES = ["runs", "measures", "maps", "faithfulness", "predictions"]
 PAGES = ["teacher", "student", "features", "measure", "embed"]  # executed notebooks in the book
 BUILD = """
 mkdir -p book/executed _build/html
@@ -93,12 +99,12 @@ rule book:
 
 rule publish:
     input:
-        expand("{root}/{name}/{file}", root=ROOT, name=NETWORKS, file=["run.json", "features.safetensors", "measures.parquet"]),
+        expand("{root}/{name}/{file}", root=ROOT, name=NETWORKS, file=KEPT),
         expand("{root}/maps/{name}{end}.parquet", root=ROOT, name=MAPS, end=["", "-faithfulness"]),
         code=["kdlib/cli.py", "kdlib/store.py", "kdlib/runs.py", "kdlib/data.py"],
     output:
         study=f"{PUBLISHED}/study.json",
-        tables=expand("{to}/{table}.parquet", to=PUBLISHED, table=["runs", "measures", "maps", "faithfulness", "predictions"]),
+        tables=expand("{to}/{table}.parquet", to=PUBLISHED, table=TABLES),
         sample=f"{PUBLISHED}/sample.safetensors",
         executed=expand("{to}/executed/{page}.ipynb", to=PUBLISHED, page=PAGES),
     params:
@@ -127,7 +133,7 @@ rule teacher:
 rule student:
     input:
         **needs("student"),
-        teacher=[f"{TEACHER.folder}/run.json", f"{TEACHER.folder}/weights.safetensors"],
+        teacher=expand("{folder}/{file}", folder=TEACHER.folder, file=TRAINED),
     output:
         ROOT + "/{student}/run.json",
         ROOT + "/{student}/weights.safetensors",
@@ -152,7 +158,7 @@ for block, names in BLOCKS.items():
             f"features_{block}"
         input:
             **needs("features"),
-            networks=expand("{root}/{name}/{file}", root=ROOT, name=names, file=["run.json", "weights.safetensors"]),
+            networks=expand("{root}/{name}/{file}", root=ROOT, name=names, file=TRAINED),
         output:
             expand("{root}/{name}/features.safetensors", root=ROOT, name=names),
         log:
@@ -183,7 +189,7 @@ for block, names in BLOCKS.items():
 rule maps:
     input:
         **needs("embed", data=False),
-        networks=lambda w: [f"{ROOT}/{name}/features.safetensors" for name in MAPS[w.maps].networks],
+        networks=lambda w: [f"{ROOT}/{n}/features.safetensors" for n in MAPS[w.maps].networks],
     output:
         ROOT + "/maps/{maps}.parquet",
         ROOT + "/maps/{maps}-faithfulness.parquet",

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import sys
 import textwrap
 import threading
@@ -18,7 +19,7 @@ from snakemake_interface_logger_plugins.common import LogEvent
 
 # Seconds a notebook of each kind takes in the default study on two cores: only a first guess,
 # scaled and then replaced by what this study really takes.
-GUESS = {"teacher": 15, "student": 10, "features": 7, "measure": 10, "maps": 80, "book": 40}
+GUESS = {"teacher": 15, "student": 12, "features": 6, "measure": 5, "maps": 50, "book": 22}
 BEAT = 30  # seconds between signs of life where the output is no terminal
 
 
@@ -65,8 +66,9 @@ class LogHandler(LogHandlerBase):
         self.running: dict[int, Job] = {}
         self.failed: dict[int, Job] = {}
         self.done = self.total = 0
+        self.most = 2  # notebooks side by side
         self.live = sys.stderr.isatty()
-        self.lock_ = threading.Lock()
+        self.mutex = threading.Lock()
         self.begun = time.monotonic()
         threading.Thread(target=self._beat, daemon=True).start()
 
@@ -79,7 +81,7 @@ class LogHandler(LogHandlerBase):
             LogEvent.JOB_FINISHED: self._finished,
             LogEvent.JOB_ERROR: self._broke,
         }.get(event or LogEvent.DEBUG_DAG)
-        with self.lock_:
+        with self.mutex:
             if take:
                 take(record)
             elif event is LogEvent.ERROR or (event is None and record.levelno >= logging.WARNING):
@@ -96,7 +98,8 @@ class LogHandler(LogHandlerBase):
             self.left[kind(rule)] = self.left.get(kind(rule), 0) + count
         self.total = sum(self.left.values())
         said = ", ".join(f"{count} {name}" for name, count in self.left.items())
-        self._say(f"{self.total} to run: {said}; {self._remaining()}")
+        time = "" if self.common_settings.dryrun else f"; {self._remaining()}"
+        self._say(f"{self.total} to run: {said}{time}")
 
     def _started(self, record: Any) -> None:
         told = "/".join(record.wildcards.values()) or record.rule_name.partition("_")[2]
@@ -129,7 +132,7 @@ class LogHandler(LogHandlerBase):
         known = {name: sum(t) / len(t) for name, t in self.took.items()}
         guessed = sum(GUESS.get(name, 10) * len(t) for name, t in self.took.items())
         scale = sum(map(sum, self.took.values())) / guessed if guessed else 1.0
-        cores = max(1, self.common_cores())
+        cores = self._side_by_side()
         work = 0.0
         for name, count in self.left.items():
             each = known.get(name, GUESS.get(name, 10) * scale)
@@ -138,9 +141,9 @@ class LogHandler(LogHandlerBase):
         spent = sum(min(job.seconds, 60) for job in self.running.values()) / cores
         return f"about {spoken(max(0.0, work - spent))} left" if work > 0 else "nothing left"
 
-    def common_cores(self) -> int:
+    def _side_by_side(self) -> int:
         """How many notebooks run side by side, as far as was seen."""
-        self.most = max(getattr(self, "most", 2), len(self.running))
+        self.most = max(self.most, len(self.running))
         return self.most
 
     def _say(self, text: str) -> None:
@@ -152,13 +155,14 @@ class LogHandler(LogHandlerBase):
         said = time.monotonic()
         while True:
             time.sleep(1)
-            with self.lock_:
+            with self.mutex:
                 if not self.running or not self.total:
                     continue
                 jobs = ", ".join(f"{j.what} {j.seconds:.0f} s" for j in self.running.values())
                 line = f"[{self.done}/{self.total}] running: {jobs}; {self._remaining()}"
                 if self.live:
-                    print(f"\r\033[K{line[:110]}", end="", file=sys.stderr, flush=True)
+                    width = shutil.get_terminal_size().columns - 1
+                    print(f"\r\033[K{line[:width]}", end="", file=sys.stderr, flush=True)
                 elif time.monotonic() - said > BEAT:
                     said = time.monotonic()
                     self._say(f"  {line}")
