@@ -46,3 +46,21 @@ def paired(results: Results, measure: str) -> pd.DataFrame:
     return table.assign(low=table["mean"] - half, high=table["mean"] + half)[
         [*CELL, "mean", "low", "high", "n"]
     ]
+
+
+def gain(results: Results, measure: str, layer: str, *, method: str, labels: str) -> str:
+    """Say in words what a method gains over `alone`: the mean paired difference, its interval, n.
+
+    Raises UsageError where the study holds no such pair.
+
+    >>> gain(results, "knn", "block2", method="kd", labels="2")
+    '+0.17 (95 % interval +0.11 to +0.23, n = 3 seeds)'
+    """
+    table = paired(results, measure)
+    rows = table[(table["layer"] == layer) & (table["labels"] == labels)]
+    one_of(f"method beside alone at {labels} labels", method, rows["method"].unique())
+    row = rows[rows["method"] == method].iloc[0]
+    if row["n"] == 1:
+        return f"{row['mean']:+.2f} (one seed: no interval)"
+    low, high = f"{row['low']:+.2f}", f"{row['high']:+.2f}"
+    return f"{row['mean']:+.2f} (95 % interval {low} to {high}, n = {row['n']} seeds)"

@@ -142,3 +142,19 @@ def test_a_live_notebook_gets_a_widget_that_needs_no_network(results, monkeypatc
     bundle = charts.accuracy(results)._repr_mimebundle_()
     assert "application/vnd.jupyter.widget-view+json" in bundle
     assert "esm.sh" not in str(alt.JupyterChart._esm)  # the CDN of the widget that is not offline
+
+
+def test_a_gain_is_said_with_its_interval_and_its_seeds():
+    made = invented.make(None)
+    table = statistics.paired(made, "knn").query("layer == 'block2' and labels == '2'")
+    row = table[table["method"] == "kd"].iloc[0]
+    said = statistics.gain(made, "knn", "block2", method="kd", labels="2")
+    assert said == (
+        f"{row['mean']:+.2f} (95 % interval {row['low']:+.2f} to {row['high']:+.2f}, n = 3 seeds)"
+    )
+    one = invented.make(None, seeds=1)
+    assert statistics.gain(one, "knn", "block2", method="kd", labels="2").endswith(
+        "(one seed: no interval)"
+    )
+    with pytest.raises(UsageError, match="unknown method beside alone at 2 labels 'kdd'"):
+        statistics.gain(made, "knn", "block2", method="kdd", labels="2")
