@@ -171,7 +171,8 @@ def show(folder: Path) -> None:
     print(store.load_history(folder).tail(1).to_string(index=False))
     if (folder / "measures.parquet").is_file():
         table = store.load_measures(folder)
-        print(table.pivot(index="measure", columns="layer", values="value").round(3).to_string())
+        wide = table.pivot(index="measure", columns="layer", values="value")
+        print(wide[table["layer"].unique()].round(3).to_string())
 
 
 # ---- publish -----------------------------------------------------------------------------------
