@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 import inspect
+import math
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -18,6 +21,7 @@ from kdlib.models import Forward
 
 NOBODY = Forward(torch.empty(0, 0), {})  # the teacher of a student that learns alone
 Terms = dict[str, Float[Tensor, ""]]  # of a loss, by name
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 class Method(nn.Module, ABC):
@@ -71,6 +75,75 @@ class Smooth(Method):
         return {"labels": labels(student, batch, self.smoothing)}
 
 
+# ---- what the methods share
+
+
+def _exact(function: _Function) -> _Function:
+    """Let a function of tensors compute in float32 or better, also inside autocast.
+
+    Half precision is raised to float32, float64 left alone, and autocast switched off: it would
+    round every matrix product again.
+    """
+
+    @wraps(function)
+    def exactly(*given: Any, **named: Any) -> Any:
+        half = (torch.float16, torch.bfloat16)
+        raised = [x.float() if isinstance(x, Tensor) and x.dtype in half else x for x in given]
+        with torch.autocast(raised[0].device.type, enabled=False):
+            return function(*raised, **named)
+
+    return exactly  # type: ignore[return-value]
+
+
+def _positive(name: str, value: float | int) -> None:
+    if not 0 < value < math.inf:
+        raise UsageError(f"{name} {value!r}; allowed: a number above 0")
+
+
+def same_classes(method: str, student: Forward, teacher: Forward, least: int = 2) -> None:
+    """Raise UsageError unless both networks name the same number of classes, `least` or more."""
+    ours, theirs = tuple(student.logits.shape[1:]), tuple(teacher.logits.shape[1:])
+    if ours != theirs or ours[0] < least:
+        wanted = (
+            "as many classes in both networks" if ours != theirs else f"{least} classes or more"
+        )
+        raise UsageError(f"{method} needs {wanted} at logits; student {ours}, teacher {theirs}")
+
+
+def same_size(method: str, layer: str, student: Forward, teacher: Forward) -> None:
+    """Raise UsageError unless both networks have maps of equal height and width at `layer`."""
+    ours, theirs = student.features[layer].shape, teacher.features[layer].shape
+    if len(ours) != 4 or ours[2:] != theirs[2:]:
+        raise UsageError(
+            f"{method} needs maps of equal height and width at {layer}; "
+            f"student {tuple(ours[1:])}, teacher {tuple(theirs[1:])}"
+        )
+
+
+def targets(teacher: Forward, batch: Batch) -> Int[Tensor, " b"]:
+    """The true class of each labelled image, the teacher's top class of each other one."""
+    return torch.cat([batch.y, teacher.logits[len(batch.y) :].argmax(1)])
+
+
+# ---- answers: match what the teacher says about each image
+
+
+def _divergence(
+    student: Float[Tensor, "b k"], teacher: Float[Tensor, "b k"]
+) -> Float[Tensor, " b"]:
+    """KL(teacher || student) of each image, both given as log-probabilities."""
+    return (teacher.exp() * (teacher - student)).sum(1)
+
+
+@_exact
+def softened(
+    student: Float[Tensor, "b k"], teacher: Float[Tensor, "b k"], temperature: float
+) -> Float[Tensor, ""]:
+    """T^2 KL(p_t^T || p_s^T) of two networks' logits, mean over the batch."""
+    ours, theirs = (F.log_softmax(z / temperature, dim=1) for z in (student, teacher))
+    return temperature**2 * _divergence(ours, theirs).mean()
+
+
 class KD(Method):
     """Answer as the teacher answers: match class probabilities softened by a temperature.
 
@@ -90,28 +163,224 @@ class KD(Method):
         label_weight: float = 0.1,
     ):
         super().__init__(student, teacher)
-        if not temperature > 0:
-            raise UsageError(f"temperature {temperature!r}; allowed: a number above 0")
+        _positive("temperature", temperature)
+        same_classes("kd", student, teacher)
         self.temperature, self.weight, self.label_weight = temperature, weight, label_weight
 
     def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
-        t = self.temperature
-        ours = F.log_softmax(student.logits.float() / t, dim=1)
-        theirs = F.log_softmax(teacher.logits.float() / t, dim=1)
-        divergence = F.kl_div(ours, theirs, reduction="batchmean", log_target=True)
+        distance = softened(student.logits, teacher.logits, self.temperature)
         return {
             "labels": self.label_weight * labels(student, batch),
-            "kd": self.weight * t * t * divergence,
+            "kd": self.weight * distance,
         }
 
 
-def same_size(method: str, layer: str, student: Tensor, teacher: Tensor) -> None:
-    """Raise UsageError unless both networks have maps of equal height and width at `layer`."""
-    if student.ndim != 4 or student.shape[2:] != teacher.shape[2:]:
-        raise UsageError(
-            f"{method} needs maps of equal height and width at {layer}; "
-            f"student {tuple(student.shape[1:])}, teacher {tuple(teacher.shape[1:])}"
-        )
+@_exact
+def standardised(logits: Float[Tensor, "b k"]) -> Float[Tensor, "b k"]:
+    """Logits of each image with mean 0 and standard deviation 1 over the classes."""
+    centred = logits - logits.mean(1, keepdim=True)
+    return centred / (logits.std(1, keepdim=True) + 1e-7)
+
+
+class LogitStd(Method):
+    """Rank the classes as the teacher does, at a scale of one's own: KD on standardised logits.
+
+    Sun et al. 2024: a CE(y, p_s) + b T^2 KL(q_t^T || q_s^T), q^T = softmax(Z / T), Z = (z - mean)
+    / (standard deviation) over the classes of one image; the benchmark's a = 0.1, b = 9, T = 2.
+    With two classes every Z is the same up to sign, so three or more are asked for.
+    """
+
+    cite, title = "sun2024logit", "logit std"
+
+    def __init__(
+        self,
+        student: Forward,
+        teacher: Forward,
+        *,
+        temperature: float = 2.0,
+        weight: float = 9.0,
+        label_weight: float = 0.1,
+    ):
+        super().__init__(student, teacher)
+        _positive("temperature", temperature)
+        same_classes("logitstd", student, teacher, least=3)
+        self.temperature, self.weight, self.label_weight = temperature, weight, label_weight
+
+    def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
+        ours, theirs = standardised(student.logits), standardised(teacher.logits)
+        return {
+            "labels": self.label_weight * labels(student, batch),
+            "logitstd": self.weight * softened(ours, theirs, self.temperature),
+        }
+
+
+def _others(logits: Float[Tensor, "b k"], target: Int[Tensor, " b"]) -> Float[Tensor, "b rest"]:
+    """The logits of every class but the target, in their order."""
+    column = torch.arange(logits.shape[1] - 1, device=logits.device)
+    return logits.gather(1, column + (column >= target[:, None]))
+
+
+class Decoupled(NamedTuple):
+    """KD's two halves, per image: KD / T^2 = tckd + (1 - p_t[target]) nckd."""
+
+    tckd: Float[Tensor, " b"]  # target against all the rest
+    nckd: Float[Tensor, " b"]  # among the rest
+
+
+@_exact
+def decoupled(
+    student: Float[Tensor, "b k"],
+    teacher: Float[Tensor, "b k"],
+    target: Int[Tensor, " b"],
+    temperature: float,
+) -> Decoupled:
+    """Split KL(p_t^T || p_s^T) of each image into target and non-target knowledge."""
+
+    def parts(logits: Tensor) -> tuple[Tensor, Tensor]:
+        rest, total = _others(logits, target), logits.logsumexp(1)
+        hit = logits.gather(1, target[:, None])[:, 0]
+        return torch.stack([hit - total, rest.logsumexp(1) - total], 1), F.log_softmax(rest, dim=1)
+
+    (ours, our_rest), (theirs, their_rest) = (
+        parts(student / temperature),
+        parts(teacher / temperature),
+    )
+    return Decoupled(_divergence(ours, theirs), _divergence(our_rest, their_rest))
+
+
+class DKD(Method):
+    """Weigh apart what KD mixes: how sure the teacher is, and how it ranks the other classes.
+
+    Zhao et al. 2022, eq. 7: CE + T^2 (a TCKD + b NCKD), TCKD = KL of (target, rest), NCKD = KL
+    among the non-target classes; the benchmark's a = 1, T = 4, and b = 2 of its resnet56-resnet20
+    pair. Departs from it: no warm-up of 20 epochs; all in log space, finite for any logits. The
+    target of an image without a label is the teacher's top class. Needs three classes.
+    """
+
+    cite, title = "zhao2022decoupled", "DKD"
+
+    def __init__(
+        self,
+        student: Forward,
+        teacher: Forward,
+        *,
+        temperature: float = 4.0,
+        target_weight: float = 1.0,
+        rest_weight: float = 2.0,
+    ):
+        super().__init__(student, teacher)
+        _positive("temperature", temperature)
+        same_classes("dkd", student, teacher, least=3)
+        self.temperature, self.target_weight = temperature, target_weight
+        self.rest_weight = rest_weight
+
+    def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
+        target = targets(teacher, batch)
+        parts = decoupled(student.logits, teacher.logits, target, self.temperature)
+        both = self.target_weight * parts.tckd.mean() + self.rest_weight * parts.nckd.mean()
+        return {"labels": labels(student, batch), "dkd": self.temperature**2 * both}
+
+
+@_exact
+def correlation(a: Float[Tensor, "n m"], b: Float[Tensor, "n m"]) -> Float[Tensor, " n"]:
+    """Pearson's correlation of each row of a with the same row of b; 0 for a constant row."""
+    a, b = (x - x.mean(1, keepdim=True) for x in (a, b))
+    return F.cosine_similarity(a, b, dim=1)
+
+
+@_exact
+def softmax(logits: Float[Tensor, "b k"], temperature: float) -> Float[Tensor, "b k"]:
+    """Class probabilities at a temperature."""
+    return F.softmax(logits / temperature, dim=1)
+
+
+class DIST(Method):
+    """Keep the teacher's order, not its numbers: correlate probabilities within image and class.
+
+    Huang et al. 2022: CE + w T^2 [b (1 - mean_i r(p_s[i], p_t[i])) + g (1 - mean_k r(p_s[:, k],
+    p_t[:, k]))] with Pearson's r over the classes of an image and over the images of a class; the
+    benchmark's b = g = 1, T = 4, w = 2. One affine map of all p_s changes neither term.
+    """
+
+    cite, title = "huang2022knowledge", "DIST"
+
+    def __init__(
+        self,
+        student: Forward,
+        teacher: Forward,
+        *,
+        temperature: float = 4.0,
+        weight: float = 2.0,
+        image_weight: float = 1.0,
+        class_weight: float = 1.0,
+    ):
+        super().__init__(student, teacher)
+        _positive("temperature", temperature)
+        same_classes("dist", student, teacher)
+        self.temperature, self.weight = temperature, weight
+        self.image_weight, self.class_weight = image_weight, class_weight
+
+    def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
+        ours, theirs = (softmax(f.logits, self.temperature) for f in (student, teacher))
+        images = self.image_weight * (1 - correlation(ours, theirs).mean())
+        classes = self.class_weight * (1 - correlation(ours.T, theirs.T).mean())
+        scale = self.weight * self.temperature**2
+        return {"labels": labels(student, batch), "dist": scale * (images + classes)}
+
+
+@_exact
+def normalised_kd(
+    student: Float[Tensor, "b k"],
+    teacher: Float[Tensor, "b k"],
+    target: Int[Tensor, " b"],
+    temperature: float,
+) -> tuple[Float[Tensor, " b"], Float[Tensor, " b"]]:
+    """Cross-entropies of each image: at its target, and among the other classes alone."""
+    ours = F.log_softmax(student, dim=1).gather(1, target[:, None])[:, 0]
+    theirs = F.softmax(teacher, dim=1).gather(1, target[:, None])[:, 0]
+    rest, told = (_others(z, target) / temperature for z in (student, teacher))
+    among = -(F.softmax(told, dim=1) * F.log_softmax(rest, dim=1)).sum(1)
+    return -theirs * ours, among
+
+
+class NKD(Method):
+    """Spread what is left as the teacher spreads it: KD with the non-target classes rescaled to 1.
+
+    Yang et al. 2023: CE - p_t[y] log p_s[y] - g T^2 sum_{k != y} n_t[k] log n_s[k], n^T = softmax
+    over the non-target classes; the authors' g = 1.5, T = 1. Both added terms are cross-entropies:
+    they do not vanish for a perfect copy. The target of an image without a label is the teacher's
+    top class. Needs three classes.
+    """
+
+    cite, title = "yang2023from", "NKD"
+
+    def __init__(
+        self,
+        student: Forward,
+        teacher: Forward,
+        *,
+        temperature: float = 1.0,
+        rest_weight: float = 1.5,
+    ):
+        super().__init__(student, teacher)
+        _positive("temperature", temperature)
+        same_classes("nkd", student, teacher, least=3)
+        self.temperature, self.rest_weight = temperature, rest_weight
+
+    def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
+        target = targets(teacher, batch)
+        hit, rest = normalised_kd(student.logits, teacher.logits, target, self.temperature)
+        scale = self.rest_weight * self.temperature**2
+        return {"labels": labels(student, batch), "nkd": hit.mean() + scale * rest.mean()}
+
+
+# ---- features: match what the teacher computes on its way
+
+
+@_exact
+def squared(student: Tensor, teacher: Tensor) -> Float[Tensor, ""]:
+    """Mean squared difference of two tensors of one shape."""
+    return F.mse_loss(student, teacher)
 
 
 class FitNet(Method):
@@ -135,21 +404,21 @@ class FitNet(Method):
         super().__init__(student, teacher)
         one_of("layer", layer, student.features)
         self.layers, self.weight = (layer,), weight
-        ours, theirs = student.features[layer], teacher.features[layer]
-        same_size("fitnet", layer, ours, theirs)
-        conv = nn.Conv2d(ours.shape[1], theirs.shape[1], 1, bias=False)
-        self.regressor = nn.Sequential(conv, nn.BatchNorm2d(theirs.shape[1]), nn.ReLU())
+        same_size("fitnet", layer, student, teacher)
+        before, after = student.features[layer].shape[1], teacher.features[layer].shape[1]
+        conv = nn.Conv2d(before, after, 1, bias=False)
+        self.regressor = nn.Sequential(conv, nn.BatchNorm2d(after), nn.ReLU())
 
     def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
         (layer,) = self.layers
-        ours = self.regressor(student.features[layer]).float()
-        distance = F.mse_loss(ours, teacher.features[layer].float())
+        distance = squared(self.regressor(student.features[layer]), teacher.features[layer])
         return {"labels": labels(student, batch), "fitnet": self.weight * distance}
 
 
+@_exact
 def attention(features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b hw"]:
     """Where a layer looks: mean over channels of squared activations, of unit length."""
-    return F.normalize(features.float().pow(2).mean(1).flatten(1), dim=1)
+    return F.normalize(features.pow(2).mean(1).flatten(1), dim=1)
 
 
 class AT(Method):
@@ -166,14 +435,408 @@ class AT(Method):
         super().__init__(student, teacher)
         self.weight = weight
         for layer in self.layers:
-            same_size("at", layer, student.features[layer], teacher.features[layer])
+            same_size("at", layer, student, teacher)
 
     def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
         distances = [
-            F.mse_loss(attention(student.features[name]), attention(teacher.features[name]))
+            squared(attention(student.features[name]), attention(teacher.features[name]))
             for name in self.layers
         ]
         return {"labels": labels(student, batch), "at": self.weight * torch.stack(distances).sum()}
+
+
+@_exact
+def selectivity(
+    student: Float[Tensor, "b c h w"], teacher: Float[Tensor, "b d h w"]
+) -> Float[Tensor, ""]:
+    """Squared maximum mean discrepancy of two sets of channel maps, kernel (a . b)^2.
+
+    As a product of two matrices per image: no tensor of images x channels x channels x pixels.
+    """
+    ours, theirs = (F.normalize(f.flatten(2), dim=2) for f in (student, teacher))  # (b, c, hw)
+
+    def kernel(a: Tensor, b: Tensor) -> Tensor:
+        return torch.bmm(a, b.transpose(1, 2)).pow(2).mean()
+
+    return kernel(theirs, theirs) + kernel(ours, ours) - 2 * kernel(ours, theirs)
+
+
+class NST(Method):
+    """Have neurons as selective as the teacher's: match the distribution of channel maps.
+
+    Huang and Wang 2017: the squared maximum mean discrepancy mean k(t, t) + mean k(s, s) - 2 mean
+    k(s, t) over the channels of each image, maps of unit length, polynomial kernel k(a, b) =
+    (a . b)^2; the benchmark's weight 50 at the three blocks, CE 1.
+    """
+
+    cite, title = "huang2017like", "NST"
+    layers = ("block1", "block2", "block3")
+
+    def __init__(self, student: Forward, teacher: Forward, *, weight: float = 50.0):
+        super().__init__(student, teacher)
+        self.weight = weight
+        for layer in self.layers:
+            same_size("nst", layer, student, teacher)
+
+    def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
+        each = [selectivity(student.features[x], teacher.features[x]) for x in self.layers]
+        return {"labels": labels(student, batch), "nst": self.weight * torch.stack(each).sum()}
+
+
+@_exact
+def gaussian(
+    mean: Float[Tensor, "b c h w"], value: Float[Tensor, "b c h w"], spread: Float[Tensor, " c"]
+) -> Float[Tensor, ""]:
+    """Mean of 1/2 [(mean - value)^2 / v + log v], each channel's v = softplus(spread) + 1e-5."""
+    variance = F.softplus(spread)[:, None, None] + 1e-5
+    return 0.5 * ((mean - value).pow(2) / variance + variance.log()).mean()
+
+
+class VID(Method):
+    """Tell as much as possible about the teacher: predict its features with a learned certainty.
+
+    Ahn et al. 2019: a variational bound on mutual information, the negative log-likelihood of f_t
+    under a Gaussian, sum_l mean 1/2 [(mu(f_s) - f_t)^2 / v + log v]; mu is three 1x1 convolutions,
+    v one trained variance per channel that starts at 5. The benchmark's weight 1 at the three
+    blocks, CE 1. Can be negative: a log-density has no floor at zero.
+    """
+
+    cite, title = "ahn2019variational", "VID"
+    layers = ("block1", "block2", "block3")
+
+    def __init__(self, student: Forward, teacher: Forward, *, weight: float = 1.0):
+        super().__init__(student, teacher)
+        self.weight, self.mean, self.spread = weight, nn.ModuleDict(), nn.ParameterDict()
+        for layer in self.layers:
+            same_size("vid", layer, student, teacher)
+            before, after = student.features[layer].shape[1], teacher.features[layer].shape[1]
+            steps: list[nn.Module] = [nn.Conv2d(before, after, 1, bias=False)]
+            for _ in range(2):
+                steps += [nn.ReLU(), nn.Conv2d(after, after, 1, bias=False)]
+            self.mean[layer] = nn.Sequential(*steps)
+            start = math.log(math.expm1(5 - 1e-5))  # softplus makes a variance of 5 of it
+            self.spread[layer] = nn.Parameter(torch.full((after,), start))
+
+    def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
+        each = [
+            gaussian(self.mean[x](student.features[x]), teacher.features[x], self.spread[x])
+            for x in self.layers
+        ]
+        return {"labels": labels(student, batch), "vid": self.weight * torch.stack(each).sum()}
+
+
+@_exact
+def channels(features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c c"]:
+    """How the channels of one image go together: their inner products, rows of unit length."""
+    maps = features.flatten(2)  # (b, c, hw)
+    return F.normalize(torch.bmm(maps, maps.transpose(1, 2)), dim=2)
+
+
+class ICKD(Method):
+    """Keep channels as diverse as the teacher's: match how they go together within each image.
+
+    Liu et al. 2021 (ICKD-C): ||G(r(f_s)) - G(f_t)||_F^2 / c, mean over the batch, G = F F^T of the
+    (c, hw) maps of the last block, rows of unit length as in the authors' code; r is a trained 1x1
+    convolution with BatchNorm. The authors' CIFAR weight 2.5, CE 1. Maps may differ in size.
+    """
+
+    cite, title = "liu2021exploring", "ICKD"
+    layers = ("block3",)
+
+    def __init__(self, student: Forward, teacher: Forward, *, weight: float = 2.5):
+        super().__init__(student, teacher)
+        self.weight = weight
+        before, after = student.features["block3"].shape[1], teacher.features["block3"].shape[1]
+        self.embed = nn.Sequential(nn.Conv2d(before, after, 1, bias=False), nn.BatchNorm2d(after))
+
+    def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
+        told = channels(teacher.features["block3"])
+        distance = squared(channels(self.embed(student.features["block3"])), told)
+        return {"labels": labels(student, batch), "ickd": self.weight * told.shape[1] * distance}
+
+
+@_exact
+def context(
+    student: Float[Tensor, "b c h w"], teacher: Float[Tensor, "b c h w"]
+) -> Float[Tensor, ""]:
+    """Mean squared difference at full size and pooled to 4, 2, 1 pixels, each half the last."""
+    total, weight, whole = F.mse_loss(student, teacher), 1.0, 1.0
+    for size in (4, 2, 1):
+        if size < min(student.shape[2:]):
+            weight /= 2
+            ours, theirs = (F.adaptive_avg_pool2d(f, size) for f in (student, teacher))
+            total, whole = total + weight * F.mse_loss(ours, theirs), whole + weight
+    return total / whole
+
+
+class _Fusion(nn.Module):
+    """Fold what deeper layers say into a shallower one, pixel by pixel as attention decides."""
+
+    def __init__(self, before: int, middle: int, after: int, deepest: bool):
+        super().__init__()
+        self.reduce = nn.Sequential(
+            nn.Conv2d(before, middle, 1, bias=False), nn.BatchNorm2d(middle)
+        )
+        self.attend = None if deepest else nn.Conv2d(2 * middle, 2, 1)
+        self.expand = nn.Sequential(
+            nn.Conv2d(middle, after, 3, padding=1, bias=False), nn.BatchNorm2d(after)
+        )
+
+    def forward(self, x: Tensor, deeper: Tensor | None) -> tuple[Tensor, Tensor]:
+        x = self.reduce(x)
+        if deeper is not None and self.attend is not None:
+            deeper = F.interpolate(deeper, size=x.shape[2:])  # nearest
+            share = torch.sigmoid(self.attend(torch.cat([x, deeper], 1)))  # (b, 2, h, w)
+            x = x * share[:, :1] + deeper * share[:, 1:]
+        return x, self.expand(x)
+
+
+def _maps(features: Tensor) -> Tensor:
+    return features if features.ndim == 4 else features[:, :, None, None]
+
+
+class ReviewKD(Method):
+    """Review: let the student's deeper layers help to match the teacher's shallower ones.
+
+    Chen et al. 2021: sum_l HCL(ABF_l(f_s, deeper), f_t), from the pooled features back to block1.
+    ABF fuses layers by a learned attention; HCL is a squared difference at full size and pooled to
+    4, 2, 1 pixels with weights 1, 1/2, 1/4, 1/8 over their sum (sizes below the map's own only).
+    Weight 0.6, the benchmark's for its resnet56-resnet20 pair, CE 1. Departs from it: no warm-up
+    of 20 epochs, and features after the ReLU. A batch needs two images or more.
+    """
+
+    cite, title = "chen2021distilling", "ReviewKD"
+    layers = ("block1", "block2", "block3", "pool")
+
+    def __init__(self, student: Forward, teacher: Forward, *, weight: float = 0.6):
+        super().__init__(student, teacher)
+        self.weight, self.fusion = weight, nn.ModuleDict()
+        middle = min(512, student.features["pool"].shape[1])
+        for layer in self.layers:
+            if layer != "pool":
+                same_size("reviewkd", layer, student, teacher)
+            before, after = student.features[layer].shape[1], teacher.features[layer].shape[1]
+            self.fusion[layer] = _Fusion(before, middle, after, layer == "pool")
+
+    def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
+        deeper, each = None, []
+        for layer in reversed(self.layers):
+            deeper, ours = self.fusion[layer](_maps(student.features[layer]), deeper)
+            each.append(context(ours, _maps(teacher.features[layer])))
+        return {"labels": labels(student, batch), "reviewkd": self.weight * torch.stack(each).sum()}
+
+
+# ---- relations: match how images lie to each other
+
+
+@_exact
+def similarities(features: Float[Tensor, "b ..."]) -> Float[Tensor, "b b"]:
+    """Inner products of all pairs of images, rows of unit length."""
+    flat = features.flatten(1)
+    return F.normalize(flat @ flat.T, dim=1)
+
+
+class SP(Method):
+    """Find alike what the teacher finds alike: match the similarities of all pairs in a batch.
+
+    Tung and Mori 2019: ||G(f_s) - G(f_t)||_F^2 / b^2, G = F F^T of the flattened maps of the last
+    block, rows of unit length (L2); the benchmark's weight 3000, CE 1. Shapes may differ.
+    """
+
+    cite, title = "tung2019similarity", "SP"
+    layers = ("block3",)
+
+    def __init__(self, student: Forward, teacher: Forward, *, weight: float = 3000.0):
+        super().__init__(student, teacher)
+        self.weight = weight
+
+    def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
+        ours, theirs = (similarities(f.features["block3"]) for f in (student, teacher))
+        return {"labels": labels(student, batch), "sp": self.weight * squared(ours, theirs)}
+
+
+class Geometry(NamedTuple):
+    """How the images of a batch lie to each other."""
+
+    distances: Float[Tensor, "b b"]  # over their mean
+    angles: Float[Tensor, "b b b"]  # cosine of the angle that images j, k make at image i
+
+
+@_exact
+def geometry(h: Float[Tensor, "b d"]) -> Geometry:
+    """Distances of all pairs and angles of all triples of images, whatever the scale.
+
+    A batch may hold one image twice: where two all but coincide (1e-4 of the mean distance), the
+    direction between them fades to none instead of being rounding noise of unit length.
+    """
+    apart = h[None] - h[:, None]  # (b, b, d), from image i to image j
+    distance = torch.linalg.vector_norm(apart, dim=2)
+    mean = (distance.sum() / max(1, len(h) * (len(h) - 1))).clamp(min=1e-12)
+    directions = apart / torch.maximum(distance, 1e-4 * mean.detach())[:, :, None]
+    return Geometry(distance / mean, torch.bmm(directions, directions.transpose(1, 2)))
+
+
+class RKD(Method):
+    """Lay images out as the teacher does: match distances of pairs and angles of triples.
+
+    Park et al. 2019: w_d Huber(d_s / mean d_s, d_t / mean d_t) + w_a Huber(cos_s, cos_t) on the
+    pooled features, means over all pairs and triples of the batch; the benchmark's w_d = 25, w_a =
+    50, CE 1. Rotation and scale of either space change nothing. Memory grows as b^3.
+    """
+
+    cite, title = "park2019relational", "RKD"
+    layers = ("pool",)
+
+    def __init__(
+        self,
+        student: Forward,
+        teacher: Forward,
+        *,
+        distance_weight: float = 25.0,
+        angle_weight: float = 50.0,
+    ):
+        super().__init__(student, teacher)
+        self.distance_weight, self.angle_weight = distance_weight, angle_weight
+
+    def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
+        ours, theirs = (geometry(f.features["pool"]) for f in (student, teacher))
+        distances = self.distance_weight * F.smooth_l1_loss(ours.distances, theirs.distances)
+        angles = self.angle_weight * F.smooth_l1_loss(ours.angles, theirs.angles)
+        return {"labels": labels(student, batch), "rkd": distances + angles}
+
+
+@_exact
+def neighbours(h: Float[Tensor, "b d"]) -> Float[Tensor, "b b"]:
+    """Probability that an image has another as its neighbour: (cosine + 1) / 2, rows sum to 1."""
+    unit = F.normalize(h, dim=1)
+    kernel = ((unit @ unit.T + 1) / 2).clamp(min=0)
+    return kernel / kernel.sum(1, keepdim=True)
+
+
+class PKT(Method):
+    """Have the teacher's neighbours: match the probability that one image is near another.
+
+    Passalis and Tefas 2018: p_t log(p_t / p_s), mean over all pairs, p[i, j] = (cos(h_i, h_j) + 1)
+    / 2 with rows that sum to 1, on the pooled features; the benchmark's weight 30000, CE 1, and its
+    1e-7 in the logarithm. As there, an image is also its own neighbour.
+    """
+
+    cite, title = "passalis2018learning", "PKT"
+    layers = ("pool",)
+
+    def __init__(self, student: Forward, teacher: Forward, *, weight: float = 30000.0):
+        super().__init__(student, teacher)
+        self.weight = weight
+
+    def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
+        ours, theirs = (neighbours(f.features["pool"]) for f in (student, teacher))
+        distance = (theirs * ((theirs + 1e-7) / (ours + 1e-7)).log()).mean()
+        return {"labels": labels(student, batch), "pkt": self.weight * distance}
+
+
+@_exact
+def congruence(h: Float[Tensor, "b d"], gamma: float, order: int) -> Float[Tensor, "b b"]:
+    """Gaussian kernel exp(-gamma |a - b|^2) of unit vectors, its Taylor series up to `order`."""
+    unit = F.normalize(h, dim=1)
+    cosine = unit @ unit.T
+    terms = [(2 * gamma) ** p / math.factorial(p) * cosine**p for p in range(order + 1)]
+    return math.exp(-2 * gamma) * torch.stack(terms).sum(0)
+
+
+class CC(Method):
+    """Correlate images as the teacher does: match a Gaussian kernel over the batch.
+
+    Peng et al. 2019: ||K(h_s) - K(h_t)||_F^2 / b^2, K the Taylor series of a Gaussian kernel on
+    pooled features of unit length, gamma = 0.4, order 2. This is the paper's formula with weight
+    100 as in Knowledge-Distillation-Zoo; RepDistiller's "CC" multiplies differences of images that
+    happen to be next to each other, with weight 0.02. No KD term beside it, CE 1.
+    """
+
+    cite, title = "peng2019correlation", "CC"
+    layers = ("pool",)
+
+    def __init__(
+        self,
+        student: Forward,
+        teacher: Forward,
+        *,
+        weight: float = 100.0,
+        gamma: float = 0.4,
+        order: int = 2,
+    ):
+        super().__init__(student, teacher)
+        _positive("gamma", gamma)
+        _positive("order", order)
+        self.weight, self.gamma, self.order = weight, gamma, order
+
+    def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
+        ours, theirs = (
+            congruence(f.features["pool"], self.gamma, self.order) for f in (student, teacher)
+        )
+        return {"labels": labels(student, batch), "cc": self.weight * squared(ours, theirs)}
+
+
+# ---- controls: a teacher without its dark knowledge
+
+
+class Pseudo(Method):
+    """More labels and nothing else: cross-entropy with the teacher's top class of every image.
+
+    Pseudo-labels (Lee 2013), here a trained teacher's and also where the label is known: what KD
+    gains beyond this control is not in the teacher's top class.
+    """
+
+    cite, title = "lee2013pseudo", "pseudo-labels"
+
+    def __init__(self, student: Forward, teacher: Forward):
+        super().__init__(student, teacher)
+        same_classes("pseudo", student, teacher)
+
+    def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
+        return {"pseudo": F.cross_entropy(student.logits, teacher.logits.argmax(1))}
+
+
+class Shuffled(Method):
+    """KD without dark knowledge: the teacher's non-target probabilities go to the wrong classes.
+
+    Furlanello et al. 2018 (dark knowledge with permuted predictions): KD after the teacher's
+    non-target logits of each image are permuted. How sure it is of the target stays, what it is
+    reminded of is lost. The target is the label, or the teacher's top class where there is none. An
+    image keeps its permutation (that paper draws anew), one of 1009 that the seed draws, whatever
+    batch it is in. Constants as KD. Needs three classes.
+    """
+
+    cite, title = "furlanello2018born", "shuffled KD"
+    orders: Tensor  # (1009, k), permutations of the classes
+
+    def __init__(
+        self,
+        student: Forward,
+        teacher: Forward,
+        *,
+        temperature: float = 4.0,
+        weight: float = 0.9,
+        label_weight: float = 0.1,
+    ):
+        super().__init__(student, teacher)
+        same_classes("shuffled", student, teacher, least=3)
+        constants = {"temperature": temperature, "weight": weight, "label_weight": label_weight}
+        self.kd = KD(student, teacher, **constants)
+        orders = [torch.randperm(teacher.logits.shape[1]) for _ in range(1009)]
+        self.register_buffer("orders", torch.stack(orders))
+
+    def permuted(self, teacher: Forward, batch: Batch) -> Float[Tensor, "b k"]:
+        """The teacher's logits, those of the non-target classes in another order."""
+        target = targets(teacher, batch)[:, None]
+        order = self.orders[batch.rows % len(self.orders)]
+        straight = torch.arange(order.shape[1], device=order.device).expand_as(order)
+        # sorting with the target at -1 puts it first: in the class order, and in the drawn one
+        place, source = (x.scatter(1, target, -1).argsort(1) for x in (straight, order))
+        return teacher.logits.scatter(1, place, teacher.logits.gather(1, source))
+
+    def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
+        terms = self.kd(student, teacher._replace(logits=self.permuted(teacher, batch)), batch)
+        return {"labels": terms["labels"], "shuffled": terms["kd"]}
 
 
 METHODS: dict[str, type[Method]] = {
@@ -182,6 +845,20 @@ METHODS: dict[str, type[Method]] = {
     "kd": KD,
     "fitnet": FitNet,
     "at": AT,
+    "logitstd": LogitStd,
+    "dkd": DKD,
+    "dist": DIST,
+    "nkd": NKD,
+    "nst": NST,
+    "vid": VID,
+    "ickd": ICKD,
+    "reviewkd": ReviewKD,
+    "sp": SP,
+    "rkd": RKD,
+    "pkt": PKT,
+    "cc": CC,
+    "pseudo": Pseudo,
+    "shuffled": Shuffled,
 }
 
 
