@@ -802,8 +802,8 @@ class Shuffled(Method):
     Furlanello et al. 2018 (dark knowledge with permuted predictions): KD after the teacher's
     non-target logits of each image are permuted. How sure it is of the target stays, what it is
     reminded of is lost. The target is the label, or the teacher's top class where there is none. An
-    image keeps its permutation (that paper draws anew), one of 1009 that the seed draws, whatever
-    batch it is in. Constants as KD. Needs three classes.
+    image keeps its permutation, one of 1009 that the seed draws, in whatever batch it comes.
+    Constants as KD. Needs three classes.
     """
 
     cite, title = "furlanello2018born", "shuffled KD"
