@@ -44,7 +44,7 @@ def cut_off(context):
         return route.abort()
 
     context.route("**/*", guard)
-    context.set_default_timeout(5000)
+    context.set_default_timeout(20_000)
     page = context.new_page()
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
