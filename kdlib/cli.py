@@ -168,7 +168,7 @@ def show(folder: Path) -> None:
     if len(labelled) > 20:
         record["labelled"] = f"{len(labelled)} images"
     print(json.dumps(record, indent=1))
-    print(store.load_history(folder).tail(1).to_string(index=False))
+    print(store.load_history(folder).tail(1).dropna(axis=1).to_string(index=False))
     if (folder / "measures.parquet").is_file():
         table = store.load_measures(folder)
         wide = table.pivot(index="measure", columns="layer", values="value")

@@ -369,6 +369,20 @@ def test_fitnet_agrees_with_a_loop_written_from_the_paper(pair):
     )
 
 
+def test_fitnet_in_two_stages_learns_the_hint_and_then_the_answers(pair):
+    student, teacher, batch = look(pair)
+    student, teacher = double(student), double(teacher)
+    one, two = made("fitnet", pair).double(), made("fitnet", pair, stages=2).double()
+    assert one.warm_up(student, teacher, batch) is None
+    hint = two.warm_up(student, teacher, batch)
+    assert set(hint) == {"fitnet"}
+    assert hint["fitnet"].equal(one(student, teacher, batch)["fitnet"])
+    wanted = cross_entropy(student, batch)
+    for zs, zt in zip(*numbers(student, teacher, "logits"), strict=True):
+        wanted += 4 * kl(softmax(zt[None] / 3)[0], softmax(zs[None] / 3)[0]) / N
+    assert sum(two(student, teacher, batch).values()).item() == pytest.approx(wanted, rel=1e-5)
+
+
 @pytest.mark.parametrize("name", distill.METHODS)
 def test_finite_also_for_huge_logits(name, pair):
     student, teacher, batch = look(pair)
@@ -668,6 +682,8 @@ def test_methods_without_a_teacher_say_so():
         ("kd", {"temperature": "hot"}, "option temperature of kd is like 4.0, given 'hot'"),
         ("smooth", {"smoothing": 1.5}, "smoothing 1.5; allowed"),
         ("fitnet", {"layer": "block7"}, "unknown layer 'block7'"),
+        ("fitnet", {"stages": 3}, "unknown number of stages 3; one of: 1, 2"),
+        ("fitnet", {"stages": 2, "warm_up_epochs": 0}, "warm_up_epochs 0; allowed: 1 or more"),
         (
             "fitnet",
             {"layer": "pool"},
