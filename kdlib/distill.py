@@ -8,6 +8,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import wraps
+from itertools import pairwise
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import torch
@@ -35,6 +36,7 @@ class Method(nn.Module, ABC):
     teacher: ClassVar[bool] = True  # does it look at a teacher?
     layers: tuple[str, ...] = ()  # which layers it must be shown, of both networks
     warm_up_epochs: int = 0  # how long a first stage is trained, by `warm_up`; 0: there is none
+    warm_up_rate: float = 1.0  # learning rate of the first stage, in units of the run's
     warm_up_student: bool = True  # is the student shown to the first stage?
 
     def __init__(self, student: Forward, teacher: Forward):
@@ -657,6 +659,199 @@ class ReviewKD(Method):
         return {"labels": labels(student, batch), "reviewkd": self.weight * torch.stack(each).sum()}
 
 
+@_exact
+def flow(
+    shallow: Float[Tensor, "b c h w"], deep: Float[Tensor, "b d i j"]
+) -> Float[Tensor, "b c d"]:
+    """How features flow: inner products of two layers' channels, over the number of pixels.
+
+    The larger maps are max-pooled to the smaller ones' size first.
+    """
+    size = (min(shallow.shape[2], deep.shape[2]), min(shallow.shape[3], deep.shape[3]))
+    a, b = (F.adaptive_max_pool2d(f, size).flatten(2) for f in (shallow, deep))
+    return torch.bmm(a, b.transpose(1, 2)) / a.shape[2]
+
+
+class FSP(Method):
+    """Solve in the same steps: match how features flow from one layer to the next.
+
+    Yim et al. 2017, eq. 1 and 2: sum over pairs of layers of mean (G_s - G_t)^2, G[i, j] = sum over
+    pixels of f_l[i] f_(l+1)[j] / hw, for stem-block1, block1-block2, block2-block3, the larger maps
+    max-pooled; the benchmark's weight 50 and mean over entries. First stage: this alone, for
+    `warm_up_epochs`; main stage: the labels alone. Needs equal channels in both networks. The
+    loss grows with the fourth power of the features, so the first stage learns at 0.01 times the
+    run's rate: at the run's own it diverges.
+    """
+
+    cite, title = "yim2017gift", "FSP"
+    layers = ("stem", "block1", "block2", "block3")
+
+    def __init__(
+        self,
+        student: Forward,
+        teacher: Forward,
+        *,
+        weight: float = 50.0,
+        warm_up_epochs: int = 10,
+        warm_up_rate: float = 0.01,
+    ):
+        super().__init__(student, teacher)
+        _positive("warm_up_rate", warm_up_rate)
+        self.weight, self.warm_up_epochs = weight, _first_stage(warm_up_epochs)
+        self.warm_up_rate = warm_up_rate
+        for pair in pairwise(self.layers):
+            ours, theirs = (
+                [tuple(f.features[x].shape[1:]) for x in pair] for f in (student, teacher)
+            )
+            if [shape[0] for shape in ours] != [shape[0] for shape in theirs]:
+                raise UsageError(
+                    f"fsp needs equal channels at {pair[0]} and {pair[1]}; "
+                    f"student {ours[0]} and {ours[1]}, teacher {theirs[0]} and {theirs[1]}"
+                )
+
+    def warm_up(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
+        each = []
+        for a, b in pairwise(self.layers):
+            ours, theirs = (flow(f.features[a], f.features[b]) for f in (student, teacher))
+            each.append(squared(ours, theirs))
+        return {"fsp": self.weight * torch.stack(each).sum()}
+
+    def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
+        return {"labels": labels(student, batch)}
+
+
+@_exact
+def boundary(
+    student: Float[Tensor, "b c h w"], teacher: Float[Tensor, "b c h w"], margin: float
+) -> Float[Tensor, ""]:
+    """How far the student is from firing where the teacher fires, and only there, by a margin.
+
+    Of values before the ReLU: squared, summed over an image, mean over the batch.
+    """
+    silent = (student + margin).clamp(min=0).pow(2)
+    firing = (margin - student).clamp(min=0).pow(2)
+    return torch.where(teacher > 0, firing, silent).flatten(1).sum(1).mean()
+
+
+class AB(Method):
+    """Fire when the teacher fires: match the boundaries at which neurons become active.
+
+    Heo et al. 2019 (activation boundaries): sum_l 2^(l - L) sum [(r(f_s) + m)^2 where
+    f_t <= 0 and r(f_s) > -m, (r(f_s) - m)^2 where f_t > 0 and r(f_s) <= m], of the three blocks
+    before their last ReLU, mean over images; r is a trained 1x1 convolution with BatchNorm. The
+    benchmark's margin m = 1 and weight 3/1000. First stage: this alone, for `warm_up_epochs`; main
+    stage: the labels alone.
+    """
+
+    cite, title = "heo2019knowledge", "AB"
+    layers = ("block1.raw", "block2.raw", "block3.raw")
+
+    def __init__(
+        self,
+        student: Forward,
+        teacher: Forward,
+        *,
+        weight: float = 0.003,
+        margin: float = 1.0,
+        warm_up_epochs: int = 10,
+    ):
+        super().__init__(student, teacher)
+        _positive("margin", margin)
+        self.weight, self.margin = weight, margin
+        self.warm_up_epochs = _first_stage(warm_up_epochs)
+        self.connect = _connectors("ab", self.layers, student, teacher)
+
+    def warm_up(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
+        each = []
+        for connect, layer in zip(self.connect, self.layers, strict=True):
+            ours, theirs = connect(student.features[layer]), teacher.features[layer]
+            each.append(boundary(ours, theirs, self.margin))
+        return {"ab": self.weight * _deeper_counts_double(each)}
+
+    def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
+        return {"labels": labels(student, batch)}
+
+
+def _connectors(
+    method: str, layers: tuple[str, ...], student: Forward, teacher: Forward
+) -> nn.ModuleList:
+    """A 1x1 convolution with BatchNorm per layer, from the student's channels to the teacher's."""
+    made = nn.ModuleList()
+    for layer in (raw.removesuffix(".raw") for raw in layers):
+        same_size(method, layer, student, teacher)
+        before, after = student.features[layer].shape[1], teacher.features[layer].shape[1]
+        conv = nn.Conv2d(before, after, 1, bias=False)
+        made.append(nn.Sequential(conv, nn.BatchNorm2d(after)))
+    return made
+
+
+def _deeper_counts_double(each: list[Tensor]) -> Float[Tensor, ""]:
+    """Sum of one term per layer, each with half the weight of the next; the last has 1."""
+    last = len(each) - 1
+    return torch.stack([term / 2 ** (last - n) for n, term in enumerate(each)]).sum()
+
+
+@_exact
+def unit(features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b chw"]:
+    """All values of an image as one vector of unit length."""
+    return F.normalize(features.flatten(1), dim=1)
+
+
+def _convolutions(kind: Callable[..., nn.Module], sizes: tuple[int, ...]) -> nn.Sequential:
+    """3x3 convolutions (or transposed ones) through these channels, BatchNorm, leaky ReLU 0.1."""
+    steps: list[nn.Module] = []
+    for before, after in pairwise(sizes):
+        conv = kind(before, after, 3, padding=1, bias=False)
+        steps += [conv, nn.BatchNorm2d(after), nn.LeakyReLU(0.1)]
+    return nn.Sequential(*steps)
+
+
+class FT(Method):
+    """Let the teacher put it in other words: match factors that an auto-encoder makes of it.
+
+    Kim et al. 2018: first stage, for `warm_up_epochs`: mean (f_t - decode(encode(f_t))
+    )^2 of the last block trains a paraphraser of k = 0.5 times the teacher's channels, the student
+    is not touched. Main stage: CE + 200 mean |n(encode(f_t)) - n(translate(f_s))|, n = unit length,
+    paraphraser frozen, the translator trained with the student. Three 3x3 convolutions each. The
+    benchmark's weight, without the mean of squares over channels that it takes of both first.
+    """
+
+    cite, title = "kim2018paraphrasing", "FT"
+    layers = ("block3",)
+    warm_up_student = False
+
+    def __init__(
+        self,
+        student: Forward,
+        teacher: Forward,
+        *,
+        weight: float = 200.0,
+        share: float = 0.5,
+        warm_up_epochs: int = 10,
+    ):
+        super().__init__(student, teacher)
+        _positive("share", share)
+        same_size("ft", "block3", student, teacher)
+        self.weight, self.warm_up_epochs = weight, _first_stage(warm_up_epochs)
+        ours, theirs = (f.features["block3"].shape[1] for f in (student, teacher))
+        factors = max(1, int(share * theirs))
+        self.encode = _convolutions(nn.Conv2d, (theirs, theirs, factors, factors))
+        self.decode = _convolutions(nn.ConvTranspose2d, (factors, factors, theirs, theirs))
+        self.translate = _convolutions(nn.Conv2d, (ours, ours, factors, factors))
+
+    def warm_up(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
+        told = teacher.features["block3"]
+        return {"paraphraser": squared(self.decode(self.encode(told)), told)}
+
+    def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
+        self.encode.eval()  # frozen, statistics of BatchNorm included
+        with torch.no_grad():
+            theirs = unit(self.encode(teacher.features["block3"]))
+        ours = unit(self.translate(student.features["block3"]))
+        distance = (ours - theirs).abs().mean()
+        return {"labels": labels(student, batch), "ft": self.weight * distance}
+
+
 # ---- relations: match how images lie to each other
 
 
@@ -884,6 +1079,9 @@ METHODS: dict[str, type[Method]] = {
     "vid": VID,
     "ickd": ICKD,
     "reviewkd": ReviewKD,
+    "fsp": FSP,
+    "ab": AB,
+    "ft": FT,
     "sp": SP,
     "rkd": RKD,
     "pkt": PKT,

@@ -69,7 +69,7 @@ def fit(
         teacher.eval().requires_grad_(False)
     loss = _method(method, network, teacher, batches, run.seed, options).to(device)
     history: list[dict[str, float | int | str]] = []
-    for stage in _stages(loss, run.epochs):
+    for stage in _stages(loss, run):
         history += _train(stage, loss, network, teacher, batches=batches, run=run)
     return history
 
@@ -78,14 +78,17 @@ class _Stage(NamedTuple):
     name: str  # warm_up or main
     terms: Callable[[Forward, Forward, Batch], Any]
     epochs: int
-    student: bool  # is it shown the student?
+    rate: float  # peak of its schedule
+    student: bool = True  # is it shown the student?
 
 
-def _stages(loss: Method, epochs: int) -> list[_Stage]:
-    main = _Stage("main", loss, epochs, student=True)
+def _stages(loss: Method, run: Run) -> list[_Stage]:
+    main = _Stage("main", loss, run.epochs, run.learning_rate)
     if not loss.warm_up_epochs:
         return [main]
-    return [_Stage("warm_up", loss.warm_up, loss.warm_up_epochs, loss.warm_up_student), main]
+    rate = loss.warm_up_rate * run.learning_rate
+    first = _Stage("warm_up", loss.warm_up, loss.warm_up_epochs, rate, loss.warm_up_student)
+    return [first, main]
 
 
 def _train(
@@ -101,11 +104,11 @@ def _train(
     device = batches.images.train.device
     trained = [*network.parameters(), *loss.parameters()]
     optimiser = torch.optim.SGD(
-        trained, run.learning_rate, 0.9, weight_decay=run.weight_decay, nesterov=True
+        trained, stage.rate, 0.9, weight_decay=run.weight_decay, nesterov=True
     )
     total = stage.epochs * len(batches)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, run.learning_rate, total_steps=total, pct_start=0.2
+        optimiser, stage.rate, total_steps=total, pct_start=0.2
     )
     count = range(1, stage.epochs + 1)
     for epoch in tqdm(count, f"{stage.name} epochs", delay=2, mininterval=2, leave=False):

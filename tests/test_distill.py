@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,8 @@ N, LABELLED, K = 12, 5, 10
 FIRST = ("alone", "smooth", "kd", "fitnet", "at")
 NEW = [name for name in distill.METHODS if name not in FIRST]
 BLOCKS = ("block1", "block2", "block3")
+RAW = tuple(f"{block}.raw" for block in BLOCKS)
+TWO_STAGE = ("fsp", "ab", "ft")
 
 
 def network(name, width=1.0, seed=0):
@@ -17,20 +21,36 @@ def network(name, width=1.0, seed=0):
 
 
 @pytest.fixture
-def pair():
+def pair(request):
+    """A small student and its teacher; of one width where the method asks for that."""
+    tested = getattr(request.node, "callspec", None)
+    width = 1.0 if tested and tested.params.get("name") == "fsp" else 0.5
     x = torch.randn(N, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     batch = Batch(x, torch.arange(LABELLED) % K, torch.arange(N))
-    return network("resnet8", 0.5), network("resnet14", 1.0, 1).eval().requires_grad_(False), batch
+    return (
+        network("resnet8", width),
+        network("resnet14", 1.0, 1).eval().requires_grad_(False),
+        batch,
+    )
+
+
+def seen_by(network, x):
+    return models.observe(network, x, (*models.LAYERS, *RAW))
 
 
 def look(pair):
     student, teacher, batch = pair
-    return models.observe(student, batch.x), models.observe(teacher, batch.x), batch
+    return seen_by(student, batch.x), seen_by(teacher, batch.x), batch
 
 
 def made(name, pair, **options):
     student, teacher, _ = look(pair)
     return distill.build(name, student, teacher, **options)
+
+
+def both(method, student, teacher, batch):
+    """The terms of the main stage, and those of a first one if there is one."""
+    return method(student, teacher, batch) | (method.warm_up(student, teacher, batch) or {})
 
 
 def softmax(z):
@@ -145,6 +165,26 @@ def reference_nst(student, teacher, batch, weight=50.0):
     return cross_entropy(student, batch) + weight * total
 
 
+def reference_fsp(student, teacher, batch, weight=50.0):
+    total = 0.0
+    for a, b in pairwise(("stem", *BLOCKS)):
+        flows = []
+        for network in (0, 1):
+            maps = [numbers(student, teacher, layer)[network] for layer in (a, b)]
+            n, d, h, w = maps[1].shape
+            step = maps[0].shape[2] // h
+            maps[0] = maps[0].reshape(n, -1, h, step, w, step).max((3, 5))
+            flow = np.zeros((n, maps[0].shape[1], d))
+            for row in range(h):
+                for column in range(w):
+                    for i in range(n):
+                        first, second = (f[i, :, row, column] for f in maps)
+                        flow[i] += np.outer(first, second) / (h * w)
+            flows.append(flow)
+        total += ((flows[0] - flows[1]) ** 2).mean()
+    return cross_entropy(student, batch) + weight * total
+
+
 def reference_sp(student, teacher, batch, weight=3000.0):
     rows = []
     for f in numbers(student, teacher, "block3"):
@@ -229,6 +269,7 @@ REFERENCES = {
     "dist": reference_dist,
     "nkd": reference_nkd,
     "nst": reference_nst,
+    "fsp": reference_fsp,
     "sp": reference_sp,
     "rkd": reference_rkd,
     "pkt": reference_pkt,
@@ -242,7 +283,7 @@ REFERENCES = {
 def test_the_loss_agrees_with_a_loop_written_from_the_paper(name, pair):
     student, teacher, batch = look(pair)
     student, teacher = double(student), double(teacher)
-    loss = sum(made(name, pair)(student, teacher, batch).values())
+    loss = sum(both(made(name, pair), student, teacher, batch).values())
     assert loss.dtype == torch.float64
     assert loss.item() == pytest.approx(REFERENCES[name](student, teacher, batch), rel=1e-5)
 
@@ -334,7 +375,58 @@ def reference_reviewkd(student, teacher, batch, method, weight=0.6):
     return cross_entropy(student, batch) + weight * total
 
 
-ADAPTED = {"vid": reference_vid, "ickd": reference_ickd, "reviewkd": reference_reviewkd}
+def reference_ab(student, teacher, batch, method, weight=0.003, m=1.0):
+    total = 0.0
+    for n, layer in enumerate(RAW):
+        conv, norm = method.connect[n]
+        for fs, ft in zip(*numbers(student, teacher, layer), strict=True):
+            fs = fresh(norm, pointwise(weights_of(conv), fs))
+            for a, b in zip(fs.ravel(), ft.ravel(), strict=True):
+                if b <= 0 and a > -m:
+                    total += 2.0 ** (n - 2) * (a + m) ** 2
+                if b > 0 and a <= m:
+                    total += 2.0 ** (n - 2) * (a - m) ** 2
+    return cross_entropy(student, batch) + weight * total / N
+
+
+def convolved(steps, f, transposed=False):
+    """3x3 convolutions of one image, each with a fresh BatchNorm and a leaky ReLU, by hand."""
+    for conv, norm, _ in zip(steps[0::3], steps[1::3], steps[2::3], strict=True):
+        weight = weights_of(conv)
+        c, h, w = len(f), *f.shape[1:]
+        out = np.zeros((weight.shape[1 if transposed else 0], h + 2, w + 2))
+        padded = np.pad(f, ((0, 0), (1, 1), (1, 1)))
+        for row in range(h):
+            for column in range(w):
+                if transposed:
+                    for channel in range(c):
+                        spread = weight[channel] * f[channel, row, column]
+                        out[:, row : row + 3, column : column + 3] += spread
+                else:
+                    window = padded[:, row : row + 3, column : column + 3]
+                    out[:, row + 1, column + 1] = (weight * window).sum((1, 2, 3))
+        f = fresh(norm, out[:, 1:-1, 1:-1])
+        f = np.where(f > 0, f, 0.1 * f)
+    return f
+
+
+def reference_ft(student, teacher, batch, method, weight=200.0):
+    distances, errors = [], []
+    for fs, ft in zip(*numbers(student, teacher, "block3"), strict=True):
+        factor, words = convolved(method.encode, ft), convolved(method.translate, fs)
+        errors.append((convolved(method.decode, factor, transposed=True) - ft) ** 2)
+        units = [f.ravel() / np.sqrt((f**2).sum()) for f in (factor, words)]
+        distances.append(np.abs(units[0] - units[1]))
+    return cross_entropy(student, batch) + weight * np.mean(distances) + np.mean(errors)
+
+
+ADAPTED = {
+    "vid": reference_vid,
+    "ickd": reference_ickd,
+    "reviewkd": reference_reviewkd,
+    "ab": reference_ab,
+    "ft": reference_ft,
+}
 
 
 @pytest.mark.parametrize("name", ADAPTED)
@@ -342,7 +434,7 @@ def test_a_loss_with_adapters_agrees_with_a_loop_written_from_the_paper(name, pa
     student, teacher, batch = look(pair)
     student, teacher = double(student), double(teacher)
     method = made(name, pair).double().eval()
-    loss = sum(method(student, teacher, batch).values())
+    loss = sum(both(method, student, teacher, batch).values())
     assert loss.dtype == torch.float64
     assert loss.item() == pytest.approx(ADAPTED[name](student, teacher, batch, method), rel=1e-5)
 
@@ -390,8 +482,8 @@ def test_finite_also_for_huge_logits(name, pair):
     draw = torch.rand(N, K, generator=torch.Generator().manual_seed(0))
     huge = (draw * 1000 - 500).requires_grad_()
     loss = sum(
-        method(
-            student._replace(logits=huge), teacher._replace(logits=-huge.detach()), batch
+        both(
+            method, student._replace(logits=huge), teacher._replace(logits=-huge.detach()), batch
         ).values()
     )
     loss.backward()
@@ -405,7 +497,7 @@ def test_the_gradient_reaches_the_student_and_the_adapters_and_never_the_teacher
     seen, told, _ = look(pair)
     method = distill.build(name, seen, told)
     before = [t.clone() for t in teacher.state_dict().values()]
-    sum(method(seen, told, batch).values()).backward()
+    sum(both(method, seen, told, batch).values()).backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in method.parameters())
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in student.parameters())
     assert all(p.grad is None for p in teacher.parameters())
@@ -417,7 +509,7 @@ def test_finite_under_bfloat16_autocast(name, pair):
     student, teacher, batch = pair
     method = made(name, pair)
     with torch.autocast("cpu", torch.bfloat16):
-        terms = method(models.observe(student, batch.x), models.observe(teacher, batch.x), batch)
+        terms = both(method, seen_by(student, batch.x), seen_by(teacher, batch.x), batch)
     loss = sum(terms.values())
     loss.backward()
     assert loss.isfinite()
@@ -434,8 +526,8 @@ def test_the_order_of_the_batch_is_irrelevant(name, pair):
         return Forward(f.logits[order], {k: v[order] for k, v in f.features.items()})
 
     other = Batch(batch.x[order], batch.y[order[:LABELLED]], batch.rows[order])
-    a = sum(method(student, teacher, batch).values())
-    b = sum(method(turned(student), turned(teacher), other).values())
+    a = sum(both(method, student, teacher, batch).values())
+    b = sum(both(method, turned(student), turned(teacher), other).values())
     torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
 
 
@@ -443,9 +535,9 @@ def test_the_order_of_the_batch_is_irrelevant(name, pair):
 def test_autocast_does_not_round_the_loss_of_features_that_were_not_rounded(name, pair):
     student, teacher, batch = look(pair)
     method = made(name, pair)
-    plain = method(student, teacher, batch)[name]
+    plain = both(method, student, teacher, batch)[name]
     with torch.autocast("cpu", torch.bfloat16):
-        assert method(student, teacher, batch)[name].equal(plain)
+        assert both(method, student, teacher, batch)[name].equal(plain)
 
 
 @pytest.mark.parametrize("name", distill.METHODS)
@@ -453,8 +545,8 @@ def test_finite_for_a_batch_that_holds_the_same_image_twice(name, pair):
     student, teacher, batch = pair
     x = batch.x[[0, 1, 2, 3, 4, 0, 0, 1]]
     method = made(name, pair)
-    seen, told = models.observe(student, x), models.observe(teacher, x)
-    sum(method(seen, told, Batch(x, batch.y, torch.arange(8))).values()).backward()
+    seen, told = seen_by(student, x), seen_by(teacher, x)
+    sum(both(method, seen, told, Batch(x, batch.y, torch.arange(8))).values()).backward()
     norms = [p.grad.norm() for p in student.parameters() if p.grad is not None]
     assert all(norm < 1e4 for norm in norms)
 
@@ -464,8 +556,8 @@ def test_finite_for_one_image_and_for_images_that_are_all_the_same(name, pair):
     student, teacher, batch = pair
     method = made(name, pair)  # reviewkd: BatchNorm of pooled features needs two images
     for x in (batch.x[:1], batch.x[:1].expand(4, -1, -1, -1)):
-        seen, told = models.observe(student, x), models.observe(teacher, x)
-        loss = sum(method(seen, told, Batch(x, batch.y[:1], batch.rows[: len(x)])).values())
+        seen, told = seen_by(student, x), seen_by(teacher, x)
+        loss = sum(both(method, seen, told, Batch(x, batch.y[:1], batch.rows[: len(x)])).values())
         student.zero_grad()
         loss.backward()
         assert loss.isfinite()
@@ -473,17 +565,17 @@ def test_finite_for_one_image_and_for_images_that_are_all_the_same(name, pair):
 
 
 # Not these: cross-entropies (alone, smooth, nkd, pseudo), trained adapters in between (fitnet, vid,
-# ickd, reviewkd), and a teacher that is not copied but scrambled (shuffled).
-COPIED = ["kd", "at", "logitstd", "dkd", "dist", "nst", "sp", "rkd", "pkt", "cc"]
+# ickd, reviewkd, ab, ft), and a teacher that is not copied but scrambled (shuffled).
+COPIED = ["kd", "at", "logitstd", "dkd", "dist", "nst", "fsp", "sp", "rkd", "pkt", "cc"]
 
 
 @pytest.mark.parametrize("name", COPIED)
 def test_a_perfect_copy_is_the_minimum(name, pair):
     student, teacher, batch = pair
-    told = double(models.observe(teacher, batch.x))
+    told = double(seen_by(teacher, batch.x))
     method = distill.build(name, told, told)
-    assert method(told, told, batch)[name].item() == pytest.approx(0, abs=1e-6)
-    assert method(double(models.observe(student, batch.x)), told, batch)[name] > 1e-3
+    assert both(method, told, told, batch)[name].item() == pytest.approx(0, abs=1e-6)
+    assert both(method, double(seen_by(student, batch.x)), told, batch)[name] > 1e-3
 
 
 def test_a_perfect_copy_behind_the_adapter_is_the_minimum(pair):
@@ -493,6 +585,36 @@ def test_a_perfect_copy_behind_the_adapter_is_the_minimum(pair):
     spread, copy = torch.zeros(f.shape[1]).double(), f.clone().requires_grad_()
     distill.gaussian(copy, f, spread).backward()
     assert copy.grad.abs().max() == 0
+
+
+def test_ab_is_content_where_every_neuron_is_on_its_side_by_the_margin(pair):
+    f = look(pair)[1].features["block1.raw"].double()
+    assert distill.boundary(torch.where(f > 0, 1.0, -1.0).double(), f, 1.0) == 0
+    assert distill.boundary(torch.where(f > 0, 0.5, -0.5).double(), f, 1.0) == f[0].numel() / 4
+    assert (distill.unit(f) - distill.unit(3 * f)).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("name", ["fsp", "ab"])
+def test_the_main_stage_of_fsp_and_ab_is_the_labels_alone(name, pair):
+    student, teacher, batch = look(pair)
+    method = made(name, pair, warm_up_epochs=3)
+    assert set(method(student, teacher, batch)) == {"labels"}
+    assert set(method.warm_up(student, teacher, batch)) == {name}
+    assert method.warm_up_epochs == 3
+
+
+def test_ft_trains_its_paraphraser_first_and_then_leaves_it_alone(pair):
+    student, teacher, batch = look(pair)
+    method = made("ft", pair)
+    method.warm_up(distill.NOBODY, teacher, batch)["paraphraser"].backward()
+    first = {name for name, p in method.named_parameters() if p.grad is not None}
+    assert {name.split(".")[0] for name in first} == {"encode", "decode"}
+    method.zero_grad()
+    before = {k: v.clone() for k, v in method.encode.state_dict().items()}
+    sum(method(student, teacher, batch).values()).backward()
+    assert all(v.equal(before[k]) for k, v in method.encode.state_dict().items())
+    main = {name for name, p in method.named_parameters() if p.grad is not None}
+    assert {name.split(".")[0] for name in main} == {"translate"}
 
 
 def test_a_perfect_copy_of_the_other_classes_is_the_minimum_of_nkd(pair):
@@ -643,8 +765,12 @@ def test_its_own_term_falls_within_three_epochs(name, lesson):
     digits, teacher = lesson
     run = runs.Student(method=name, labels_per_class=5, epochs=3)
     batches = data.Batches(digits, data.budget(digits.train_labels, 5, 0), run.batch_size, 0)
-    history = train.fit(network("resnet8", 0.25), batches, run, method=name, teacher=teacher)
-    assert history[-1][name] < history[0][name]
+    pupil = network("resnet8", 0.5 if name == "fsp" else 0.25)
+    options = {"warm_up_epochs": 3} if name in TWO_STAGE else {}
+    history = train.fit(pupil, batches, run, method=name, teacher=teacher, **options)
+    own = [row[name] for row in history if name in row]
+    assert len(own) == 3
+    assert own[-1] < own[0]
 
 
 def test_the_gradient_of_kd_hardly_depends_on_the_temperature(pair):
@@ -693,6 +819,9 @@ def test_methods_without_a_teacher_say_so():
             (name, {"temperature": -1.0}, "temperature -1.0; allowed: a number above 0")
             for name in ("logitstd", "dkd", "dist", "nkd", "shuffled")
         ),
+        ("ab", {"margin": 0.0}, "margin 0.0; allowed: a number above 0"),
+        ("ft", {"share": 0.0}, "share 0.0; allowed: a number above 0"),
+        ("ft", {"warm_up_epochs": 0}, "warm_up_epochs 0; allowed: 1 or more"),
         ("cc", {"order": 0}, "order 0; allowed: a number above 0"),
         ("cc", {"order": 1.5}, "option order of cc is like 2, given 1.5"),
     ],
@@ -702,7 +831,7 @@ def test_what_cannot_be_is_said_in_one_line(name, options, said, pair):
         made(name, pair, **options)
 
 
-@pytest.mark.parametrize("name", ["fitnet", "at", "nst", "vid", "reviewkd"])
+@pytest.mark.parametrize("name", ["fitnet", "at", "nst", "vid", "reviewkd", "ab"])
 def test_maps_of_unequal_size_are_said(name, pair):
     student, teacher, _ = look(pair)
     maps = {x: f[:, :, 1:] if x == "block2" else f for x, f in teacher.features.items()}
@@ -712,6 +841,22 @@ def test_maps_of_unequal_size_are_said(name, pair):
     )
     with pytest.raises(UsageError, match=said):
         distill.build(name, student, teacher._replace(features=maps))
+
+
+def test_unequal_channels_are_said_by_fsp(pair):
+    said = (
+        r"^fsp needs equal channels at stem and block1; student \(8, 8, 8\) and \(8, 8, 8\), "
+        r"teacher \(16, 8, 8\) and \(16, 8, 8\)$"
+    )
+    with pytest.raises(UsageError, match=said):
+        made("fsp", pair)
+
+
+def test_maps_of_unequal_size_are_said_by_ft(pair):
+    student, teacher, _ = look(pair)
+    maps = teacher.features | {"block3": teacher.features["block3"][:, :, 1:]}
+    with pytest.raises(UsageError, match=r"^ft needs maps of equal height and width at block3"):
+        distill.build("ft", student, teacher._replace(features=maps))
 
 
 @pytest.mark.parametrize("name", ["ickd", "sp", "rkd", "pkt", "cc"])

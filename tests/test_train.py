@@ -93,6 +93,12 @@ def test_batchnorm_counts_one_step_per_batch(digits):
     assert counts == {2 * 21}
 
 
+def test_a_first_stage_that_does_not_look_at_the_student_does_not_touch_it(digits):
+    network, _ = fit(digits, "ft", warm_up_epochs=2)
+    counts = {int(m.num_batches_tracked) for m in network.modules() if hasattr(m, "running_mean")}
+    assert counts == {21}
+
+
 def test_a_loss_that_is_no_number_stops_the_training(digits):
     broken = student()
     with torch.no_grad():
