@@ -42,6 +42,10 @@ class Method(nn.Module, ABC):
     def __init__(self, student: Forward, teacher: Forward):
         super().__init__()
 
+    def enrol(self, images: int) -> None:
+        """Told once, before training: how many training images there are, numbered by rows."""
+        return None
+
     @abstractmethod
     def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
         """The weighted terms of the loss on one batch; their sum is minimised."""
@@ -386,6 +390,50 @@ class NKD(Method):
         hit, rest = normalised_kd(student.logits, teacher.logits, target, self.temperature)
         scale = self.rest_weight * self.temperature**2
         return {"labels": labels(student, batch), "nkd": hit.mean() + scale * rest.mean()}
+
+
+@_exact
+def levels(
+    student: Float[Tensor, "b k"], teacher: Float[Tensor, "b k"], temperature: float
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""], Float[Tensor, ""]]:
+    """Differences of two networks' answers: image by image, between images, between classes."""
+    p, q = (F.softmax(z / temperature, dim=1) for z in (student, teacher))
+    images = (p @ p.T - q @ q.T).pow(2).sum() / len(p)
+    classes = (p.T @ p - q.T @ q).pow(2).sum() / p.shape[1]
+    return softened(student, teacher, temperature), images, classes
+
+
+class MLKD(Method):
+    """Answer as the teacher does image by image, and relate images, and classes, as it does.
+
+    Jin et al. 2023: sum over T in (2, 3, 4, 5, 6) of the instance level T^2 KL(p_t^T || p_s^T), the
+    batch level ||P_s P_s^T - P_t P_t^T||_F^2 / b and the class level ||P_s^T P_s - P_t^T P_t||_F^2
+    / k, P the (b, k) matrix of probabilities at T. All three weigh 0.9 beside 0.1 CE, KD's
+    benchmark constants (the paper's sum has no weights). Departs from the authors' code: one view
+    of each image where that takes two, and so neither its confidence masks nor 480 epochs.
+    """
+
+    cite, title = "jin2023multi", "MLKD"
+
+    def __init__(
+        self,
+        student: Forward,
+        teacher: Forward,
+        *,
+        weight: float = 0.9,
+        label_weight: float = 0.1,
+    ):
+        super().__init__(student, teacher)
+        same_classes("mlkd", student, teacher)
+        self.weight, self.label_weight = weight, label_weight
+
+    def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
+        each = [levels(student.logits, teacher.logits, float(t)) for t in (2, 3, 4, 5, 6)]
+        total = torch.stack([part for level in each for part in level]).sum()
+        return {
+            "labels": self.label_weight * labels(student, batch),
+            "mlkd": self.weight * total,
+        }
 
 
 # ---- features: match what the teacher computes on its way
@@ -852,6 +900,50 @@ class FT(Method):
         return {"labels": labels(student, batch), "ft": self.weight * distance}
 
 
+@_exact
+def margins(features: Float[Tensor, "b c h w"]) -> Float[Tensor, "c 1 1"]:
+    """Mean of each channel's negative values; 0 where there are none."""
+    negative = features.clamp(max=0)
+    count = (negative < 0).sum((0, 2, 3)).clamp(min=1)
+    return (negative.sum((0, 2, 3)) / count)[:, None, None]
+
+
+@_exact
+def partial(
+    student: Float[Tensor, "b c h w"], teacher: Float[Tensor, "b c h w"]
+) -> Float[Tensor, ""]:
+    """Squared difference but where s <= t <= 0; summed over an image, mean over the batch."""
+    counted = (student > teacher) | (teacher > 0)
+    return ((student - teacher).pow(2) * counted).flatten(1).sum(1).mean()
+
+
+class OFD(Method):
+    """Copy what the ReLU lets through, and of the rest no more than that it is negative.
+
+    Heo et al. 2019 (overhaul): sum_l 2^(l - L) d_p(r(f_s), max(f_t, m)) at the three blocks before
+    their last ReLU; d_p sums squared differences but where s <= t <= 0, mean over images; r is a
+    trained 1x1 convolution with BatchNorm, m each channel's mean negative value. The authors'
+    weight 1/1000, CE 1. Departs from their code: m is taken over the batch, not from the
+    parameters of the BatchNorm before (which in a ResNet is not all that the ReLU is given), and
+    the teacher stays in evaluation mode.
+    """
+
+    cite, title = "heo2019comprehensive", "OFD"
+    layers = ("block1.raw", "block2.raw", "block3.raw")
+
+    def __init__(self, student: Forward, teacher: Forward, *, weight: float = 0.001):
+        super().__init__(student, teacher)
+        self.weight = weight
+        self.connect = _connectors("ofd", self.layers, student, teacher)
+
+    def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
+        each = []
+        for connect, layer in zip(self.connect, self.layers, strict=True):
+            told = teacher.features[layer]
+            each.append(partial(connect(student.features[layer]), told.maximum(margins(told))))
+        return {"labels": labels(student, batch), "ofd": self.weight * _deeper_counts_double(each)}
+
+
 # ---- relations: match how images lie to each other
 
 
@@ -1002,6 +1094,124 @@ class CC(Method):
         return {"labels": labels(student, batch), "cc": self.weight * squared(ours, theirs)}
 
 
+@_exact
+def view(
+    h: Float[Tensor, "b d"], weight: Float[Tensor, "e d"], bias: Float[Tensor, " e"]
+) -> Tensor:
+    """A linear map of features, scaled to unit length."""
+    return F.normalize(F.linear(h, weight, bias), dim=1)
+
+
+@_exact
+def cosines(a: Float[Tensor, "b d"], b: Float[Tensor, "n d"]) -> Float[Tensor, "b n"]:
+    """Inner products of all pairs of unit vectors."""
+    return a @ b.to(a).T
+
+
+@_exact
+def contrast(
+    scores: Float[Tensor, "b k"], images: int, normaliser: Float[Tensor, ""]
+) -> Float[Tensor, ""]:
+    """-log g(positive) - sum log(1 - g(negative)), mean over the batch; column 0 is the positive.
+
+    g(c) = p / (p + N / M) with p = exp(c) / Z, N negatives, M images.
+    """
+    log_p = scores - normaliser.log()
+    odds = log_p - math.log((scores.shape[1] - 1) / images)  # log of g / (1 - g)
+    return -(F.logsigmoid(odds[:, 0]) + F.logsigmoid(-odds[:, 1:]).sum(1)).mean()
+
+
+class CRD(Method):
+    """Tell images apart as the teacher does: be near its view of the same image, far from others.
+
+    Tian et al. 2020: -log g(positive) - sum_N log(1 - g(negative)), g(c) = e^(c / t) / (e^(c / t) +
+    N / M), c the inner product of unit vectors: trained linear maps of the pooled features to d =
+    128. Each network's view is compared with a memory of the other's view of all M training
+    images, which moves by 0.5 to what is seen. The benchmark's t = 0.07, N = 16384, weight 0.8, CE
+    1. As in the authors' code e^(c / t) is divided by Z = M times its mean over the first batch
+    (without it the loss is some N times as large). Departs from it: a negative is any other image,
+    drawn afresh on the device with replacement (each one once where there are not more than N),
+    whatever its class: labels are few here.
+    """
+
+    cite, title = "tian2020contrastive", "CRD"
+    layers = ("pool",)
+    memory: Tensor  # (2, images, d), views of the student and of the teacher
+    normaliser: Tensor  # (2,)
+
+    def __init__(
+        self,
+        student: Forward,
+        teacher: Forward,
+        *,
+        weight: float = 0.8,
+        temperature: float = 0.07,
+        negatives: int = 16384,
+        size: int = 128,
+        momentum: float = 0.5,
+    ):
+        super().__init__(student, teacher)
+        _positive("temperature", temperature)
+        _positive("negatives", negatives)
+        _positive("size", size)
+        if not 0 <= momentum < 1:
+            raise UsageError(f"momentum {momentum!r}; allowed: 0 or more and below 1")
+        self.weight, self.temperature = weight, temperature
+        self.negatives, self.momentum = negatives, momentum
+        ours, theirs = (f.features["pool"].shape[1] for f in (student, teacher))
+        self.embed = nn.ModuleList([nn.Linear(ours, size), nn.Linear(theirs, size)])
+        self.seed = int(torch.randint(2**31, ()))
+        self.register_buffer("normaliser", torch.zeros(2))
+        self.register_buffer("memory", torch.zeros(2, 0, size))
+        self.generator: torch.Generator | None = None
+        self.started = False  # has a first batch set Z?
+
+    def enrol(self, images: int) -> None:
+        generator = torch.Generator().manual_seed(self.seed)
+        drawn = torch.randn(2, images, self.memory.shape[2], generator=generator)
+        self.memory = F.normalize(drawn, dim=2).to(self.memory)
+        self.generator, self.started = None, False
+
+    def compared(self, rows: Int[Tensor, " b"]) -> Int[Tensor, "b k"]:
+        """Rows of the memory: the image itself first, then those that it is told apart from."""
+        images, device = self.memory.shape[1], rows.device
+        if self.generator is None:
+            self.generator = torch.Generator(device).manual_seed(self.seed)
+        shape = (len(rows), self.negatives)
+        if images - 1 <= self.negatives:
+            away = torch.arange(1, images, device=device).expand(len(rows), -1)
+        else:
+            away = torch.randint(1, images, shape, generator=self.generator, device=device)
+        return torch.cat([rows[:, None], (rows[:, None] + away) % images], 1)
+
+    @torch.no_grad()
+    def remember(self, views: list[Tensor], rows: Int[Tensor, " b"]) -> None:
+        """Move the memory of these images to what was seen; an image seen twice to the mean."""
+        count = torch.zeros_like(self.memory[0, :, :1])
+        count.index_add_(0, rows, torch.ones_like(count[: len(rows)]))
+        for memory, view in zip(self.memory, views, strict=True):
+            seen = torch.zeros_like(memory).index_add_(0, rows, view.to(memory))
+            moved = self.momentum * memory + (1 - self.momentum) * seen / count.clamp(min=1)
+            memory.copy_(torch.where(count > 0, F.normalize(moved, dim=1), memory))
+
+    def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
+        views = [
+            view(f.features["pool"], embed.weight, embed.bias)
+            for embed, f in zip(self.embed, (student, teacher), strict=True)
+        ]
+        rows, memory = self.compared(batch.rows), self.memory.clone()  # it changes before backward
+        each = []
+        for n in (0, 1):
+            # all images at once: far less memory than gathering N vectors for each
+            scores = cosines(views[n], memory[1 - n]).gather(1, rows) / self.temperature
+            if not self.started:
+                self.normaliser[n] = memory.shape[1] * scores.detach().exp().mean()
+            each.append(contrast(scores, memory.shape[1], self.normaliser[n]))
+        self.started = True
+        self.remember(views, batch.rows)
+        return {"labels": labels(student, batch), "crd": self.weight * torch.stack(each).sum()}
+
+
 # ---- controls: a teacher without its dark knowledge
 
 
@@ -1075,6 +1285,7 @@ METHODS: dict[str, type[Method]] = {
     "dkd": DKD,
     "dist": DIST,
     "nkd": NKD,
+    "mlkd": MLKD,
     "nst": NST,
     "vid": VID,
     "ickd": ICKD,
@@ -1082,10 +1293,12 @@ METHODS: dict[str, type[Method]] = {
     "fsp": FSP,
     "ab": AB,
     "ft": FT,
+    "ofd": OFD,
     "sp": SP,
     "rkd": RKD,
     "pkt": PKT,
     "cc": CC,
+    "crd": CRD,
     "pseudo": Pseudo,
     "shuffled": Shuffled,
 }

@@ -168,7 +168,9 @@ def _method(
         shown = models.observe(network.eval(), x)
         told = models.observe(teacher, x) if teacher is not None else distill.NOBODY
     network.train(was_training)
-    return distill.build(name, shown, told, seed=seed, **options)
+    loss = distill.build(name, shown, told, seed=seed, **options)
+    loss.enrol(len(batches.images.train))
+    return loss
 
 
 @torch.no_grad()

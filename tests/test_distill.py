@@ -45,7 +45,9 @@ def look(pair):
 
 def made(name, pair, **options):
     student, teacher, _ = look(pair)
-    return distill.build(name, student, teacher, **options)
+    method = distill.build(name, student, teacher, **options)
+    method.enrol(N)
+    return method
 
 
 def both(method, student, teacher, batch):
@@ -150,6 +152,20 @@ def reference_nkd(student, teacher, batch, t=1.0, g=1.5):
         ns, nt = (softmax(z[i : i + 1, others] / t)[0] for z in (zs, zt))
         total -= g * t * t * sum(a * np.log(b) for a, b in zip(nt, ns, strict=True))
     return cross_entropy(student, batch) + total / N
+
+
+def reference_mlkd(student, teacher, batch, a=0.1, b=0.9):
+    total = 0.0
+    for t in (2.0, 3.0, 4.0, 5.0, 6.0):
+        p, q = (softmax(z / t) for z in numbers(student, teacher, "logits"))
+        total += t * t * sum(kl(q[i], p[i]) for i in range(N)) / N
+        for i in range(N):
+            for j in range(N):
+                total += (p[i] @ p[j] - q[i] @ q[j]) ** 2 / N
+        for k in range(K):
+            for m in range(K):
+                total += (p[:, k] @ p[:, m] - q[:, k] @ q[:, m]) ** 2 / K
+    return a * cross_entropy(student, batch) + b * total
 
 
 def reference_nst(student, teacher, batch, weight=50.0):
@@ -268,6 +284,7 @@ REFERENCES = {
     "dkd": reference_dkd,
     "dist": reference_dist,
     "nkd": reference_nkd,
+    "mlkd": reference_mlkd,
     "nst": reference_nst,
     "fsp": reference_fsp,
     "sp": reference_sp,
@@ -420,12 +437,62 @@ def reference_ft(student, teacher, batch, method, weight=200.0):
     return cross_entropy(student, batch) + weight * np.mean(distances) + np.mean(errors)
 
 
+def reference_ofd(student, teacher, batch, method, weight=0.001):
+    total = 0.0
+    for n, layer in enumerate(RAW):
+        conv, norm = method.connect[n]
+        student_maps, teacher_maps = numbers(student, teacher, layer)
+        margin = []
+        for channel in range(teacher_maps.shape[1]):
+            negative = [x for x in teacher_maps[:, channel].ravel() if x < 0]
+            margin.append(np.mean(negative) if negative else 0.0)
+        for fs, ft in zip(student_maps, teacher_maps, strict=True):
+            fs = fresh(norm, pointwise(weights_of(conv), fs))
+            for channel, m in enumerate(margin):
+                for s, t in zip(fs[channel].ravel(), ft[channel].ravel(), strict=True):
+                    t = max(t, m)
+                    total += 0.0 if s <= t <= 0 else 2.0 ** (n - 2) * (s - t) ** 2
+    return cross_entropy(student, batch) + weight * total / N
+
+
+def first_memory(method, images=N):
+    generator = torch.Generator().manual_seed(method.seed)
+    drawn = torch.randn(2, images, 128, generator=generator).double().numpy()
+    return drawn / np.sqrt((drawn**2).sum(2, keepdims=True))
+
+
+def crd_views(student, teacher, method):
+    views = []
+    for embed, h in zip(method.embed, numbers(student, teacher, "pool"), strict=True):
+        v = np.array([weights_of(embed) @ x + embed.bias.detach().numpy() for x in h])
+        views.append(v / np.sqrt((v**2).sum(1, keepdims=True)))
+    return views
+
+
+def reference_crd(student, teacher, batch, method, weight=0.8, t=0.07, rows=None, images=N):
+    """`rows`: for each image itself and what it is told apart from; default: all others."""
+    if rows is None:
+        rows = [[i, *(j for j in range(N) if j != i)] for i in range(N)]
+    memory, views, total = first_memory(method, images), crd_views(student, teacher, method), 0.0
+    for mine, other in ((0, 1), (1, 0)):
+        e = np.array(
+            [[np.exp(views[mine][i] @ memory[other][j] / t) for j in rows[i]] for i in range(N)]
+        )
+        p, odds = e / (images * e.mean()), (len(rows[0]) - 1) / images
+        for i in range(N):
+            total -= np.log(p[i, 0] / (p[i, 0] + odds))
+            total -= sum(np.log(1 - x / (x + odds)) for x in p[i, 1:])
+    return cross_entropy(student, batch) + weight * total / N
+
+
 ADAPTED = {
     "vid": reference_vid,
     "ickd": reference_ickd,
     "reviewkd": reference_reviewkd,
     "ab": reference_ab,
     "ft": reference_ft,
+    "ofd": reference_ofd,
+    "crd": reference_crd,
 }
 
 
@@ -495,7 +562,7 @@ def test_finite_also_for_huge_logits(name, pair):
 def test_the_gradient_reaches_the_student_and_the_adapters_and_never_the_teacher(name, pair):
     student, teacher, batch = pair
     seen, told, _ = look(pair)
-    method = distill.build(name, seen, told)
+    method = made(name, pair)
     before = [t.clone() for t in teacher.state_dict().values()]
     sum(both(method, seen, told, batch).values()).backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in method.parameters())
@@ -519,15 +586,17 @@ def test_finite_under_bfloat16_autocast(name, pair):
 @pytest.mark.parametrize("name", distill.METHODS)
 def test_the_order_of_the_batch_is_irrelevant(name, pair):
     student, teacher, batch = look(pair)
-    student, teacher, method = double(student), double(teacher), made(name, pair).double()
+    student, teacher = double(student), double(teacher)
     order = torch.tensor([3, 0, 4, 1, 2, 9, 5, 11, 7, 10, 6, 8])  # labelled images stay first
 
     def turned(f):
         return Forward(f.logits[order], {k: v[order] for k, v in f.features.items()})
 
     other = Batch(batch.x[order], batch.y[order[:LABELLED]], batch.rows[order])
-    a = sum(both(method, student, teacher, batch).values())
-    b = sum(both(method, turned(student), turned(teacher), other).values())
+    a, b = (
+        sum(both(made(name, pair).double(), *given).values())
+        for given in ((student, teacher, batch), (turned(student), turned(teacher), other))
+    )
     torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
 
 
@@ -565,8 +634,8 @@ def test_finite_for_one_image_and_for_images_that_are_all_the_same(name, pair):
 
 
 # Not these: cross-entropies (alone, smooth, nkd, pseudo), trained adapters in between (fitnet, vid,
-# ickd, reviewkd, ab, ft), and a teacher that is not copied but scrambled (shuffled).
-COPIED = ["kd", "at", "logitstd", "dkd", "dist", "nst", "fsp", "sp", "rkd", "pkt", "cc"]
+# ickd, reviewkd, ab, ft, ofd, crd), and a teacher that is not copied but scrambled (shuffled).
+COPIED = ["kd", "at", "logitstd", "dkd", "dist", "mlkd", "nst", "fsp", "sp", "rkd", "pkt", "cc"]
 
 
 @pytest.mark.parametrize("name", COPIED)
@@ -615,6 +684,55 @@ def test_ft_trains_its_paraphraser_first_and_then_leaves_it_alone(pair):
     assert all(v.equal(before[k]) for k, v in method.encode.state_dict().items())
     main = {name for name, p in method.named_parameters() if p.grad is not None}
     assert {name.split(".")[0] for name in main} == {"translate"}
+
+
+def test_ofd_asks_nothing_of_a_perfect_copy_nor_of_what_is_negative_enough(pair):
+    f = look(pair)[1].features["block1.raw"].double()
+    told = f.maximum(distill.margins(f))
+    assert distill.partial(f, told) == 0
+    assert distill.partial(torch.where(f > 0, f, f - 5), told) == 0
+    assert distill.partial(f + 1, told) > 1
+
+
+def test_crd_draws_negatives_by_its_seed_and_agrees_with_a_loop_over_them(pair):
+    student, teacher, batch = look(pair)
+    student, teacher = double(student), double(teacher)
+
+    def drawn(seed):
+        method = made("crd", pair, seed=seed, negatives=7).double()
+        method.enrol(50)
+        return method
+
+    rows = drawn(1).compared(batch.rows)
+    assert rows.shape == (N, 8)
+    assert rows[:, 0].equal(batch.rows)
+    assert (rows[:, 1:] != batch.rows[:, None]).all()
+    assert rows.min() >= 0
+    assert rows.max() < 50
+    assert drawn(1).compared(batch.rows).equal(rows)
+    assert not drawn(2).compared(batch.rows).equal(rows)
+    method = drawn(1)
+    loss = sum(method(student, teacher, batch).values()).item()
+    wanted = reference_crd(student, teacher, batch, method, rows=rows.tolist(), images=50)
+    assert loss == pytest.approx(wanted, rel=1e-5)
+
+
+def test_crd_remembers_half_of_what_it_sees(pair):
+    student, teacher, batch = look(pair)
+    student, teacher = double(student), double(teacher)
+    method = made("crd", pair).double()
+    method.enrol(20)
+    rows = torch.tensor([4, 7, 2, 9, 1, 7, 3, 19, 0, 5, 6, 8])  # 7 twice: with its label, and pool
+    loss = sum(method(student, teacher, batch._replace(rows=rows)).values())
+    wanted = first_memory(method, 20)
+    for n, view in enumerate(crd_views(student, teacher, method)):
+        for row in set(rows.tolist()):
+            seen = view[[i for i in range(N) if rows[i] == row]].mean(0)
+            moved = 0.5 * wanted[n, row] + 0.5 * seen
+            wanted[n, row] = moved / np.sqrt((moved**2).sum())
+    np.testing.assert_allclose(method.memory.numpy(), wanted, atol=1e-6)
+    sum([loss, *method(student, teacher, batch._replace(rows=rows)).values()]).backward()
+    assert not method.memory.requires_grad
 
 
 def test_a_perfect_copy_of_the_other_classes_is_the_minimum_of_nkd(pair):
@@ -822,6 +940,8 @@ def test_methods_without_a_teacher_say_so():
         ("ab", {"margin": 0.0}, "margin 0.0; allowed: a number above 0"),
         ("ft", {"share": 0.0}, "share 0.0; allowed: a number above 0"),
         ("ft", {"warm_up_epochs": 0}, "warm_up_epochs 0; allowed: 1 or more"),
+        ("crd", {"momentum": 1.0}, "momentum 1.0; allowed: 0 or more and below 1"),
+        ("crd", {"negatives": 0}, "negatives 0; allowed: a number above 0"),
         ("cc", {"order": 0}, "order 0; allowed: a number above 0"),
         ("cc", {"order": 1.5}, "option order of cc is like 2, given 1.5"),
     ],
@@ -831,7 +951,7 @@ def test_what_cannot_be_is_said_in_one_line(name, options, said, pair):
         made(name, pair, **options)
 
 
-@pytest.mark.parametrize("name", ["fitnet", "at", "nst", "vid", "reviewkd", "ab"])
+@pytest.mark.parametrize("name", ["fitnet", "at", "nst", "vid", "reviewkd", "ab", "ofd"])
 def test_maps_of_unequal_size_are_said(name, pair):
     student, teacher, _ = look(pair)
     maps = {x: f[:, :, 1:] if x == "block2" else f for x, f in teacher.features.items()}
@@ -867,7 +987,9 @@ def test_maps_of_unequal_size_can_be_compared_by_relations(name, pair):
     assert distill.build(name, student, other)(student, other, batch)[name].isfinite()
 
 
-@pytest.mark.parametrize("name", ["kd", "logitstd", "dkd", "dist", "nkd", "pseudo", "shuffled"])
+@pytest.mark.parametrize(
+    "name", ["kd", "logitstd", "dkd", "dist", "nkd", "mlkd", "pseudo", "shuffled"]
+)
 def test_other_classes_than_the_teacher_are_said(name, pair):
     student, teacher, _ = look(pair)
     said = (
