@@ -80,7 +80,7 @@ def study(file: Path, device: str = "auto", more: Sequence[str] = ()) -> int:
     for run in (planned.trained_teacher, *planned.students):
         one_of(f"{file}: network", run.network, models.NETWORKS)
     for method in planned.methods:
-        one_of(f"{file}: method", method, distill.METHODS)
+        distill.known(method, f"{file}: method")
     for embedding in planned.embeddings:
         one_of(f"{file}: embedding", embedding, embed.EMBEDDERS)
     store.writable(planned.trained_teacher.root)

@@ -871,8 +871,8 @@ def test_what_a_method_draws_is_drawn_by_its_seed(name, pair):
 @pytest.fixture(scope="module")
 def lesson():
     digits, teacher = data.load("digits"), network("resnet8", 0.5, 9)
-    half = {"train": digits.train[::2], "train_labels": digits.train_labels[::2]}
-    digits = digits._replace(**half)  # 11 steps an epoch instead of 21
+    third = {"train": digits.train[::3], "train_labels": digits.train_labels[::3]}
+    digits = digits._replace(**third)  # 7 steps an epoch instead of 21
     rows = data.budget(digits.train_labels, "all", 0)
     train.fit(teacher, data.Batches(digits, rows, 64, 0), runs.Teacher(epochs=2))
     return digits, teacher
@@ -1006,6 +1006,64 @@ def test_too_few_classes_are_said(name, pair):
     said = rf"^{name} needs 3 classes or more at logits; student \(2,\), teacher \(2,\)$"
     with pytest.raises(UsageError, match=said):
         distill.build(name, *two)
+
+
+def test_a_combination_is_the_sum_of_its_parts_with_the_labels_of_the_first(pair):
+    student, teacher, batch = look(pair)
+    options = {"at": {"weight": 500.0}, "vid": {}}
+    whole = made("kd+at+vid", pair, seed=3, **options)
+    terms = whole(student, teacher, batch)
+    wanted = made("kd", pair)(student, teacher, batch)
+    wanted |= {"at": made("at", pair, weight=500.0)(student, teacher, batch)["at"]}
+    wanted |= {"vid": made("vid", pair, seed=3)(student, teacher, batch)["vid"]}
+    assert list(terms) == ["labels", "kd", "at", "vid"]
+    assert all(terms[name].equal(wanted[name]) for name in wanted)
+    assert whole.layers == BLOCKS
+    assert whole.warm_up_epochs == 0
+    assert {name.split(".")[1] for name, _ in whole.named_parameters()} == {"vid"}
+    swapped = made("at+kd", pair)(student, teacher, batch)
+    assert swapped["labels"].item() == pytest.approx(10 * terms["labels"].item())
+
+
+def test_a_combination_has_the_first_stages_of_its_parts(pair):
+    student, teacher, batch = look(pair)
+    fitnet = {"stages": 2, "warm_up_epochs": 4}
+    whole = made("kd+ab+fitnet", pair, ab={"warm_up_epochs": 2}, fitnet=fitnet)
+    assert whole.warm_up_epochs == 4
+    assert whole.warm_up_student
+    assert list(whole.warm_up(student, teacher, batch)) == ["ab", "fitnet"]
+    parts = [made("kd", pair), made("fitnet", pair, stages=2)]
+    wanted = sum(part(student, teacher, batch)["kd"] for part in parts)
+    terms = whole(student, teacher, batch)
+    assert list(terms) == ["labels", "kd"]
+    torch.testing.assert_close(terms["kd"], wanted)
+    assert not made("ft+kd", pair).warm_up_student
+    made("kd+crd", pair)(student, teacher, batch)["crd"].backward()
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("kd+att", {}, "unknown method 'att'; one of: alone, smooth, kd"),
+        ("kd+", {}, "unknown method ''; one of: alone"),
+        ("kd+at+kd", {}, r"method 'kd\+at\+kd' names a method twice"),
+        (
+            "kd+at",
+            {"weight": 2.0},
+            r"option 'weight' of method 'kd\+at', given 2.0; allowed: a dict",
+        ),
+        ("kd+at", {"at": 2.0}, r"option 'at' of method 'kd\+at', given 2.0; allowed: a dict"),
+        ("kd+at", {"at": {"wait": 2.0}}, "unknown option 'wait' of method 'at'; known: weight"),
+    ],
+)
+def test_what_cannot_be_combined_is_said_in_one_line(name, options, said, pair):
+    with pytest.raises(UsageError, match=said):
+        made(name, pair, **options)
+
+
+def test_a_combination_needs_a_teacher_if_one_of_its_parts_does():
+    assert distill.needs_teacher("alone+kd")
+    assert not distill.needs_teacher("alone+smooth")
 
 
 def test_a_missing_teacher_is_said(pair):
