@@ -80,7 +80,7 @@ def study(file: Path, device: str = "auto", more: Sequence[str] = ()) -> int:
     for run in (planned.trained_teacher, *planned.students):
         one_of(f"{file}: network", run.network, models.NETWORKS)
     for method in planned.methods:
-        one_of(f"{file}: method", method, distill.METHODS)
+        distill.known(method, f"{file}: method")
     for embedding in planned.embeddings:
         one_of(f"{file}: embedding", embedding, embed.EMBEDDERS)
     store.writable(planned.trained_teacher.root)
@@ -168,7 +168,7 @@ def show(folder: Path) -> None:
     if len(labelled) > 20:
         record["labelled"] = f"{len(labelled)} images"
     print(json.dumps(record, indent=1))
-    print(store.load_history(folder).tail(1).to_string(index=False))
+    print(store.load_history(folder).tail(1).dropna(axis=1).to_string(index=False))
     if (folder / "measures.parquet").is_file():
         table = store.load_measures(folder)
         wide = table.pivot(index="measure", columns="layer", values="value")

@@ -8,6 +8,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import wraps
+from itertools import pairwise
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import torch
@@ -34,13 +35,24 @@ class Method(nn.Module, ABC):
     title: ClassVar[str]  # how charts and pages call it
     teacher: ClassVar[bool] = True  # does it look at a teacher?
     layers: tuple[str, ...] = ()  # which layers it must be shown, of both networks
+    warm_up_epochs: int = 0  # how long a first stage is trained, by `warm_up`; 0: there is none
+    warm_up_rate: float = 1.0  # learning rate of the first stage, in units of the run's
+    warm_up_student: bool = True  # is the student shown to the first stage?
 
     def __init__(self, student: Forward, teacher: Forward):
         super().__init__()
 
+    def enrol(self, images: int) -> None:
+        """Told once, before training: how many training images there are, numbered by rows."""
+        return None
+
     @abstractmethod
     def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
         """The weighted terms of the loss on one batch; their sum is minimised."""
+
+    def warm_up(self, student: Forward, teacher: Forward, batch: Batch) -> Terms | None:
+        """The terms of a first stage, trained before `forward` counts; None where there is none."""
+        return None
 
 
 def labels(student: Forward, batch: Batch, smoothing: float = 0.0) -> Float[Tensor, ""]:
@@ -98,6 +110,12 @@ def _exact(function: _Function) -> _Function:
 def _positive(name: str, value: float | int) -> None:
     if not 0 < value < math.inf:
         raise UsageError(f"{name} {value!r}; allowed: a number above 0")
+
+
+def _first_stage(epochs: int) -> int:
+    if epochs < 1:
+        raise UsageError(f"warm_up_epochs {epochs!r}; allowed: 1 or more")
+    return epochs
 
 
 def same_classes(method: str, student: Forward, teacher: Forward, least: int = 2) -> None:
@@ -374,6 +392,50 @@ class NKD(Method):
         return {"labels": labels(student, batch), "nkd": hit.mean() + scale * rest.mean()}
 
 
+@_exact
+def levels(
+    student: Float[Tensor, "b k"], teacher: Float[Tensor, "b k"], temperature: float
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""], Float[Tensor, ""]]:
+    """Differences of two networks' answers: image by image, between images, between classes."""
+    p, q = (F.softmax(z / temperature, dim=1) for z in (student, teacher))
+    images = (p @ p.T - q @ q.T).pow(2).sum() / len(p)
+    classes = (p.T @ p - q.T @ q).pow(2).sum() / p.shape[1]
+    return softened(student, teacher, temperature), images, classes
+
+
+class MLKD(Method):
+    """Answer as the teacher does image by image, and relate images, and classes, as it does.
+
+    Jin et al. 2023: sum over T in (2, 3, 4, 5, 6) of the instance level T^2 KL(p_t^T || p_s^T), the
+    batch level ||P_s P_s^T - P_t P_t^T||_F^2 / b and the class level ||P_s^T P_s - P_t^T P_t||_F^2
+    / k, P the (b, k) matrix of probabilities at T. All three weigh 0.9 beside 0.1 CE, KD's
+    benchmark constants (the paper's sum has no weights). Departs from the authors' code: one view
+    of each image where that takes two, and so neither its confidence masks nor 480 epochs.
+    """
+
+    cite, title = "jin2023multi", "MLKD"
+
+    def __init__(
+        self,
+        student: Forward,
+        teacher: Forward,
+        *,
+        weight: float = 0.9,
+        label_weight: float = 0.1,
+    ):
+        super().__init__(student, teacher)
+        same_classes("mlkd", student, teacher)
+        self.weight, self.label_weight = weight, label_weight
+
+    def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
+        each = [levels(student.logits, teacher.logits, float(t)) for t in (2, 3, 4, 5, 6)]
+        total = torch.stack([part for level in each for part in level]).sum()
+        return {
+            "labels": self.label_weight * labels(student, batch),
+            "mlkd": self.weight * total,
+        }
+
+
 # ---- features: match what the teacher computes on its way
 
 
@@ -389,6 +451,10 @@ class FitNet(Method):
     Romero et al. 2015, eq. 3: mean (r(f_s) - f_t)^2 with a trained regressor r, here 1x1
     convolution, BatchNorm, ReLU. Departs from it: one stage together with the labels, as the
     benchmark does (weight 100, hint at block2), where the paper trains the hint first.
+
+    stages=2 is the paper's form: first the hint alone, which moves the student up to that layer,
+    for `warm_up_epochs`; then CE + 4 KL(p_t^T || p_s^T), T = 3, without the factor T^2 (eq. 2; KL
+    in place of cross-entropy, the gradient is the same). Departs from it: the 4 does not fall to 1.
     """
 
     cite, title = "romero2015fitnets", "FitNet"
@@ -400,8 +466,14 @@ class FitNet(Method):
         *,
         layer: str = "block2",
         weight: float = 100.0,
+        stages: int = 1,
+        warm_up_epochs: int = 10,
     ):
         super().__init__(student, teacher)
+        one_of("number of stages", stages, (1, 2))
+        self.warm_up_epochs = _first_stage(warm_up_epochs) if stages == 2 else 0
+        if stages == 2:
+            same_classes("fitnet", student, teacher)
         one_of("layer", layer, student.features)
         self.layers, self.weight = (layer,), weight
         same_size("fitnet", layer, student, teacher)
@@ -409,10 +481,19 @@ class FitNet(Method):
         conv = nn.Conv2d(before, after, 1, bias=False)
         self.regressor = nn.Sequential(conv, nn.BatchNorm2d(after), nn.ReLU())
 
-    def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
+    def hint(self, student: Forward, teacher: Forward) -> Terms:
         (layer,) = self.layers
         distance = squared(self.regressor(student.features[layer]), teacher.features[layer])
-        return {"labels": labels(student, batch), "fitnet": self.weight * distance}
+        return {"fitnet": self.weight * distance}
+
+    def warm_up(self, student: Forward, teacher: Forward, batch: Batch) -> Terms | None:
+        return self.hint(student, teacher) if self.warm_up_epochs else None
+
+    def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
+        if self.warm_up_epochs:
+            answers = 4 * softened(student.logits, teacher.logits, 3.0) / 3.0**2
+            return {"labels": labels(student, batch), "kd": answers}
+        return {"labels": labels(student, batch), **self.hint(student, teacher)}
 
 
 @_exact
@@ -626,6 +707,243 @@ class ReviewKD(Method):
         return {"labels": labels(student, batch), "reviewkd": self.weight * torch.stack(each).sum()}
 
 
+@_exact
+def flow(
+    shallow: Float[Tensor, "b c h w"], deep: Float[Tensor, "b d i j"]
+) -> Float[Tensor, "b c d"]:
+    """How features flow: inner products of two layers' channels, over the number of pixels.
+
+    The larger maps are max-pooled to the smaller ones' size first.
+    """
+    size = (min(shallow.shape[2], deep.shape[2]), min(shallow.shape[3], deep.shape[3]))
+    a, b = (F.adaptive_max_pool2d(f, size).flatten(2) for f in (shallow, deep))
+    return torch.bmm(a, b.transpose(1, 2)) / a.shape[2]
+
+
+class FSP(Method):
+    """Solve in the same steps: match how features flow from one layer to the next.
+
+    Yim et al. 2017, eq. 1 and 2: sum over pairs of layers of mean (G_s - G_t)^2, G[i, j] = sum over
+    pixels of f_l[i] f_(l+1)[j] / hw, for stem-block1, block1-block2, block2-block3, the larger maps
+    max-pooled; the benchmark's weight 50 and mean over entries. First stage: this alone, for
+    `warm_up_epochs`; main stage: the labels alone. Needs equal channels in both networks. The
+    loss grows with the fourth power of the features, so the first stage learns at 0.01 times the
+    run's rate: at the run's own it diverges.
+    """
+
+    cite, title = "yim2017gift", "FSP"
+    layers = ("stem", "block1", "block2", "block3")
+
+    def __init__(
+        self,
+        student: Forward,
+        teacher: Forward,
+        *,
+        weight: float = 50.0,
+        warm_up_epochs: int = 10,
+        warm_up_rate: float = 0.01,
+    ):
+        super().__init__(student, teacher)
+        _positive("warm_up_rate", warm_up_rate)
+        self.weight, self.warm_up_epochs = weight, _first_stage(warm_up_epochs)
+        self.warm_up_rate = warm_up_rate
+        for pair in pairwise(self.layers):
+            ours, theirs = (
+                [tuple(f.features[x].shape[1:]) for x in pair] for f in (student, teacher)
+            )
+            if [shape[0] for shape in ours] != [shape[0] for shape in theirs]:
+                raise UsageError(
+                    f"fsp needs equal channels at {pair[0]} and {pair[1]}; "
+                    f"student {ours[0]} and {ours[1]}, teacher {theirs[0]} and {theirs[1]}"
+                )
+
+    def warm_up(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
+        each = []
+        for a, b in pairwise(self.layers):
+            ours, theirs = (flow(f.features[a], f.features[b]) for f in (student, teacher))
+            each.append(squared(ours, theirs))
+        return {"fsp": self.weight * torch.stack(each).sum()}
+
+    def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
+        return {"labels": labels(student, batch)}
+
+
+@_exact
+def boundary(
+    student: Float[Tensor, "b c h w"], teacher: Float[Tensor, "b c h w"], margin: float
+) -> Float[Tensor, ""]:
+    """How far the student is from firing where the teacher fires, and only there, by a margin.
+
+    Of values before the ReLU: squared, summed over an image, mean over the batch.
+    """
+    silent = (student + margin).clamp(min=0).pow(2)
+    firing = (margin - student).clamp(min=0).pow(2)
+    return torch.where(teacher > 0, firing, silent).flatten(1).sum(1).mean()
+
+
+class AB(Method):
+    """Fire when the teacher fires: match the boundaries at which neurons become active.
+
+    Heo et al. 2019 (activation boundaries): sum_l 2^(l - L) sum [(r(f_s) + m)^2 where
+    f_t <= 0 and r(f_s) > -m, (r(f_s) - m)^2 where f_t > 0 and r(f_s) <= m], of the three blocks
+    before their last ReLU, mean over images; r is a trained 1x1 convolution with BatchNorm. The
+    benchmark's margin m = 1 and weight 3/1000. First stage: this alone, for `warm_up_epochs`; main
+    stage: the labels alone.
+    """
+
+    cite, title = "heo2019knowledge", "AB"
+    layers = ("block1.raw", "block2.raw", "block3.raw")
+
+    def __init__(
+        self,
+        student: Forward,
+        teacher: Forward,
+        *,
+        weight: float = 0.003,
+        margin: float = 1.0,
+        warm_up_epochs: int = 10,
+    ):
+        super().__init__(student, teacher)
+        _positive("margin", margin)
+        self.weight, self.margin = weight, margin
+        self.warm_up_epochs = _first_stage(warm_up_epochs)
+        self.connect = _connectors("ab", self.layers, student, teacher)
+
+    def warm_up(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
+        each = []
+        for connect, layer in zip(self.connect, self.layers, strict=True):
+            ours, theirs = connect(student.features[layer]), teacher.features[layer]
+            each.append(boundary(ours, theirs, self.margin))
+        return {"ab": self.weight * _deeper_counts_double(each)}
+
+    def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
+        return {"labels": labels(student, batch)}
+
+
+def _connectors(
+    method: str, layers: tuple[str, ...], student: Forward, teacher: Forward
+) -> nn.ModuleList:
+    """A 1x1 convolution with BatchNorm per layer, from the student's channels to the teacher's."""
+    made = nn.ModuleList()
+    for layer in (raw.removesuffix(".raw") for raw in layers):
+        same_size(method, layer, student, teacher)
+        before, after = student.features[layer].shape[1], teacher.features[layer].shape[1]
+        conv = nn.Conv2d(before, after, 1, bias=False)
+        made.append(nn.Sequential(conv, nn.BatchNorm2d(after)))
+    return made
+
+
+def _deeper_counts_double(each: list[Tensor]) -> Float[Tensor, ""]:
+    """Sum of one term per layer, each with half the weight of the next; the last has 1."""
+    last = len(each) - 1
+    return torch.stack([term / 2 ** (last - n) for n, term in enumerate(each)]).sum()
+
+
+@_exact
+def unit(features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b chw"]:
+    """All values of an image as one vector of unit length."""
+    return F.normalize(features.flatten(1), dim=1)
+
+
+def _convolutions(kind: Callable[..., nn.Module], sizes: tuple[int, ...]) -> nn.Sequential:
+    """3x3 convolutions (or transposed ones) through these channels, BatchNorm, leaky ReLU 0.1."""
+    steps: list[nn.Module] = []
+    for before, after in pairwise(sizes):
+        conv = kind(before, after, 3, padding=1, bias=False)
+        steps += [conv, nn.BatchNorm2d(after), nn.LeakyReLU(0.1)]
+    return nn.Sequential(*steps)
+
+
+class FT(Method):
+    """Let the teacher put it in other words: match factors that an auto-encoder makes of it.
+
+    Kim et al. 2018: first stage, for `warm_up_epochs`: mean (f_t - decode(encode(f_t))
+    )^2 of the last block trains a paraphraser of k = 0.5 times the teacher's channels, the student
+    is not touched. Main stage: CE + 200 mean |n(encode(f_t)) - n(translate(f_s))|, n = unit length,
+    paraphraser frozen, the translator trained with the student. Three 3x3 convolutions each. The
+    benchmark's weight, without the mean of squares over channels that it takes of both first.
+    """
+
+    cite, title = "kim2018paraphrasing", "FT"
+    layers = ("block3",)
+    warm_up_student = False
+
+    def __init__(
+        self,
+        student: Forward,
+        teacher: Forward,
+        *,
+        weight: float = 200.0,
+        share: float = 0.5,
+        warm_up_epochs: int = 10,
+    ):
+        super().__init__(student, teacher)
+        _positive("share", share)
+        same_size("ft", "block3", student, teacher)
+        self.weight, self.warm_up_epochs = weight, _first_stage(warm_up_epochs)
+        ours, theirs = (f.features["block3"].shape[1] for f in (student, teacher))
+        factors = max(1, int(share * theirs))
+        self.encode = _convolutions(nn.Conv2d, (theirs, theirs, factors, factors))
+        self.decode = _convolutions(nn.ConvTranspose2d, (factors, factors, theirs, theirs))
+        self.translate = _convolutions(nn.Conv2d, (ours, ours, factors, factors))
+
+    def warm_up(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
+        told = teacher.features["block3"]
+        return {"paraphraser": squared(self.decode(self.encode(told)), told)}
+
+    def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
+        self.encode.eval()  # frozen, statistics of BatchNorm included
+        with torch.no_grad():
+            theirs = unit(self.encode(teacher.features["block3"]))
+        ours = unit(self.translate(student.features["block3"]))
+        distance = (ours - theirs).abs().mean()
+        return {"labels": labels(student, batch), "ft": self.weight * distance}
+
+
+@_exact
+def margins(features: Float[Tensor, "b c h w"]) -> Float[Tensor, "c 1 1"]:
+    """Mean of each channel's negative values; 0 where there are none."""
+    negative = features.clamp(max=0)
+    count = (negative < 0).sum((0, 2, 3)).clamp(min=1)
+    return (negative.sum((0, 2, 3)) / count)[:, None, None]
+
+
+@_exact
+def partial(
+    student: Float[Tensor, "b c h w"], teacher: Float[Tensor, "b c h w"]
+) -> Float[Tensor, ""]:
+    """Squared difference but where s <= t <= 0; summed over an image, mean over the batch."""
+    counted = (student > teacher) | (teacher > 0)
+    return ((student - teacher).pow(2) * counted).flatten(1).sum(1).mean()
+
+
+class OFD(Method):
+    """Copy what the ReLU lets through, and of the rest no more than that it is negative.
+
+    Heo et al. 2019 (overhaul): sum_l 2^(l - L) d_p(r(f_s), max(f_t, m)) at the three blocks before
+    their last ReLU; d_p sums squared differences but where s <= t <= 0, mean over images; r is a
+    trained 1x1 convolution with BatchNorm, m each channel's mean negative value. The authors'
+    weight 1/1000, CE 1. Departs from their code: m is taken over the batch, not from the
+    parameters of the BatchNorm before (which in a ResNet is not all that the ReLU is given), and
+    the teacher stays in evaluation mode.
+    """
+
+    cite, title = "heo2019comprehensive", "OFD"
+    layers = ("block1.raw", "block2.raw", "block3.raw")
+
+    def __init__(self, student: Forward, teacher: Forward, *, weight: float = 0.001):
+        super().__init__(student, teacher)
+        self.weight = weight
+        self.connect = _connectors("ofd", self.layers, student, teacher)
+
+    def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
+        each = []
+        for connect, layer in zip(self.connect, self.layers, strict=True):
+            told = teacher.features[layer]
+            each.append(partial(connect(student.features[layer]), told.maximum(margins(told))))
+        return {"labels": labels(student, batch), "ofd": self.weight * _deeper_counts_double(each)}
+
+
 # ---- relations: match how images lie to each other
 
 
@@ -776,6 +1094,125 @@ class CC(Method):
         return {"labels": labels(student, batch), "cc": self.weight * squared(ours, theirs)}
 
 
+@_exact
+def view(h: Float[Tensor, "b d"], embed: nn.Module) -> Float[Tensor, "b e"]:
+    """A linear map of features, scaled to unit length."""
+    return F.normalize(embed(h), dim=1)
+
+
+@_exact
+def merged(seen: Float[Tensor, "b d"], rows: Int[Tensor, " b"]) -> Float[Tensor, "b d"]:
+    """Of each image the mean of all its places in the batch."""
+    same = (rows[:, None] == rows).to(seen)  # (b, b)
+    return same @ seen / same.sum(1, keepdim=True)
+
+
+@_exact
+def cosines(a: Float[Tensor, "b d"], b: Float[Tensor, "n d"]) -> Float[Tensor, "b n"]:
+    """Inner products of all pairs of unit vectors."""
+    return a @ b.to(a).T
+
+
+@_exact
+def contrast(
+    scores: Float[Tensor, "b k"], images: int, normaliser: Float[Tensor, ""]
+) -> Float[Tensor, ""]:
+    """-log g(positive) - sum log(1 - g(negative)), mean over the batch; column 0 is the positive.
+
+    g(c) = p / (p + N / M) with p = exp(c) / Z, N negatives, M images.
+    """
+    log_p = scores - normaliser.log()
+    odds = log_p - math.log((scores.shape[1] - 1) / images)  # log of g / (1 - g)
+    return -(F.logsigmoid(odds[:, 0]) + F.logsigmoid(-odds[:, 1:]).sum(1)).mean()
+
+
+class CRD(Method):
+    """Tell images apart as the teacher does: be near its view of the same image, far from others.
+
+    Tian et al. 2020: -log g(positive) - sum_N log(1 - g(negative)), g(c) = e^(c / t) / (e^(c / t) +
+    N / M), c the inner product of unit vectors: trained linear maps of the pooled features to d =
+    128. Each network's view is compared with a memory of the other's view of all M training
+    images, which moves by 0.5 to what is seen. The benchmark's t = 0.07, N = 16384, weight 0.8, CE
+    1. As in the authors' code e^(c / t) is divided by Z = M times its mean over the first batch
+    (without it the loss is some N times as large). Departs from it: a negative is any other image,
+    drawn afresh on the device with replacement (each one once where there are not more than N),
+    whatever its class: labels are few here.
+    """
+
+    cite, title = "tian2020contrastive", "CRD"
+    layers = ("pool",)
+    memory: Tensor  # (2, images, d), views of the student and of the teacher
+    normaliser: Tensor  # (2,)
+
+    def __init__(
+        self,
+        student: Forward,
+        teacher: Forward,
+        *,
+        weight: float = 0.8,
+        temperature: float = 0.07,
+        negatives: int = 16384,
+        size: int = 128,
+        momentum: float = 0.5,
+    ):
+        super().__init__(student, teacher)
+        _positive("temperature", temperature)
+        _positive("negatives", negatives)
+        _positive("size", size)
+        if not 0 <= momentum < 1:
+            raise UsageError(f"momentum {momentum!r}; allowed: 0 or more and below 1")
+        self.weight, self.temperature = weight, temperature
+        self.negatives, self.momentum = negatives, momentum
+        ours, theirs = (f.features["pool"].shape[1] for f in (student, teacher))
+        self.embed = nn.ModuleList([nn.Linear(ours, size), nn.Linear(theirs, size)])
+        self.seed = int(torch.randint(2**31, ()))
+        self.register_buffer("normaliser", torch.zeros(2))
+        self.register_buffer("memory", torch.zeros(2, 0, size))
+        self.generator: torch.Generator | None = None
+        self.started = False  # has a first batch set Z?
+
+    def enrol(self, images: int) -> None:
+        generator = torch.Generator().manual_seed(self.seed)
+        drawn = torch.randn(2, images, self.memory.shape[2], generator=generator)
+        self.memory = F.normalize(drawn, dim=2).to(self.memory)
+        self.generator, self.started = None, False
+
+    def compared(self, rows: Int[Tensor, " b"]) -> Int[Tensor, "b k"]:
+        """Rows of the memory: the image itself first, then those that it is told apart from."""
+        images, device = self.memory.shape[1], rows.device
+        if self.generator is None:
+            self.generator = torch.Generator(device).manual_seed(self.seed)
+        shape = (len(rows), self.negatives)
+        if images - 1 <= self.negatives:
+            away = torch.arange(1, images, device=device).expand(len(rows), -1)
+        else:
+            away = torch.randint(1, images, shape, generator=self.generator, device=device)
+        return torch.cat([rows[:, None], (rows[:, None] + away) % images], 1)
+
+    @torch.no_grad()
+    def remember(self, views: list[Tensor], rows: Int[Tensor, " b"]) -> None:
+        """Move the memory of these images to what was seen; an image seen twice to the mean."""
+        for memory, seen in zip(self.memory, views, strict=True):
+            mean = merged(seen, rows).to(memory)
+            moved = self.momentum * memory[rows] + (1 - self.momentum) * mean
+            memory[rows] = F.normalize(moved, dim=1)  # rows that come twice: twice the same
+
+    def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
+        seen = [f.features["pool"] for f in (student, teacher)]
+        views = [view(h, embed) for h, embed in zip(seen, self.embed, strict=True)]
+        rows, memory = self.compared(batch.rows), self.memory.clone()  # it changes before backward
+        each = []
+        for n in (0, 1):
+            # all images at once: far less memory than gathering N vectors for each
+            scores = cosines(views[n], memory[1 - n]).gather(1, rows) / self.temperature
+            if not self.started:
+                self.normaliser[n] = memory.shape[1] * scores.detach().exp().mean()
+            each.append(contrast(scores, memory.shape[1], self.normaliser[n]))
+        self.started = True
+        self.remember(views, batch.rows)
+        return {"labels": labels(student, batch), "crd": self.weight * torch.stack(each).sum()}
+
+
 # ---- controls: a teacher without its dark knowledge
 
 
@@ -849,17 +1286,77 @@ METHODS: dict[str, type[Method]] = {
     "dkd": DKD,
     "dist": DIST,
     "nkd": NKD,
+    "mlkd": MLKD,
     "nst": NST,
     "vid": VID,
     "ickd": ICKD,
     "reviewkd": ReviewKD,
+    "fsp": FSP,
+    "ab": AB,
+    "ft": FT,
+    "ofd": OFD,
     "sp": SP,
     "rkd": RKD,
     "pkt": PKT,
     "cc": CC,
+    "crd": CRD,
     "pseudo": Pseudo,
     "shuffled": Shuffled,
 }
+
+
+class Combined(Method):
+    """Several methods at once, "kd+at": the sum of their losses, the labels' term of the first.
+
+    Each has its own options; a term keeps its name. First stages, where there are any, are trained
+    together, as long as the longest of them and as slowly as the slowest of them asks for.
+    """
+
+    def __init__(self, parts: dict[str, Method]):
+        super().__init__(NOBODY, NOBODY)
+        self.parts = nn.ModuleDict(parts)  # so that their parameters are found
+        self.members = members = list(parts.values())
+        self.layers = tuple(dict.fromkeys(layer for part in members for layer in part.layers))
+        self.warm_up_epochs = max(part.warm_up_epochs for part in members)
+        self.warm_up_rate = min((p.warm_up_rate for p in self.first()), default=1.0)
+        self.warm_up_student = any(p.warm_up_student for p in self.first())
+
+    def first(self) -> list[Method]:
+        return [part for part in self.members if part.warm_up_epochs]
+
+    def enrol(self, images: int) -> None:
+        for part in self.members:
+            part.enrol(images)
+
+    def warm_up(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
+        return _sum([part.warm_up(student, teacher, batch) or {} for part in self.first()])
+
+    def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
+        each = [part(student, teacher, batch) for part in self.members]
+        for terms in each[1:]:
+            terms.pop("labels", None)
+        return _sum(each)
+
+
+def _sum(each: list[Terms]) -> Terms:
+    """All terms; those of one name added."""
+    total: Terms = {}
+    for name, term in (pair for terms in each for pair in terms.items()):
+        total[name] = total[name] + term if name in total else term
+    return total
+
+
+def known(name: str, what: str = "method") -> list[str]:
+    """The keys in a method's name: one of `METHODS`, or several of them joined by "+".
+
+    Raises UsageError for an unknown key, or one that is named twice.
+    """
+    keys = name.split("+")
+    for key in keys:
+        one_of(what, key, METHODS)
+    if len(set(keys)) < len(keys):
+        raise UsageError(f"{what} {name!r} names a method twice; each can be in it once")
+    return keys
 
 
 def build(
@@ -867,25 +1364,41 @@ def build(
 ) -> Method:
     """Make a method ready for a pair of networks, from one example output of each.
 
-    `options` are the method's own constants, for example temperature=2 for "kd"; `seed` draws
-    the initial weights of its adapters. Raises UsageError for an unknown method or option, for a
-    missing teacher, and where the two networks' shapes do not fit, naming layer and shapes.
+    `options` are the method's own constants, for example temperature=2 for "kd"; of a combination
+    such as "kd+at" a dict per key, for example at={"weight": 500}. `seed` draws the initial
+    weights of its adapters. Raises UsageError for an unknown method or option, for a missing
+    teacher, and where the two networks' shapes do not fit, naming layer and shapes.
     """
-    one_of("method", name, METHODS)
+    keys = known(name)
+    if len(keys) == 1:
+        return _single(name, student, teacher, seed, options)
+    for key, own in options.items():
+        if key not in keys or not isinstance(own, dict):
+            raise UsageError(
+                f"option {key!r} of method {name!r}, given {own!r}; "
+                f"allowed: a dict of options for each of {', '.join(keys)}"
+            )
+    return Combined(
+        {key: _single(key, student, teacher, seed, options.get(key, {})) for key in keys}
+    )
+
+
+def _single(
+    name: str, student: Forward, teacher: Forward, seed: int, options: dict[str, Any]
+) -> Method:
     kind = METHODS[name]
     if kind.teacher and teacher is NOBODY:
         raise UsageError(f"method {name!r} needs a teacher, and none was given")
     declared = inspect.signature(kind.__init__).parameters.values()
-    known = {p.name: p.default for p in declared if p.kind is p.KEYWORD_ONLY}
+    allowed = {p.name: p.default for p in declared if p.kind is p.KEYWORD_ONLY}
     for option, value in options.items():
-        if option not in known:
-            raise UsageError(
-                f"unknown option {option!r} of method {name!r}; known: {', '.join(known) or 'none'}"
-            )
-        wanted = (int, float) if isinstance(known[option], float) else type(known[option])
+        if option not in allowed:
+            listed = ", ".join(allowed) or "none"
+            raise UsageError(f"unknown option {option!r} of method {name!r}; known: {listed}")
+        wanted = (int, float) if isinstance(allowed[option], float) else type(allowed[option])
         if not isinstance(value, wanted) or isinstance(value, bool):
             raise UsageError(
-                f"option {option} of {name} is like {known[option]!r}, given {value!r}"
+                f"option {option} of {name} is like {allowed[option]!r}, given {value!r}"
             )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -894,5 +1407,4 @@ def build(
 
 def needs_teacher(name: str) -> bool:
     """Whether a method looks at a teacher. Raises UsageError for an unknown method."""
-    one_of("method", name, METHODS)
-    return METHODS[name].teacher
+    return any(METHODS[key].teacher for key in known(name))

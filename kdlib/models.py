@@ -37,6 +37,7 @@ class _Residual(nn.Module):
         self.conv2 = nn.Conv2d(after, after, 3, 1, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(after)
         self.stride, self.extra = stride, after - before
+        self.relu = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
         out = torch.relu(self.bn1(self.conv1(x)))
@@ -44,7 +45,7 @@ class _Residual(nn.Module):
         x = x[:, :, :: self.stride, :: self.stride]
         if self.extra:
             x = nn.functional.pad(x, (0, 0, 0, 0, self.extra // 2, self.extra - self.extra // 2))
-        return torch.relu(out + x)
+        return self.relu(out + x)
 
 
 def _resnet(depth: int, classes: int, channels: int, width: float) -> nn.Module:
@@ -131,22 +132,41 @@ def restore(record: Mapping[str, Any], kept: Mapping[str, np.ndarray]) -> nn.Mod
 def observe(network: nn.Module, x: Tensor, layers: Iterable[str] = LAYERS) -> Forward:
     """Run `network` on x and keep what comes out of `layers`.
 
-    Raises UsageError for a layer that the network does not have, before anything is computed.
+    "block1.raw" is what the last ReLU of block1 is given: the block's output before it. Raises
+    UsageError for a layer that the network does not have, before anything is computed.
     """
     modules = dict(network.named_children())
     features: dict[str, Tensor] = {}
     handles = []
-    for layer in layers:
-        one_of("layer", layer, modules)
+    wanted = list(layers)
+    for layer in wanted:
+        one_of("layer", layer.removesuffix(".raw"), modules)
+    last = {x: _last_relu(x, modules) for x in wanted if x.endswith(".raw")}
 
     def keep(layer: str) -> Callable[[nn.Module, Any, Tensor], None]:
         return lambda _module, _input, output: features.__setitem__(layer, output)
 
+    def keep_raw(layer: str) -> Callable[[nn.Module, Any], None]:
+        return lambda module, given: features.__setitem__(
+            layer, given[0].clone() if module.inplace else given[0]
+        )
+
     try:
-        for layer in layers:
-            handles.append(modules[layer].register_forward_hook(keep(layer)))
+        for layer in wanted:
+            if layer in last:
+                handles.append(last[layer].register_forward_pre_hook(keep_raw(layer)))
+            else:
+                handles.append(modules[layer].register_forward_hook(keep(layer)))
         logits = network(x)
     finally:
         for handle in handles:
             handle.remove()
     return Forward(logits, features)
+
+
+def _last_relu(layer: str, modules: Mapping[str, nn.Module]) -> nn.Module:
+    name = layer.removesuffix(".raw")
+    found = [module for module in modules[name].modules() if isinstance(module, nn.ReLU)]
+    if not found:
+        raise UsageError(f"layer {name} of this network has no ReLU, so no output before it")
+    return found[-1]

@@ -112,11 +112,13 @@ class Student(Run):
 
     network: str = "resnet8"
     width: float = 0.5
-    method: str = "kd"  # a name of kdlib.distill.METHODS
+    method: str = "kd"  # a name of kdlib.distill.METHODS, or several: kd+at
     labels_per_class: int | str = 2  # images of each class that keep their label, or all
     teacher: str = "teachers/resnet20-full-0"  # a trained teacher of the same study
     pool: bool = True  # a method with a teacher sees every training image, most without label
-    options: dict = field(default_factory=dict)  # the method's own constants: {temperature: 2}
+    options: dict = field(
+        default_factory=dict
+    )  # its constants: {temperature: 2}; {at: {weight: 9}}
 
     told: ClassVar[tuple[str, ...]] = (
         *Run.told,
@@ -180,8 +182,18 @@ class Maps(Place):
 
 
 def _suffix(changed: Mapping[str, Any]) -> str:
-    """Settings that differ from their defaults, as the end of a name: "+epochs=5"."""
+    """Settings that differ from their defaults, as the end of a name: "+epochs=5".
+
+    Those of one part of a combined method carry its key: "+at.weight=500".
+    """
+    changed = {k: v for name, value in changed.items() for k, v in _flat(name, value).items()}
     return "".join(f"+{k}={v}" for k, v in sorted(changed.items())).replace("/", "_")
+
+
+def _flat(name: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        return {name: value}
+    return {f"{name}.{key}": inner for key, inner in value.items()}
 
 
 def _at_least(place: Place, name: str, low: int) -> None:

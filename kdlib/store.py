@@ -110,7 +110,7 @@ def save_run(
     folder: Path,
     parameters: Mapping[str, Any],
     weights: Mapping[str, np.ndarray],
-    history: list[dict[str, float | int]],
+    history: list[dict[str, float | int | str]],
     **facts: Any,
 ) -> None:
     """Write a trained network; run.json comes last and says that the run is whole.

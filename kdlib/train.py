@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Int, UInt8
@@ -13,6 +14,7 @@ from tqdm import tqdm
 from kdlib import UsageError, distill, models
 from kdlib.data import Batch, Batches, Images, normalised
 from kdlib.distill import Method
+from kdlib.models import Forward
 from kdlib.runs import Run
 
 
@@ -47,38 +49,74 @@ def fit(
     *,
     method: str = "alone",
     teacher: nn.Module | None = None,
-    **options: float | str,
-) -> list[dict[str, float | int]]:
+    **options: Any,
+) -> list[dict[str, float | int | str]]:
     """Train `network` in place, on the device that holds `batches`; one row per epoch.
 
-    A row holds the mean of every term of the loss, the epoch and its last learning rate. The
-    teacher is only read: no gradient, no BatchNorm statistics. SGD with Nesterov momentum 0.9
-    and a one-cycle schedule (Smith 2018); on a GPU in bfloat16 autocast and channels_last.
-    `options` are the method's own constants. Raises UsageError where the method does not fit
-    the networks, RuntimeError when the loss is no longer a number.
+    A row holds the stage, the epoch in it, its last learning rate, and the mean of every term of
+    the loss. A method with a first stage trains that before ("warm_up", then "main"), each with
+    an optimiser and a schedule of its own. The teacher is only read: no gradient, no BatchNorm
+    statistics. SGD with Nesterov momentum 0.9 and a one-cycle schedule (Smith 2018); on a GPU in
+    bfloat16 autocast and channels_last. `options` are the method's own constants. Raises
+    UsageError where the method does not fit the networks, RuntimeError when the loss is no longer
+    a number.
     """
     device = batches.images.train.device
-    layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
+    layout = _layout(device)
     network.to(device, memory_format=layout).train()  # type: ignore[call-overload]
     if teacher is not None:
         teacher.to(device, memory_format=layout)  # type: ignore[call-overload]
         teacher.eval().requires_grad_(False)
     loss = _method(method, network, teacher, batches, run.seed, options).to(device)
+    history: list[dict[str, float | int | str]] = []
+    for stage in _stages(loss, run):
+        history += _train(stage, loss, network, teacher, batches=batches, run=run)
+    return history
+
+
+class _Stage(NamedTuple):
+    name: str  # warm_up or main
+    terms: Callable[[Forward, Forward, Batch], Any]
+    epochs: int
+    rate: float  # peak of its schedule
+    student: bool = True  # is it shown the student?
+
+
+def _stages(loss: Method, run: Run) -> list[_Stage]:
+    main = _Stage("main", loss, run.epochs, run.learning_rate)
+    if not loss.warm_up_epochs:
+        return [main]
+    rate = loss.warm_up_rate * run.learning_rate
+    first = _Stage("warm_up", loss.warm_up, loss.warm_up_epochs, rate, loss.warm_up_student)
+    return [first, main]
+
+
+def _train(
+    stage: _Stage,
+    loss: Method,
+    network: nn.Module,
+    teacher: nn.Module | None,
+    *,
+    batches: Batches,
+    run: Run,
+) -> Iterator[dict[str, float | int | str]]:
+    """Train one stage with an optimiser and a schedule of its own; yields a row per epoch."""
+    device = batches.images.train.device
     trained = [*network.parameters(), *loss.parameters()]
     optimiser = torch.optim.SGD(
-        trained, run.learning_rate, 0.9, weight_decay=run.weight_decay, nesterov=True
+        trained, stage.rate, 0.9, weight_decay=run.weight_decay, nesterov=True
     )
-    total = run.epochs * len(batches)
+    total = stage.epochs * len(batches)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, run.learning_rate, total_steps=total, pct_start=0.2
+        optimiser, stage.rate, total_steps=total, pct_start=0.2
     )
-    history: list[dict[str, float | int]] = []
-    for epoch in tqdm(range(1, run.epochs + 1), "epochs", delay=2, mininterval=2, leave=False):
+    count = range(1, stage.epochs + 1)
+    for epoch in tqdm(count, f"{stage.name} epochs", delay=2, mininterval=2, leave=False):
         sums: dict[str, Tensor] = {}
         for batch in batches:
-            batch = batch._replace(x=batch.x.contiguous(memory_format=layout))
+            batch = batch._replace(x=batch.x.contiguous(memory_format=_layout(device)))
             with _autocast(device):
-                terms = _terms(loss, network, teacher, batch)
+                terms = stage.terms(*_look(stage, loss, network, teacher, batch), batch)
             optimiser.zero_grad(set_to_none=True)
             torch.stack(list(terms.values())).sum().backward()
             optimiser.step()
@@ -87,24 +125,31 @@ def fit(
                 sums[name] = sums.get(name, 0) + term.detach()
         row = {name: float(value) / len(batches) for name, value in sums.items()}
         if not all(map(math.isfinite, row.values())):
-            raise RuntimeError(f"the loss is no number in epoch {epoch}: {row}; try a lower rate")
+            where = f"epoch {epoch} ({stage.name} stage)"
+            raise RuntimeError(f"the loss is no number in {where}: {row}; try a lower rate")
         rate = float(schedule.get_last_lr()[0])
-        history.append({"epoch": epoch, "learning_rate": rate, **row})
-    return history
+        yield {"stage": stage.name, "epoch": epoch, "learning_rate": rate, **row}
+
+
+def _layout(device: torch.device) -> torch.memory_format:
+    return torch.channels_last if device.type == "cuda" else torch.contiguous_format
 
 
 def _autocast(device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
 
 
-def _terms(
-    loss: Method, network: nn.Module, teacher: nn.Module | None, batch: Batch
-) -> dict[str, Tensor]:
-    told = distill.NOBODY
+def _look(
+    stage: _Stage, loss: Method, network: nn.Module, teacher: nn.Module | None, batch: Batch
+) -> tuple[Forward, Forward]:
+    """What student and teacher say of a batch, and of them only whom the loss looks at."""
+    shown = told = distill.NOBODY
     if teacher is not None:
         with torch.no_grad():
             told = models.observe(teacher, batch.x, loss.layers)
-    return loss(models.observe(network, batch.x, loss.layers), told, batch)
+    if stage.student:
+        shown = models.observe(network, batch.x, loss.layers)
+    return shown, told
 
 
 def _method(
@@ -123,7 +168,9 @@ def _method(
         shown = models.observe(network.eval(), x)
         told = models.observe(teacher, x) if teacher is not None else distill.NOBODY
     network.train(was_training)
-    return distill.build(name, shown, told, seed=seed, **options)
+    loss = distill.build(name, shown, told, seed=seed, **options)
+    loss.enrol(len(batches.images.train))
+    return loss
 
 
 @torch.no_grad()

@@ -52,6 +52,14 @@ def test_what_cannot_be_is_one_line_and_status_2(capsys, arguments, line):
     assert err.count("\n") == 1
 
 
+def test_a_study_of_a_combination_with_an_unknown_part_is_said(tmp_path, capsys):
+    file = tmp_path / "mine.yaml"
+    file.write_text("methods: [kd+at, kd+att]")
+    code, _, err = said(capsys, "study", str(file))
+    assert code == 2
+    assert err.startswith(f"kdlib: unknown {file}: method 'att'; one of: alone, smooth, kd")
+
+
 def test_an_empty_folder_of_results_is_said(tmp_path, capsys):
     code, _, err = said(capsys, "list", "--results", str(tmp_path))
     assert code == 2

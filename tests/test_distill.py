@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,8 @@ N, LABELLED, K = 12, 5, 10
 FIRST = ("alone", "smooth", "kd", "fitnet", "at")
 NEW = [name for name in distill.METHODS if name not in FIRST]
 BLOCKS = ("block1", "block2", "block3")
+RAW = tuple(f"{block}.raw" for block in BLOCKS)
+TWO_STAGE = ("fsp", "ab", "ft")
 
 
 def network(name, width=1.0, seed=0):
@@ -17,20 +21,38 @@ def network(name, width=1.0, seed=0):
 
 
 @pytest.fixture
-def pair():
+def pair(request):
+    """A small student and its teacher; of one width where the method asks for that."""
+    tested = getattr(request.node, "callspec", None)
+    width = 1.0 if tested and tested.params.get("name") == "fsp" else 0.5
     x = torch.randn(N, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     batch = Batch(x, torch.arange(LABELLED) % K, torch.arange(N))
-    return network("resnet8", 0.5), network("resnet14", 1.0, 1).eval().requires_grad_(False), batch
+    return (
+        network("resnet8", width),
+        network("resnet14", 1.0, 1).eval().requires_grad_(False),
+        batch,
+    )
+
+
+def seen_by(network, x):
+    return models.observe(network, x, (*models.LAYERS, *RAW))
 
 
 def look(pair):
     student, teacher, batch = pair
-    return models.observe(student, batch.x), models.observe(teacher, batch.x), batch
+    return seen_by(student, batch.x), seen_by(teacher, batch.x), batch
 
 
 def made(name, pair, **options):
     student, teacher, _ = look(pair)
-    return distill.build(name, student, teacher, **options)
+    method = distill.build(name, student, teacher, **options)
+    method.enrol(N)
+    return method
+
+
+def both(method, student, teacher, batch):
+    """The terms of the main stage, and those of a first one if there is one."""
+    return method(student, teacher, batch) | (method.warm_up(student, teacher, batch) or {})
 
 
 def softmax(z):
@@ -132,6 +154,20 @@ def reference_nkd(student, teacher, batch, t=1.0, g=1.5):
     return cross_entropy(student, batch) + total / N
 
 
+def reference_mlkd(student, teacher, batch, a=0.1, b=0.9):
+    total = 0.0
+    for t in (2.0, 3.0, 4.0, 5.0, 6.0):
+        p, q = (softmax(z / t) for z in numbers(student, teacher, "logits"))
+        total += t * t * sum(kl(q[i], p[i]) for i in range(N)) / N
+        for i in range(N):
+            for j in range(N):
+                total += (p[i] @ p[j] - q[i] @ q[j]) ** 2 / N
+        for k in range(K):
+            for m in range(K):
+                total += (p[:, k] @ p[:, m] - q[:, k] @ q[:, m]) ** 2 / K
+    return a * cross_entropy(student, batch) + b * total
+
+
 def reference_nst(student, teacher, batch, weight=50.0):
     total = 0.0
     for layer in BLOCKS:
@@ -142,6 +178,26 @@ def reference_nst(student, teacher, batch, weight=50.0):
             for sign, left, right in ((1, t, t), (1, s, s), (-2, s, t)):
                 kernel = [[(a @ b) ** 2 for b in right] for a in left]
                 total += sign * np.mean(kernel) / N
+    return cross_entropy(student, batch) + weight * total
+
+
+def reference_fsp(student, teacher, batch, weight=50.0):
+    total = 0.0
+    for a, b in pairwise(("stem", *BLOCKS)):
+        flows = []
+        for network in (0, 1):
+            maps = [numbers(student, teacher, layer)[network] for layer in (a, b)]
+            n, d, h, w = maps[1].shape
+            step = maps[0].shape[2] // h
+            maps[0] = maps[0].reshape(n, -1, h, step, w, step).max((3, 5))
+            flow = np.zeros((n, maps[0].shape[1], d))
+            for row in range(h):
+                for column in range(w):
+                    for i in range(n):
+                        first, second = (f[i, :, row, column] for f in maps)
+                        flow[i] += np.outer(first, second) / (h * w)
+            flows.append(flow)
+        total += ((flows[0] - flows[1]) ** 2).mean()
     return cross_entropy(student, batch) + weight * total
 
 
@@ -228,7 +284,9 @@ REFERENCES = {
     "dkd": reference_dkd,
     "dist": reference_dist,
     "nkd": reference_nkd,
+    "mlkd": reference_mlkd,
     "nst": reference_nst,
+    "fsp": reference_fsp,
     "sp": reference_sp,
     "rkd": reference_rkd,
     "pkt": reference_pkt,
@@ -242,7 +300,7 @@ REFERENCES = {
 def test_the_loss_agrees_with_a_loop_written_from_the_paper(name, pair):
     student, teacher, batch = look(pair)
     student, teacher = double(student), double(teacher)
-    loss = sum(made(name, pair)(student, teacher, batch).values())
+    loss = sum(both(made(name, pair), student, teacher, batch).values())
     assert loss.dtype == torch.float64
     assert loss.item() == pytest.approx(REFERENCES[name](student, teacher, batch), rel=1e-5)
 
@@ -334,7 +392,108 @@ def reference_reviewkd(student, teacher, batch, method, weight=0.6):
     return cross_entropy(student, batch) + weight * total
 
 
-ADAPTED = {"vid": reference_vid, "ickd": reference_ickd, "reviewkd": reference_reviewkd}
+def reference_ab(student, teacher, batch, method, weight=0.003, m=1.0):
+    total = 0.0
+    for n, layer in enumerate(RAW):
+        conv, norm = method.connect[n]
+        for fs, ft in zip(*numbers(student, teacher, layer), strict=True):
+            fs = fresh(norm, pointwise(weights_of(conv), fs))
+            for a, b in zip(fs.ravel(), ft.ravel(), strict=True):
+                if b <= 0 and a > -m:
+                    total += 2.0 ** (n - 2) * (a + m) ** 2
+                if b > 0 and a <= m:
+                    total += 2.0 ** (n - 2) * (a - m) ** 2
+    return cross_entropy(student, batch) + weight * total / N
+
+
+def convolved(steps, f, transposed=False):
+    """3x3 convolutions of one image, each with a fresh BatchNorm and a leaky ReLU, by hand."""
+    for conv, norm, _ in zip(steps[0::3], steps[1::3], steps[2::3], strict=True):
+        weight = weights_of(conv)
+        c, h, w = len(f), *f.shape[1:]
+        out = np.zeros((weight.shape[1 if transposed else 0], h + 2, w + 2))
+        padded = np.pad(f, ((0, 0), (1, 1), (1, 1)))
+        for row in range(h):
+            for column in range(w):
+                if transposed:
+                    for channel in range(c):
+                        spread = weight[channel] * f[channel, row, column]
+                        out[:, row : row + 3, column : column + 3] += spread
+                else:
+                    window = padded[:, row : row + 3, column : column + 3]
+                    out[:, row + 1, column + 1] = (weight * window).sum((1, 2, 3))
+        f = fresh(norm, out[:, 1:-1, 1:-1])
+        f = np.where(f > 0, f, 0.1 * f)
+    return f
+
+
+def reference_ft(student, teacher, batch, method, weight=200.0):
+    distances, errors = [], []
+    for fs, ft in zip(*numbers(student, teacher, "block3"), strict=True):
+        factor, words = convolved(method.encode, ft), convolved(method.translate, fs)
+        errors.append((convolved(method.decode, factor, transposed=True) - ft) ** 2)
+        units = [f.ravel() / np.sqrt((f**2).sum()) for f in (factor, words)]
+        distances.append(np.abs(units[0] - units[1]))
+    return cross_entropy(student, batch) + weight * np.mean(distances) + np.mean(errors)
+
+
+def reference_ofd(student, teacher, batch, method, weight=0.001):
+    total = 0.0
+    for n, layer in enumerate(RAW):
+        conv, norm = method.connect[n]
+        student_maps, teacher_maps = numbers(student, teacher, layer)
+        margin = []
+        for channel in range(teacher_maps.shape[1]):
+            negative = [x for x in teacher_maps[:, channel].ravel() if x < 0]
+            margin.append(np.mean(negative) if negative else 0.0)
+        for fs, ft in zip(student_maps, teacher_maps, strict=True):
+            fs = fresh(norm, pointwise(weights_of(conv), fs))
+            for channel, m in enumerate(margin):
+                for s, t in zip(fs[channel].ravel(), ft[channel].ravel(), strict=True):
+                    t = max(t, m)
+                    total += 0.0 if s <= t <= 0 else 2.0 ** (n - 2) * (s - t) ** 2
+    return cross_entropy(student, batch) + weight * total / N
+
+
+def first_memory(method, images=N):
+    generator = torch.Generator().manual_seed(method.seed)
+    drawn = torch.randn(2, images, 128, generator=generator).double().numpy()
+    return drawn / np.sqrt((drawn**2).sum(2, keepdims=True))
+
+
+def crd_views(student, teacher, method):
+    views = []
+    for embed, h in zip(method.embed, numbers(student, teacher, "pool"), strict=True):
+        v = np.array([weights_of(embed) @ x + embed.bias.detach().numpy() for x in h])
+        views.append(v / np.sqrt((v**2).sum(1, keepdims=True)))
+    return views
+
+
+def reference_crd(student, teacher, batch, method, weight=0.8, t=0.07, rows=None, images=N):
+    """`rows`: for each image itself and what it is told apart from; default: all others."""
+    if rows is None:
+        rows = [[i, *(j for j in range(N) if j != i)] for i in range(N)]
+    memory, views, total = first_memory(method, images), crd_views(student, teacher, method), 0.0
+    for mine, other in ((0, 1), (1, 0)):
+        e = np.array(
+            [[np.exp(views[mine][i] @ memory[other][j] / t) for j in rows[i]] for i in range(N)]
+        )
+        p, odds = e / (images * e.mean()), (len(rows[0]) - 1) / images
+        for i in range(N):
+            total -= np.log(p[i, 0] / (p[i, 0] + odds))
+            total -= sum(np.log(1 - x / (x + odds)) for x in p[i, 1:])
+    return cross_entropy(student, batch) + weight * total / N
+
+
+ADAPTED = {
+    "vid": reference_vid,
+    "ickd": reference_ickd,
+    "reviewkd": reference_reviewkd,
+    "ab": reference_ab,
+    "ft": reference_ft,
+    "ofd": reference_ofd,
+    "crd": reference_crd,
+}
 
 
 @pytest.mark.parametrize("name", ADAPTED)
@@ -342,7 +501,7 @@ def test_a_loss_with_adapters_agrees_with_a_loop_written_from_the_paper(name, pa
     student, teacher, batch = look(pair)
     student, teacher = double(student), double(teacher)
     method = made(name, pair).double().eval()
-    loss = sum(method(student, teacher, batch).values())
+    loss = sum(both(method, student, teacher, batch).values())
     assert loss.dtype == torch.float64
     assert loss.item() == pytest.approx(ADAPTED[name](student, teacher, batch, method), rel=1e-5)
 
@@ -369,6 +528,20 @@ def test_fitnet_agrees_with_a_loop_written_from_the_paper(pair):
     )
 
 
+def test_fitnet_in_two_stages_learns_the_hint_and_then_the_answers(pair):
+    student, teacher, batch = look(pair)
+    student, teacher = double(student), double(teacher)
+    one, two = made("fitnet", pair).double(), made("fitnet", pair, stages=2).double()
+    assert one.warm_up(student, teacher, batch) is None
+    hint = two.warm_up(student, teacher, batch)
+    assert set(hint) == {"fitnet"}
+    assert hint["fitnet"].equal(one(student, teacher, batch)["fitnet"])
+    wanted = cross_entropy(student, batch)
+    for zs, zt in zip(*numbers(student, teacher, "logits"), strict=True):
+        wanted += 4 * kl(softmax(zt[None] / 3)[0], softmax(zs[None] / 3)[0]) / N
+    assert sum(two(student, teacher, batch).values()).item() == pytest.approx(wanted, rel=1e-5)
+
+
 @pytest.mark.parametrize("name", distill.METHODS)
 def test_finite_also_for_huge_logits(name, pair):
     student, teacher, batch = look(pair)
@@ -376,8 +549,8 @@ def test_finite_also_for_huge_logits(name, pair):
     draw = torch.rand(N, K, generator=torch.Generator().manual_seed(0))
     huge = (draw * 1000 - 500).requires_grad_()
     loss = sum(
-        method(
-            student._replace(logits=huge), teacher._replace(logits=-huge.detach()), batch
+        both(
+            method, student._replace(logits=huge), teacher._replace(logits=-huge.detach()), batch
         ).values()
     )
     loss.backward()
@@ -389,9 +562,9 @@ def test_finite_also_for_huge_logits(name, pair):
 def test_the_gradient_reaches_the_student_and_the_adapters_and_never_the_teacher(name, pair):
     student, teacher, batch = pair
     seen, told, _ = look(pair)
-    method = distill.build(name, seen, told)
+    method = made(name, pair)
     before = [t.clone() for t in teacher.state_dict().values()]
-    sum(method(seen, told, batch).values()).backward()
+    sum(both(method, seen, told, batch).values()).backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in method.parameters())
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in student.parameters())
     assert all(p.grad is None for p in teacher.parameters())
@@ -403,7 +576,7 @@ def test_finite_under_bfloat16_autocast(name, pair):
     student, teacher, batch = pair
     method = made(name, pair)
     with torch.autocast("cpu", torch.bfloat16):
-        terms = method(models.observe(student, batch.x), models.observe(teacher, batch.x), batch)
+        terms = both(method, seen_by(student, batch.x), seen_by(teacher, batch.x), batch)
     loss = sum(terms.values())
     loss.backward()
     assert loss.isfinite()
@@ -413,15 +586,17 @@ def test_finite_under_bfloat16_autocast(name, pair):
 @pytest.mark.parametrize("name", distill.METHODS)
 def test_the_order_of_the_batch_is_irrelevant(name, pair):
     student, teacher, batch = look(pair)
-    student, teacher, method = double(student), double(teacher), made(name, pair).double()
+    student, teacher = double(student), double(teacher)
     order = torch.tensor([3, 0, 4, 1, 2, 9, 5, 11, 7, 10, 6, 8])  # labelled images stay first
 
     def turned(f):
         return Forward(f.logits[order], {k: v[order] for k, v in f.features.items()})
 
     other = Batch(batch.x[order], batch.y[order[:LABELLED]], batch.rows[order])
-    a = sum(method(student, teacher, batch).values())
-    b = sum(method(turned(student), turned(teacher), other).values())
+    a, b = (
+        sum(both(made(name, pair).double(), *given).values())
+        for given in ((student, teacher, batch), (turned(student), turned(teacher), other))
+    )
     torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
 
 
@@ -429,9 +604,9 @@ def test_the_order_of_the_batch_is_irrelevant(name, pair):
 def test_autocast_does_not_round_the_loss_of_features_that_were_not_rounded(name, pair):
     student, teacher, batch = look(pair)
     method = made(name, pair)
-    plain = method(student, teacher, batch)[name]
+    plain = both(method, student, teacher, batch)[name]
     with torch.autocast("cpu", torch.bfloat16):
-        assert method(student, teacher, batch)[name].equal(plain)
+        assert both(method, student, teacher, batch)[name].equal(plain)
 
 
 @pytest.mark.parametrize("name", distill.METHODS)
@@ -439,8 +614,8 @@ def test_finite_for_a_batch_that_holds_the_same_image_twice(name, pair):
     student, teacher, batch = pair
     x = batch.x[[0, 1, 2, 3, 4, 0, 0, 1]]
     method = made(name, pair)
-    seen, told = models.observe(student, x), models.observe(teacher, x)
-    sum(method(seen, told, Batch(x, batch.y, torch.arange(8))).values()).backward()
+    seen, told = seen_by(student, x), seen_by(teacher, x)
+    sum(both(method, seen, told, Batch(x, batch.y, torch.arange(8))).values()).backward()
     norms = [p.grad.norm() for p in student.parameters() if p.grad is not None]
     assert all(norm < 1e4 for norm in norms)
 
@@ -450,8 +625,8 @@ def test_finite_for_one_image_and_for_images_that_are_all_the_same(name, pair):
     student, teacher, batch = pair
     method = made(name, pair)  # reviewkd: BatchNorm of pooled features needs two images
     for x in (batch.x[:1], batch.x[:1].expand(4, -1, -1, -1)):
-        seen, told = models.observe(student, x), models.observe(teacher, x)
-        loss = sum(method(seen, told, Batch(x, batch.y[:1], batch.rows[: len(x)])).values())
+        seen, told = seen_by(student, x), seen_by(teacher, x)
+        loss = sum(both(method, seen, told, Batch(x, batch.y[:1], batch.rows[: len(x)])).values())
         student.zero_grad()
         loss.backward()
         assert loss.isfinite()
@@ -459,17 +634,17 @@ def test_finite_for_one_image_and_for_images_that_are_all_the_same(name, pair):
 
 
 # Not these: cross-entropies (alone, smooth, nkd, pseudo), trained adapters in between (fitnet, vid,
-# ickd, reviewkd), and a teacher that is not copied but scrambled (shuffled).
-COPIED = ["kd", "at", "logitstd", "dkd", "dist", "nst", "sp", "rkd", "pkt", "cc"]
+# ickd, reviewkd, ab, ft, ofd, crd), and a teacher that is not copied but scrambled (shuffled).
+COPIED = ["kd", "at", "logitstd", "dkd", "dist", "mlkd", "nst", "fsp", "sp", "rkd", "pkt", "cc"]
 
 
 @pytest.mark.parametrize("name", COPIED)
 def test_a_perfect_copy_is_the_minimum(name, pair):
     student, teacher, batch = pair
-    told = double(models.observe(teacher, batch.x))
+    told = double(seen_by(teacher, batch.x))
     method = distill.build(name, told, told)
-    assert method(told, told, batch)[name].item() == pytest.approx(0, abs=1e-6)
-    assert method(double(models.observe(student, batch.x)), told, batch)[name] > 1e-3
+    assert both(method, told, told, batch)[name].item() == pytest.approx(0, abs=1e-6)
+    assert both(method, double(seen_by(student, batch.x)), told, batch)[name] > 1e-3
 
 
 def test_a_perfect_copy_behind_the_adapter_is_the_minimum(pair):
@@ -479,6 +654,85 @@ def test_a_perfect_copy_behind_the_adapter_is_the_minimum(pair):
     spread, copy = torch.zeros(f.shape[1]).double(), f.clone().requires_grad_()
     distill.gaussian(copy, f, spread).backward()
     assert copy.grad.abs().max() == 0
+
+
+def test_ab_is_content_where_every_neuron_is_on_its_side_by_the_margin(pair):
+    f = look(pair)[1].features["block1.raw"].double()
+    assert distill.boundary(torch.where(f > 0, 1.0, -1.0).double(), f, 1.0) == 0
+    assert distill.boundary(torch.where(f > 0, 0.5, -0.5).double(), f, 1.0) == f[0].numel() / 4
+    assert (distill.unit(f) - distill.unit(3 * f)).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("name", ["fsp", "ab"])
+def test_the_main_stage_of_fsp_and_ab_is_the_labels_alone(name, pair):
+    student, teacher, batch = look(pair)
+    method = made(name, pair, warm_up_epochs=3)
+    assert set(method(student, teacher, batch)) == {"labels"}
+    assert set(method.warm_up(student, teacher, batch)) == {name}
+    assert method.warm_up_epochs == 3
+
+
+def test_ft_trains_its_paraphraser_first_and_then_leaves_it_alone(pair):
+    student, teacher, batch = look(pair)
+    method = made("ft", pair)
+    method.warm_up(distill.NOBODY, teacher, batch)["paraphraser"].backward()
+    first = {name for name, p in method.named_parameters() if p.grad is not None}
+    assert {name.split(".")[0] for name in first} == {"encode", "decode"}
+    method.zero_grad()
+    before = {k: v.clone() for k, v in method.encode.state_dict().items()}
+    sum(method(student, teacher, batch).values()).backward()
+    assert all(v.equal(before[k]) for k, v in method.encode.state_dict().items())
+    main = {name for name, p in method.named_parameters() if p.grad is not None}
+    assert {name.split(".")[0] for name in main} == {"translate"}
+
+
+def test_ofd_asks_nothing_of_a_perfect_copy_nor_of_what_is_negative_enough(pair):
+    f = look(pair)[1].features["block1.raw"].double()
+    told = f.maximum(distill.margins(f))
+    assert distill.partial(f, told) == 0
+    assert distill.partial(torch.where(f > 0, f, f - 5), told) == 0
+    assert distill.partial(f + 1, told) > 1
+
+
+def test_crd_draws_negatives_by_its_seed_and_agrees_with_a_loop_over_them(pair):
+    student, teacher, batch = look(pair)
+    student, teacher = double(student), double(teacher)
+
+    def drawn(seed):
+        method = made("crd", pair, seed=seed, negatives=7).double()
+        method.enrol(50)
+        return method
+
+    rows = drawn(1).compared(batch.rows)
+    assert rows.shape == (N, 8)
+    assert rows[:, 0].equal(batch.rows)
+    assert (rows[:, 1:] != batch.rows[:, None]).all()
+    assert rows.min() >= 0
+    assert rows.max() < 50
+    assert drawn(1).compared(batch.rows).equal(rows)
+    assert not drawn(2).compared(batch.rows).equal(rows)
+    method = drawn(1)
+    loss = sum(method(student, teacher, batch).values()).item()
+    wanted = reference_crd(student, teacher, batch, method, rows=rows.tolist(), images=50)
+    assert loss == pytest.approx(wanted, rel=1e-5)
+
+
+def test_crd_remembers_half_of_what_it_sees(pair):
+    student, teacher, batch = look(pair)
+    student, teacher = double(student), double(teacher)
+    method = made("crd", pair).double()
+    method.enrol(20)
+    rows = torch.tensor([4, 7, 2, 9, 1, 7, 3, 19, 0, 5, 6, 8])  # 7 twice: with its label, and pool
+    loss = sum(method(student, teacher, batch._replace(rows=rows)).values())
+    wanted = first_memory(method, 20)
+    for n, view in enumerate(crd_views(student, teacher, method)):
+        for row in set(rows.tolist()):
+            seen = view[[i for i in range(N) if rows[i] == row]].mean(0)
+            moved = 0.5 * wanted[n, row] + 0.5 * seen
+            wanted[n, row] = moved / np.sqrt((moved**2).sum())
+    np.testing.assert_allclose(method.memory.numpy(), wanted, atol=1e-6)
+    sum([loss, *method(student, teacher, batch._replace(rows=rows)).values()]).backward()
+    assert not method.memory.requires_grad
 
 
 def test_a_perfect_copy_of_the_other_classes_is_the_minimum_of_nkd(pair):
@@ -617,8 +871,8 @@ def test_what_a_method_draws_is_drawn_by_its_seed(name, pair):
 @pytest.fixture(scope="module")
 def lesson():
     digits, teacher = data.load("digits"), network("resnet8", 0.5, 9)
-    half = {"train": digits.train[::2], "train_labels": digits.train_labels[::2]}
-    digits = digits._replace(**half)  # 11 steps an epoch instead of 21
+    third = {"train": digits.train[::3], "train_labels": digits.train_labels[::3]}
+    digits = digits._replace(**third)  # 7 steps an epoch instead of 21
     rows = data.budget(digits.train_labels, "all", 0)
     train.fit(teacher, data.Batches(digits, rows, 64, 0), runs.Teacher(epochs=2))
     return digits, teacher
@@ -629,8 +883,12 @@ def test_its_own_term_falls_within_three_epochs(name, lesson):
     digits, teacher = lesson
     run = runs.Student(method=name, labels_per_class=5, epochs=3)
     batches = data.Batches(digits, data.budget(digits.train_labels, 5, 0), run.batch_size, 0)
-    history = train.fit(network("resnet8", 0.25), batches, run, method=name, teacher=teacher)
-    assert history[-1][name] < history[0][name]
+    pupil = network("resnet8", 0.5 if name == "fsp" else 0.25)
+    options = {"warm_up_epochs": 3} if name in TWO_STAGE else {}
+    history = train.fit(pupil, batches, run, method=name, teacher=teacher, **options)
+    own = [row[name] for row in history if name in row]
+    assert len(own) == 3
+    assert own[-1] < own[0]
 
 
 def test_the_gradient_of_kd_hardly_depends_on_the_temperature(pair):
@@ -668,6 +926,8 @@ def test_methods_without_a_teacher_say_so():
         ("kd", {"temperature": "hot"}, "option temperature of kd is like 4.0, given 'hot'"),
         ("smooth", {"smoothing": 1.5}, "smoothing 1.5; allowed"),
         ("fitnet", {"layer": "block7"}, "unknown layer 'block7'"),
+        ("fitnet", {"stages": 3}, "unknown number of stages 3; one of: 1, 2"),
+        ("fitnet", {"stages": 2, "warm_up_epochs": 0}, "warm_up_epochs 0; allowed: 1 or more"),
         (
             "fitnet",
             {"layer": "pool"},
@@ -677,6 +937,11 @@ def test_methods_without_a_teacher_say_so():
             (name, {"temperature": -1.0}, "temperature -1.0; allowed: a number above 0")
             for name in ("logitstd", "dkd", "dist", "nkd", "shuffled")
         ),
+        ("ab", {"margin": 0.0}, "margin 0.0; allowed: a number above 0"),
+        ("ft", {"share": 0.0}, "share 0.0; allowed: a number above 0"),
+        ("ft", {"warm_up_epochs": 0}, "warm_up_epochs 0; allowed: 1 or more"),
+        ("crd", {"momentum": 1.0}, "momentum 1.0; allowed: 0 or more and below 1"),
+        ("crd", {"negatives": 0}, "negatives 0; allowed: a number above 0"),
         ("cc", {"order": 0}, "order 0; allowed: a number above 0"),
         ("cc", {"order": 1.5}, "option order of cc is like 2, given 1.5"),
     ],
@@ -686,7 +951,7 @@ def test_what_cannot_be_is_said_in_one_line(name, options, said, pair):
         made(name, pair, **options)
 
 
-@pytest.mark.parametrize("name", ["fitnet", "at", "nst", "vid", "reviewkd"])
+@pytest.mark.parametrize("name", ["fitnet", "at", "nst", "vid", "reviewkd", "ab", "ofd"])
 def test_maps_of_unequal_size_are_said(name, pair):
     student, teacher, _ = look(pair)
     maps = {x: f[:, :, 1:] if x == "block2" else f for x, f in teacher.features.items()}
@@ -698,6 +963,22 @@ def test_maps_of_unequal_size_are_said(name, pair):
         distill.build(name, student, teacher._replace(features=maps))
 
 
+def test_unequal_channels_are_said_by_fsp(pair):
+    said = (
+        r"^fsp needs equal channels at stem and block1; student \(8, 8, 8\) and \(8, 8, 8\), "
+        r"teacher \(16, 8, 8\) and \(16, 8, 8\)$"
+    )
+    with pytest.raises(UsageError, match=said):
+        made("fsp", pair)
+
+
+def test_maps_of_unequal_size_are_said_by_ft(pair):
+    student, teacher, _ = look(pair)
+    maps = teacher.features | {"block3": teacher.features["block3"][:, :, 1:]}
+    with pytest.raises(UsageError, match=r"^ft needs maps of equal height and width at block3"):
+        distill.build("ft", student, teacher._replace(features=maps))
+
+
 @pytest.mark.parametrize("name", ["ickd", "sp", "rkd", "pkt", "cc"])
 def test_maps_of_unequal_size_can_be_compared_by_relations(name, pair):
     student, teacher, batch = look(pair)
@@ -706,7 +987,9 @@ def test_maps_of_unequal_size_can_be_compared_by_relations(name, pair):
     assert distill.build(name, student, other)(student, other, batch)[name].isfinite()
 
 
-@pytest.mark.parametrize("name", ["kd", "logitstd", "dkd", "dist", "nkd", "pseudo", "shuffled"])
+@pytest.mark.parametrize(
+    "name", ["kd", "logitstd", "dkd", "dist", "nkd", "mlkd", "pseudo", "shuffled"]
+)
 def test_other_classes_than_the_teacher_are_said(name, pair):
     student, teacher, _ = look(pair)
     said = (
@@ -723,6 +1006,64 @@ def test_too_few_classes_are_said(name, pair):
     said = rf"^{name} needs 3 classes or more at logits; student \(2,\), teacher \(2,\)$"
     with pytest.raises(UsageError, match=said):
         distill.build(name, *two)
+
+
+def test_a_combination_is_the_sum_of_its_parts_with_the_labels_of_the_first(pair):
+    student, teacher, batch = look(pair)
+    options = {"at": {"weight": 500.0}, "vid": {}}
+    whole = made("kd+at+vid", pair, seed=3, **options)
+    terms = whole(student, teacher, batch)
+    wanted = made("kd", pair)(student, teacher, batch)
+    wanted |= {"at": made("at", pair, weight=500.0)(student, teacher, batch)["at"]}
+    wanted |= {"vid": made("vid", pair, seed=3)(student, teacher, batch)["vid"]}
+    assert list(terms) == ["labels", "kd", "at", "vid"]
+    assert all(terms[name].equal(wanted[name]) for name in wanted)
+    assert whole.layers == BLOCKS
+    assert whole.warm_up_epochs == 0
+    assert {name.split(".")[1] for name, _ in whole.named_parameters()} == {"vid"}
+    swapped = made("at+kd", pair)(student, teacher, batch)
+    assert swapped["labels"].item() == pytest.approx(10 * terms["labels"].item())
+
+
+def test_a_combination_has_the_first_stages_of_its_parts(pair):
+    student, teacher, batch = look(pair)
+    fitnet = {"stages": 2, "warm_up_epochs": 4}
+    whole = made("kd+ab+fitnet", pair, ab={"warm_up_epochs": 2}, fitnet=fitnet)
+    assert whole.warm_up_epochs == 4
+    assert whole.warm_up_student
+    assert list(whole.warm_up(student, teacher, batch)) == ["ab", "fitnet"]
+    parts = [made("kd", pair), made("fitnet", pair, stages=2)]
+    wanted = sum(part(student, teacher, batch)["kd"] for part in parts)
+    terms = whole(student, teacher, batch)
+    assert list(terms) == ["labels", "kd"]
+    torch.testing.assert_close(terms["kd"], wanted)
+    assert not made("ft+kd", pair).warm_up_student
+    made("kd+crd", pair)(student, teacher, batch)["crd"].backward()
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("kd+att", {}, "unknown method 'att'; one of: alone, smooth, kd"),
+        ("kd+", {}, "unknown method ''; one of: alone"),
+        ("kd+at+kd", {}, r"method 'kd\+at\+kd' names a method twice"),
+        (
+            "kd+at",
+            {"weight": 2.0},
+            r"option 'weight' of method 'kd\+at', given 2.0; allowed: a dict",
+        ),
+        ("kd+at", {"at": 2.0}, r"option 'at' of method 'kd\+at', given 2.0; allowed: a dict"),
+        ("kd+at", {"at": {"wait": 2.0}}, "unknown option 'wait' of method 'at'; known: weight"),
+    ],
+)
+def test_what_cannot_be_combined_is_said_in_one_line(name, options, said, pair):
+    with pytest.raises(UsageError, match=said):
+        made(name, pair, **options)
+
+
+def test_a_combination_needs_a_teacher_if_one_of_its_parts_does():
+    assert distill.needs_teacher("alone+kd")
+    assert not distill.needs_teacher("alone+smooth")
 
 
 def test_a_missing_teacher_is_said(pair):

@@ -29,6 +29,21 @@ def test_layers_are_named_alike_and_in_order():
     assert seen.features["logits"] is seen.logits
 
 
+def test_raw_is_what_the_last_relu_of_a_layer_is_given():
+    network, x = models.build("resnet14", **SMALL), torch.rand(3, 1, 8, 8)
+    seen = models.observe(network, x, ("stem", "stem.raw", "block2.raw", "block2")).features
+    for layer in ("stem", "block2"):
+        assert seen[f"{layer}.raw"].min() < 0
+        assert seen[f"{layer}.raw"].relu().equal(seen[layer])
+    foreign = torch.nn.Sequential()
+    foreign.add_module("first", torch.nn.Sequential(torch.nn.Conv2d(1, 2, 1)))
+    foreign[0].append(torch.nn.ReLU(inplace=True))
+    assert models.observe(foreign, x - 0.5, ("first.raw",)).features["first.raw"].min() < 0
+    for layer, said in (("pool.raw", "layer pool of this network has no ReLU"), ("x.raw", "'x'")):
+        with pytest.raises(UsageError, match=said):
+            models.observe(network, x, (layer,))
+
+
 def test_pool_is_the_mean_of_block3():
     seen = models.observe(models.build("resnet8", **SMALL).eval(), torch.rand(3, 1, 8, 8)).features
     torch.testing.assert_close(seen["pool"], seen["block3"].mean((2, 3)))

@@ -14,6 +14,8 @@ def test_a_run_lies_in_a_folder_made_of_its_parameters():
 def test_settings_that_differ_get_a_folder_of_their_own():
     name = runs.Student(epochs=5, options={"temperature": 2}, pool=False).name
     assert name.endswith("resnet8x0.5-kd-2-0+temperature=2+epochs=5+pool=False")
+    name = runs.Student(method="kd+at", options={"at": {"weight": 9.0}, "kd": {"weight": 1}}).name
+    assert name.endswith("/resnet8x0.5-kd+at-2-0+at.weight=9.0+kd.weight=1")
 
 
 def test_where_and_with_how_many_threads_is_no_other_run():

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from kdlib import UsageError, data, features, models, runs, train
+from kdlib import UsageError, data, distill, features, models, runs, train
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,36 @@ def test_a_few_epochs_learn_and_history_tells_every_term(digits):
     assert train.evaluate(network, digits).accuracy > 0.5  # chance: 0.1
     assert [row["epoch"] for row in history] == list(range(1, 9))
     assert history[-1]["labels"] < history[0]["labels"]
-    assert set(fit(digits, "kd")[1][0]) == {"epoch", "learning_rate", "labels", "kd"}
+    assert set(fit(digits, "kd")[1][0]) == {"stage", "epoch", "learning_rate", "labels", "kd"}
+
+
+def test_without_a_first_stage_the_training_is_one_plain_loop(digits):
+    network, taught = student().train(), teacher().eval()
+    labelled = data.budget(digits.train_labels, 5, 0)
+    batches = data.Batches(digits, labelled, 64, 0)
+    optimiser = torch.optim.SGD(network.parameters(), 0.1, 0.9, weight_decay=5e-4, nesterov=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, 0.1, total_steps=2 * len(batches), pct_start=0.2
+    )
+    for batch in [*batches, *batches]:
+        with torch.no_grad():
+            told = models.observe(taught, batch.x, ())
+        seen = models.observe(network, batch.x, ())
+        terms = distill.KD(seen, told)(seen, told, batch)
+        optimiser.zero_grad()
+        (terms["labels"] + terms["kd"]).backward()
+        optimiser.step()
+        schedule.step()
+    assert bits(fit(digits, "kd", epochs=2)[0]) == bits(network)
+
+
+def test_a_first_stage_comes_before_the_main_one_and_history_shows_both(digits):
+    _, history = fit(digits, "fitnet", stages=2, warm_up_epochs=2)
+    stages = [(row["stage"], row["epoch"]) for row in history]
+    assert stages == [("warm_up", 1), ("warm_up", 2), ("main", 1)]
+    told = {"stage", "epoch", "learning_rate"}
+    assert [set(row) - told for row in history] == [{"fitnet"}] * 2 + [{"labels", "kd"}]
+    assert history[1]["fitnet"] < history[0]["fitnet"]
 
 
 @pytest.mark.parametrize("method", ["alone", "smooth", "kd", "fitnet", "at"])
@@ -61,6 +90,19 @@ def test_batchnorm_counts_one_step_per_batch(digits):
     network, _ = fit(digits, "fitnet", epochs=2)
     counts = {int(m.num_batches_tracked) for m in network.modules() if hasattr(m, "running_mean")}
     assert counts == {2 * 21}
+
+
+def test_a_first_stage_that_does_not_look_at_the_student_does_not_touch_it(digits):
+    network, _ = fit(digits, "ft", warm_up_epochs=2)
+    counts = {int(m.num_batches_tracked) for m in network.modules() if hasattr(m, "running_mean")}
+    assert counts == {21}
+
+
+def test_a_combination_trains_both_stages(digits):
+    options = {"at": {"weight": 500.0}, "ab": {"warm_up_epochs": 1}}
+    _, history = fit(digits, "kd+at+ab", **options)
+    told = [(row["stage"], *list(row)[3:]) for row in history]
+    assert told == [("warm_up", "ab"), ("main", "labels", "kd", "at")]
 
 
 def test_a_loss_that_is_no_number_stops_the_training(digits):
