@@ -28,7 +28,7 @@ serve:
 	python -m http.server --bind 127.0.0.1 --directory _build/html $(PORT)
 
 lab: .venv/ready
-	jupyter lab
+	jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root)
 
 clean:
 	rm -rf _build .snakemake runs/quick runs/smoke book/results/quick

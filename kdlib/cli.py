@@ -62,6 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `... | head`
         sys.stderr.close()
         return 0
+    except KeyboardInterrupt:
+        return 130
     except OSError as problem:  # no place, no permission
         print(f"kdlib: {problem.filename or ''} {problem.strerror}".strip(), file=sys.stderr)
         return 2
@@ -72,17 +74,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def study(file: Path, device: str = "auto", more: Sequence[str] = ()) -> int:
     """Check a study, then let Snakemake run what it lacks. Goes on after a kill or power loss."""
-    from kdlib import distill, embed, models
-    from kdlib.data import DATASETS
+    from kdlib import data, distill, embed, models, train
 
     planned = runs.study(file)
-    one_of(f"{file}: data set", planned.dataset, DATASETS)
+    one_of(f"{file}: data set", planned.dataset, data.DATASETS)
     for run in (planned.trained_teacher, *planned.students):
         one_of(f"{file}: network", run.network, models.NETWORKS)
     for method in planned.methods:
         distill.known(method, f"{file}: method")
     for embedding in planned.embeddings:
         one_of(f"{file}: embedding", embedding, embed.EMBEDDERS)
+    if "alone" not in planned.methods or len(planned.methods) < 2:
+        raise UsageError(f"{file}: methods {planned.methods}; allowed: alone and at least one more")
+    train.use(device, 1)
+    images = data.load(planned.dataset)
+    try:
+        for labels in planned.labels_per_class:
+            data.budget(images.train_labels, labels, 0)
+        data.sample(images.test_labels, planned.looked(runs.Features, "teacher").sample)  # type: ignore[attr-defined]
+    except UsageError as problem:
+        raise UsageError(f"{file}: {problem}") from None
     store.writable(planned.trained_teacher.root)
     with _only_one():
         _unlock()
@@ -117,7 +128,8 @@ def _only_one() -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UsageError("another study runs in this folder; wait for it, or stop it") from None
+            print("a study still runs in this folder; waiting for its end", file=sys.stderr)
+            fcntl.flock(file, fcntl.LOCK_EX)
         os.set_inheritable(file.fileno(), True)
         yield
 

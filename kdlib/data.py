@@ -148,7 +148,10 @@ class _Stream:
         order = self.rows[torch.randperm(n, generator=g)].to(device)
         by = torch.randint(-largest, largest + 1, (n, 2), generator=g).to(device)
         mirror = (torch.rand(n, generator=g) < 0.5).to(device)
-        parts = (t.split(self.size) for t in (order, by, mirror))
+        sizes = [self.size] * (n // self.size) + [n % self.size] * (n % self.size > 0)
+        if sizes[-1] == 1 and n > 1:  # a batch of one has no spread for BatchNorm
+            sizes[-2:] = [sizes[-2] + 1]
+        parts = (t.split(sizes) for t in (order, by, mirror))
         self.queue = list(zip(*parts, strict=True))
 
     def draw(self) -> tuple[Tensor, Tensor]:

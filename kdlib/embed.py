@@ -133,10 +133,12 @@ def ivis(
 
     IVIS cannot show early layers (2-D k-NN .25-.45 where t-SNE has .74-.84): say so beside the
     map. The global generators of `random` and numpy are left as they were found, TensorFlow's is
-    seeded. Raises UsageError unless k < n, and when the fit ends in infinite or undefined numbers.
+    seeded. Raises UsageError unless 2 k < n, and when the fit ends in infinite or undefined numbers.
     """
     n = len(layer)
-    _check("k", k, 1, n - 1, f" for n = {n} images")
+    _check("k", k, 1, (n - 1) // 2, f" for n = {n} images")
+    if not isinstance(rates, (list, tuple)) or not rates or not all(_is_rate(r) for r in rates):
+        raise UsageError(f"rates {rates!r}; allowed: a list of learning rates above 0")
     _check("batch", batch, 1)
     _check("steps", steps, 1)
     order = np.random.default_rng(seed).permutation(n)
@@ -301,6 +303,10 @@ def _drawn(
             finally:
                 for job in jobs:
                     job.cancel()
+
+
+def _is_rate(value: object) -> bool:
+    return isinstance(value, int | float) and 0 < value < float("inf")
 
 
 def _fit_ivis(

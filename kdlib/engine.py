@@ -10,6 +10,7 @@ import sys
 from typing import Any
 
 import click
+from nbclient.exceptions import DeadKernelError
 from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillException, PapermillExecutionError
 
@@ -52,6 +53,8 @@ class Engine(NBClientEngine):
         options["log_output"] = True  # what a notebook prints, progress bars too, is seen at once
         try:
             nb = super().execute_notebook(nb, kernel_name, output_path, **options)
+        except DeadKernelError:
+            raise click.ClickException("the kernel died; out of memory?") from None
         except OSError as problem:  # no place left, a folder that cannot be written
             raise _unwritable(output_path, problem) from None
         try:

@@ -97,6 +97,9 @@ class Playground(w.VBox):
             )
         except UsageError as problem:
             self.message.value = f"<b>Cannot draw this: {problem}</b>"
+        except Exception as problem:  # whatever it is: say it, and do not look busy for ever
+            self.message.value = f"<b>Failed: {type(problem).__name__}: {problem}</b>"
+            raise
         finally:
             for control in self._asked:
                 control.disabled = False

@@ -23,6 +23,9 @@ EXAMPLE: tuple[str, ...] = (
     "students/resnet20-full-0/resnet8x0.5-kd-2-0",
 )
 
+# What options of a method or an embedding may not be called: its other arguments.
+RESERVED = ("seed", "method", "teacher", "student", "features", "start", "progress", "workers")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
@@ -40,8 +43,22 @@ class Place:
         for name in ("dataset", "network", "method", "study", "embedding"):
             if hasattr(self, name):
                 _plain(name, getattr(self, name))
+        for name, hint in get_type_hints(type(self)).items():
+            if hint is float:  # 1 and 1.0 are one run
+                object.__setattr__(self, name, float(getattr(self, name)))
         for name, low in {"seed": 0, "threads": 1, "workers": 1}.items():
             _at_least(self, name, low)
+        for name, high in {
+            "seed": 2**32 - 1,
+            "threads": 1024,
+            "workers": 1024,
+            "width": 64,
+        }.items():
+            if hasattr(self, name) and getattr(self, name) > high:
+                raise UsageError(f"{name} {getattr(self, name)!r}; allowed: {high} or less")
+        for name in getattr(self, "options", {}):
+            if not isinstance(name, str) or name in RESERVED:
+                raise UsageError(f"option {name!r} is none of a method or embedding")
         if hasattr(self, "networks") and not self.networks:
             raise UsageError("networks is empty; name at least one trained run")
         for network in getattr(self, "networks", ()):
@@ -89,7 +106,7 @@ class Run(Place):
         return self._stem() + _suffix({k: v for k, v in untold.items() if v != default[k]})
 
     def _stem(self) -> str:
-        size = "" if self.width == 1 else f"x{self.width:g}"
+        size = "" if self.width == 1 else f"x{self.width:.12g}"
         return f"{self.network}{size}"
 
     @property
@@ -130,7 +147,7 @@ class Student(Run):
         labels = self.labels_per_class
         if labels != "all" and (isinstance(labels, str) or labels < 1):
             raise UsageError(f"labels_per_class {labels!r}; allowed: 1 or more, or 'all'")
-        _run_name("teacher", self.teacher)
+        _run_name("teacher", self.teacher, among=("teachers",))
 
     def _stem(self) -> str:
         labels = f"{self.method}-{self.labels_per_class}-{self.seed}"
@@ -201,9 +218,9 @@ def _at_least(place: Place, name: str, low: int) -> None:
         raise UsageError(f"{name} {getattr(place, name)!r}; allowed: {low} or more")
 
 
-def _run_name(what: str, name: object) -> None:
+def _run_name(what: str, name: object, among: tuple[str, ...] = ("teachers", "students")) -> None:
     parts = PurePosixPath(name).parts if isinstance(name, str) else ()
-    if parts[:1] not in (("teachers",), ("students",)) or ".." in parts:
+    if not parts or parts[0] not in among or ".." in parts:
         raise UsageError(
             f"{what}: {name!r} names no run; `python -m kdlib list` names those there are"
         )
@@ -252,6 +269,16 @@ class Study:
             for value in values:
                 if axis in self.maps and value not in self.axes[axis]:
                     raise UsageError(f"maps: {axis} {value!r} is not in the study's {axis}")
+            if len(set(map(str, values))) < len(values):
+                raise UsageError(f"{axis} {values!r}; allowed: each once")
+        if not self.embeddings:
+            raise UsageError("embeddings is empty; a study needs at least one")
+        own = (*Place.machine, "study", "dataset")
+        each = {"teacher": (), "student": ("method", "labels_per_class", "seed", "teacher")}
+        for part, more in {**each, "features": ("networks",)}.items():
+            for name in getattr(self, part):
+                if name in (*own, *more):
+                    raise UsageError(f"{part}: {name} is not set here; the study sets it itself")
         _ = self.students, self.drawn, self.looked(Features, "teacher")  # raise for bad values
 
     @property
@@ -331,13 +358,13 @@ def study(file: str | Path) -> Study:
         there = ", ".join(str(f) for f in sorted(file.parent.glob("*.yaml"))) or "none"
         raise UsageError(f"no study file {file}; there: {there}")
     try:
-        given = yaml.safe_load(file.read_text()) or {}
+        given = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
         if not isinstance(given, dict):
             raise UsageError("not a list of names and values")
         check(get_type_hints(Study), given)
         told: dict[str, Any] = {"name": file.stem} | given
         return Study(**told)
-    except yaml.YAMLError as problem:
+    except (yaml.YAMLError, UnicodeDecodeError) as problem:
         raise UsageError(f"{file}: not YAML: {' '.join(str(problem).split())}") from None
     except UsageError as problem:
         raise UsageError(f"{file}: {problem}") from None

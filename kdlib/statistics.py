@@ -9,6 +9,7 @@ from kdlib import one_of
 from kdlib.store import Results
 
 PAIR = ["network", "labels", "seed"]  # what two runs share that differ in the method only
+ACCURACY = "test_accuracy"  # a column of runs that pairs like a measure
 CELL = ["network", "method", "labels", "layer"]
 
 
@@ -20,9 +21,11 @@ def differences(results: Results, measure: str) -> pd.DataFrame:
 
     Returns columns network, method, labels, layer, seed, difference.
     """
-    one_of("measure", measure, results.measures["measure"].unique())
+    one_of("measure", measure, [*results.measures["measure"].unique(), ACCURACY])
     students = results.runs[results.runs["role"] == "student"]
     values = results.measures.query("measure == @measure")[["run", "layer", "value"]]
+    if measure == ACCURACY:  # of the whole network: one value, at a layer of that name
+        values = students[["run"]].assign(layer="network", value=students[ACCURACY])
     table = students[["run", "method", *PAIR]].merge(values, on="run")
     alone = table[table["method"] == "alone"][[*PAIR, "layer", "value"]]
     pairs = table[table["method"] != "alone"].merge(
@@ -48,6 +51,13 @@ def paired(results: Results, measure: str) -> pd.DataFrame:
     ]
 
 
+def _cell(results: Results, measure: str, layer: str, method: str, labels: str) -> pd.Series:
+    table = paired(results, measure)
+    rows = table[(table["layer"] == layer) & (table["labels"] == labels)]
+    one_of(f"method beside alone at {labels} labels", method, rows["method"].unique())
+    return rows[rows["method"] == method].iloc[0]
+
+
 def gain(results: Results, measure: str, layer: str, *, method: str, labels: str) -> str:
     """Say in words what a method gains over `alone`: the mean paired difference, its interval, n.
 
@@ -56,11 +66,19 @@ def gain(results: Results, measure: str, layer: str, *, method: str, labels: str
     >>> gain(results, "knn", "block2", method="kd", labels="2")
     '+0.17 (95 % interval +0.11 to +0.23, n = 3 seeds)'
     """
-    table = paired(results, measure)
-    rows = table[(table["layer"] == layer) & (table["labels"] == labels)]
-    one_of(f"method beside alone at {labels} labels", method, rows["method"].unique())
-    row = rows[rows["method"] == method].iloc[0]
+    row = _cell(results, measure, layer, method, labels)
     if row["n"] == 1:
         return f"{row['mean']:+.2f} (one seed: no interval)"
     low, high = f"{row['low']:+.2f}", f"{row['high']:+.2f}"
     return f"{row['mean']:+.2f} (95 % interval {low} to {high}, n = {row['n']} seeds)"
+
+
+def verdict(results: Results, measure: str, layer: str, *, method: str, labels: str) -> str:
+    """Say where a method lies beside `alone`: higher, lower, or not told apart.
+
+    Higher or lower only where the 95 % interval of the paired difference excludes 0.
+    """
+    row = _cell(results, measure, layer, method, labels)
+    if row["low"] > 0:
+        return "higher"
+    return "lower" if row["high"] < 0 else "not told apart"

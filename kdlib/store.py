@@ -39,6 +39,10 @@ TABLES = ("runs", "measures", "maps", "faithfulness", "predictions")
 RECORDED = ("torch", "numpy", "scikit-learn", "openTSNE", "ivis", "tensorflow", "papermill")
 
 
+RECORD = ("parameters", "test_accuracy", "test_images", "seconds", "parameters_count")
+RECORD += ("classes", "channels")  # what every run.json holds
+
+
 # ---- files, whole or not at all ----------------------------------------------------------------
 
 
@@ -94,8 +98,9 @@ def writable(folder: Path) -> None:
 
     Asked before hours of training, not after.
     """
-    there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    there = folder
     try:
+        there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
         with tempfile.TemporaryFile(dir=there) as file:
             file.write(bytes(1 << 20))
             file.flush()
@@ -127,7 +132,7 @@ def load_run(folder: str | Path) -> dict[str, Any]:
     """Read the record of a trained network. Raises UsageError if there is none, or it is broken."""
     path = Path(folder) / "run.json"
     record = _read(path, lambda p: json.loads(p.read_text()), _maker(path.parent))
-    if not isinstance(record, dict) or "parameters" not in record:
+    if not isinstance(record, dict) or not set(RECORD) <= set(record):
         raise UsageError(f"{path} is no record of a run; delete it and run again")
     return record
 

@@ -58,8 +58,7 @@ def fit(
     an optimiser and a schedule of its own. The teacher is only read: no gradient, no BatchNorm
     statistics. SGD with Nesterov momentum 0.9 and a one-cycle schedule (Smith 2018); on a GPU in
     bfloat16 autocast and channels_last. `options` are the method's own constants. Raises
-    UsageError where the method does not fit the networks, RuntimeError when the loss is no longer
-    a number.
+    UsageError where the method does not fit the networks, and when the loss is no longer a number.
     """
     device = batches.images.train.device
     layout = _layout(device)
@@ -106,9 +105,10 @@ def _train(
     optimiser = torch.optim.SGD(
         trained, stage.rate, 0.9, weight_decay=run.weight_decay, nesterov=True
     )
-    total = stage.epochs * len(batches)
+    total = max(2, stage.epochs * len(batches))
+    rise = max(0.2, 1.5 / total)  # of the schedule: one step at least, or it divides by zero
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, stage.rate, total_steps=total, pct_start=0.2
+        optimiser, stage.rate, total_steps=total, pct_start=rise
     )
     count = range(1, stage.epochs + 1)
     for epoch in tqdm(count, f"{stage.name} epochs", delay=2, mininterval=2, leave=False):
@@ -126,7 +126,8 @@ def _train(
         row = {name: float(value) / len(batches) for name, value in sums.items()}
         if not all(map(math.isfinite, row.values())):
             where = f"epoch {epoch} ({stage.name} stage)"
-            raise RuntimeError(f"the loss is no number in {where}: {row}; try a lower rate")
+            rate = f"learning_rate {run.learning_rate:g}"
+            raise UsageError(f"the loss is no number in {where}; try less than {rate}")
         rate = float(schedule.get_last_lr()[0])
         yield {"stage": stage.name, "epoch": epoch, "learning_rate": rate, **row}
 

@@ -78,7 +78,7 @@ def explorer(
     *,
     left: str | None = None,
     right: str | None = None,
-    embedding: str = "tsne",
+    embedding: str | None = None,
     layer: str | None = None,
     measure: str = "knn",
     **view: Any,
@@ -111,7 +111,7 @@ def explorer(
         left=left,
         right=_default_right(networks, left) if right is None else right,
         layer=("block2" if "block2" in layers else layers[0]) if layer is None else layer,
-        embedding=embedding,
+        embedding=results.study["embeddings"][0] if embedding is None else embedding,
         measure=measure,
         **view,
     )

@@ -158,3 +158,24 @@ def test_a_gain_is_said_with_its_interval_and_its_seeds():
     )
     with pytest.raises(UsageError, match="unknown method beside alone at 2 labels 'kdd'"):
         statistics.gain(made, "knn", "block2", method="kdd", labels="2")
+
+
+def test_a_verdict_needs_an_interval_that_excludes_zero():
+    made = invented.make(None)
+    table = statistics.paired(made, "knn")
+    assert {"higher", "not told apart"} >= {
+        statistics.verdict(made, "knn", row.layer, method=row.method, labels=row.labels)
+        for row in table[table["low"] * table["high"] > -1].itertuples()
+        if row.low > 0 or row.low < 0 < row.high
+    }
+    one = invented.make(None, seeds=1)
+    assert statistics.verdict(one, "knn", "block2", method="kd", labels="2") == "not told apart"
+
+
+def test_accuracy_pairs_like_a_measure():
+    made = invented.make(None)
+    students = made.runs[made.runs["role"] == "student"]
+    wide = students.pivot_table(index=["labels", "seed"], columns="method", values="test_accuracy")
+    wanted = (wide["kd"] - wide["alone"])["2"].mean()
+    row = statistics.paired(made, "test_accuracy").query("method == 'kd' and labels == '2'").iloc[0]
+    assert row["mean"] == pytest.approx(wanted)

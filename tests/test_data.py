@@ -17,7 +17,7 @@ def test_digits_are_whole_and_split_once(digits):
     together = torch.cat([digits.train, digits.test]).flatten(1).tolist()
     original = (load_digits().data / 16 * 255).round().astype(int).tolist()
     assert sorted(together) == sorted(original)
-    assert data.load("digits").hash == digits.hash
+    assert digits.hash == "42bedc2bcb92c7c3"
 
 
 def test_normalised_training_images_have_mean_0_and_sd_1(digits):

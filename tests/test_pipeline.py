@@ -170,9 +170,12 @@ def test_a_failing_notebook_says_why_and_where_and_the_others_go_on(project, stu
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("methods: [kdd]", "method 'kdd'; one of: alone, smooth, kd, fitnet, at"),
+        ("methods: [alone, kdd]", "method 'kdd'; one of: alone, smooth, kd, fitnet, at"),
         ("dataset: mnisst", "data set 'mnisst'; one of: digits"),
         ("student: {network: resnet9}", "network 'resnet9'; one of: resnet8"),
+        ("labels_per_class: [500]", "labels_per_class 500; allowed: 'all' or 1 to 124"),
+        ("features: {sample: 501}", "sample 501; allowed: 1 to 500"),
+        ("methods: [kd]", "allowed: alone and at least one more"),
         ("embeddings: {umapp: {}}", "embedding 'umapp'; one of: tsne, ivis"),
     ],
     ids=lambda v: v.split(":")[0] if ":" in v else "",
@@ -181,17 +184,21 @@ def test_a_study_that_cannot_be_stops_before_it_starts(project, text, said):
     (project / "studies/wrong.yaml").write_text(text)
     code, output = run(project, file="studies/wrong.yaml")
     assert code == 2
-    assert output.strip().startswith("kdlib: unknown studies/wrong.yaml: ")
+    assert output.strip().startswith(("kdlib: unknown studies/wrong.yaml", "kdlib: studies/wrong"))
     assert said in output
     assert len(output.strip().splitlines()) == 1
     assert not (project / "runs/wrong").exists()
 
 
-def test_two_studies_at_once_are_refused_and_the_first_goes_on(project, studied):
+def test_a_second_study_waits_for_the_one_that_runs(project, studied):
     import fcntl
 
     with (project / ".snakemake/kdlib.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        code, said = run(project)
-    assert code == 2
-    assert said.strip() == "kdlib: another study runs in this folder; wait for it, or stop it"
+        process = start(project)
+        line = process.stdout.readline()
+        assert line.strip() == "a study still runs in this folder; waiting for its end"
+        assert process.poll() is None
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 0
+    assert "Everything is up to date." in said

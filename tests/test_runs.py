@@ -18,6 +18,10 @@ def test_settings_that_differ_get_a_folder_of_their_own():
     assert name.endswith("/resnet8x0.5-kd+at-2-0+at.weight=9.0+kd.weight=1")
 
 
+def test_a_number_is_the_same_run_with_and_without_a_point():
+    assert runs.Student(learning_rate=1).name == runs.Student(learning_rate=1.0).name
+
+
 def test_where_and_with_how_many_threads_is_no_other_run():
     here, there = runs.Student(), runs.Student(device="cpu", threads=4, results="elsewhere")
     assert here.name == there.name
@@ -28,6 +32,8 @@ def test_where_and_with_how_many_threads_is_no_other_run():
     ("given", "said"),
     [
         ({"seed": -1}, "seed -1; allowed: 0 or more"),
+        ({"seed": 2**70}, "allowed: 4294967295 or less"),
+        ({"options": {"seed": 3}}, "option 'seed' is none of a method or embedding"),
         ({"seed": 1.5}, "parameter seed must be int, given 1.5; known: dataset"),
         ({"seed": True}, "parameter seed must be int, given True"),
         ({"labels_per_class": 0}, "labels_per_class 0; allowed: 1 or more, or 'all'"),
@@ -70,6 +76,11 @@ def test_the_quick_study_is_what_the_protocol_asks_for():
         ("labels_per_class: [0]", "labels_per_class 0"),
         ("student: {epoch: 3}", "student: unknown parameter 'epoch'"),
         ("maps: {seeds: [7]}", "maps: seeds 7 is not in the study's seeds"),
+        ("seeds: [0, 0]", "allowed: each once"),
+        ("student: {seed: 7}", "student: seed is not set here; the study sets it itself"),
+        ("teacher: {device: cuda}", "teacher: device is not set here"),
+        ("features: {networks: [teachers/x]}", "features: networks is not set here"),
+        ("embeddings: {}", "embeddings is empty"),
         ("features: {sample: 0}", "sample 0; allowed: 1 or more"),
         ("a: [", "not YAML"),
         ("- kd", "not a list of names and values"),

@@ -16,6 +16,7 @@ def save(folder, accuracy=0.5, seed=0):
     given = {"network": "resnet8", "width": 1.0, "seed": seed, "dataset": "digits"}
     weights = {"a": np.arange(6, dtype="float32").reshape(2, 3), "steps": np.array(7)}
     facts = {"test_accuracy": accuracy, "test_images": 10, "seconds": 1.0, "parameters_count": 6}
+    facts |= {"classes": 10, "channels": 1}
     store.save_run(folder, given, weights, HISTORY, **facts)
 
 
@@ -74,7 +75,7 @@ def test_a_folder_that_cannot_be_written_is_said_before_the_work(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file"]
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"x": 1}'])
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"parameters": {}}'])
 def test_an_unreadable_or_empty_run_is_said_in_one_line(tmp_path, content):
     (tmp_path / "run.json").write_text(content)
     with pytest.raises(UsageError, match="delete it and run again") as caught:

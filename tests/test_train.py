@@ -111,7 +111,7 @@ def test_a_loss_that_is_no_number_stops_the_training(digits):
         broken.logits.weight.fill_(float("nan"))
     run = runs.Student(epochs=1, method="alone")
     batches = data.Batches(digits, torch.arange(100), 64, 0, pool=False)
-    with pytest.raises(RuntimeError, match="the loss is no number in epoch 1"):
+    with pytest.raises(UsageError, match="the loss is no number in epoch 1"):
         train.fit(broken, batches, run)
 
 
@@ -157,3 +157,12 @@ def test_features_are_means_over_positions_in_evaluation_mode(digits):
     assert bits(network) == before
     with pytest.raises(UsageError, match="unknown layer 'block9'"):
         features.extract(network, digits.test[:2], layers=["block9"], **told)
+
+
+@pytest.mark.parametrize("epochs", range(1, 8))
+def test_trainings_of_a_few_steps_have_a_schedule_too(digits, epochs):
+    run = runs.Student(epochs=epochs, method="alone", batch_size=2000)
+    batches = data.Batches(digits, torch.arange(len(digits.train)), run.batch_size, 0)
+    assert len(batches) == 1
+    history = train.fit(student(), batches, run)
+    assert all(0 <= row["learning_rate"] <= run.learning_rate for row in history)
