@@ -133,7 +133,7 @@ def ivis(
 
     IVIS cannot show early layers (2-D k-NN .25-.45 where t-SNE has .74-.84): say so beside the
     map. The global generators of `random` and numpy are left as they were found, TensorFlow's is
-    seeded. Raises UsageError unless 2 k < n, and when the fit ends in infinite or undefined numbers.
+    seeded. Raises UsageError unless 2 k < n, and when the fit ends in numbers that are not finite.
     """
     n = len(layer)
     _check("k", k, 1, (n - 1) // 2, f" for n = {n} images")

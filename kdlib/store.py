@@ -39,8 +39,10 @@ TABLES = ("runs", "measures", "maps", "faithfulness", "predictions")
 RECORDED = ("torch", "numpy", "scikit-learn", "openTSNE", "ivis", "tensorflow", "papermill")
 
 
-RECORD = ("parameters", "test_accuracy", "test_images", "seconds", "parameters_count")
-RECORD += ("classes", "channels")  # what every run.json holds
+RECORD = (  # what every run.json holds
+    *("parameters", "test_accuracy", "test_images", "seconds"),
+    *("parameters_count", "classes", "channels"),
+)
 
 
 # ---- files, whole or not at all ----------------------------------------------------------------

@@ -126,8 +126,8 @@ def _train(
         row = {name: float(value) / len(batches) for name, value in sums.items()}
         if not all(map(math.isfinite, row.values())):
             where = f"epoch {epoch} ({stage.name} stage)"
-            rate = f"learning_rate {run.learning_rate:g}"
-            raise UsageError(f"the loss is no number in {where}; try less than {rate}")
+            given = f"learning_rate {run.learning_rate:g}"
+            raise UsageError(f"the loss is no number in {where}; try less than {given}")
         rate = float(schedule.get_last_lr()[0])
         yield {"stage": stage.name, "epoch": epoch, "learning_rate": rate, **row}
 

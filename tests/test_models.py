@@ -1,3 +1,5 @@
+from collections import OrderedDict
+
 import pytest
 import torch
 
@@ -35,10 +37,9 @@ def test_raw_is_what_the_last_relu_of_a_layer_is_given():
     for layer in ("stem", "block2"):
         assert seen[f"{layer}.raw"].min() < 0
         assert seen[f"{layer}.raw"].relu().equal(seen[layer])
-    foreign = torch.nn.Sequential()
-    foreign.add_module("first", torch.nn.Sequential(torch.nn.Conv2d(1, 2, 1)))
-    foreign[0].append(torch.nn.ReLU(inplace=True))
-    assert models.observe(foreign, x - 0.5, ("first.raw",)).features["first.raw"].min() < 0
+    steps = torch.nn.Sequential(torch.nn.Identity(), torch.nn.ReLU(inplace=True))
+    foreign = torch.nn.Sequential(OrderedDict(first=steps))
+    assert models.observe(foreign, x - 0.5, ("first.raw",)).features["first.raw"].equal(x - 0.5)
     for layer, said in (("pool.raw", "layer pool of this network has no ReLU"), ("x.raw", "'x'")):
         with pytest.raises(UsageError, match=said):
             models.observe(network, x, (layer,))
