@@ -160,14 +160,28 @@ def test_a_gain_is_said_with_its_interval_and_its_seeds():
         statistics.gain(made, "knn", "block2", method="kdd", labels="2")
 
 
-def test_a_verdict_needs_an_interval_that_excludes_zero():
+@pytest.mark.parametrize(
+    ("gains", "said"),
+    [
+        ((0.30, 0.31, 0.32), "higher"),
+        ((-0.30, -0.31, -0.32), "lower"),
+        ((-0.30, 0.10, 0.40), "not told apart"),
+    ],
+)
+def test_a_verdict_needs_an_interval_that_excludes_zero(gains, said):
     made = invented.make(None)
-    table = statistics.paired(made, "knn")
-    assert {"higher", "not told apart"} >= {
-        statistics.verdict(made, "knn", row.layer, method=row.method, labels=row.labels)
-        for row in table[table["low"] * table["high"] > -1].itertuples()
-        if row.low > 0 or row.low < 0 < row.high
-    }
+    ids = made.runs.query("role == 'student' and labels == '2'")
+    values = made.measures.copy()
+    for seed, gain in enumerate(gains):
+        run = ids[ids["seed"] == seed].set_index("method")["run"]
+        for method, value in (("alone", 0.5), ("kd", 0.5 + gain)):
+            rows = (values["run"] == run[method]) & (values["measure"] == "knn")
+            values.loc[rows & (values["layer"] == "block2"), "value"] = value
+    made = made._replace(measures=values)
+    assert statistics.verdict(made, "knn", "block2", method="kd", labels="2") == said
+
+
+def test_one_seed_gives_no_verdict():
     one = invented.make(None, seeds=1)
     assert statistics.verdict(one, "knn", "block2", method="kd", labels="2") == "not told apart"
 

@@ -95,6 +95,12 @@ def test_a_study_file_that_cannot_be_is_said_in_one_line_with_its_name(tmp_path,
     assert "\n" not in str(caught.value)
 
 
+def test_a_study_file_that_is_no_text_is_said_in_one_line(tmp_path):
+    (tmp_path / "mine.yaml").write_bytes(bytes(range(128, 256)))
+    with pytest.raises(UsageError, match=r"mine.yaml: not YAML"):
+        runs.study(tmp_path / "mine.yaml")
+
+
 def test_a_missing_study_file_names_those_there_are():
     with pytest.raises(
         UsageError, match=r"no study file studies/quik.yaml; there: .*studies/quick"

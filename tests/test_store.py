@@ -1,4 +1,5 @@
 import json
+import os
 import resource
 import signal
 
@@ -73,6 +74,19 @@ def test_a_folder_that_cannot_be_written_is_said_before_the_work(tmp_path):
         store.writable(tmp_path / "file" / "run")
     store.writable(tmp_path / "a" / "b")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file"]
+
+
+def test_a_folder_closed_to_the_user_is_said(tmp_path):
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0)
+    somebody = os.geteuid()
+    if somebody == 0:
+        os.seteuid(65534)
+    try:
+        with pytest.raises(UsageError, match=r"cannot write below .*: Permission denied"):
+            store.writable(closed / "runs" / "run")
+    finally:
+        os.seteuid(somebody)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"parameters": {}}'])
