@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Mapping, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
@@ -42,6 +43,23 @@ def use(device: str, threads: int) -> torch.device:
     return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
+class Pupil(NamedTuple):
+    """A network to be trained: how, and by what method."""
+
+    network: nn.Module
+    run: Run  # epochs, learning rate, weight decay, seed
+    method: str = "alone"  # a name of kdlib.distill.METHODS, or several: kd+at
+    options: Mapping[str, Any] = {}  # the method's own constants
+    pool: bool = True  # is it shown the images without a label?
+
+
+class Trained(NamedTuple):
+    """A network after its training, and how that went."""
+
+    network: nn.Module
+    history: list[dict[str, float | int | str]]  # one row per epoch
+
+
 def fit(
     network: nn.Module,
     batches: Batches,
@@ -50,27 +68,162 @@ def fit(
     method: str = "alone",
     teacher: nn.Module | None = None,
     **options: Any,
-) -> list[dict[str, float | int | str]]:
-    """Train `network` in place, on the device that holds `batches`; one row per epoch.
+) -> Trained:
+    """Train one network in place, on the device that holds `batches`: `fit_many` of one."""
+    return fit_many([Pupil(network, run, method, options)], batches, teacher)[0]
 
-    A row holds the stage, the epoch in it, its last learning rate, and the mean of every term of
-    the loss. A method with a first stage trains that before ("warm_up", then "main"), each with
-    an optimiser and a schedule of its own. The teacher is only read: no gradient, no BatchNorm
-    statistics. SGD with Nesterov momentum 0.9 and a one-cycle schedule (Smith 2018); on a GPU in
-    bfloat16 autocast and channels_last. `options` are the method's own constants. Raises
-    UsageError where the method does not fit the networks, and when the loss is no longer a number.
+
+def fit_many(
+    pupils: Sequence[Pupil], batches: Batches, teacher: nn.Module | None = None
+) -> list[Trained]:
+    """Train several networks side by side, on the same batches, by one teacher.
+
+    The teacher looks at each batch once, for all who learn from it; apart from that no pupil
+    knows of another, and on the CPU each ends with the same bits as trained by itself.
+
+    A row of the history holds the generation, the stage, the epoch in it, its last learning rate,
+    and the mean of every term of the loss. A method with a first stage trains that before
+    ("warm_up", then "main"), each with an optimiser and a schedule of its own; one with several
+    generations then begins again, with a fresh network and the trained one as its teacher. The
+    teacher is only read: no gradient, no BatchNorm statistics. SGD with Nesterov momentum 0.9 and
+    a one-cycle schedule (Smith 2018); on a GPU in bfloat16 autocast and channels_last. Raises
+    UsageError where a method does not fit the networks, and when a loss is no longer a number.
     """
-    device = batches.images.train.device
-    layout = _layout(device)
-    network.to(device, memory_format=layout).train()  # type: ignore[call-overload]
     if teacher is not None:
-        teacher.to(device, memory_format=layout)  # type: ignore[call-overload]
-        teacher.eval().requires_grad_(False)
-    loss = _method(method, network, teacher, batches, run.seed, options).to(device)
-    history: list[dict[str, float | int | str]] = []
-    for stage in _stages(loss, run):
-        history += _train(stage, loss, network, teacher, batches=batches, run=run)
-    return history
+        _frozen(teacher, batches.images.train.device)
+    learners = [_Learner(pupil, teacher, batches) for pupil in pupils]
+    epochs = max(learner.epochs for learner in learners)
+    learning = dict(enumerate(learner.learn() for learner in learners))
+    wishes = {i: next(lessons) for i, lessons in learning.items()}
+    trained: dict[int, Trained] = {}
+    bar = tqdm(range(epochs), "epochs", delay=2, mininterval=2, leave=False)
+    for batch in chain.from_iterable(batches for _ in bar):
+        seen = _seen(wishes, batch)
+        for i, wish in list(wishes.items()):
+            try:
+                wishes[i] = learning[i].send(seen[wish.key])
+            except StopIteration as done:
+                trained[i] = done.value
+                del wishes[i]
+    return [trained[i] for i in range(len(learners))]
+
+
+class _Wish(NamedTuple):
+    """What a learner wants for its next step."""
+
+    teacher: nn.Module | None
+    layers: tuple[str, ...]  # of the teacher
+    pool: bool
+
+    @property
+    def key(self) -> tuple[int, bool]:
+        """Learners of equal key are served by one look of the teacher."""
+        return id(self.teacher), self.pool
+
+
+class _Seen(NamedTuple):
+    batch: Batch
+    told: Forward  # what the teacher says of it
+
+
+@torch.no_grad()
+def _seen(wishes: Mapping[int, _Wish], batch: Batch) -> dict[tuple[int, bool], _Seen]:
+    """Serve all wishes for one batch: a teacher is asked once, for all the layers wanted."""
+    layout = _layout(batch.x.device)
+    batch = batch._replace(x=batch.x.contiguous(memory_format=layout))
+    served = {}
+    for key in {wish.key: None for wish in wishes.values()}:
+        alike = [wish for wish in wishes.values() if wish.key == key]
+        teacher, shown = alike[0].teacher, batch if alike[0].pool else batch.labelled
+        layers = dict.fromkeys(layer for wish in alike for layer in wish.layers)
+        told = distill.NOBODY
+        if teacher is not None:
+            with _autocast(batch.x.device):
+                told = models.observe(teacher, shown.x, layers)
+        served[key] = _Seen(shown, told)
+    return served
+
+
+_Lessons = Generator[_Wish, _Seen, list[dict[str, float | int | str]]]
+
+
+class _Learner:
+    """One pupil's training, step by step: it says what it wishes to see and is sent it."""
+
+    def __init__(self, pupil: Pupil, teacher: nn.Module | None, batches: Batches):
+        self.pupil, self.batches = pupil, batches
+        self.device = batches.images.train.device
+        self.network, self.teacher = pupil.network, teacher
+        self.loss = self._method()
+        stages = sum(stage.epochs for stage in _stages(self.loss, pupil.run))
+        self.epochs = self.loss.generations * stages
+
+    def learn(self) -> Generator[_Wish, _Seen, Trained]:
+        history: list[dict[str, float | int | str]] = []
+        for generation in range(1, self.loss.generations + 1):
+            if generation > 1:
+                self.teacher = _frozen(self.network, self.device)
+                self.network = models.redrawn(self.network, self.pupil.run.seed + generation - 1)
+                self.loss = self._method()
+            for stage in _stages(self.loss, self.pupil.run):
+                rows = yield from self._train(stage)
+                history += [{"generation": generation, **row} for row in rows]
+        return Trained(self.loss.finish(self.network, self.teacher), history)
+
+    def _train(self, stage: _Stage) -> _Lessons:
+        """Train one stage with an optimiser and a schedule of its own; returns a row per epoch."""
+        loss, run, steps, rows = self.loss, self.pupil.run, len(self.batches), []
+        trained = [*self.network.parameters(), *loss.parameters()]
+        optimiser = torch.optim.SGD(
+            trained, stage.rate, 0.9, weight_decay=run.weight_decay, nesterov=True
+        )
+        total = max(2, stage.epochs * steps)
+        rise = max(0.2, 1.5 / total)  # of the schedule: one step at least, or it divides by zero
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimiser, stage.rate, total_steps=total, pct_start=rise
+        )
+        wish = _Wish(self.teacher, loss.layers, self.pupil.pool)
+        for epoch in range(1, stage.epochs + 1):
+            sums: dict[str, Tensor] = {}
+            for _ in range(steps):
+                batch, told = yield wish
+                with _autocast(self.device):
+                    terms = stage.terms(self._shown(stage, batch), told, batch)
+                optimiser.zero_grad(set_to_none=True)
+                torch.stack(list(terms.values())).sum().backward()
+                optimiser.step()
+                schedule.step()
+                for name, term in terms.items():
+                    sums[name] = sums.get(name, 0) + term.detach()
+            row = {name: float(value) / steps for name, value in sums.items()}
+            if not all(map(math.isfinite, row.values())):
+                where = f"{self.pupil.method}: the loss is no number in epoch {epoch}"
+                given = f"try less than learning_rate {run.learning_rate:g}"
+                raise UsageError(f"{where} ({stage.name} stage); {given}")
+            rate = float(schedule.get_last_lr()[0])
+            rows.append({"stage": stage.name, "epoch": epoch, "learning_rate": rate, **row})
+        return rows
+
+    def _shown(self, stage: _Stage, batch: Batch) -> Forward:
+        """What the student says of a batch, if the stage looks at it."""
+        if not stage.student:
+            return distill.NOBODY
+        x = batch.strong if self.loss.strong else batch.x
+        return models.observe(self.network, x, self.loss.layers)
+
+    def _method(self) -> Method:
+        """The method, sized from one look of both networks at two images."""
+        pupil, images, seed = self.pupil, self.batches.images, self.pupil.run.seed
+        x = normalised(images.train[:2], images.mean, images.std)
+        self.network.to(self.device, memory_format=_layout(self.device))  # type: ignore[call-overload]
+        with torch.no_grad():
+            shown = models.observe(self.network.eval(), x)
+            told = distill.NOBODY if self.teacher is None else models.observe(self.teacher, x)
+        loss = distill.build(pupil.method, shown, told, seed=seed, **pupil.options)
+        if loss.untrained and self.teacher is not None:
+            self.teacher = _frozen(models.redrawn(self.teacher, seed), self.device)
+        loss.enrol(len(images.train), self.network.train())
+        return loss.to(self.device)
 
 
 class _Stage(NamedTuple):
@@ -90,46 +243,10 @@ def _stages(loss: Method, run: Run) -> list[_Stage]:
     return [first, main]
 
 
-def _train(
-    stage: _Stage,
-    loss: Method,
-    network: nn.Module,
-    teacher: nn.Module | None,
-    *,
-    batches: Batches,
-    run: Run,
-) -> Iterator[dict[str, float | int | str]]:
-    """Train one stage with an optimiser and a schedule of its own; yields a row per epoch."""
-    device = batches.images.train.device
-    trained = [*network.parameters(), *loss.parameters()]
-    optimiser = torch.optim.SGD(
-        trained, stage.rate, 0.9, weight_decay=run.weight_decay, nesterov=True
-    )
-    total = max(2, stage.epochs * len(batches))
-    rise = max(0.2, 1.5 / total)  # of the schedule: one step at least, or it divides by zero
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, stage.rate, total_steps=total, pct_start=rise
-    )
-    count = range(1, stage.epochs + 1)
-    for epoch in tqdm(count, f"{stage.name} epochs", delay=2, mininterval=2, leave=False):
-        sums: dict[str, Tensor] = {}
-        for batch in batches:
-            batch = batch._replace(x=batch.x.contiguous(memory_format=_layout(device)))
-            with _autocast(device):
-                terms = stage.terms(*_look(stage, loss, network, teacher, batch), batch)
-            optimiser.zero_grad(set_to_none=True)
-            torch.stack(list(terms.values())).sum().backward()
-            optimiser.step()
-            schedule.step()
-            for name, term in terms.items():
-                sums[name] = sums.get(name, 0) + term.detach()
-        row = {name: float(value) / len(batches) for name, value in sums.items()}
-        if not all(map(math.isfinite, row.values())):
-            where = f"epoch {epoch} ({stage.name} stage)"
-            given = f"learning_rate {run.learning_rate:g}"
-            raise UsageError(f"the loss is no number in {where}; try less than {given}")
-        rate = float(schedule.get_last_lr()[0])
-        yield {"stage": stage.name, "epoch": epoch, "learning_rate": rate, **row}
+def _frozen(teacher: nn.Module, device: torch.device) -> nn.Module:
+    """A teacher: in evaluation mode, no gradients."""
+    teacher.to(device, memory_format=_layout(device))  # type: ignore[call-overload]
+    return teacher.eval().requires_grad_(False)
 
 
 def _layout(device: torch.device) -> torch.memory_format:
@@ -138,40 +255,6 @@ def _layout(device: torch.device) -> torch.memory_format:
 
 def _autocast(device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
-
-
-def _look(
-    stage: _Stage, loss: Method, network: nn.Module, teacher: nn.Module | None, batch: Batch
-) -> tuple[Forward, Forward]:
-    """What student and teacher say of a batch, and of them only whom the loss looks at."""
-    shown = told = distill.NOBODY
-    if teacher is not None:
-        with torch.no_grad():
-            told = models.observe(teacher, batch.x, loss.layers)
-    if stage.student:
-        shown = models.observe(network, batch.x, loss.layers)
-    return shown, told
-
-
-def _method(
-    name: str,
-    network: nn.Module,
-    teacher: nn.Module | None,
-    batches: Batches,
-    seed: int,
-    options: dict,
-) -> Method:
-    """The method, sized from one look of both networks at two images."""
-    mean, std = batches.images.mean, batches.images.std
-    x = normalised(batches.images.train[:2], mean, std)
-    was_training = network.training
-    with torch.no_grad():
-        shown = models.observe(network.eval(), x)
-        told = models.observe(teacher, x) if teacher is not None else distill.NOBODY
-    network.train(was_training)
-    loss = distill.build(name, shown, told, seed=seed, **options)
-    loss.enrol(len(batches.images.train))
-    return loss
 
 
 @torch.no_grad()
