@@ -38,8 +38,9 @@ def code(notebook):
             if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "kdlib":
                 within = node.module != "kdlib"  # from kdlib.data import Images
                 names = [node.module[6:]] if within else [a.name for a in node.names]
-                for file in {f"kdlib/{name}.py" for name in names} - seen:
-                    if Path(file).is_file():
+                for name in names:
+                    place = f"kdlib/{name.replace('.', '/')}"  # a file, or a folder of them
+                    for file in {*glob(f"{place}.py"), *glob(f"{place}/*.py")} - seen:
                         seen.add(file)
                         todo.append(Path(file).read_text())
     return sorted({"kdlib/__init__.py", *seen})
@@ -88,7 +89,7 @@ rule book:
         "_config.yml",
         "_toc.yml",
         [f for f in glob("book/*") if Path(f).is_file()],
-        [f for f in glob("kdlib/*") if Path(f).suffix in (".py", ".js", ".css")],
+        [f for f in glob("kdlib/**", recursive=True) if Path(f).suffix in (".py", ".js", ".css")],
     output:
         "_build/html/index.html",
     log:

@@ -372,8 +372,9 @@ def _row(name: str, record: dict[str, Any]) -> dict[str, Any]:
 def code_hash() -> str:
     """The first 16 hex digits of the SHA-256 of the library's Python files."""
     digest = hashlib.sha256()
-    for file in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(file.name.encode() + file.read_bytes())
+    here = Path(__file__).parent
+    for file in sorted(here.rglob("*.py")):
+        digest.update(file.relative_to(here).as_posix().encode() + file.read_bytes())
     return digest.hexdigest()[:16]
 
 
