@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 
-from kdlib import UsageError, __version__, one_of, runs, store
+from kdlib import UsageError, __version__, one_of, runs, store, studies
 
 LOCK = Path(".snakemake/kdlib.lock")
 BOOK = Path("_build/html/index.html")
@@ -76,9 +76,9 @@ def study(file: Path, device: str = "auto", more: Sequence[str] = ()) -> int:
     """Check a study, then let Snakemake run what it lacks. Goes on after a kill or power loss."""
     from kdlib import data, distill, embed, models, train
 
-    planned = runs.study(file)
+    planned = studies.read(file)
     one_of(f"{file}: data set", planned.dataset, data.DATASETS)
-    for run in (planned.trained_teacher, *planned.students):
+    for run in (*planned.teachers, *planned.students):
         one_of(f"{file}: network", run.network, models.NETWORKS)
     for method in planned.methods:
         distill.known(method, f"{file}: method")
@@ -94,7 +94,7 @@ def study(file: Path, device: str = "auto", more: Sequence[str] = ()) -> int:
         data.sample(images.test_labels, planned.looked(runs.Features, "teacher").sample)  # type: ignore[attr-defined]
     except UsageError as problem:
         raise UsageError(f"{file}: {problem}") from None
-    store.writable(planned.trained_teacher.root)
+    store.writable(planned.teachers[0].root)
     with _only_one():
         _unlock()
         here = str(Path(sys.executable).parent)  # this Python's own snakemake and papermill
@@ -194,8 +194,8 @@ def publish(file: Path, to: Path | None) -> None:
     """Gather a study's tables and its test images into the folder that the book reads."""
     from kdlib import data, models
 
-    planned = runs.study(file)
-    trained = [planned.trained_teacher, *planned.students]
+    planned = studies.read(file)
+    trained = [*planned.teachers, *planned.students]
     root = trained[0].root
     tables = store.gather(
         root, [run.name for run in trained], [maps.name for maps in planned.drawn.values()]
@@ -231,7 +231,7 @@ def publish(file: Path, to: Path | None) -> None:
     print(f"{len(trained)} networks, {len(tables['maps']):,} map points -> {folder}")
 
 
-def _executed(planned: runs.Study) -> dict[str, Path]:
+def _executed(planned: studies.Study) -> dict[str, Path]:
     """The notebooks of a study as they ran, by the names they get in the book.
 
     Every run, and for the pages one of each kind: the teacher, a student, and what looked on.
@@ -239,7 +239,7 @@ def _executed(planned: runs.Study) -> dict[str, Path]:
     teacher, students, root = (
         planned.trained_teacher,
         planned.students,
-        planned.trained_teacher.root,
+        planned.teachers[0].root,
     )
     made = {teacher.name: teacher.folder / "teacher.ipynb"}
     made |= {run.name: run.folder / "student.ipynb" for run in students}

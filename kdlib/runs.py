@@ -149,8 +149,7 @@ class Teacher(Run):
     labels_per_class: int | str = "all"  # images of each class that keep their label, or all
     weights: str | None = None  # pretrained: simclr, a checkpoint's file, or imagenet
     pretrain_epochs: int = 20  # of simclr, on all images without labels
-    freeze: bool = False  # pretrained: train the classifier only
-    body_rate: float = 1.0  # pretrained: learning rate of all but the classifier, times the other
+    body_rate: float = 1.0  # learning rate of all but the classifier, times the other; 0: frozen
 
     told: ClassVar[tuple[str, ...]] = (*Run.told, "regime", "labels_per_class")
 
