@@ -77,7 +77,9 @@ class Place:
             name = re.sub(r"(\.tar)?\.\w+$", "", PurePosixPath(name).name)
             name = re.sub(r"[^\w.+-]", "_", name)
         size, grey = getattr(self, "size", None), getattr(self, "grey", False)
-        return name + _suffix({"size": size} if size else {}) + _suffix({"grey": grey} if grey else {})
+        return (
+            name + _suffix({"size": size} if size else {}) + _suffix({"grey": grey} if grey else {})
+        )
 
     def settings(self) -> dict[str, Any]:
         """The parameters that results depend on."""
@@ -160,7 +162,9 @@ class Teacher(Run):
         _at_least(self, "body_rate", 0)
         one_of("regime", self.regime, REGIMES)
         if (self.labels_per_class == "all") < (self.regime == "full"):
-            raise UsageError("labels_per_class of a full teacher; allowed: 'all', or regime limited")
+            raise UsageError(
+                "labels_per_class of a full teacher; allowed: 'all', or regime limited"
+            )
         if self.regime == "limited" and self.labels_per_class == "all":
             raise UsageError("labels_per_class 'all' of a limited teacher; allowed: 1 or more")
         if (self.regime == "pretrained") != (self.weights is not None):

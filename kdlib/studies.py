@@ -63,7 +63,11 @@ class Study:
             if method not in self.methods:
                 raise UsageError(f"options: {method!r} is not in the study's methods")
         self._check_fixed()
-        _ = self.students, self.drawn, self.looked(Features, next(iter(self.blocks)))  # raise if bad
+        _ = (
+            self.students,
+            self.drawn,
+            self.looked(Features, next(iter(self.blocks))),
+        )  # raise if bad
 
     def _check_fixed(self) -> None:
         """Raise UsageError where a part names what the study sets itself."""

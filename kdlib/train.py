@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import OneCycleLR
 from tqdm import tqdm
 
 from kdlib import UsageError, distill, models
 from kdlib.data import Batch, Batches, Images, normalised
 from kdlib.distill import Method
 from kdlib.models import Forward
-from kdlib.runs import Run
+from kdlib.runs import Run, Teacher
 
 
 class Score(NamedTuple):
@@ -51,6 +53,7 @@ class Pupil(NamedTuple):
     method: str = "alone"  # a name of kdlib.distill.METHODS, or several: kd+at
     options: Mapping[str, Any] = {}  # the method's own constants
     pool: bool = True  # is it shown the images without a label?
+    body_rate: float = 1.0  # learning rate of all but the classifier, times the other; 0: frozen
 
 
 class Trained(NamedTuple):
@@ -67,10 +70,13 @@ def fit(
     *,
     method: str = "alone",
     teacher: nn.Module | None = None,
+    body_rate: float = 1.0,
     **options: Any,
 ) -> Trained:
     """Train one network in place, on the device that holds `batches`: `fit_many` of one."""
-    return fit_many([Pupil(network, run, method, options)], batches, teacher)[0]
+    return fit_many([Pupil(network, run, method, options, body_rate=body_rate)], batches, teacher)[
+        0
+    ]
 
 
 def fit_many(
@@ -106,6 +112,27 @@ def fit_many(
                 trained[i] = done.value
                 del wishes[i]
     return [trained[i] for i in range(len(learners))]
+
+
+def pretrain(
+    network: nn.Module, images: Images, run: Teacher
+) -> list[dict[str, float | int | str]]:
+    """Give a teacher what it knows before it sees its labels; one row per epoch, if it is trained.
+
+    `run.weights` is "simclr": self-supervised on all images without their labels (Chen et al.
+    2020, see `distill.SimCLR`); "imagenet": torchvision's; or a checkpoint's file; or None:
+    nothing. Then only the classifier begins anew. Raises UsageError for weights that do not fit.
+    """
+    if run.weights is None:
+        return []
+    if run.weights != "simclr":
+        models.load(network, run.weights, new_head=True)
+        return []
+    rows = torch.arange(len(images.train))
+    batches = Batches(images, rows, run.batch_size, run.seed, pool=False)
+    epochs = replace(run, epochs=run.pretrain_epochs)
+    history = fit(network, batches, epochs, method="simclr").history
+    return [row | {"stage": "simclr"} for row in history]
 
 
 class _Wish(NamedTuple):
@@ -153,8 +180,10 @@ class _Learner:
     def __init__(self, pupil: Pupil, teacher: nn.Module | None, batches: Batches):
         self.pupil, self.batches = pupil, batches
         self.device = batches.images.train.device
-        self.network, self.teacher = pupil.network, teacher
+        self.network = pupil.network
+        self.teacher = teacher if distill.needs_teacher(pupil.method) else None
         self.loss = self._method()
+        batches.strong = batches.strong or self.loss.strong
         stages = sum(stage.epochs for stage in _stages(self.loss, pupil.run))
         self.epochs = self.loss.generations * stages
 
@@ -173,16 +202,8 @@ class _Learner:
     def _train(self, stage: _Stage) -> _Lessons:
         """Train one stage with an optimiser and a schedule of its own; returns a row per epoch."""
         loss, run, steps, rows = self.loss, self.pupil.run, len(self.batches), []
-        trained = [*self.network.parameters(), *loss.parameters()]
-        optimiser = torch.optim.SGD(
-            trained, stage.rate, 0.9, weight_decay=run.weight_decay, nesterov=True
-        )
-        total = max(2, stage.epochs * steps)
-        rise = max(0.2, 1.5 / total)  # of the schedule: one step at least, or it divides by zero
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimiser, stage.rate, total_steps=total, pct_start=rise
-        )
-        wish = _Wish(self.teacher, loss.layers, self.pupil.pool)
+        optimiser, schedule = self._optimiser(stage)
+        wish = _Wish(self.teacher, loss.layers, self.pupil.pool and loss.unlabelled)
         for epoch in range(1, stage.epochs + 1):
             sums: dict[str, Tensor] = {}
             for _ in range(steps):
@@ -204,6 +225,22 @@ class _Learner:
             rows.append({"stage": stage.name, "epoch": epoch, "learning_rate": rate, **row})
         return rows
 
+    def _optimiser(self, stage: _Stage) -> tuple[torch.optim.SGD, OneCycleLR]:
+        """An optimiser of the network and of the method's own parts, and its schedule."""
+        run, factor = self.pupil.run, self.pupil.body_rate
+        head = [*models.part(self.network, "logits").parameters(), *self.loss.parameters()]
+        body = [p for p in self.network.parameters() if all(p is not other for other in head)]
+        groups = [{"params": head, "lr": stage.rate}]
+        if factor:
+            groups.append({"params": body, "lr": factor * stage.rate})
+        optimiser = torch.optim.SGD(
+            groups, stage.rate, 0.9, weight_decay=run.weight_decay, nesterov=True
+        )
+        total = max(2, stage.epochs * len(self.batches))
+        rise = max(0.2, 1.5 / total)  # of the schedule: one step at least, or it divides by zero
+        rates = [group["lr"] for group in groups]
+        return optimiser, OneCycleLR(optimiser, rates, total_steps=total, pct_start=rise)
+
     def _shown(self, stage: _Stage, batch: Batch) -> Forward:
         """What the student says of a batch, if the stage looks at it."""
         if not stage.student:
@@ -222,6 +259,12 @@ class _Learner:
         loss = distill.build(pupil.method, shown, told, seed=seed, **pupil.options)
         if loss.untrained and self.teacher is not None:
             self.teacher = _frozen(models.redrawn(self.teacher, seed), self.device)
+        if loss.same_network and _shapes(self.network) != _shapes(self.teacher):
+            raise UsageError(
+                f"{pupil.method}: the student must be of its teacher's own architecture; "
+                f"student {models.count(self.network):,} parameters, "
+                f"teacher {models.count(self.teacher):,}"
+            )
         loss.enrol(len(images.train), self.network.train())
         return loss.to(self.device)
 
@@ -241,6 +284,10 @@ def _stages(loss: Method, run: Run) -> list[_Stage]:
     rate = loss.warm_up_rate * run.learning_rate
     first = _Stage("warm_up", loss.warm_up, loss.warm_up_epochs, rate, loss.warm_up_student)
     return [first, main]
+
+
+def _shapes(network: nn.Module) -> dict[str, torch.Size]:
+    return {name: value.shape for name, value in network.state_dict().items()}
 
 
 def _frozen(teacher: nn.Module, device: torch.device) -> nn.Module:
