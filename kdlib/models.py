@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -98,7 +99,98 @@ def build(
             bound = module.in_features**-0.5
             nn.init.uniform_(module.weight, -bound, bound, generator=generator)
             nn.init.zeros_(module.bias)
+    plan = {"name": name, "classes": classes, "channels": channels, "width": width}
+    network.architecture = plan  # type: ignore[assignment]
     return network
+
+
+def architecture(network: nn.Module) -> dict[str, Any]:
+    """What `restore` has to know to build this network again, fit for JSON.
+
+    Raises UsageError for a network that neither `build` nor `Grafted` made.
+    """
+    if isinstance(network, Grafted):
+        parts = {name: _spelt(getattr(network, name)) for name in ("projector", "head")}
+        return {"student": architecture(network.student), **parts}
+    if not hasattr(network, "architecture"):
+        raise UsageError(f"{type(network).__name__} has no record of how it was built; use build()")
+    return dict(network.architecture)  # type: ignore[arg-type]
+
+
+def _assemble(plan: Mapping[str, Any], seed: int = 0) -> nn.Module:
+    """The network of an `architecture`, with the initial weights of `seed`."""
+    if "student" not in plan:
+        return build(**plan, seed=seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        projector, head = _read(plan["projector"]), _read(plan["head"])
+    return Grafted(_assemble(plan["student"], seed), projector, head)
+
+
+def redrawn(network: nn.Module, seed: int) -> nn.Module:
+    """A copy of `network` with the initial weights of `seed`: what `build` would have made.
+
+    The copy lies on the same device, its BatchNorm statistics are those of an untrained network,
+    and the caller's random numbers are left alone. Raises UsageError as `architecture` does.
+    """
+    fresh = _assemble(architecture(network), seed)
+    again = copy.deepcopy(network)
+    again.load_state_dict(fresh.state_dict())
+    return again
+
+
+_PARTS: dict[str, tuple[str, ...]] = {  # what a projector or a head may be made of
+    "Conv2d": ("in_channels", "out_channels", "kernel_size", "stride", "padding", "groups", "bias"),
+    "Linear": ("in_features", "out_features", "bias"),
+    "BatchNorm2d": ("num_features",),
+    "AdaptiveAvgPool2d": ("output_size",),
+    "ReLU": (),
+    "Identity": (),
+}
+
+
+def _spelt(module: nn.Module) -> list[Any]:
+    """A module as JSON: its kind, then its constants, or its parts where it is a Sequential."""
+    kind = type(module).__name__
+    if isinstance(module, nn.Sequential):
+        return [kind, [_spelt(part) for part in module]]
+    one_of("part of a projector or head", kind, ("Sequential", *_PARTS))
+    given = {name: getattr(module, name) for name in _PARTS[kind]}
+    if "bias" in given:
+        given["bias"] = given["bias"] is not None
+    return [kind, given]
+
+
+def _read(spelt: Sequence[Any]) -> nn.Module:
+    kind, given = spelt
+    if kind == "Sequential":
+        return nn.Sequential(*map(_read, given))
+    lists = {name: tuple(x) if isinstance(x, list) else x for name, x in given.items()}
+    return getattr(nn, kind)(**lists)
+
+
+class Grafted(nn.Module):
+    """A student that thinks with its teacher's head (SimKD, Chen 2022): what is used in the end.
+
+    The student up to block3, `projector`, the mean over positions, `head`: a copy of the
+    teacher's classifier. `projector` and `head` are made of `_PARTS` and nn.Sequential. All three
+    are copied; the student's own classifier is left out.
+    """
+
+    def __init__(self, student: nn.Module, projector: nn.Module, head: nn.Module):
+        super().__init__()
+        self.student = copy.deepcopy(student)
+        self.projector = copy.deepcopy(projector)
+        self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.head = copy.deepcopy(head)
+        paths = {name: f"student.{path}" for name, path in layers(student).items()}
+        self.layers = {**paths, "pool": "pool", "logits": "head"}
+        self.student.set_submodule(layers(student)["logits"], nn.Identity())
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k"]:
+        """Class scores."""
+        seen = observe(self.student, x, ("block3",)).features["block3"]
+        return self.head(self.pool(self.projector(seen)))
 
 
 def count(network: nn.Module) -> int:
@@ -114,19 +206,35 @@ def weights(network: nn.Module) -> dict[str, np.ndarray]:
 def restore(record: Mapping[str, Any], kept: Mapping[str, np.ndarray]) -> nn.Module:
     """The trained network of a run, from its record and its weights (see `kdlib.store`).
 
-    Raises UsageError, naming keys and shapes, where the weights are of another network.
+    The record holds an `architecture`. Raises UsageError, naming keys and shapes, where the
+    weights are of another network.
     """
-    given = record["parameters"]
-    shape = {name: record[name] for name in ("classes", "channels")}
-    network = build(given["network"], width=given["width"], seed=given["seed"], **shape)
+    plan = record.get("architecture") or {
+        "name": record["parameters"]["network"],
+        "width": record["parameters"]["width"],
+        **{name: record[name] for name in ("classes", "channels")},
+    }
+    network = _assemble(plan)
     wanted = {name: tuple(value.shape) for name, value in network.state_dict().items()}
     found = {name: value.shape for name, value in kept.items()}
     if wanted != found:
         differ = [k for k in wanted | found if wanted.get(k) != found.get(k)]
         first = f"{differ[0]}: wanted {wanted.get(differ[0])}, found {found.get(differ[0])}"
-        raise UsageError(f"weights do not fit {given['network']}: {len(differ)} differ; {first}")
+        called = plan.get("name", "this network with another's head")
+        raise UsageError(f"weights do not fit {called}: {len(differ)} differ; {first}")
     network.load_state_dict({name: torch.from_numpy(value) for name, value in kept.items()})
     return network.eval()
+
+
+def layers(network: nn.Module) -> dict[str, str]:
+    """Where each layer of the network is: the path of its module.
+
+    A network whose children are not named as `LAYERS` has such a table as its `layers`.
+    """
+    table = getattr(network, "layers", None)
+    return (
+        table if isinstance(table, dict) else {name: name for name, _ in network.named_children()}
+    )
 
 
 def observe(network: nn.Module, x: Tensor, layers: Iterable[str] = LAYERS) -> Forward:
@@ -135,13 +243,12 @@ def observe(network: nn.Module, x: Tensor, layers: Iterable[str] = LAYERS) -> Fo
     "block1.raw" is what the last ReLU of block1 is given: the block's output before it. Raises
     UsageError for a layer that the network does not have, before anything is computed.
     """
-    modules = dict(network.named_children())
     features: dict[str, Tensor] = {}
     handles = []
-    wanted = list(layers)
+    wanted = {layer: part(network, layer.removesuffix(".raw")) for layer in layers}
     for layer in wanted:
-        one_of("layer", layer.removesuffix(".raw"), modules)
-    last = {x: _last_relu(x, modules) for x in wanted if x.endswith(".raw")}
+        if layer.endswith(".raw"):
+            wanted[layer] = _last_relu(layer, wanted[layer])
 
     def keep(layer: str) -> Callable[[nn.Module, Any, Tensor], None]:
         return lambda _module, _input, output: features.__setitem__(layer, output)
@@ -152,11 +259,11 @@ def observe(network: nn.Module, x: Tensor, layers: Iterable[str] = LAYERS) -> Fo
         )
 
     try:
-        for layer in wanted:
-            if layer in last:
-                handles.append(last[layer].register_forward_pre_hook(keep_raw(layer)))
+        for layer, module in wanted.items():
+            if layer.endswith(".raw"):
+                handles.append(module.register_forward_pre_hook(keep_raw(layer)))
             else:
-                handles.append(modules[layer].register_forward_hook(keep(layer)))
+                handles.append(module.register_forward_hook(keep(layer)))
         logits = network(x)
     finally:
         for handle in handles:
@@ -164,9 +271,16 @@ def observe(network: nn.Module, x: Tensor, layers: Iterable[str] = LAYERS) -> Fo
     return Forward(logits, features)
 
 
-def _last_relu(layer: str, modules: Mapping[str, nn.Module]) -> nn.Module:
-    name = layer.removesuffix(".raw")
-    found = [module for module in modules[name].modules() if isinstance(module, nn.ReLU)]
+def part(network: nn.Module, layer: str) -> nn.Module:
+    """The module of a layer. Raises UsageError where the network has no such layer."""
+    paths = layers(network)
+    one_of("layer", layer, paths)
+    return network.get_submodule(paths[layer])
+
+
+def _last_relu(layer: str, module: nn.Module) -> nn.Module:
+    found = [part for part in module.modules() if isinstance(part, nn.ReLU)]
     if not found:
+        name = layer.removesuffix(".raw")
         raise UsageError(f"layer {name} of this network has no ReLU, so no output before it")
     return found[-1]
