@@ -12,10 +12,11 @@ from torch import nn
 from kdlib import UsageError, one_of
 from kdlib.data import Batch
 from kdlib.distill.answers import DIST, DKD, KD, MLKD, NKD, LogitStd
-from kdlib.distill.controls import Alone, Pseudo, Shuffled, Smooth
-from kdlib.distill.features import AB, AT, FSP, FT, NST, OFD, VID, FitNet, ReviewKD
+from kdlib.distill.controls import Alone, Pseudo, Random, Shuffled, Smooth
+from kdlib.distill.features import AB, AT, FSP, FT, NST, OFD, VID, FitNet, ReviewKD, SimKD
 from kdlib.distill.method import NOBODY, Method, Terms
 from kdlib.distill.relations import CC, CRD, ICKD, PKT, RKD, SP
+from kdlib.distill.ways import DML, BornAgain, NoisyStudent, Self, Transfer
 from kdlib.models import Forward
 
 METHODS: dict[str, type[Method]] = {
@@ -34,16 +35,23 @@ METHODS: dict[str, type[Method]] = {
     "vid": VID,
     "ofd": OFD,
     "reviewkd": ReviewKD,
+    "simkd": SimKD,
     "sp": SP,
     "rkd": RKD,
     "pkt": PKT,
     "cc": CC,
     "crd": CRD,
     "ickd": ICKD,
+    "born_again": BornAgain,
+    "dml": DML,
+    "transfer": Transfer,
+    "noisy_student": NoisyStudent,
+    "self": Self,
     "alone": Alone,
     "smooth": Smooth,
     "pseudo": Pseudo,
     "shuffled": Shuffled,
+    "random": Random,
 }
 
 
@@ -62,13 +70,19 @@ class Combined(Method):
         self.warm_up_epochs = max(part.warm_up_epochs for part in members)
         self.warm_up_rate = min((p.warm_up_rate for p in self.first()), default=1.0)
         self.warm_up_student = any(p.warm_up_student for p in self.first())
+        self.main_teacher = any(part.teacher and part.main_teacher for part in members)
 
     def first(self) -> list[Method]:
         return [part for part in self.members if part.warm_up_epochs]
 
-    def enrol(self, images: int) -> None:
+    def enrol(self, images: int, student: nn.Module) -> None:
         for part in self.members:
-            part.enrol(images)
+            part.enrol(images, student)
+
+    def finish(self, student: nn.Module, teacher: nn.Module | None) -> nn.Module:
+        for part in self.members:
+            student = part.finish(student, teacher)
+        return student
 
     def warm_up(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
         return _sum([part.warm_up(student, teacher, batch) or {} for part in self.first()])
@@ -91,13 +105,17 @@ def _sum(each: list[Terms]) -> Terms:
 def known(name: str, what: str = "method") -> list[str]:
     """The keys in a method's name: one of `METHODS`, or several of them joined by "+".
 
-    Raises UsageError for an unknown key, or one that is named twice.
+    Raises UsageError for an unknown key, for one that is named twice, and for one of several that
+    says which networks there are or what the student is shown: that would change the others, too.
     """
     keys = name.split("+")
     for key in keys:
         one_of(what, key, METHODS)
     if len(set(keys)) < len(keys):
         raise UsageError(f"{what} {name!r} names a method twice; each can be in it once")
+    for key in keys if len(keys) > 1 else []:
+        if METHODS[key].same_network or METHODS[key].strong or METHODS[key].untrained:
+            raise UsageError(f"{what} {name!r}: {key} cannot be combined with others")
     return keys
 
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -47,6 +47,7 @@ class KD(Method):
     """
 
     cite, title = "hinton2015distilling", "KD"
+    term: ClassVar[str] = "kd"  # its name in the loss and in messages
 
     def __init__(
         self,
@@ -59,14 +60,14 @@ class KD(Method):
     ):
         super().__init__(student, teacher)
         positive("temperature", temperature)
-        same_classes("kd", student, teacher)
+        same_classes(self.term, student, teacher)
         self.temperature, self.weight, self.label_weight = temperature, weight, label_weight
 
     def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
         distance = softened(student.logits, teacher.logits, self.temperature)
         return {
             "labels": self.label_weight * labels(student, batch),
-            "kd": self.weight * distance,
+            self.term: self.weight * distance,
         }
 
 
@@ -146,7 +147,7 @@ def decoupled(
 class DKD(Method):
     """Weigh apart what KD mixes: how sure the teacher is, and how it ranks the other classes.
 
-    Zhao et al. 2022, eq. 7: CE + T^2 (a TCKD + b NCKD), TCKD = KL of (target, rest), NCKD = KL
+    Zhao et al. 2022: CE + T^2 (a TCKD + b NCKD), TCKD = KL of (target, rest), NCKD = KL
     among the non-target classes; the benchmark's a = 1, T = 4, and b = 2 of its resnet56-resnet20
     pair. Departs from it: no warm-up of 20 epochs; all in log space, finite for any logits. The
     target of an image without a label is the teacher's top class. Needs three classes.

@@ -106,3 +106,14 @@ class Shuffled(Method):
     def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
         terms = self.kd(student, teacher._replace(logits=self.permuted(teacher, batch)), batch)
         return {"labels": terms["labels"], "shuffled": terms["kd"]}
+
+
+class Random(KD):
+    """KD from a teacher that has learnt nothing: its weights are drawn anew.
+
+    A poorly trained teacher can still help (Yuan et al. 2020); this one knows only what its
+    architecture does. Loss and constants as KD.
+    """
+
+    cite, title, term = "yuan2020revisiting", "random teacher", "random"
+    untrained = True

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdlib import UsageError, one_of
+from kdlib import UsageError, models, one_of
 from kdlib.data import Batch
 from kdlib.distill.answers import softened
 from kdlib.distill.method import (
@@ -32,12 +32,12 @@ from kdlib.models import Forward
 class FitNet(Method):
     """Feel what the teacher feels half-way: regress its features at one hint layer.
 
-    Romero et al. 2015, eq. 3: mean (r(f_s) - f_t)^2 with a trained regressor r, here 1x1
+    Romero et al. 2015: mean (r(f_s) - f_t)^2 with a trained regressor r, here 1x1
     convolution, BatchNorm, ReLU. Departs from it: one stage together with the labels, as the
     benchmark does (weight 100, hint at block2), where the paper trains the hint first.
 
     stages=2 is the paper's form: first the hint alone, which moves the student up to that layer,
-    for `warm_up_epochs`; then CE + 4 KL(p_t^T || p_s^T), T = 3, without the factor T^2 (eq. 2; KL
+    for `warm_up_epochs`; then CE + 4 KL(p_t^T || p_s^T), T = 3, without the factor T^2 (KL
     in place of cross-entropy, the gradient is the same). Departs from it: the 4 does not fall to 1.
     """
 
@@ -277,7 +277,7 @@ def flow(
 class FSP(Method):
     """Solve in the same steps: match how features flow from one layer to the next.
 
-    Yim et al. 2017, eq. 1 and 2: sum over pairs of layers of mean (G_s - G_t)^2, G[i, j] = sum over
+    Yim et al. 2017: sum over pairs of layers of mean (G_s - G_t)^2, G[i, j] = sum over
     pixels of f_l[i] f_(l+1)[j] / hw, for stem-block1, block1-block2, block2-block3, the larger maps
     max-pooled; the benchmark's weight 50 and mean over entries. First stage: this alone, for
     `warm_up_epochs`; main stage: the labels alone. Needs equal channels in both networks. The
@@ -287,6 +287,7 @@ class FSP(Method):
 
     cite, title = "yim2017gift", "FSP"
     layers = ("stem", "block1", "block2", "block3")
+    main_teacher = False
 
     def __init__(
         self,
@@ -347,6 +348,7 @@ class AB(Method):
 
     cite, title = "heo2019knowledge", "AB"
     layers = ("block1.raw", "block2.raw", "block3.raw")
+    main_teacher = False
 
     def __init__(
         self,
@@ -496,3 +498,36 @@ class OFD(Method):
             told = teacher.features[layer]
             each.append(partial(connect(student.features[layer]), told.maximum(margins(told))))
         return {"labels": labels(student, batch), "ofd": self.weight * _deeper_counts_double(each)}
+
+
+class SimKD(Method):
+    """Think with the teacher's head: make its last features, then use its own classifier.
+
+    Chen et al. 2022: mean (P(f_s) - f_t)^2 at the last block, and nothing else: no labels, no
+    answers. P is a trained bottleneck of 1x1, 3x3 and 1x1 convolutions, each with BatchNorm and
+    ReLU, through 1/2 of the teacher's channels. The network that is kept is the student, P, and the
+    teacher's classifier. Departs from the authors' code: maps must be of equal size.
+    """
+
+    cite, title = "chen2022knowledge", "SimKD"
+    layers = ("block3",)
+
+    def __init__(
+        self, student: Forward, teacher: Forward, *, weight: float = 1.0, reduction: int = 2
+    ):
+        super().__init__(student, teacher)
+        positive("reduction", reduction)
+        same_size("simkd", "block3", student, teacher)
+        before, after = (f.features["block3"].shape[1] for f in (student, teacher))
+        middle, steps = max(1, after // reduction), list[nn.Module]()
+        for a, b, size in ((before, middle, 1), (middle, middle, 3), (middle, after, 1)):
+            conv = nn.Conv2d(a, b, size, padding=size // 2, bias=False)
+            steps += [conv, nn.BatchNorm2d(b), nn.ReLU()]
+        self.weight, self.projector = weight, nn.Sequential(*steps)
+
+    def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
+        ours = self.projector(student.features["block3"])
+        return {"simkd": self.weight * squared(ours, teacher.features["block3"])}
+
+    def finish(self, student: nn.Module, teacher: nn.Module | None) -> nn.Module:
+        return models.Grafted(student, self.projector, models.part(teacher, "logits"))  # type: ignore[arg-type]

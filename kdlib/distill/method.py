@@ -25,22 +25,33 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 class Method(nn.Module, ABC):
     """A loss as named terms. Its own trained parts, if any, are ordinary submodules.
 
-    It is built from one example output of each network, so that adapters find their sizes.
+    It is built from one example output of each network, so that adapters find their sizes. What
+    a method asks of the training beyond its loss is said by the attributes below.
     """
 
     cite: ClassVar[str]  # key in book/references.bib
     title: ClassVar[str]  # how charts and pages call it
+    family: ClassVar[str]  # the module it is in: answers, features, relations, ways or controls
     teacher: ClassVar[bool] = True  # does it look at a teacher?
+    same_network: ClassVar[bool] = False  # must the student be of the teacher's architecture?
+    untrained: ClassVar[bool] = False  # are the teacher's weights drawn anew?
+    strong: ClassVar[bool] = False  # is the student shown `batch.strong` instead of `batch.x`?
+    generations: int = 1  # of students, each the teacher of the next
     layers: tuple[str, ...] = ()  # which layers it must be shown, of both networks
     warm_up_epochs: int = 0  # how long a first stage is trained, by `warm_up`; 0: there is none
     warm_up_rate: float = 1.0  # learning rate of the first stage, in units of the run's
     warm_up_student: bool = True  # is the student shown to the first stage?
+    main_teacher: bool = True  # is the teacher shown after the first stage?
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.family = cls.__module__.rpartition(".")[2]
 
     def __init__(self, student: Forward, teacher: Forward):
         super().__init__()
 
-    def enrol(self, images: int) -> None:
-        """Told once, before training: how many training images there are, numbered by rows."""
+    def enrol(self, images: int, student: nn.Module) -> None:
+        """Told once, before training: how many training images, numbered by rows; the student."""
         return None
 
     @abstractmethod
@@ -50,6 +61,15 @@ class Method(nn.Module, ABC):
     def warm_up(self, student: Forward, teacher: Forward, batch: Batch) -> Terms | None:
         """The terms of a first stage, trained before `forward` counts; None where there is none."""
         return None
+
+    def finish(self, student: nn.Module, teacher: nn.Module | None) -> nn.Module:
+        """Told once, after training: makes the network that is kept, by default the student."""
+        return student
+
+
+def own_seed() -> int:
+    """A seed for what a method draws while it trains, drawn by the seed it was built with."""
+    return int(torch.randint(2**31, ()))
 
 
 def labels(student: Forward, batch: Batch, smoothing: float = 0.0) -> Float[Tensor, ""]:

@@ -18,6 +18,7 @@ from kdlib.distill.method import (
     Terms,
     exact,
     labels,
+    own_seed,
     positive,
     squared,
 )
@@ -242,23 +243,22 @@ class CRD(Method):
         self.negatives, self.momentum = negatives, momentum
         ours, theirs = (f.features["pool"].shape[1] for f in (student, teacher))
         self.embed = nn.ModuleList([nn.Linear(ours, size), nn.Linear(theirs, size)])
-        self.seed = int(torch.randint(2**31, ()))
+        self.seed = own_seed()
         self.register_buffer("normaliser", torch.zeros(2))
         self.register_buffer("memory", torch.zeros(2, 0, size))
-        self.generator: torch.Generator | None = None
         self.started = False  # has a first batch set Z?
 
-    def enrol(self, images: int) -> None:
+    def enrol(self, images: int, student: nn.Module) -> None:
         generator = torch.Generator().manual_seed(self.seed)
         drawn = torch.randn(2, images, self.memory.shape[2], generator=generator)
         self.memory = F.normalize(drawn, dim=2).to(self.memory)
-        self.generator, self.started = None, False
+        device = next(student.parameters()).device
+        self.generator = torch.Generator(device).manual_seed(self.seed)
+        self.started = False
 
     def compared(self, rows: Int[Tensor, " b"]) -> Int[Tensor, "b k"]:
         """Rows of the memory: the image itself first, then those that it is told apart from."""
         images, device = self.memory.shape[1], rows.device
-        if self.generator is None:
-            self.generator = torch.Generator(device).manual_seed(self.seed)
         shape = (len(rows), self.negatives)
         if images - 1 <= self.negatives:
             away = torch.arange(1, images, device=device).expand(len(rows), -1)
