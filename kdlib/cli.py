@@ -236,15 +236,12 @@ def _executed(planned: studies.Study) -> dict[str, Path]:
 
     Every run, and for the pages one of each kind: the teacher, a student, and what looked on.
     """
-    teacher, students, root = (
-        planned.trained_teacher,
-        planned.students,
-        planned.teachers[0].root,
-    )
-    made = {teacher.name: teacher.folder / "teacher.ipynb"}
-    made |= {run.name: run.folder / "student.ipynb" for run in students}
-    block = list(planned.blocks)[1]
-    pages = {"teacher": made[teacher.name], "student": made[planned.mapped[-1].name]}
+    root = planned.teachers[0].root
+    made = {run.name: run.folder / "teacher.ipynb" for run in planned.teachers}
+    for kernel, together in planned.kernels.items():
+        made |= {run.name: root / f"students/{kernel}.ipynb" for run in together.each}
+    block = list(planned.blocks)[-1]
+    pages = {"teacher": made[planned.teachers[0].name], "student": made[planned.mapped[-1].name]}
     pages |= {
         "features": root / f"features/{block}.ipynb",
         "measure": root / f"measures/{block}.ipynb",

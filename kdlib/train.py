@@ -45,6 +45,9 @@ def use(device: str, threads: int) -> torch.device:
     return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
+Row = dict[str, float | int | str]  # what is told of one epoch
+
+
 class Pupil(NamedTuple):
     """A network to be trained: how, and by what method."""
 
@@ -60,7 +63,7 @@ class Trained(NamedTuple):
     """A network after its training, and how that went."""
 
     network: nn.Module
-    history: list[dict[str, float | int | str]]  # one row per epoch
+    history: list[Row]  # one row per epoch
 
 
 def fit(
@@ -114,9 +117,7 @@ def fit_many(
     return [trained[i] for i in range(len(learners))]
 
 
-def pretrain(
-    network: nn.Module, images: Images, run: Teacher
-) -> list[dict[str, float | int | str]]:
+def pretrain(network: nn.Module, images: Images, run: Teacher) -> list[Row]:
     """Give a teacher what it knows before it sees its labels; one row per epoch, if it is trained.
 
     `run.weights` is "simclr": self-supervised on all images without their labels (Chen et al.
@@ -161,7 +162,7 @@ def _seen(wishes: Mapping[int, _Wish], batch: Batch) -> dict[tuple[int, bool], _
     served = {}
     for key in {wish.key: None for wish in wishes.values()}:
         alike = [wish for wish in wishes.values() if wish.key == key]
-        teacher, shown = alike[0].teacher, batch if alike[0].pool else batch.labelled
+        teacher, shown = alike[0].teacher, batch if alike[0].pool else _labelled(batch)
         layers = dict.fromkeys(layer for wish in alike for layer in wish.layers)
         told = distill.NOBODY
         if teacher is not None:
@@ -171,7 +172,14 @@ def _seen(wishes: Mapping[int, _Wish], batch: Batch) -> dict[tuple[int, bool], _
     return served
 
 
-_Lessons = Generator[_Wish, _Seen, list[dict[str, float | int | str]]]
+def _labelled(batch: Batch) -> Batch:
+    """The labelled images of a batch alone."""
+    n = len(batch.y)
+    strong = None if batch.strong is None else batch.strong[:n]
+    return Batch(batch.x[:n], batch.y, batch.rows[:n], strong)
+
+
+_Lessons = Generator[_Wish, _Seen, list[Row]]
 
 
 class _Learner:
@@ -182,28 +190,33 @@ class _Learner:
         self.device = batches.images.train.device
         self.network = pupil.network
         self.teacher = teacher if distill.needs_teacher(pupil.method) else None
+        if self.teacher is not None:
+            _check_sizes(pupil, self.teacher)
         self.loss = self._method()
         batches.strong = batches.strong or self.loss.strong
         stages = sum(stage.epochs for stage in _stages(self.loss, pupil.run))
         self.epochs = self.loss.generations * stages
 
     def learn(self) -> Generator[_Wish, _Seen, Trained]:
-        history: list[dict[str, float | int | str]] = []
+        history: list[Row] = []
         for generation in range(1, self.loss.generations + 1):
             if generation > 1:
-                self.teacher = _frozen(self.network, self.device)
-                self.network = models.redrawn(self.network, self.pupil.run.seed + generation - 1)
+                fresh = models.redrawn(self.network, self.pupil.run.seed + generation - 1)
+                self.network, self.teacher = fresh, _frozen(self.network, self.device)
                 self.loss = self._method()
             for stage in _stages(self.loss, self.pupil.run):
                 rows = yield from self._train(stage)
                 history += [{"generation": generation, **row} for row in rows]
-        return Trained(self.loss.finish(self.network, self.teacher), history)
+            self.network = self.loss.finish(self.network, self.teacher)
+        return Trained(self.network, history)
 
     def _train(self, stage: _Stage) -> _Lessons:
         """Train one stage with an optimiser and a schedule of its own; returns a row per epoch."""
-        loss, run, steps, rows = self.loss, self.pupil.run, len(self.batches), []
+        loss, run, steps = self.loss, self.pupil.run, len(self.batches)
+        rows: list[Row] = []
         optimiser, schedule = self._optimiser(stage)
-        wish = _Wish(self.teacher, loss.layers, self.pupil.pool and loss.unlabelled)
+        teacher = self.teacher if stage.teacher else None
+        wish = _Wish(teacher, loss.layers, self.pupil.pool and loss.unlabelled)
         for epoch in range(1, stage.epochs + 1):
             sums: dict[str, Tensor] = {}
             for _ in range(steps):
@@ -216,13 +229,13 @@ class _Learner:
                 schedule.step()
                 for name, term in terms.items():
                     sums[name] = sums.get(name, 0) + term.detach()
-            row = {name: float(value) / steps for name, value in sums.items()}
-            if not all(map(math.isfinite, row.values())):
+            means = {name: float(value) / steps for name, value in sums.items()}
+            if not all(map(math.isfinite, means.values())):
                 where = f"{self.pupil.method}: the loss is no number in epoch {epoch}"
                 given = f"try less than learning_rate {run.learning_rate:g}"
                 raise UsageError(f"{where} ({stage.name} stage); {given}")
             rate = float(schedule.get_last_lr()[0])
-            rows.append({"stage": stage.name, "epoch": epoch, "learning_rate": rate, **row})
+            rows.append({"stage": stage.name, "epoch": epoch, "learning_rate": rate, **means})
         return rows
 
     def _optimiser(self, stage: _Stage) -> tuple[torch.optim.SGD, OneCycleLR]:
@@ -230,8 +243,10 @@ class _Learner:
         run, factor = self.pupil.run, self.pupil.body_rate
         head = [*models.part(self.network, "logits").parameters(), *self.loss.parameters()]
         body = [p for p in self.network.parameters() if all(p is not other for other in head)]
-        groups = [{"params": head, "lr": stage.rate}]
-        if factor:
+        groups: list[dict[str, Any]] = [{"params": head, "lr": stage.rate}]
+        if factor == 0:
+            self.network.eval()  # BatchNorm statistics stand still, too
+        else:
             groups.append({"params": body, "lr": factor * stage.rate})
         optimiser = torch.optim.SGD(
             groups, stage.rate, 0.9, weight_decay=run.weight_decay, nesterov=True
@@ -245,7 +260,9 @@ class _Learner:
         """What the student says of a batch, if the stage looks at it."""
         if not stage.student:
             return distill.NOBODY
-        x = batch.strong if self.loss.strong else batch.x
+        x = batch.x
+        if self.loss.strong and batch.strong is not None:
+            x = batch.strong
         return models.observe(self.network, x, self.loss.layers)
 
     def _method(self) -> Method:
@@ -259,12 +276,6 @@ class _Learner:
         loss = distill.build(pupil.method, shown, told, seed=seed, **pupil.options)
         if loss.untrained and self.teacher is not None:
             self.teacher = _frozen(models.redrawn(self.teacher, seed), self.device)
-        if loss.same_network and _shapes(self.network) != _shapes(self.teacher):
-            raise UsageError(
-                f"{pupil.method}: the student must be of its teacher's own architecture; "
-                f"student {models.count(self.network):,} parameters, "
-                f"teacher {models.count(self.teacher):,}"
-            )
         loss.enrol(len(images.train), self.network.train())
         return loss.to(self.device)
 
@@ -275,10 +286,11 @@ class _Stage(NamedTuple):
     epochs: int
     rate: float  # peak of its schedule
     student: bool = True  # is it shown the student?
+    teacher: bool = True  # is it shown the teacher?
 
 
 def _stages(loss: Method, run: Run) -> list[_Stage]:
-    main = _Stage("main", loss, run.epochs, run.learning_rate)
+    main = _Stage("main", loss, run.epochs, run.learning_rate, teacher=loss.main_teacher)
     if not loss.warm_up_epochs:
         return [main]
     rate = loss.warm_up_rate * run.learning_rate
@@ -286,8 +298,21 @@ def _stages(loss: Method, run: Run) -> list[_Stage]:
     return [first, main]
 
 
-def _shapes(network: nn.Module) -> dict[str, torch.Size]:
-    return {name: value.shape for name, value in network.state_dict().items()}
+def _check_sizes(pupil: Pupil, teacher: nn.Module) -> None:
+    """Raise UsageError where the method asks for a student of the teacher's architecture."""
+    shapes = [{k: v.shape for k, v in n.state_dict().items()} for n in (pupil.network, teacher)]
+    ours, theirs = models.count(pupil.network), models.count(teacher)
+    method = distill.METHODS.get(pupil.method)
+    if method and method.same_network and shapes[0] != shapes[1]:
+        wanted = "of its teacher's own architecture"
+    elif method and method.no_smaller and ours < theirs:
+        wanted = "no smaller than its teacher"
+    else:
+        return
+    raise UsageError(
+        f"{pupil.method}: the student must be {wanted}; "
+        f"student {ours:,} parameters, teacher {theirs:,}"
+    )
 
 
 def _frozen(teacher: nn.Module, device: torch.device) -> nn.Module:
