@@ -3,7 +3,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from kdlib import UsageError, data
+from kdlib import UsageError, augment, data
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def test_samples_are_stratified_and_fixed(digits):
 def test_shifting_agrees_with_moving_each_image_by_hand():
     x = torch.randint(0, 255, (20, 2, 5, 6), dtype=torch.uint8)
     by = torch.randint(-2, 3, (20, 2))
-    moved = data.shifted(x, by, 2).numpy()
+    moved = augment.shifted(x, by, 2).numpy()
     for image, (down, right), got in zip(x.numpy(), by.tolist(), moved, strict=True):
         wanted = np.zeros_like(image)
         for row in range(5):

@@ -11,7 +11,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 MAY = {
     "runs": set(),
-    "data": set(),
+    "augment": set(),
+    "sources": {"vision"},
+    "data": {"augment", "sources"},
     "models": set(),
     "distill": {"data", "models"},
     "train": {"data", "models", "distill", "runs"},
@@ -66,7 +68,7 @@ def test_chapters_read_results_and_never_train():
         assert set(imported(code)) <= showing, cell
 
 
-@pytest.mark.parametrize("module", ["runs", "store", "statistics", "charts", "notebook"])
+@pytest.mark.parametrize("module", ["runs", "sources", "store", "statistics", "charts", "notebook"])
 def test_the_showing_half_and_the_planning_need_no_torch(module):
     code = f"import sys, kdlib.{module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
