@@ -238,10 +238,9 @@ class _Stream:
         size: int,
         seed: int,
         augment: tuple[str, ...] | None,
-        strong: bool,
     ):
         self.images, self.rows, self.size = images, rows, min(size, len(rows))
-        self.augment, self.strong = augment, strong
+        self.augment = augment
         self.generator, self.named, self.hard = (
             torch.Generator().manual_seed(seed + start) for start in (0, 10**9, 2 * 10**9)
         )
@@ -259,7 +258,7 @@ class _Stream:
         parts = (t.split(sizes) for t in (order, by, mirror))
         self.queue = list(zip(*parts, strict=True))
 
-    def draw(self) -> tuple[Tensor, Tensor, Tensor | None]:
+    def draw(self, strong: bool) -> tuple[Tensor, Tensor, Tensor | None]:
         """The next images, their rows, and the images changed strongly where that is asked for."""
         if not self.queue:
             self._round()
@@ -270,7 +269,7 @@ class _Stream:
             x = mirrored(x, mirror) if self.images.flip else x
         for name in self.augment or ():
             x = AUGMENTATIONS[name](x, self.named)
-        return x, index, cutout(randaugment(x, self.hard), self.hard) if self.strong else None
+        return x, index, cutout(randaugment(x, self.hard), self.hard) if strong else None
 
 
 @dataclass
@@ -302,7 +301,7 @@ class Batches:
         streams = [self.labelled]
         if self.pool and len(self.labelled) < n:
             streams.append(torch.arange(n))
-        options = {"size": self.size, "augment": self.augment, "strong": self.strong}
+        options = {"size": self.size, "augment": self.augment}
         self._streams = [
             _Stream(self.images, rows, seed=2 * self.seed + i, **options)  # type: ignore[arg-type]
             for i, rows in enumerate(streams)
@@ -313,7 +312,7 @@ class Batches:
 
     def __iter__(self) -> Iterator[Batch]:
         for _ in range(self.steps):
-            x, rows, strong = zip(*(stream.draw() for stream in self._streams), strict=True)
+            x, rows, strong = zip(*(s.draw(self.strong) for s in self._streams), strict=True)
             y = self.images.train_labels[rows[0]]
             yield Batch(
                 normalised(torch.cat(x), self._mean, self._std),

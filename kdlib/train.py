@@ -276,7 +276,7 @@ class _Learner:
         loss = distill.build(pupil.method, shown, told, seed=seed, **pupil.options)
         if loss.untrained and self.teacher is not None:
             self.teacher = _frozen(models.redrawn(self.teacher, seed), self.device)
-        loss.enrol(len(images.train), self.network.train())
+        loss.enrol(len(images.train) + len(images.pool), self.network.train())
         return loss.to(self.device)
 
 
