@@ -6,7 +6,6 @@ No torch in here: the pipeline plans a whole study by these classes alone.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path, PurePosixPath
@@ -14,6 +13,7 @@ from types import UnionType
 from typing import Any, ClassVar, get_args, get_type_hints
 
 from kdlib import UsageError, one_of
+from kdlib.sources import place
 
 # The networks that features, measures and maps are made of unless others are named.
 EXAMPLE: tuple[str, ...] = (
@@ -72,14 +72,8 @@ class Place:
     @property
     def data_name(self) -> str:
         """What the data set is called in folders: a folder or archive of images by its own name."""
-        name = self.dataset
-        if name.startswith("folder:"):
-            name = re.sub(r"(\.tar)?\.\w+$", "", PurePosixPath(name).name)
-            name = re.sub(r"[^\w.+-]", "_", name)
         size, grey = getattr(self, "size", None), getattr(self, "grey", False)
-        return (
-            name + _suffix({"size": size} if size else {}) + _suffix({"grey": grey} if grey else {})
-        )
+        return place(self.dataset, size, grey)
 
     def settings(self) -> dict[str, Any]:
         """The parameters that results depend on."""
@@ -270,6 +264,8 @@ class Features(Place):
     """Which trained networks are shown which images."""
 
     networks: list = field(default_factory=lambda: list(EXAMPLE))  # names of runs
+    size: int | None = None  # side in pixels to which images are resized and cropped
+    grey: bool = False  # colour images made grey
     sample: int = 500  # test images, the same for every network, all classes alike
     train_sample: int = 2000  # training images for the probes, or all there are
     device: str = "auto"  # auto, cpu or cuda
@@ -277,7 +273,7 @@ class Features(Place):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("sample", "train_sample"):
+        for name in ("sample", "train_sample", "size"):
             _at_least(self, name, 1)
 
 

@@ -41,7 +41,7 @@ RECORDED = ("torch", "numpy", "scikit-learn", "openTSNE", "ivis", "tensorflow", 
 
 RECORD = (  # what every run.json holds
     *("parameters", "test_accuracy", "test_images", "seconds"),
-    *("parameters_count", "classes", "channels"),
+    *("parameters_count", "architecture"),
 )
 
 
@@ -358,7 +358,9 @@ def _row(name: str, record: dict[str, Any]) -> dict[str, Any]:
         "role": "student" if "method" in given else "teacher",
         "network": network if width == 1 else f"{network}x{width:g}",
         "method": given.get("method", "alone"),
-        "labels": str(given.get("labels_per_class", "all")),
+        "teacher": given.get("teacher", ""),
+        "pool": given.get("pool", False),
+        "labels": str(given["labels_per_class"]),
         "seed": given["seed"],
         "parameters": record["parameters_count"],
         **{key: record[key] for key in ("test_accuracy", "seconds")},

@@ -136,23 +136,19 @@ class Study:
     def _cell(
         self, method: str, labels: int | str, seed: int, given: dict, fixed: dict
     ) -> Iterator[Student]:
-        """The students of one cell of the grid: one, or with `self` its own `alone` too."""
+        """One student; where it is of its teacher's network, `alone` of that network, too."""
         teacher = self._teacher(given, labels, seed)
-        fixed = fixed | {"labels_per_class": labels, "seed": seed}
-        if method in TEACHERLESS:  # alike for all teachers: kept with the first
-            teacher = self._teacher(next(_variants(self.teacher)), labels, seed)
-            fixed = {k: v for k, v in fixed.items() if k != "pool"}
-        fixed = fixed | {"teacher": teacher.name}
         if method in TEACHERS_NETWORK:
             names = ("network", "width", "network_options")
             fixed = fixed | {name: getattr(teacher, name) for name in names}
             if "alone" in self.methods:
-                yield self._student("alone", fixed)
-        yield self._student(method, fixed)
-
-    def _student(self, method: str, fixed: dict) -> Student:
-        told = {"method": method, "options": self.options.get(method, {})}
-        return _made(Student, "student", fixed | told | self._data())
+                yield from self._cell("alone", labels, seed, given, fixed)
+        if method in TEACHERLESS:  # alike for all teachers: kept with the first
+            teacher = self._teacher(next(_variants(self.teacher)), labels, seed)
+            fixed = {k: v for k, v in fixed.items() if k != "pool" or method == "dml"}
+        told = {"labels_per_class": labels, "seed": seed, "teacher": teacher.name}
+        told |= {"method": method, "options": self.options.get(method, {})}
+        yield _made(Student, "student", fixed | told | self._data())
 
     @property
     def kernels(self) -> dict[str, Student]:

@@ -10,7 +10,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 MAY = {
-    "runs": set(),
+    "runs": {"sources"},
+    "studies": {"runs"},
     "augment": set(),
     "sources": {"vision"},
     "data": {"augment", "sources"},
