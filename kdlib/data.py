@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from torch import Tensor
 
-from kdlib import UsageError, one_of, sources
+from kdlib import UsageError, __version__, one_of, sources
 from kdlib.augment import AUGMENTATIONS, cutout, mirrored, randaugment, reach, shifted
 from kdlib.sources import Listing
 
@@ -124,14 +124,16 @@ def load(name: str, *, size: int | None = None, grey: bool = False, seed: int = 
     if not name.startswith("folder:"):
         one_of("data set", name, [*DATASETS, "folder:<path>"])
         read = DATASETS[name]
-    if size is not None and not (isinstance(size, int) and 4 <= size <= 1024):
+    if size is not None and not 4 <= size <= 1024:
         raise UsageError(f"size {size!r}; allowed: 4 to 1024 pixels")
     if name == "digits":
         return _read(read(name, seed), sources.place(name, size, grey), size, grey)
     kept = _kept(name, size, grey, seed)
     if (images := _recall(kept)) is None:
-        _keep(_read(read(name, seed), sources.place(name, size, grey), size, grey), kept)
-        images = _recall(_kept(name, size, grey, seed))
+        listing = read(name, seed)  # may download
+        kept = _kept(name, size, grey, seed)
+        _keep(_read(listing, sources.place(name, size, grey), size, grey), kept)
+        images = _recall(kept)
     assert images is not None
     return images
 
@@ -139,12 +141,11 @@ def load(name: str, *, size: int | None = None, grey: bool = False, seed: int = 
 def _read(listing: Listing, name: str, size: int | None, grey: bool) -> Images:
     """Decode all images of a listing, once, into one tensor; its parts are views of that."""
     pixels = sources.pile(listing.pictures(), sum(listing.counts), size or listing.size, grey)
-    parts = list(torch.from_numpy(pixels).split(listing.counts))
-    labels = torch.from_numpy(listing.labels).long().split(listing.counts[:2])
+    train, test, pool = torch.from_numpy(pixels).split(listing.counts)
+    train_labels, test_labels = torch.from_numpy(listing.labels).long().split(listing.counts[:2])
     flip = pixels.shape[1] == 3 if listing.flip is None else listing.flip
-    side = reach(min(pixels.shape[2:]))
-    train, test, pool = parts
-    return Images(name, train, labels[0], test, labels[1], listing.classes, side, flip, pool)
+    shift = reach(min(pixels.shape[2:]))
+    return Images(name, train, train_labels, test, test_labels, listing.classes, shift, flip, pool)
 
 
 # The cache: one file per data set and way to read it, written whole or not at all.
@@ -155,11 +156,11 @@ def _kept(name: str, size: int | None, grey: bool, seed: int) -> Path:
     paths = [sources.path_of(name)]
     if name in sources.TORCHVISION:
         paths = sorted(sources.root().glob(sources.TORCHVISION[name].files))
-    digest = hashlib.sha256(repr((name, size, grey, seed)).encode())
+    place = sources.place(name, size, grey)
+    digest = hashlib.sha256(repr((__version__, place, seed)).encode())
     for path in paths:
         for told in sources.state(path):
             digest.update(repr(told).encode())
-    place = sources.place(name, size, grey)
     return sources.cache() / f"{place}-{digest.hexdigest()[:16]}.safetensors"
 
 
@@ -170,13 +171,15 @@ def _keep(images: Images, file: Path) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         save_file(tensors, part, rest)
+        part.chmod(0o644)  # safetensors leaves files that only their owner can read
         part.replace(file)
     except (OSError, SafetensorError) as error:
         raise UsageError(
             f"{file}: cannot be written ({error}); KDLIB_CACHE names another folder"
         ) from None
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink()
 
 
 def _recall(file: Path) -> Images | None:

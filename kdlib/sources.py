@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import lzma
 import os
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int, UInt8
+from PIL import Image
 from tqdm import tqdm
 
 from kdlib import UsageError
@@ -26,6 +28,8 @@ UNLABELLED = {"unlabelled", "unlabeled"}
 TEST_SHARE = 0.2  # of each class, where a source has no test images of its own
 BROKEN: tuple[type[Exception], ...] = (OSError, EOFError, RuntimeError, tarfile.TarError)
 BROKEN += (zipfile.BadZipFile, lzma.LZMAError, zlib.error)
+NO_PICTURE: tuple[type[Exception], ...] = (SyntaxError, ValueError, Image.DecompressionBombError)
+NO_PICTURE += BROKEN
 
 Found = tuple[int, str, Callable[[], Any]]  # row, name, and what opens it as a PIL image
 
@@ -64,8 +68,9 @@ def state(path: Path) -> Iterator[tuple[str, int, int]]:
     """Name, bytes and time of every file at `path`: differs where the source has changed."""
     inside = [Path(d, f) for d, _, names in os.walk(path, followlinks=True) for f in names]
     for file in [path] if path.is_file() else sorted(inside):
-        told = file.stat()
-        yield str(file), told.st_size, told.st_mtime_ns
+        with contextlib.suppress(OSError):  # who reads it will say so
+            told = file.stat()
+            yield str(file), told.st_size, told.st_mtime_ns
 
 
 def held_out(labels: Int[np.ndarray, " n"], seed: int) -> np.ndarray:
@@ -123,8 +128,8 @@ def _around(path: Path, names: set[str]) -> str:
         raise UsageError(f"{path}: no images in there; known are {' '.join(sorted(PICTURES))}")
     top = ""
     while True:
-        heads = {name.removeprefix(top).split("/")[0] for name in names if name.startswith(top)}
-        heads -= {""}
+        inside = [name.removeprefix(top) for name in names if name.startswith(top)]
+        heads = {name.split("/")[0] for name in inside if "/" in name}
         deep = all(name.removeprefix(top).count("/") > 1 for name in pictures)
         if len(heads) > 1 or not deep or heads & {"train", "test", *UNLABELLED}:
             return top
@@ -159,8 +164,6 @@ def _pooled(name: str) -> bool:
 
 
 def _opened(path: Path, slots: dict[str, int]) -> Iterator[Found]:
-    from PIL import Image
-
     for name, content in _members(path, slots.__contains__):
         if name in slots:
             yield slots[name], f"{path}/{name}", partial(Image.open, io.BytesIO(content))
@@ -192,11 +195,12 @@ def _on_disk(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, b
     def stop(error: OSError) -> None:
         raise error
 
-    for within, _, files in os.walk(path, onerror=stop, followlinks=True):
+    for within, folders, files in os.walk(path, onerror=stop, followlinks=True):
+        folders.sort()
         below = Path(within).relative_to(path)
         if below.parts:
             yield f"{below.as_posix()}/", b""
-        for file in files:
+        for file in sorted(files):
             name = (below / file).as_posix()
             yield name, (path / name).read_bytes() if wanted(name) else b""
 
@@ -236,7 +240,9 @@ def pile(
     """
     stack = np.empty((0, 0, 0, 0), dtype=np.uint8)
     done, coloured, first = 0, False, ""
-    for row, name, open_one in tqdm(found, "reading images", count, delay=2, leave=False):
+    for row, name, open_one in tqdm(
+        found, "reading images", count, delay=2, mininterval=2, leave=False
+    ):
         pixels = _pixels(name, open_one, size, grey)
         if not done:
             stack, first = np.empty((count, 1 if grey else 3, *pixels.shape[-2:]), np.uint8), name
@@ -257,14 +263,14 @@ def pile(
 def _pixels(
     name: str, open_one: Callable[[], Any], size: int | None, grey: bool
 ) -> UInt8[np.ndarray, "c h w"]:
-    from PIL import Image
-
     try:
         image = open_one()
         if image.mode.startswith("I;16"):  # 16 bits: the upper 8 of them
             image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        if image.mode in ("I", "F"):
+            raise ValueError("32 bits per pixel; allowed: 8 or 16")
         image = image.convert("L" if grey or image.mode in ("1", "L", "LA") else "RGB")
-    except (*BROKEN, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except NO_PICTURE as error:
         raise UsageError(f"{name}: no readable image ({error})") from None
     if size is not None:
         side, (w, h) = min(image.size), image.size
@@ -293,8 +299,6 @@ def _by(key: str, train: Any, test: Any) -> tuple[tuple[dict, ...], tuple[dict, 
 
 def _upright(image: Any) -> Any:
     """EMNIST's images come with rows and columns exchanged."""
-    from PIL import Image
-
     return image.transpose(Image.Transpose.TRANSPOSE)
 
 
@@ -374,8 +378,9 @@ def _part(name: str, options: dict[str, Any]) -> Any:
     try:
         return make(download=True)
     except Exception as error:
+        why = " ".join(str(error).split())
         raise UsageError(
-            f"{name}: not in {root() / own.files}, and no download ({error}); put its files there, "
+            f"{name}: not in {root() / own.files}, and no download ({why}); put its files there, "
             "or name the folder that holds them in KDLIB_DATA"
         ) from None
 
