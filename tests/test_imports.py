@@ -12,7 +12,9 @@ ROOT = Path(__file__).parents[1]
 MAY = {
     "runs": set(),
     "data": set(),
-    "models": set(),
+    "networks": set(),
+    "models": {"networks", "vision"},
+    "checkpoints": {"models", "vision"},
     "distill": {"data", "models"},
     "train": {"data", "models", "distill", "runs"},
     "features": {"data", "models"},
