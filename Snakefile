@@ -47,7 +47,9 @@ def code(notebook):
 
 def needs(notebook, data=True):
     """What every run of a notebook depends on beside other runs."""
-    data = [str(DATA[STUDY.dataset])] if data and STUDY.dataset in DATA else []
+    folder = Path(STUDY.dataset.removeprefix("folder:")).expanduser()
+    there = DATA.get(STUDY.dataset) or (folder if folder.is_file() else None)
+    data = [str(there)] if data and there else []
     file = f"notebooks/{notebook}.ipynb"
     return dict(notebook=file, code=code(file), data=data)
 

@@ -77,21 +77,21 @@ def study(file: Path, device: str = "auto", more: Sequence[str] = ()) -> int:
     from kdlib import data, distill, embed, models, train
 
     planned = studies.read(file)
-    one_of(f"{file}: data set", planned.dataset, data.DATASETS)
-    for run in (*planned.teachers, *planned.students):
-        one_of(f"{file}: network", run.network, models.NETWORKS)
-    for method in planned.methods:
+    for method in planned.keys:
         distill.known(method, f"{file}: method")
     for embedding in planned.embeddings:
         one_of(f"{file}: embedding", embedding, embed.EMBEDDERS)
-    if "alone" not in planned.methods or len(planned.methods) < 2:
-        raise UsageError(f"{file}: methods {planned.methods}; allowed: alone and at least one more")
+    if "alone" not in planned.keys or len(planned.keys) < 2:
+        raise UsageError(f"{file}: methods {planned.keys}; allowed: alone and at least one more")
     train.use(device, 1)
-    images = data.load(planned.dataset)
     try:
+        for network in {run.network for run in (*planned.teachers, *planned.students)}:
+            models.check(network)
+        images = data.load(planned.dataset, size=planned.size, grey=planned.grey)
         for labels in planned.labels_per_class:
             data.budget(images.train_labels, labels, 0)
-        data.sample(images.test_labels, planned.looked(runs.Features, "teacher").sample)  # type: ignore[attr-defined]
+        looked = planned.looked(runs.Features, next(iter(planned.blocks)))
+        data.sample(images.test_labels, looked.sample)  # type: ignore[attr-defined]
     except UsageError as problem:
         raise UsageError(f"{file}: {problem}") from None
     store.writable(planned.teachers[0].root)
@@ -200,16 +200,16 @@ def publish(file: Path, to: Path | None) -> None:
     tables = store.gather(
         root, [run.name for run in trained], [maps.name for maps in planned.drawn.values()]
     )
-    images = data.load(planned.dataset)
+    images = data.load(planned.dataset, size=planned.size, grey=planned.grey)
     rows = store.load_layers(trained[0].folder).test_rows
     told = {
         "name": planned.name,
-        "dataset": planned.dataset,
+        "dataset": images.name,
         "classes": list(images.classes),
         "layers": list(models.LAYERS),
         "embeddings": list(planned.drawn),
         "maps": {name: maps.name for name, maps in planned.drawn.items()},
-        "axes": planned.axes,
+        "axes": planned.axes | {"methods": planned.keys},
         "train_images": len(images.train),
         "test_images": len(images.test),
         "sample": len(rows),

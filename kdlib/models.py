@@ -239,11 +239,7 @@ def restore(record: Mapping[str, Any], kept: Mapping[str, np.ndarray]) -> nn.Mod
     The record holds an `architecture`. Raises UsageError, naming keys and shapes, where the
     weights are of another network.
     """
-    plan = record.get("architecture") or {
-        "name": record["parameters"]["network"],
-        "width": record["parameters"]["width"],
-        **{name: record[name] for name in ("classes", "channels")},
-    }
+    plan = record["architecture"]
     network = _assemble(plan)
     wanted = {name: tuple(value.shape) for name, value in network.state_dict().items()}
     found = {name: value.shape for name, value in kept.items()}

@@ -157,7 +157,8 @@ class Teacher(Run):
         one_of("regime", self.regime, REGIMES)
         if (self.labels_per_class == "all") < (self.regime == "full"):
             raise UsageError(
-                "labels_per_class of a full teacher; allowed: 'all', or regime limited"
+                f"labels_per_class {self.labels_per_class!r} of a full teacher; allowed: 'all', "
+                "or regime limited"
             )
         if self.regime == "limited" and self.labels_per_class == "all":
             raise UsageError("labels_per_class 'all' of a limited teacher; allowed: 1 or more")

@@ -20,6 +20,7 @@ from kdlib.runs import Features, Maps, Place, Run, Student, Teacher, check, side
 # a test holds both against kdlib.distill.
 TEACHERLESS = ("alone", "smooth", "dml")
 TEACHERS_NETWORK = ("self", "born_again", "noisy_student")
+SET_BY_AXES = ("labels_per_class", "seed", "teacher", "teacher_regime", "students")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,10 +36,11 @@ class Study:
     grey: bool = False  # colour images made grey
     teacher: dict = field(default_factory=dict)  # parameters of notebooks/teacher.ipynb
     student: dict = field(default_factory=dict)  # parameters of notebooks/student.ipynb
-    methods: list = field(default_factory=lambda: ["alone", "kd"])
+    methods: list = field(
+        default_factory=lambda: ["alone", "kd"]
+    )  # by name, or with parameters of their own: {method: kd, options: {temperature: 2}}
     labels_per_class: list = field(default_factory=lambda: [2])
     seeds: list = field(default_factory=lambda: [0])
-    options: dict = field(default_factory=dict)  # method -> its constants
     together: int = 5  # students of one teacher, label budget and seed in one kernel, at most
     features: dict = field(default_factory=dict)  # parameters of notebooks/features.ipynb
     embeddings: dict = field(default_factory=lambda: {"tsne": {}})  # method -> its options
@@ -59,29 +61,21 @@ class Study:
             raise UsageError("embeddings is empty; a study needs at least one")
         if self.together < 1:
             raise UsageError(f"together {self.together}; allowed: 1 or more")
-        for method in self.options:
-            if method not in self.methods:
-                raise UsageError(f"options: {method!r} is not in the study's methods")
-        self._check_fixed()
+        self._check_fixed("teacher", self.teacher, "labels_per_class")
+        self._check_fixed("features", self.features, "networks")
+        for given in (self.student, *map(_told, self.methods)):
+            self._check_fixed("student", given, *SET_BY_AXES)
         _ = (
             self.students,
             self.drawn,
             self.looked(Features, next(iter(self.blocks))),
         )  # raise if bad
 
-    def _check_fixed(self) -> None:
+    def _check_fixed(self, part: str, given: dict, *more: str) -> None:
         """Raise UsageError where a part names what the study sets itself."""
-        own = (*Place.machine, "study", "dataset", "size", "grey")
-        set_by_axes = ("method", "labels_per_class", "seed", "teacher", "teacher_regime", "options")
-        each = {
-            "teacher": ("labels_per_class",),
-            "student": (*set_by_axes, "students"),
-            "features": ("networks",),
-        }
-        for part, more in each.items():
-            for name in getattr(self, part):
-                if name in (*own, *more):
-                    raise UsageError(f"{part}: {name} is not set here; the study sets it itself")
+        for name in given:
+            if name in (*Place.machine, "study", "dataset", "size", "grey", *more):
+                raise UsageError(f"{part}: {name} is not set here; the study sets it itself")
 
     def _crossed(self) -> dict[str, list]:
         """The lists below `teacher` and `student`, by name."""
@@ -96,6 +90,11 @@ class Study:
     def axes(self) -> dict[str, list]:
         """What every study varies."""
         return {k: getattr(self, k) for k in ("methods", "labels_per_class", "seeds")}
+
+    @property
+    def keys(self) -> list[str]:
+        """The names of its methods, each once."""
+        return list(dict.fromkeys(run.method for run in self.students))
 
     @property
     def teachers(self) -> list[Teacher]:
@@ -134,34 +133,38 @@ class Study:
         )
 
     def _cell(
-        self, method: str, labels: int | str, seed: int, given: dict, fixed: dict
+        self, entry: str | dict, labels: int | str, seed: int, given: dict, fixed: dict
     ) -> Iterator[Student]:
         """One student; where it is of its teacher's network, `alone` of that network, too."""
-        teacher = self._teacher(given, labels, seed)
+        teacher, own = self._teacher(given, labels, seed), _told(entry)
+        method = own["method"]
         if method in TEACHERS_NETWORK:
             names = ("network", "width", "network_options")
-            fixed = fixed | {name: getattr(teacher, name) for name in names}
+            network = {name: getattr(teacher, name) for name in names}
             if "alone" in self.methods:
-                yield from self._cell("alone", labels, seed, given, fixed)
+                yield from self._cell(network | {"method": "alone"}, labels, seed, given, fixed)
+            own = own | network
+        fixed = fixed | own
         if method in TEACHERLESS:  # alike for all teachers: kept with the first
             teacher = self._teacher(next(_variants(self.teacher)), labels, seed)
             fixed = {k: v for k, v in fixed.items() if k != "pool" or method == "dml"}
         told = {"labels_per_class": labels, "seed": seed, "teacher": teacher.name}
-        told |= {"method": method, "options": self.options.get(method, {})}
         yield _made(Student, "student", fixed | told | self._data())
 
     @property
     def kernels(self) -> dict[str, Student]:
         """The students that are trained side by side in one kernel, by the name of that."""
-        groups: dict[str, list[Student]] = {}
+        groups: dict[tuple[str, int], list[Student]] = {}
         for student in self.students:
             group = f"{Path(student.teacher).name}/{student.labels_per_class}-{student.seed}"
-            groups.setdefault(group, []).append(student)
-        return {
-            f"{group}-{number}": side_by_side(members[start : start + self.together])
-            for group, members in groups.items()
-            for number, start in enumerate(range(0, len(members), self.together), 1)
-        }
+            groups.setdefault((group, student.batch_size), []).append(student)
+        kernels: dict[str, Student] = {}
+        for (group, _), members in groups.items():
+            for start in range(0, len(members), self.together):
+                number = 1 + sum(name.startswith(f"{group}-") for name in kernels)
+                part = members[start : start + self.together]
+                kernels[f"{group}-{number}"] = side_by_side(part)
+        return kernels
 
     @property
     def blocks(self) -> dict[str, list[Run]]:
@@ -208,6 +211,14 @@ class Study:
     def _shown(self) -> dict[str, Any]:
         """What finds results: the folder's name stands for the data set."""
         return {"study": self.name, "dataset": self.teachers[0].data_name}
+
+
+def _told(entry: str | dict) -> dict:
+    """The parameters of a student that an entry of `methods` names."""
+    told = entry if isinstance(entry, dict) else {"method": entry}
+    if "method" not in told:
+        raise UsageError(f"methods: {entry!r}; allowed: a name, or {{method: kd, width: 1}}")
+    return told
 
 
 def _variants(given: dict) -> Iterator[dict]:

@@ -48,6 +48,16 @@ def test_where_and_with_how_many_threads_is_no_other_run():
         ({"method": "../at"}, "allowed: a plain name"),
         ({"study": ""}, "study ''; allowed: a plain name"),
         ({"teacher": "../../somewhere"}, "names no run"),
+        ({"teacher_regime": "some"}, "unknown teacher_regime 'some'; one of: full, limited"),
+        (
+            {"teacher": "teachers/resnet20-full-0", "teacher_regime": "limited"},
+            "teacher_regime 'limited'; given teachers/resnet20-full-0",
+        ),
+        ({"students": []}, r"students \[\]; allowed: one or more"),
+        ({"students": [{"seed": 3}]}, "unknown parameter 'seed'; known: network, width"),
+        ({"students": [{}, {}]}, "allowed: one or more, each once"),
+        ({"students": ["at"]}, "students: 'at'; allowed: what differs, {method: at}"),
+        ({"size": 0}, "size 0; allowed: 1 or more"),
     ],
 )
 def test_a_parameter_that_cannot_be_is_said_in_one_line(given, said):
@@ -66,3 +76,46 @@ def test_maps_of_other_networks_or_options_are_another_table():
     }
     assert len(names) == 5
     assert runs.Maps(workers=7).name == runs.Maps().name
+
+
+def test_a_teacher_is_found_by_its_network_and_regime_or_by_its_name():
+    assert runs.Student().teacher == "teachers/resnet20-full-0"
+    limited = runs.Student(teacher="resnet56", teacher_regime="limited", seed=3)
+    assert limited.teacher == "teachers/resnet56-limited-2-3"
+    assert (
+        limited.teacher
+        == runs.Teacher(network="resnet56", regime="limited", labels_per_class=2, seed=3).name
+    )
+    assert runs.Student(teacher=limited.teacher).teacher_regime == "limited"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"labels_per_class": 2}, "labels_per_class 2 of a full teacher; allowed: 'all'"),
+        ({"regime": "limited"}, "labels_per_class 'all' of a limited teacher; allowed: 1 or more"),
+        ({"regime": "pretrained"}, "weights None of a pretrained teacher; allowed: simclr"),
+        ({"weights": "simclr"}, "weights 'simclr' of a full teacher"),
+        ({"body_rate": -1.0}, "body_rate -1.0; allowed: 0 or more"),
+    ],
+)
+def test_a_teacher_that_cannot_be_is_said_in_one_line(given, said):
+    with pytest.raises(UsageError, match=said):
+        runs.Teacher(**given)
+
+
+def test_students_side_by_side_are_runs_of_their_own():
+    run = runs.Student(students=[{}, {"method": "at", "options": {"weight": 9}}, {"width": 1.0}])
+    assert [student.name.split("/")[-1] for student in run.each] == [
+        "resnet8x0.5-kd-2-0",
+        "resnet8x0.5-at-2-0+weight=9",
+        "resnet8-kd-2-0",
+    ]
+    assert run.name == run.each[0].name
+    assert all(student.each == [student] for student in run.each)
+
+
+def test_images_of_a_folder_get_a_folder_of_its_name():
+    run = runs.Student(dataset="folder:/some/where/my birds.tar.xz", size=32, grey=True)
+    assert run.root.as_posix() == "runs/quick/my-birds+size=32+grey"
+    assert runs.Maps(dataset="my-birds+size=32+grey").root == run.root
