@@ -191,19 +191,23 @@ def _recall(file: Path) -> Images | None:
     return None
 
 
-def budget(labels: Int[Tensor, " n"], per_class: int | str, seed: int) -> Int[Tensor, " l"]:
+def budget(
+    labels: Int[Tensor, " n"], per_class: int | str, seed: int, classes: tuple[str, ...] = ()
+) -> Int[Tensor, " l"]:
     """Choose which images keep their label: `per_class` of every class, drawn by `seed`.
 
     Budgets of one seed are nested: the 2 of a class are among its 5. "all" keeps every label.
-    Returns sorted rows. Raises UsageError below 1 or above what the smallest class has.
+    Returns sorted rows. Raises UsageError below 1 or above what the smallest class has, and calls
+    that by its name in `classes`.
     """
     if per_class == "all":
         return torch.arange(len(labels))
     counts = torch.bincount(labels.cpu())
     if not isinstance(per_class, int) or not 1 <= per_class <= int(counts.min()):
+        smallest = int(counts.argmin())
         raise UsageError(
-            f"labels_per_class {per_class!r}; allowed: 'all' or 1 to {int(counts.min())}, "
-            "what the smallest class has"
+            f"labels_per_class {per_class!r}; allowed: 'all' or 1 to {int(counts.min())}, what the "
+            f"smallest class has: {classes[smallest] if classes else smallest}"
         )
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(labels), generator=generator)
