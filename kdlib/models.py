@@ -241,15 +241,24 @@ def restore(record: Mapping[str, Any], kept: Mapping[str, np.ndarray]) -> nn.Mod
     """
     plan = record["architecture"]
     network = _assemble(plan)
-    wanted = {name: tuple(value.shape) for name, value in network.state_dict().items()}
-    found = {name: value.shape for name, value in kept.items()}
-    if wanted != found:
-        differ = [k for k in wanted | found if wanted.get(k) != found.get(k)]
-        first = f"{differ[0]}: wanted {wanted.get(differ[0])}, found {found.get(differ[0])}"
+    if differ := differences(network.state_dict(), kept):
         called = plan.get("name", "this network with another's head")
-        raise UsageError(f"weights do not fit {called}: {len(differ)} differ; {first}")
+        raise UsageError(f"weights do not fit {called}: {len(differ)} differ; {differ[0]}")
     network.load_state_dict({name: torch.from_numpy(value) for name, value in kept.items()})
     return network.eval()
+
+
+def differences(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+    """A line for each weight of another shape, or missing on one side.
+
+    BatchNorm's count of steps may be missing: older checkpoints do not hold it.
+    """
+    lines = []
+    for name in {**wanted, **found}:
+        one, other = (tuple(x[name].shape) if name in x else None for x in (wanted, found))
+        if one != other and not (other is None and name.endswith("num_batches_tracked")):
+            lines.append(f"{name}: wanted {one}, found {other}")
+    return lines
 
 
 def layers(network: nn.Module) -> dict[str, str]:
