@@ -272,10 +272,11 @@ def tested(tests: pd.DataFrame) -> list[str]:
 def forest(
     tests: pd.DataFrame, title: str, *, row: str = "where", column: str = "what"
 ) -> alt.FacetChart:
-    """Draw every test of `verdicts.tests` as its mean and interval; right of 0 is for the claim.
+    """Draw every test of `verdicts.tests`: mean and interval; right of 0 is for the claim.
 
     Panels are laid out by columns of `tests`, or by `where` (network, teacher, labels) and `what`
-    (measure and layer). A full diamond speaks for or against the claim after Holm, a hollow one for nothing.
+    (measure and layer). A full diamond speaks for or against the claim after Holm, a hollow one
+    for nothing.
     """
     if tests.empty:
         raise UsageError(f"no tests to draw for {title!r}; alone and a method beside it make some")
@@ -283,33 +284,37 @@ def forest(
     table = table.loc[tests["labels"].map(statistics.size).sort_values(kind="stable").index]
     table["p_holm"] = table["p_holm"].map(lambda p: "" if pd.isna(p) else f"{p:.3f}")
     shown = ["method", "what", "where", "mean", "low", "high", "n", "p_holm", "speaks", row, column]
-    table = table[list(dict.fromkeys(shown))]
+    table = _whole(table[list(dict.fromkeys(shown))], row, column)
     colour = _colour(table).legend(None)
     numbers = [_number(f"{c}:Q", c, "+.3f") for c in ("mean", "low", "high")]
     base = alt.Chart().encode(
-        y=alt.Y("method:N", sort=order(table["method"]), title=None),
+        y=_methods(table),
         color=colour,
         tooltip=["method:N", "what:N", "where:N", *numbers, "n:Q", "p_holm:N"],
     )
     x = alt.X("mean:Q", title=None, axis=alt.Axis(tickCount=4, labelOverlap=True))
-    points = base.mark_point(size=70, shape="diamond", strokeWidth=1.8).encode(x=x)
+    points = base.mark_point(size=80, shape="diamond", opacity=1).encode(x=x)
     bars = base.mark_rule(strokeWidth=1.8).encode(x=alt.X("low:Q", title=None), x2="high:Q")
     panel = alt.layer(
         alt.Chart().mark_rule(strokeDash=[4, 3], color="#888").encode(x=alt.datum(0)),
         bars.transform_filter("isValid(datum.low)"),
-        points.transform_filter("datum.speaks == 0"),
-        points.encode(fill=colour).transform_filter("datum.speaks != 0"),
+        points.transform_filter("isValid(datum.mean)"),
+        points.encode(fill=colour).transform_filter("isValid(datum.mean) && datum.speaks != 0"),
         data=table,
     ).properties(width=_share(560, table[column].nunique()), height={"step": 20})
-    n = "/".join(str(k) for k in sorted(set(table["n"].astype(int))))
-    said = "; ".join(f"{r.method}, {r.what}, {r.where}: {r.mean:+.3g}" for r in table.itertuples())
+    n = "/".join(str(k) for k in sorted(set(table["n"].dropna().astype(int))))
+    rows = table.dropna(subset="mean").itertuples()
+    said = "; ".join(f"{r.method}, {r.what}, {r.where}: {r.mean:+.3g}" for r in rows)
     title_lines = [
         f"right of 0 agrees with the claim; mean of n = {n} seeds with 95 % t interval",
         "full diamond: speaks for or against it, after Holm; hollow: for nothing",
     ]
     lines = alt.Header(labelExpr="split(datum.value, ', ')", labelFontSize=11)
+    side = alt.Header(
+        labelExpr="split(datum.value, ', ')", labelFontSize=11, labelAngle=0, labelAlign="left"
+    )
     return panel.facet(
-        row=alt.Row(f"{row}:N", sort=list(dict.fromkeys(table[row])), title=None, header=lines),
+        row=alt.Row(f"{row}:N", sort=list(dict.fromkeys(table[row])), title=None, header=side),
         column=alt.Column(
             f"{column}:N", sort=list(dict.fromkeys(table[column])), title=None, header=lines
         ),
@@ -331,8 +336,8 @@ def saved(results: Results, *, network: str | None = None) -> alt.FacetChart:
     table = table.drop(columns=["steps", "network"])
     depths = [_number(f"{c}:Q", c, ".2f") for c in ("alone", "depth")]
     base = alt.Chart().encode(
-        y=alt.Y("method:N", sort=order(table["method"]), title=None),
-        yOffset="seed:N",
+        y=_methods(table),
+        yOffset=alt.YOffset("seed:N", scale=alt.Scale(domain=sorted(table["seed"].unique()))),
         tooltip=["method:N", "seed:N", *depths, _number("difference:Q", "layers saved", "+.2f")],
     )
     x = alt.X(
@@ -459,3 +464,14 @@ def _where(tests: pd.DataFrame) -> list[str]:
     several = [c for c in ("network", "teacher") if tests[c].nunique() > 1]
     words = [f"{b} labels" for b in tests["labels"]]
     return [", ".join(w) for w in zip(*(tests[c] for c in several), words, strict=True)]
+
+
+def _methods(table: pd.DataFrame) -> alt.Y:
+    return alt.Y("method:N", scale=alt.Scale(domain=order(table["method"])), title=None)
+
+
+def _whole(table: pd.DataFrame, row: str, column: str) -> pd.DataFrame:
+    """Give every panel at least one line: Vega-Lite moves others into the place of one without."""
+    panels = pd.MultiIndex.from_product([table[row].unique(), table[column].unique()])
+    missing = panels.difference(pd.MultiIndex.from_frame(table[[row, column]]))
+    return pd.concat([table, pd.DataFrame(list(missing), columns=[row, column])])

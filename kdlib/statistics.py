@@ -274,20 +274,21 @@ def matched(results: Results, measure: str, *, teachers: str = "full") -> pd.Dat
     Returns columns network, method, labels, seed, budget (the partner's labels; NaN: there is no
     such student), layer, difference (NaN likewise).
     """
-    runs = students(results, teachers)
-    alone = runs[runs["method"] == "alone"].assign(rank=lambda t: t["labels"].map(size))
-    pairs = []
-    for run in runs[runs["method"] != "alone"].to_dict("records"):
-        same = (alone["network"] == run["network"]) & (alone["seed"] == run["seed"])
-        as_good = (alone["rank"] > size(run["labels"])) & (alone[ACCURACY] >= run[ACCURACY])
-        found = alone[same & as_good].sort_values("rank").head(1)
-        pairs.append(run | {"budget": None, "partner": None})
-        if len(found):
-            pairs[-1] |= {"budget": found["labels"].iloc[0], "partner": found["run"].iloc[0]}
+    runs = students(results, teachers).assign(rank=lambda t: t["labels"].map(size))
+    runs = runs[["run", "method", *PAIR, "rank", ACCURACY]]
+    alone, taught = runs[runs["method"] == "alone"], runs[runs["method"] != "alone"]
+    both = taught.merge(alone, on=["network", "seed"], suffixes=("", "_alone"))
+    more = both["rank_alone"] > both["rank"]
+    found = both[more & (both[f"{ACCURACY}_alone"] >= both[ACCURACY])]
+    found = found.sort_values("rank_alone", kind="stable").drop_duplicates("run")
+    found = found[["run", "run_alone", "labels_alone"]].rename(columns={"labels_alone": "budget"})
     values = _values(results, measure, teachers, None)[["run", "layer", "value"]]
-    table = pd.DataFrame(pairs).merge(values, on="run")
-    other = values.rename(columns={"run": "partner", "value": "value_alone"})
-    table = table.merge(other, on=["partner", "layer"], how="left")
+    table = taught.merge(found, on="run", how="left").merge(values, on="run")
+    table = table.merge(
+        values.add_suffix("_alone").rename(columns={"layer_alone": "layer"}),
+        on=["run_alone", "layer"],
+        how="left",
+    )
     table["difference"] = table["value"] - table["value_alone"]
     return table[["network", "method", "labels", "seed", "budget", "layer", "difference"]]
 

@@ -11,28 +11,29 @@ from IPython.display import HTML
 
 from kdlib import charts
 
-SAYS = {"supported": "for", "consistent with": "for", "mixed": "both", "consistent in part": "both"}
-SAYS |= {"not supported": "against", "not shown": "against"}  # other words say nothing
+SIGNS = {"✓": ("supported", "consistent with"), "≈": ("mixed", "consistent in part")}
+SIGNS |= {"✗": ("not supported", "not shown")}
 LOOK = """
 .kd-judged { overflow-x: auto; margin: 1em 0; }
-.kd-judged table { border-collapse: collapse; font-size: .85em; line-height: 1.35; }
+.kd-judged table { border-collapse: collapse; font-size: .85em; line-height: 1.35; margin: 0; }
 .kd-judged caption { caption-side: top; text-align: left; padding: .3em 0; }
 .kd-judged th, .kd-judged td { padding: .25em .6em; text-align: left; vertical-align: top; }
 .kd-judged tbody tr { border-top: 1px solid var(--pst-color-border, #ccc); }
+.kd-judged .kd-number { white-space: nowrap; font-variant-numeric: tabular-nums; }
 .kd-verdict { border-left: 4px solid #888; padding-left: .4em; white-space: nowrap; }
-.kd-verdict[data-says=for] { border-color: #2f7fd0; }
-.kd-verdict[data-says=both] { border-color: #ee9a0b; }
-.kd-verdict[data-says=against] { border-color: #cc3a1e; }
-.kd-verdict::before { content: "\2013  "; }
-.kd-verdict[data-says=for]::before { content: "\2713  "; }
-.kd-verdict[data-says=both]::before { content: "\2248  "; }
-.kd-verdict[data-says=against]::before { content: "\2717  "; }
+.kd-verdict[data-sign="✓"] { border-color: #2f7fd0; }
+.kd-verdict[data-sign="≈"] { border-color: #ee9a0b; }
+.kd-verdict[data-sign="✗"] { border-color: #cc3a1e; }
 """
 
 
 def badge(verdict: str) -> str:
-    """Mark a verdict up as HTML: a sign, the word, and a colour that adds nothing to them."""
-    return f'<span class="kd-verdict" data-says="{SAYS.get(verdict, "nothing")}">{verdict}</span>'
+    """Mark a verdict up as HTML: a sign, the word, and a colour that repeats them."""
+    sign = next((sign for sign, words in SIGNS.items() if verdict in words), "–")
+    return (
+        f'<span class="kd-verdict" data-sign="{sign}">'
+        f'<span aria-hidden="true">{sign}</span> {verdict}</span>'
+    )
 
 
 def table(rows: pd.DataFrame, caption: str) -> HTML:
@@ -61,27 +62,22 @@ def judged(
 
     `also` names further columns of `cells` to show.
     """
-    numbers = cells.dropna(subset="network")
-    several = [c for c in ("network", "teacher") if numbers[c].nunique() > 1]
+    several = [c for c in ("network", "teacher") if cells[c].nunique() > 1]
     columns = {
-        "claim": [f'<a href="{figures[c]}">{c}</a>' for c in cells["claim"]],
-        **{c: cells[c].fillna("–") for c in several},
-        "method": cells["method"].fillna("–"),
-        "labels": cells["labels"].fillna("–"),
+        "cell": [
+            f'<a href="{figures[cell["claim"]]}">{_cell(cell, several)}</a>'
+            for cell in cells.to_dict("records")
+        ],
         **({"space": cells["space"].fillna("–")} if cells["space"].nunique() > 1 else {}),
         **{c: cells[c].fillna("–").replace("", "–") for c in also},
         "strongest test": charts.tested(cells),
-        "mean [95 % interval]": [_interval(r) for r in cells.to_dict("records")],
+        "mean [95 % interval]": [_interval(row) for row in cells.to_dict("records")],
         "n": cells["n"].map(_plain("{:d}")),
         "d": cells["d"].map(_plain("{:+.1f}")),
         "p Holm": cells["p_holm"].map(_plain("{:.3f}")),
         "p flip": cells["p_flip"].map(_plain("{:.3f}")),
-        "for / against / of": [
-            "–" if pd.isna(t) else f"{a} / {b} / {t}"
-            for a, b, t in zip(
-                cells["tests_for"], cells["tests_against"], cells["tests"], strict=True
-            )
-        ],
+        "for": cells["tests_for"].map(_plain("{:d}")) + cells["tests"].map(_plain(" of {:d}")),
+        "against": cells["tests_against"].map(_plain("{:d}")),
         "verdict": cells["verdict"].map(badge),
     }
     if cells["p_flip"].isna().all():
@@ -89,11 +85,17 @@ def judged(
     return table(pd.DataFrame(columns), caption)
 
 
+def _cell(cell: Mapping[Any, Any], several: Sequence[str]) -> str:
+    if pd.isna(cell["method"]):
+        return cell["claim"]
+    return " ".join([cell["claim"], *(cell[c] for c in several), cell["method"], cell["labels"]])
+
+
 def _interval(row: Mapping[Any, Any]) -> str:
     if pd.isna(row["mean"]):
         return "–"
     interval = f" [{row['low']:+.3f}, {row['high']:+.3f}]" if pd.notna(row["low"]) else ""
-    return f"{row['mean']:+.3f}{interval}"
+    return f'<span class="kd-number">{row["mean"]:+.3f}{interval}</span>'
 
 
 def _plain(shape: str) -> Callable[[Any], str]:

@@ -3,6 +3,8 @@
 1. A **test** is a mean difference between networks over seeds, signed so that above 0 agrees with
    the claim, with its 95 % t interval and its p after Holm, over all tests of its cell. With p
    below 0.05 it speaks *for* the claim if the mean is above 0, and *against* it if below.
+   Differences that are equal in all seeds have no spread and no p: below 0 they speak against
+   the claim, above 0 for nothing.
 2. A **cell** is one network, one regime of teachers, one method, one label budget and one space
    (the layers themselves, or a kind of map). It is *supported* if a test speaks for the claim and
    none against it, *mixed* if there are both, and *not supported* if none speaks for it.
