@@ -284,7 +284,7 @@ def forest(
     table = table.loc[tests["labels"].map(statistics.size).sort_values(kind="stable").index]
     table["p_holm"] = table["p_holm"].map(lambda p: "" if pd.isna(p) else f"{p:.3f}")
     shown = ["method", "what", "where", "mean", "low", "high", "n", "p_holm", "speaks", row, column]
-    table = _whole(table[list(dict.fromkeys(shown))], row, column)
+    table = table[list(dict.fromkeys(shown))]
     colour = _colour(table).legend(None)
     numbers = [_number(f"{c}:Q", c, "+.3f") for c in ("mean", "low", "high")]
     base = alt.Chart().encode(
@@ -300,11 +300,10 @@ def forest(
         bars.transform_filter("isValid(datum.low)"),
         points.transform_filter("isValid(datum.mean)"),
         points.encode(fill=colour).transform_filter("isValid(datum.mean) && datum.speaks != 0"),
-        data=table,
+        data=_whole(table, row, column),
     ).properties(width=_share(560, table[column].nunique()), height={"step": 20})
-    n = "/".join(str(k) for k in sorted(set(table["n"].dropna().astype(int))))
-    rows = table.dropna(subset="mean").itertuples()
-    said = "; ".join(f"{r.method}, {r.what}, {r.where}: {r.mean:+.3g}" for r in rows)
+    n = "/".join(str(k) for k in sorted(set(table["n"].astype(int))))
+    said = "; ".join(f"{r.method}, {r.what}, {r.where}: {r.mean:+.3g}" for r in table.itertuples())
     title_lines = [
         f"right of 0 agrees with the claim; mean of n = {n} seeds with 95 % t interval",
         "full diamond: speaks for or against it, after Holm; hollow: for nothing",
@@ -337,7 +336,7 @@ def saved(results: Results, *, network: str | None = None) -> alt.FacetChart:
     depths = [_number(f"{c}:Q", c, ".2f") for c in ("alone", "depth")]
     base = alt.Chart().encode(
         y=_methods(table),
-        yOffset=alt.YOffset("seed:N", scale=alt.Scale(domain=sorted(table["seed"].unique()))),
+        yOffset=alt.YOffset("seed:N", scale=alt.Scale(domain=sorted(set(table["seed"])))),
         tooltip=["method:N", "seed:N", *depths, _number("difference:Q", "layers saved", "+.2f")],
     )
     x = alt.X(
