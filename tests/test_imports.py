@@ -25,7 +25,9 @@ MAY = {
     "embed": set(),
     "metrics": set(),
     "statistics": {"store"},
+    "verdicts": {"store", "statistics"},
     "charts": {"store", "statistics", "metrics"},
+    "tables": {"charts"},
     "widgets": {"store", "charts", "metrics"},
     "book": set(),
     "vision": set(),
@@ -57,7 +59,17 @@ def test_imports_flow_one_way(file):
 
 
 def test_chapters_read_results_and_never_train():
-    showing = {"store", "statistics", "charts", "widgets", "embed", "metrics", "distill", "models"}
+    showing = {
+        "store",
+        "statistics",
+        "verdicts",
+        "charts",
+        "widgets",
+        "embed",
+        "metrics",
+        "distill",
+        "models",
+    }
     cells = []
     for chapter in (ROOT / "book").glob("*.ipynb"):
         found = json.loads(chapter.read_text())["cells"]
@@ -71,7 +83,12 @@ def test_chapters_read_results_and_never_train():
         assert set(imported(code)) <= showing, cell
 
 
-@pytest.mark.parametrize("module", ["runs", "sources", "store", "statistics", "charts", "notebook"])
+TORCHLESS = (
+    *("runs", "studies", "sources", "store", "statistics", "verdicts", "charts", "notebook"),
+)
+
+
+@pytest.mark.parametrize("module", TORCHLESS)
 def test_the_showing_half_and_the_planning_need_no_torch(module):
     code = f"import sys, kdlib.{module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
