@@ -270,23 +270,15 @@ def twonn(space: Space) -> float:
 
     With r = second / first nearest distance, -log(1 - F(r)) = d log r: the slope through the
     origin over the 90 % of images with the smallest r, F the share of images up to r. Above 0;
-    neither direction is better. Images with a duplicate have no r and are left out. Raises
-    UsageError where fewer than 10 images remain, or none has two distances.
+    neither direction is better. Of images that are equal only one counts. Raises UsageError where
+    fewer than 10 remain, or all nearest neighbours are equally far.
 
     Pitfall: depends on n, for the scale it looks at is the nearest neighbour's: compare at equal
     n; too low above about ten dimensions.
     """
-    if len(space.x) < 3:
-        raise UsageError(f"twonn needs at least {FEW} images; given {len(space.x)}")
-    first, second = space.near[1][:, 0], space.near[1][:, 1]
-    ratio = np.sort(np.log(second[first > 0] / first[first > 0]))
-    n = len(ratio)
-    if n < FEW:
-        raise UsageError(f"twonn needs at least {FEW} images without a duplicate; given {n}")
-    x = ratio[: int(n * KEPT)]
-    y = -np.log1p(-np.arange(1, len(x) + 1) / n)
-    if not x.any():
-        raise UsageError("twonn needs two distances; all nearest neighbours are equally far")
+    far = _distances(space, "twonn", FEW)
+    x = np.sort(np.log(far[:, 1] / far[:, 0]))[: int(len(far) * KEPT)]
+    y = -np.log1p(-np.arange(1, len(x) + 1) / len(far))
     return float(x @ y / (x @ x))
 
 
@@ -295,17 +287,19 @@ def mle(space: Space) -> float:
 
     1 / mean of log(T_20 / T_j) over the images and j = 1 .. 19, T_j the distance to the j-th
     nearest (Levina and Bickel's estimator with the inverses averaged, as MacKay and Ghahramani
-    correct it). Above 0; neither direction is better. Images with a duplicate are left out.
-    Raises UsageError for n <= 20, or fewer than 10 images without a duplicate.
+    correct it). Above 0; neither direction is better. Of images that are equal only one counts.
+    Raises UsageError where fewer than 21 remain, or all neighbours are equally far.
 
     Pitfall: too low in many dimensions; looks at a wider scale than TwoNN.
     """
-    if len(space.x) <= NEAREST:
-        raise UsageError(f"mle needs more than {NEAREST} images; given {len(space.x)}")
-    far = space.near[1][space.near[1][:, 0] > 0]
-    if len(far) < FEW:
-        raise UsageError(f"mle needs at least {FEW} images without a duplicate; given {len(far)}")
-    slow = np.log(far[:, -1:] / far[:, :-1]).mean()
-    if slow == 0:
-        raise UsageError("mle needs two distances; all nearest neighbours are equally far")
-    return float(1 / slow)
+    far = _distances(space, "mle", NEAREST + 1)
+    return float(1 / np.log(far[:, -1:] / far[:, :-1]).mean())
+
+
+def _distances(space: Space, name: str, least: int) -> np.ndarray:
+    far = space.distances
+    if len(far) < least:
+        raise UsageError(f"{name} needs at least {least} images that differ; given {len(far)}")
+    if np.ptp(far[:, :2] / far[:, :1]) < 1e-9:
+        raise UsageError(f"{name} needs distances that differ; all neighbours are equally far")
+    return far

@@ -42,6 +42,7 @@ class Measure(NamedTuple):
 
 
 INFINITY = float("inf")
+NEEDED = {"training": "training images", "teacher": "the teacher's layer of the same images"}
 
 MEASURES: dict[str, Measure] = {
     "within_share": Measure(
@@ -302,9 +303,10 @@ def measure(
     fits = [k for k, m in MEASURES.items() if can[m.needs] and m.only in ("", layer)]
     for name in measures or ():
         one_of("measure", name, MEASURES)
+        if not can[MEASURES[name].needs]:
+            raise UsageError(f"measure {name} needs {NEEDED[MEASURES[name].needs]}")
         if name not in fits:
-            wanted = MEASURES[name].needs or f"the layer {MEASURES[name].only}"
-            raise UsageError(f"measure {name} needs {wanted}")
+            raise UsageError(f"measure {name} is of {MEASURES[name].only} only; given {layer!r}")
     return {
         name: MEASURES[name].function(space, *([teacher] * (MEASURES[name].needs == "teacher")))
         for name in (fits if measures is None else measures)

@@ -105,23 +105,35 @@ class Space:
     @cached_property
     def near(self) -> tuple[Int[np.ndarray, "n q"], Float[np.ndarray, "n q"]]:
         """The 20 nearest other images of each, or all there are: rows and Euclidean distances."""
-        q = min(NEAREST, len(self.x) - 1)
-        size = np.square(self.x).sum(axis=1)
-        found = [
-            self._search(np.arange(i, min(i + CHUNK, len(size))), size, q)
-            for i in range(0, len(size), CHUNK)
-        ]
-        return np.concatenate([a for a, _ in found]), np.concatenate([b for _, b in found])
+        return _neighbours(self.x)
 
-    def _search(self, rows: np.ndarray, size: np.ndarray, q: int) -> tuple[np.ndarray, np.ndarray]:
-        both = size[rows, None] + size
-        square = both - 2 * self.x[rows] @ self.x.T
-        square[square < SAME * both] = 0
-        square[np.arange(len(rows)), rows] = np.inf
-        some = np.sort(np.argpartition(square, q - 1, axis=1)[:, :q], axis=1)
-        far = np.take_along_axis(square, some, axis=1)
-        order = far.argsort(axis=1, kind="stable")  # equal distances: by row number
-        return np.take_along_axis(some, order, 1), np.sqrt(np.take_along_axis(far, order, 1))
+    @cached_property
+    def distances(self) -> Float[np.ndarray, "p q"]:
+        """Those distances among images that differ: of several that are equal, one counts."""
+        far = self.near[1]
+        if far[:, 0].min() == 0:
+            single = np.unique(self.x, axis=0)
+            far = _neighbours(single)[1] if len(single) > 1 else far[:0]
+        return far[far[:, 0] > 0]
+
+
+def _neighbours(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    size = np.square(x).sum(axis=1)
+    q = min(NEAREST, len(x) - 1)
+    parts = [_nearest(x, size, i, q) for i in range(0, len(x), CHUNK)]
+    return np.concatenate([a for a, _ in parts]), np.concatenate([b for _, b in parts])
+
+
+def _nearest(x: np.ndarray, size: np.ndarray, start: int, q: int) -> tuple[np.ndarray, np.ndarray]:
+    rows = np.arange(start, min(start + CHUNK, len(x)))
+    both = size[rows, None] + size
+    square = both - 2 * x[rows] @ x.T
+    square[square < SAME * both] = 0
+    square[np.arange(len(rows)), rows] = np.inf
+    some = np.sort(np.argpartition(square, q - 1, axis=1)[:, :q], axis=1)
+    far = np.take_along_axis(square, some, axis=1)
+    order = far.argsort(axis=1, kind="stable")  # equal distances: by row number
+    return np.take_along_axis(some, order, 1), np.sqrt(np.take_along_axis(far, order, 1))
 
 
 def spaces(

@@ -18,7 +18,10 @@ MAY = {
     "features": {"data", "models"},
     "store": set(),
     "embed": set(),
-    "metrics": set(),
+    "space": set(),
+    "geometry": {"space"},
+    "likeness": {"space"},
+    "metrics": {"space", "geometry", "likeness"},
     "statistics": {"store"},
     "charts": {"store", "statistics", "metrics"},
     "widgets": {"store", "charts", "metrics"},
@@ -49,7 +52,8 @@ def test_imports_flow_one_way(file):
 
 
 def test_chapters_read_results_and_never_train():
-    showing = {"store", "statistics", "charts", "widgets", "embed", "metrics", "distill", "models"}
+    showing = {"store", "statistics", "charts", "widgets", "embed", "metrics", "space"}
+    showing |= {"geometry", "likeness", "distill", "models"}
     cells = []
     for chapter in (ROOT / "book").glob("*.ipynb"):
         found = json.loads(chapter.read_text())["cells"]
