@@ -69,8 +69,8 @@ DRAW = RUN + "workers {threads}"
 
 
 TRAINED = ["run.json", "weights.safetensors"]  # what a network is
-KEPT = ["run.json", "features.safetensors", "measures.parquet"]  # what is published of it
-TABLES = ["runs", "measures", "maps", "faithfulness", "predictions"]
+KEPT = ["run.json", "features.safetensors", "measures.parquet", "likeness.parquet"]  # what is published of it
+TABLES = ["runs", "measures", "likeness", "maps", "faithfulness", "predictions"]
 PAGES = ["teacher", "student", "features", "measure", "embed"]  # executed notebooks in the book
 BUILD = """
 mkdir -p book/executed _build/html
@@ -187,8 +187,14 @@ for block, names in BLOCKS.items():
         input:
             **needs("measure", data=False),
             networks=expand("{root}/{name}/features.safetensors", root=ROOT, name=names),
+            teacher=f"{TEACHER.folder}/features.safetensors",
         output:
-            expand("{root}/{name}/measures.parquet", root=ROOT, name=names),
+            expand(
+                "{root}/{name}/{file}.parquet",
+                root=ROOT,
+                name=names,
+                file=["measures", "likeness"],
+            ),
         log:
             f"{ROOT}/measures/{block}.ipynb",
         params:

@@ -280,10 +280,16 @@ class Features(Place):
 
 @dataclass(frozen=True, kw_only=True)
 class Measures(Place):
-    """Which networks' layers are measured."""
+    """Which networks' layers are measured, and whose layers theirs are compared with."""
 
     networks: list = field(default_factory=lambda: list(EXAMPLE))  # names of runs
+    teacher: str = ""  # a trained run; empty: each student is compared with its own teacher
     threads: int = 1  # of the CPU
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.teacher:
+            _run_name("teacher", self.teacher)
 
 
 @dataclass(frozen=True, kw_only=True)
