@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import OneCycleLR
 from tqdm import tqdm
 
-from kdlib import UsageError, distill, models
+from kdlib import UsageError, checkpoints, distill, models
 from kdlib.data import Batch, Batches, Images, normalised
 from kdlib.distill import Method
 from kdlib.models import Forward
@@ -127,7 +127,7 @@ def pretrain(network: nn.Module, images: Images, run: Teacher) -> list[Row]:
     if run.weights is None:
         return []
     if run.weights != "simclr":
-        models.load(network, run.weights, new_head=True)
+        checkpoints.load(network, run.weights, new_head=True)
         return []
     rows = torch.arange(len(images.train))
     batches = Batches(images, rows, run.batch_size, run.seed, pool=False)

@@ -19,7 +19,7 @@ MAY = {
     "models": {"networks", "vision"},
     "checkpoints": {"models", "vision"},
     "distill": {"data", "models"},
-    "train": {"data", "models", "distill", "runs"},
+    "train": {"data", "models", "checkpoints", "distill", "runs"},
     "features": {"data", "models"},
     "store": set(),
     "embed": set(),
