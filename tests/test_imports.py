@@ -63,7 +63,7 @@ def test_imports_flow_one_way(file):
 
 def test_chapters_read_results_and_never_train():
     showing = {"store", "statistics", "verdicts", "charts", "widgets", "embed", "metrics"}
-    showing |= {"space", "geometry", "likeness", "distill", "models"}
+    showing |= {"tables", "space", "geometry", "likeness", "distill", "models"}
     cells = []
     for chapter in (ROOT / "book").glob("*.ipynb"):
         found = json.loads(chapter.read_text())["cells"]
