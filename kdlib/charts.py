@@ -376,6 +376,7 @@ FAMILIES = {  # of methods: how panels and legends call them, a mark and a colou
     "ways": ("ways of training", "triangle-up", "#ee9a0b"),
     "controls": ("controls", "cross", "#7f868b"),
 }
+GAIN = ["gain", "gain_low", "gain_high"]  # columns of `statistics.standings`
 
 
 def families(standings: pd.DataFrame, family: Mapping[str, str]) -> alt.FacetChart:
@@ -385,39 +386,19 @@ def families(standings: pd.DataFrame, family: Mapping[str, str]) -> alt.FacetCha
     in grey, the students alone of its networks; a name stands at the left of its line.
     """
     table = _panels(_some(standings), family)
-    steps, low = budgets(table), min(table["accuracy"].min(), table["place"].min())
-    scale = alt.Scale(domain=[low - 2, max(101, table["place"].max() + 2)], nice=False)
-    axis = alt.Axis(values=list(range(0, 101, 10)))
-    y = alt.Y("accuracy:Q", title="test accuracy, %", scale=scale, axis=axis)
-    labels = alt.Axis(values=list(range(len(steps))), labelExpr=f"{json.dumps(steps)}[datum.value]")
-    domain = alt.Scale(domain=[-1.15, len(steps) - 0.7], nice=False)
-    x = alt.X("x:Q", title="labels per class", scale=domain, axis=labels)
     over = alt.selection_point(name="over", fields=["name"], on="pointerover")
-    fade = alt.condition(over, alt.value(0.95), alt.value(0.12))
-    base = alt.Chart().encode(x=x, y=y, opacity=fade, detail="name:N")
-    drawn = base.encode(color=alt.Color("colour:N", scale=None))
-    numbers = [_number(f"{c}:Q", f"{c}, %", ".1f") for c in ("accuracy", "low", "high")]
-    tips = ["name:N", alt.Tooltip("labels:N", title="labels per class"), *numbers, "n:Q"]
-    first = drawn.transform_filter("isValid(datum.place)")
-    marks = [
-        first.mark_rule(strokeWidth=0.7).encode(x="lead:Q", x2="x:Q", y="place:Q", y2="accuracy:Q"),
-        drawn.mark_rule(strokeWidth=1.3, clip=True).encode(y="low:Q", y2="high:Q"),
-        drawn.mark_line(strokeWidth=1.8).encode(strokeDash=alt.StrokeDash("dash:N", scale=None)),
-        drawn.mark_point(filled=True, size=34).encode(tooltip=tips),
-        base.transform_filter("isValid(datum.place)")
-        .mark_text(align="right", dx=-3, fontSize=11)
-        .encode(x="lead:Q", y="place:Q", text="name:N", tooltip=tips),
-    ]
-    panel = alt.layer(*marks, data=table).properties(width=270, height=280).add_params(over)
-    names = [FAMILIES[f][0] for f in FAMILIES if FAMILIES[f][0] in set(table["family"])]
+    panel = alt.layer(*_lines(table, over), data=table).properties(width=270, height=280)
+    names = list(dict.fromkeys(table["family"]))
     n = "/".join(map(str, sorted(set(table["n"]))))
-    facets = panel.facet(alt.Facet("family:N", sort=names, title=None), columns=2, spacing=20)
+    facets = panel.add_params(over).facet(
+        alt.Facet("family:N", sort=names, title=None), columns=2, spacing=20
+    )
     return facets.resolve_axis(x="independent").properties(
         title=alt.Title(
             "Test accuracy by family of methods",
             subtitle=f"mean of n = {n} seeds, 95 % t interval; grey: alone; point to single out",
         ),
-        description=_standing_said(table, names),
+        description=_standing_said(table),
     )
 
 
@@ -426,56 +407,42 @@ def ranked(standings: pd.DataFrame, family: Mapping[str, str]) -> alt.LayerChart
 
     `standings` is `statistics.standings`; the reader chooses the budget.
     """
-    table = statistics.at_home(_some(standings)).dropna(subset="gain")
-    if table.empty:
-        raise UsageError("no method shares labels and seed with a student alone; nothing to rank")
+    table = _ranks(statistics.at_home(_some(standings)), family)
     steps = budgets(table)
-    table = table.assign(
-        **{c: (100 * table[c]).round(2) for c in ("gain", "gain_low", "gain_high")},
-        rank=table.groupby("labels")["gain"].rank(ascending=False, method="first").astype(int),
-        family=table["method"].map(lambda m: FAMILIES[family[m]][0]),
-    )[["name", "family", "labels", "gain", "gain_low", "gain_high", "pairs", "rank"]]
-    chosen = [FAMILIES[f] for f in FAMILIES if FAMILIES[f][0] in set(table["family"])]
+    chosen = [each for each in FAMILIES.values() if each[0] in set(table["family"])]
     names, shapes, shades = (list(each) for each in zip(*chosen, strict=True))
-    budget = alt.param(
-        name="labels",
-        value=steps[0],
-        bind=alt.binding_radio(options=steps, name="labels per class: "),
-    )
-    numbers = [
-        _number(f"{c}:Q", title, "+.1f")
-        for c, title in (("gain", "minus alone"), ("gain_low", "low"), ("gain_high", "high"))
-    ]
+    radio = alt.binding_radio(options=steps, name="labels per class: ")
+    numbers = [_number(f"{c}:Q", c.replace("_", ", "), "+.1f") for c in GAIN]
     rows = alt.Chart(table).transform_filter("datum.labels == labels")
     rows = rows.encode(y=alt.Y("rank:O", axis=None))
     base = rows.encode(
         color=alt.Color("family:N", scale=alt.Scale(domain=names, range=shades), sort=names),
         tooltip=["name:N", "family:N", *numbers, "pairs:Q"],
     )
-    title = "test accuracy minus alone, points"
-    x, low = (alt.X(f"{c}:Q", title=title) for c in ("gain", "gain_low"))
-    zero = alt.Chart().mark_rule(strokeDash=[4, 3], color="#888").encode(x=alt.datum(0))
-    bars = base.mark_rule(strokeWidth=1.6).encode(x=low, x2="gain_high:Q")
+    x, low = (alt.X(f"{c}:Q", title="test accuracy minus alone, points") for c in GAIN[:2])
     form = alt.Shape("family:N", scale=alt.Scale(domain=names, range=shapes), sort=names)
-    points = base.mark_point(filled=True, size=65, opacity=1).encode(x=x, shape=form)
-    text = rows.mark_text(align="right", fontSize=11).encode(x=alt.value(-8), text="name:N")
+    marks = [
+        alt.Chart().mark_rule(strokeDash=[4, 3], color="#888").encode(x=alt.datum(0)),
+        base.mark_rule(strokeWidth=1.6)
+        .encode(x=low, x2="gain_high:Q")
+        .transform_filter("isValid(datum.gain_low)"),
+        base.mark_point(filled=True, size=65, opacity=1).encode(x=x, shape=form),
+        rows.mark_text(align="right", fontSize=11).encode(x=alt.value(-8), text="name:N"),
+    ]
     n = "/".join(str(int(k)) for k in sorted(set(table["pairs"])))
     few = table[table["labels"] == steps[0]].sort_values("rank")
     said = ", ".join(
-        f"{r.name_} {r.gain:+.1f}" for r in few.rename(columns={"name": "name_"}).itertuples()
+        f"{who} {gain:+.1f}" for who, gain in zip(few["name"], few["gain"], strict=True)
     )
-    return (
-        alt.layer(zero, bars, points, text)
-        .add_params(budget)
-        .properties(
-            width=440,
-            height={"step": 17},
-            title=alt.Title(
-                "Every method minus alone, at one label budget",
-                subtitle=f"mean of n = {n} paired seeds with 95 % t interval; right of 0 is better",
-            ),
-            description=f"Points of test accuracy over alone, {steps[0]} labels per class: {said}.",
-        )
+    drawn = alt.layer(*marks).add_params(alt.param(name="labels", value=steps[0], bind=radio))
+    return drawn.properties(
+        width=440,
+        height={"step": 17},
+        title=alt.Title(
+            "Every method minus alone, at one label budget",
+            subtitle=f"mean of n = {n} paired seeds with 95 % t interval; right of 0 is better",
+        ),
+        description=f"Points of test accuracy over alone, {steps[0]} labels per class: {said}.",
     )
 
 
@@ -636,32 +603,63 @@ def _placed(panel: pd.DataFrame, steps: list[str], gap: float) -> pd.DataFrame:
     ends = panel.loc[panel.groupby("name")["x"].idxmin(), "accuracy"].sort_values(kind="stable")
     room = gap * np.arange(len(ends))
     places = pd.Series(isotonic_regression(ends - room).x + room, index=ends.index)
-    kept = [
-        "name",
-        "family",
-        "labels",
-        "accuracy",
-        "low",
-        "high",
-        "n",
-        "x",
-        "lead",
-        "colour",
-        "dash",
+    kept = ["name", "family", "labels", "accuracy", "low", "high", "n"]
+    return panel[[*kept, "x", "lead", "colour", "dash"]].assign(place=places.round(2))
+
+
+def _lines(table: pd.DataFrame, over: alt.Parameter) -> list[alt.Chart]:
+    """Draw the lines of one panel of `families`, and lead from each to its name."""
+    steps, lowest = budgets(table), table[["accuracy", "place"]].min(axis=None)
+    reach = [lowest - 2, max(101, table["place"].max() + 2)]
+    y = alt.Y("accuracy:Q", title="test accuracy, %", scale=alt.Scale(domain=reach, nice=False))
+    x = alt.X(
+        "x:Q",
+        title="labels per class",
+        scale=alt.Scale(domain=[-1.15, len(steps) - 0.7], nice=False),
+        axis=alt.Axis(
+            values=list(range(len(steps))), labelExpr=f"{json.dumps(steps)}[datum.value]"
+        ),
+    )
+    numbers = [_number(f"{c}:Q", f"{c}, %", ".1f") for c in ("accuracy", "low", "high")]
+    base = alt.Chart().encode(
+        x=x,
+        y=y.axis(values=list(range(0, 101, 10))),
+        opacity=alt.condition(over, alt.value(0.95), alt.value(0.12)),
+        tooltip=["name:N", alt.Tooltip("labels:N", title="labels per class"), *numbers, "n:Q"],
+        detail="name:N",
+    )
+    drawn = base.encode(color=alt.Color("colour:N", scale=None))
+    lead = drawn.mark_rule(strokeWidth=0.7).encode(x="lead:Q", x2="x:Q")
+    name = base.mark_text(align="right", dx=-3, fontSize=11).encode(x="lead:Q", text="name:N")
+    return [
+        lead.encode(y="place:Q", y2="accuracy:Q").transform_filter("isValid(datum.place)"),
+        drawn.mark_rule(strokeWidth=1.3, clip=True)
+        .encode(y="low:Q", y2="high:Q")
+        .transform_filter("isValid(datum.low)"),
+        drawn.mark_line(strokeWidth=1.8).encode(strokeDash=alt.StrokeDash("dash:N", scale=None)),
+        drawn.mark_point(filled=True, size=34),
+        name.encode(y="place:Q").transform_filter("isValid(datum.place)"),
     ]
-    return panel[kept].assign(place=places.round(2))
 
 
-def _standing_said(table: pd.DataFrame, families: list[str]) -> str:
+def _standing_said(table: pd.DataFrame) -> str:
     """Say in words what `families` shows at the fewest labels."""
     few = budgets(table)[0]
-    rows = table[table["labels"] == few]
-    said = [
-        f"{f}: "
-        + ", ".join(
-            f"{r[0]} {r[1]:.1f}"
-            for r in rows.loc[rows["family"] == f, ["name", "accuracy"]].itertuples(index=False)
-        )
-        for f in families
-    ]
+    said = []
+    for family, rows in table[table["labels"] == few].groupby("family", sort=False):
+        each = zip(rows["name"], rows["accuracy"], strict=True)
+        said.append(f"{family}: " + ", ".join(f"{name} {value:.1f}" for name, value in each))
     return f"Test accuracy in percent, with {few} labels per class. {'; '.join(said)}."
+
+
+def _ranks(home: pd.DataFrame, family: Mapping[str, str]) -> pd.DataFrame:
+    """Rank the methods by what they add, at each budget; gains in points."""
+    table = home[home["gain"].notna() & home["method"].isin(family)]
+    if table.empty:
+        raise UsageError("no method shares labels and seed with a student alone; nothing to rank")
+    table = table.assign(
+        **{c: (100 * table[c]).round(2) for c in GAIN},
+        rank=table.groupby("labels")["gain"].rank(ascending=False, method="first").astype(int),
+        family=table["method"].map(lambda method: FAMILIES[family[method]][0]),
+    )
+    return table[["name", "family", "labels", *GAIN, "pairs", "rank"]]
