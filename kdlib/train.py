@@ -170,7 +170,7 @@ def _method(
         told = models.observe(teacher, x) if teacher is not None else distill.NOBODY
     network.train(was_training)
     loss = distill.build(name, shown, told, seed=seed, **options)
-    loss.enrol(len(batches.images.train))
+    loss.enrol(len(batches.images.train), network)
     return loss
 
 

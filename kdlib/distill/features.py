@@ -195,12 +195,13 @@ def context(
     student: Float[Tensor, "b c h w"], teacher: Float[Tensor, "b c h w"]
 ) -> Float[Tensor, ""]:
     """Mean squared difference at full size and pooled to 4, 2, 1 pixels, each half the last."""
-    total, weight, whole = F.mse_loss(student, teacher), 1.0, 1.0
+    apart = student - teacher  # the difference is pooled, not either map
+    total, weight, whole = apart.pow(2).mean(), 1.0, 1.0
     for size in (4, 2, 1):
-        if size < min(student.shape[2:]):
+        if size < min(apart.shape[2:]):
             weight /= 2
-            ours, theirs = (F.adaptive_avg_pool2d(f, size) for f in (student, teacher))
-            total, whole = total + weight * F.mse_loss(ours, theirs), whole + weight
+            pooled = F.adaptive_avg_pool2d(apart, size)
+            total, whole = total + weight * pooled.pow(2).mean(), whole + weight
     return total / whole
 
 
@@ -220,9 +221,11 @@ class _Fusion(nn.Module):
     def forward(self, x: Tensor, deeper: Tensor | None) -> tuple[Tensor, Tensor]:
         x = self.reduce(x)
         if deeper is not None and self.attend is not None:
-            deeper = F.interpolate(deeper, size=x.shape[2:])  # nearest
-            share = torch.sigmoid(self.attend(torch.cat([x, deeper], 1)))  # (b, 2, h, w)
-            x = x * share[:, :1] + deeper * share[:, 1:]
+            # a convolution of both maps as one, its second half before the deeper map is enlarged
+            ours, theirs = self.attend.weight.chunk(2, dim=1)
+            told = F.interpolate(F.conv2d(deeper, theirs), size=x.shape[2:])  # nearest
+            share = torch.sigmoid(F.conv2d(x, ours, self.attend.bias) + told)  # (b, 2, h, w)
+            x = x * share[:, :1] + F.interpolate(deeper, size=x.shape[2:]) * share[:, 1:]
         return x, self.expand(x)
 
 
