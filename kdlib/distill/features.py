@@ -194,14 +194,15 @@ class VID(Method):
 def context(
     student: Float[Tensor, "b c h w"], teacher: Float[Tensor, "b c h w"]
 ) -> Float[Tensor, ""]:
-    """Mean squared difference at full size and pooled to 4, 2, 1 pixels, each half the last."""
-    apart = student - teacher  # the difference is pooled, not either map
-    total, weight, whole = apart.pow(2).mean(), 1.0, 1.0
+    """Mean squared difference at full size and pooled to 4, 2, 1 pixels, each half the last.
+
+    It is the difference that is pooled, not either map, and each size from the one before.
+    """
+    total, weight, whole, apart = F.mse_loss(student, teacher), 1.0, 1.0, student - teacher
     for size in (4, 2, 1):
-        if size < min(apart.shape[2:]):
-            weight /= 2
-            pooled = F.adaptive_avg_pool2d(apart, size)
-            total, whole = total + weight * pooled.pow(2).mean(), whole + weight
+        if size < min(student.shape[2:]):
+            weight, apart = weight / 2, F.adaptive_avg_pool2d(apart, size)
+            total, whole = total + weight * apart.square().mean(), whole + weight
     return total / whole
 
 
