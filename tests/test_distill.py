@@ -615,7 +615,7 @@ def test_finite_also_for_huge_logits(name, pair):
     )
     loss.backward()
     assert loss.isfinite()
-    assert huge.grad.isfinite().all()
+    assert huge.grad is None if name == "simkd" else huge.grad.isfinite().all()
 
 
 @pytest.mark.parametrize("name", distill.METHODS)
@@ -968,6 +968,7 @@ def test_the_gradient_of_kd_hardly_depends_on_the_temperature(pair):
 
 def test_methods_without_a_teacher_say_so():
     assert [name for name in distill.METHODS if not distill.needs_teacher(name)] == [
+        "dml",
         "alone",
         "smooth",
     ]
