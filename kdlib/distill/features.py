@@ -37,7 +37,7 @@ class FitNet(Method):
     benchmark does (weight 100, hint at block2), where the paper trains the hint first.
 
     stages=2 is the paper's form: first the hint alone, which moves the student up to that layer,
-    for `warm_up_epochs`; then CE + 4 KL(p_t^T || p_s^T), T = 3, without the factor T^2 (KL
+    for `warm_up_epochs` (0: 10); then CE + 4 KL(p_t^T || p_s^T), T = 3, without the factor T^2 (KL
     in place of cross-entropy, the gradient is the same). Departs from it: the 4 does not fall to 1.
     """
 
@@ -51,11 +51,15 @@ class FitNet(Method):
         layer: str = "block2",
         weight: float = 100.0,
         stages: int = 1,
-        warm_up_epochs: int = 10,
+        warm_up_epochs: int = 0,
     ):
         super().__init__(student, teacher)
         one_of("number of stages", stages, (1, 2))
-        self.warm_up_epochs = first_stage(warm_up_epochs) if stages == 2 else 0
+        if stages == 1 and warm_up_epochs:
+            raise UsageError(
+                f"warm_up_epochs {warm_up_epochs!r} of fitnet; allowed: with stages=2 only"
+            )
+        self.warm_up_epochs = first_stage(warm_up_epochs or 10) if stages == 2 else 0
         if stages == 2:
             same_classes("fitnet", student, teacher)
         one_of("layer", layer, student.features)
