@@ -292,8 +292,8 @@ class MLKD(Method):
     of each image where that takes two, and so neither its confidence masks nor 480 epochs; and the
     class level, which grows with (b / k)^2, is taken at the paper's b = 64 images and k = 100
     classes whatever the batch. As it stands in the paper it is 300 times as large on digits (b =
-    114, k = 10), and students there did not learn: accuracy 0.10, with this factor 0.99 (resnet8x0.5,
-    5 labels per class, two seeds each).
+    114, k = 10), and students did not learn: accuracy 0.10, with this factor 0.99 (resnet8x0.5, 5
+    labels per class, two seeds each).
     """
 
     cite, title = "jin2023multi", "MLKD"
