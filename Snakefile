@@ -26,7 +26,7 @@ TAUGHT = {
     block: sorted({run.teacher for run in members if isinstance(run, runs.Student)})
     for block, members in STUDY.blocks.items()
 }
-NETWORKS = [name for names in BLOCKS.values() for name in names]
+NETWORKS = [run.name for run in (*STUDY.teachers, *STUDY.students)]
 PUBLISHED = f"book/results/{STUDY.name}"
 DATA = {"digits": Path(find_spec("sklearn").origin).parent / "datasets/data/digits.csv.gz"}
 
@@ -76,6 +76,8 @@ TRAINED = ["run.json", "weights.safetensors"]  # what a network is
 KEPT = ["run.json", "features.safetensors", "measures.parquet", "likeness.parquet"]  # what is published of it
 TABLES = ["runs", "measures", "likeness", "maps", "faithfulness", "predictions"]
 PAGES = ["teacher", "student", "features", "measure", "embed"]  # executed notebooks in the book
+if not STUDY.layers:  # runs alone; no book can be made of that
+    KEPT, PAGES = ["run.json"], ["teacher", "student"]
 BUILD = """
 mkdir -p book/executed _build/html
 cp {PUBLISHED}/executed/*.ipynb book/executed/
@@ -104,6 +106,7 @@ rule book:
 
 
 rule publish:
+    default_target: not STUDY.layers
     input:
         expand("{root}/{name}/{file}", root=ROOT, name=NETWORKS, file=KEPT),
         expand("{root}/maps/{name}{end}.parquet", root=ROOT, name=MAPS, end=["", "-faithfulness"]),

@@ -42,8 +42,13 @@ TABLES = ("runs", "measures", "likeness", "maps", "faithfulness", "predictions")
 VIEWS = ("pooled", "flat")  # how a layer with positions is seen: their mean, or principal axes
 RECORDED = ("torch", "numpy", "scikit-learn", "openTSNE", "ivis", "tensorflow", "papermill")
 
-MEASURED = ["run", "layer", "measure", "value", "view"]
-ALIKE = ["run", "layer", "teacher_layer", "value", "view"]
+COLUMNS = {
+    "measures": ["run", "layer", "measure", "value", "view"],
+    "likeness": ["run", "layer", "teacher_layer", "value", "view"],
+    "maps": ["run", "layer", "embedding", "image", "x", "y"],
+    "faithfulness": ["run", "layer", "embedding", "measure", "value"],
+    "predictions": ["run", "image", "prediction"],
+}
 
 RECORD = (  # what every run.json holds
     *("parameters", "test_accuracy", "test_images", "seconds"),
@@ -377,19 +382,28 @@ def publish(folder: Path, results: Results, executed: Mapping[str, Path] | None 
     _json(folder / "study.json", results.study)
 
 
-def gather(root: Path, names: list[str], maps: list[str]) -> dict[str, pd.DataFrame]:
+def gather(
+    root: Path, names: list[str], maps: list[str], *, layers: bool = True
+) -> dict[str, pd.DataFrame]:
     """The tables of `Results` from a study's own folder: the runs and maps named.
 
-    Raises UsageError where one is missing, or where two networks were shown other images.
+    Without `layers` there are runs only, and the other tables are empty. Raises UsageError where
+    one is missing, or where two networks were shown other images.
     """
-    records, measures, likeness, predictions = [], [], [], []
+    records = pd.DataFrame([_row(name, load_run(root / name)) for name in names])
+    looked = _gathered(root, names, maps) if layers else {}
+    empty = {name: pd.DataFrame(columns=pd.Index(COLUMNS[name])) for name in TABLES[1:]}
+    return {"runs": records, **empty, **looked}
+
+
+def _gathered(root: Path, names: list[str], maps: list[str]) -> dict[str, pd.DataFrame]:
+    measures, likeness, predictions = [], [], []
     rows: np.ndarray | None = None
     for name in names:
-        record, layers = load_run(root / name), load_layers(root / name)
+        layers = load_layers(root / name)
         rows = layers.test_rows if rows is None else rows
         if not np.array_equal(rows, layers.test_rows):
             raise UsageError(f"{name} was shown other images than {names[0]}; extract it again")
-        records.append(_row(name, record))
         measures.append(load_measures(root / name).assign(run=name))
         likeness.append(load_likeness(root / name).assign(run=name))
         said = layers.test["logits"].argmax(1)
@@ -407,10 +421,9 @@ def gather(root: Path, names: list[str], maps: list[str]) -> dict[str, pd.DataFr
         for kind, end in (("maps", ""), ("faithfulness", "-faithfulness"))
     }
     return {
-        "runs": pd.DataFrame(records),
-        "measures": pd.concat(measures, ignore_index=True)[MEASURED],
-        "likeness": pd.concat(likeness, ignore_index=True)[ALIKE],
-        "predictions": pd.concat(predictions, ignore_index=True)[["run", "image", "prediction"]],
+        "measures": pd.concat(measures, ignore_index=True)[COLUMNS["measures"]],
+        "likeness": pd.concat(likeness, ignore_index=True)[COLUMNS["likeness"]],
+        "predictions": pd.concat(predictions, ignore_index=True)[COLUMNS["predictions"]],
         **drawn,
     }
 

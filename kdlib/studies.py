@@ -42,6 +42,7 @@ class Study:
     labels_per_class: list = field(default_factory=lambda: [2])
     seeds: list = field(default_factory=lambda: [0])
     together: int = 5  # students of one teacher, label budget and seed in one kernel, at most
+    layers: bool = True  # look into the networks; without, their accuracy is all that is kept
     features: dict = field(default_factory=dict)  # parameters of notebooks/features.ipynb
     embeddings: dict = field(default_factory=lambda: {"tsne": {}})  # method -> its options
     maps: dict = field(default_factory=dict)  # mapped: axes as above; default: all, first seed
@@ -65,11 +66,9 @@ class Study:
         self._check_fixed("features", self.features, "networks")
         for given in (self.student, *map(_told, self.methods)):
             self._check_fixed("student", given, *SET_BY_AXES)
-        _ = (
-            self.students,
-            self.drawn,
-            self.looked(Features, next(iter(self.blocks))),
-        )  # raise if bad
+        _ = self.students, self.drawn  # raise for bad values
+        for block in list(self.blocks)[:1]:
+            self.looked(Features, block)
 
     def _check_fixed(self, part: str, given: dict, *more: str) -> None:
         """Raise UsageError where a part names what the study sets itself."""
@@ -168,9 +167,9 @@ class Study:
 
     @property
     def blocks(self) -> dict[str, list[Run]]:
-        """Networks that are compared pairwise, by label budget and seed; full teachers apart."""
+        """Networks that are looked into together, by label budget and seed; full teachers apart."""
         blocks: dict[str, list[Run]] = {"teacher": []}
-        for run in (*self.teachers, *self.students):
+        for run in (*self.teachers, *self.students) if self.layers else ():
             full = isinstance(run, Teacher) and run.regime == "full"
             block = "teacher" if full else f"{run.labels_per_class}-{run.seed}"  # type: ignore[attr-defined]
             blocks.setdefault(block, []).append(run)
@@ -195,6 +194,7 @@ class Study:
                 {"networks": names, "embedding": method, "options": options or {}} | self._shown(),
             )
             for method, options in self.embeddings.items()
+            if self.layers
         }
 
     def looked(self, kind: type, block: str) -> Place:

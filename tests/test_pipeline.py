@@ -151,7 +151,8 @@ def test_a_failing_notebook_says_why_and_where_and_the_others_go_on(project, stu
     study = project / "studies/broken.yaml"
     text = (project / "studies/smoke.yaml").read_text()
     study.write_text(
-        text.replace("[alone, kd]", "[{method: alone, options: {temperature: 3}}, kd]") + "together: 1"
+        text.replace("[alone, kd]", "[{method: alone, options: {temperature: 3}}, kd]")
+        + "together: 1"
     )
     code, said = run(project, file="studies/broken.yaml")
     assert code == 1
@@ -160,9 +161,7 @@ def test_a_failing_notebook_says_why_and_where_and_the_others_go_on(project, stu
     executed = project / failed.split(": ")[-1].strip()
     assert "unknown option" in executed.read_text()
     students = project / "runs/broken/digits/students/resnet8-full-0+epochs=1"
-    assert [f.parent.name for f in students.glob("*/run.json")] == [
-        "resnet8x0.5-kd-2-0+epochs=1"
-    ]
+    assert [f.parent.name for f in students.glob("*/run.json")] == ["resnet8x0.5-kd-2-0+epochs=1"]
     assert "1 failed; the others are done and kept" in said
 
 

@@ -188,7 +188,7 @@ def test_a_study_is_gathered_from_its_runs_and_maps(tmp_path):
     assert list(tables["runs"]["test_accuracy"]) == [0.5, 0.6]
     measures = tables["measures"]
     assert list(measures.query("view == 'pooled'")["value"]) == [0.25, 1.25]
-    assert list(tables["likeness"].columns) == store.ALIKE
+    assert list(tables["likeness"].columns) == store.COLUMNS["likeness"]
     assert tables["likeness"].query("view == 'flat'").values.tolist() == [
         [names[1], "stem", "logits", 0.5, "flat"]
     ]
