@@ -15,6 +15,7 @@ from kdlib.distill.answers import DIST, DKD, KD, MLKD, NKD, LogitStd
 from kdlib.distill.controls import Alone, Pseudo, Random, Shuffled, Smooth
 from kdlib.distill.features import AB, AT, FSP, FT, NST, OFD, VID, FitNet, ReviewKD, SimKD
 from kdlib.distill.method import NOBODY, Method, Terms
+from kdlib.distill.pretraining import SimCLR
 from kdlib.distill.relations import CC, CRD, ICKD, PKT, RKD, SP
 from kdlib.distill.ways import DML, BornAgain, NoisyStudent, Self, Transfer
 from kdlib.models import Forward
@@ -53,6 +54,9 @@ METHODS: dict[str, type[Method]] = {
     "shuffled": Shuffled,
     "random": Random,
 }
+
+# What a teacher may learn without labels; no method of a student.
+PRETRAINING: dict[str, type[Method]] = {"simclr": SimCLR}
 
 
 class Combined(Method):
@@ -129,7 +133,7 @@ def build(
     weights of its adapters. Raises UsageError for an unknown method or option, for a missing
     teacher, and where the two networks' shapes do not fit, naming layer and shapes.
     """
-    keys = known(name)
+    keys = _keys(name)
     if len(keys) == 1:
         return _single(name, student, teacher, seed, options)
     for key, own in options.items():
@@ -146,7 +150,7 @@ def build(
 def _single(
     name: str, student: Forward, teacher: Forward, seed: int, options: dict[str, Any]
 ) -> Method:
-    kind = METHODS[name]
+    kind = (METHODS | PRETRAINING)[name]
     if kind.teacher and teacher is NOBODY:
         raise UsageError(f"method {name!r} needs a teacher, and none was given")
     declared = inspect.signature(kind.__init__).parameters.values()
@@ -165,6 +169,10 @@ def _single(
         return kind(student, teacher, **options)
 
 
+def _keys(name: str) -> list[str]:
+    return [name] if name in PRETRAINING else known(name)
+
+
 def needs_teacher(name: str) -> bool:
     """Whether a method looks at a teacher. Raises UsageError for an unknown method."""
-    return any(METHODS[key].teacher for key in known(name))
+    return any((METHODS | PRETRAINING)[key].teacher for key in _keys(name))

@@ -25,6 +25,7 @@ class Alone(Method):
     """No teacher: cross-entropy on the labelled images. The control for everything else."""
 
     cite, title, teacher = "he2016deep", "alone", False
+    unlabelled = False
 
     def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
         return {"labels": labels(student, batch)}
@@ -37,6 +38,7 @@ class Smooth(Method):
     """
 
     cite, title, teacher = "szegedy2016rethinking", "label smoothing", False
+    unlabelled = False
 
     def __init__(self, student: Forward, teacher: Forward, *, smoothing: float = 0.1):
         super().__init__(student, teacher)

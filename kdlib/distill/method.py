@@ -33,7 +33,9 @@ class Method(nn.Module, ABC):
     title: ClassVar[str]  # how charts and pages call it
     family: ClassVar[str]  # the module it is in: answers, features, relations, ways or controls
     teacher: ClassVar[bool] = True  # does it look at a teacher?
+    unlabelled: ClassVar[bool] = True  # does it look at images without a label?
     same_network: ClassVar[bool] = False  # must the student be of the teacher's architecture?
+    no_smaller: ClassVar[bool] = False  # must the student have as many parameters as the teacher?
     untrained: ClassVar[bool] = False  # are the teacher's weights drawn anew?
     strong: ClassVar[bool] = False  # is the student shown `batch.strong` instead of `batch.x`?
     generations: int = 1  # of students, each the teacher of the next

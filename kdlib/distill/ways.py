@@ -105,7 +105,7 @@ class NoisyStudent(Method):
     """
 
     cite, title = "xie2020self", "noisy student"
-    strong = True
+    strong = no_smaller = True
 
     def __init__(
         self, student: Forward, teacher: Forward, *, dropout: float = 0.5, generations: int = 3
