@@ -25,18 +25,18 @@ def extract(
 ) -> dict[str, Float[Tensor, "n d"]]:
     """The features of every layer in one pass, in evaluation mode, as float32 on the CPU.
 
+    The network's device holds one batch at a time; the images may lie elsewhere.
     A layer's feature is the mean over positions of its output, one number per channel (global
     average pooling); `logits` are taken as they are. In a ResNet `pool` is by construction the
     same mean of `block3`. Raises UsageError for a layer the network does not have.
     """
     layers = tuple(layers)
-    network.eval()
+    device = next(network.eval().parameters()).device
     parts: dict[str, list[Tensor]] = {layer: [] for layer in layers}
     for x in images.split(batch_size):
-        seen = models.observe(network, normalised(x, mean, std), layers).features
+        seen = models.observe(network, normalised(x.to(device), mean, std), layers).features
         for layer in layers:
             output = seen[layer].float()
-            parts[layer].append(
-                F.adaptive_avg_pool2d(output, 1).flatten(1) if output.ndim == 4 else output
-            )
-    return {layer: torch.cat(part).cpu() for layer, part in parts.items()}
+            output = F.adaptive_avg_pool2d(output, 1).flatten(1) if output.ndim == 4 else output
+            parts[layer].append(output.cpu())
+    return {layer: torch.cat(part) for layer, part in parts.items()}
