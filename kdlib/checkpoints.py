@@ -89,8 +89,7 @@ def load(network: nn.Module, source: str | Path, *, new_head: bool = False) -> l
         only_head = all(line.startswith(head) for line in differ)
         hint = "; new_head leaves the classifier as initialised" if only_head else ""
         raise UsageError(
-            f"weights {source} do not fit: {len(differ)} of {len(wanted)} differ; "
-            f"{'; '.join(differ[:3])}{hint}"
+            f"weights {source} do not fit: {len(differ)} differ; {'; '.join(differ[:3])}{hint}"
         )
     network.load_state_dict(named, strict=False)
     return [name for name in network.state_dict() if name not in wanted]
