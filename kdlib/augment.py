@@ -81,18 +81,20 @@ def randaugment(
     """Apply so many operations of `OPERATIONS` to each image (Cubuk et al. 2020, sec. 3).
 
     Each is drawn evenly, with repetition, at one `magnitude` in [0, 1] of its range (9 of 10 as
-    there); those with two directions draw theirs. Every operation runs on the whole batch and
-    each image takes its own result.
+    there); those with two directions draw theirs. Every operation runs once, on the images that
+    drew it: who did is known on the CPU, so nothing waits for the device.
     """
     for _ in range(operations):
-        index, sign = _uniform(x, 2, generator).unbind(1)
+        index, sign = torch.rand(2, len(x), generator=generator)
         index = (index * len(OPERATIONS)).long()
         strength = torch.where(sign < 0.5, -magnitude, magnitude)
         pixels = x.float()
-        made = pixels
         for k, operation in enumerate(OPERATIONS.values()):
-            made = torch.where(_each(index == k), operation(pixels, strength), made)
-        x = _bytes(made)
+            own = (index == k).nonzero()[:, 0]
+            if len(own):
+                rows = own.to(x.device)
+                pixels[rows] = operation(pixels[rows], strength[own].to(x.device))
+        x = _bytes(pixels)
     return x
 
 

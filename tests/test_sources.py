@@ -135,6 +135,8 @@ def refused(path, words, **options):
 
 def test_a_folder_that_is_not_there_is_named(tmp_path):
     refused(tmp_path / "flower", "flower: not there; allowed: a folder or .tar.xz")
+    with pytest.raises(UsageError, match="folder: names no path"):
+        data.load("folder:")
     (tmp_path / "notes.txt").write_text("x")
     refused(tmp_path / "notes.txt", "notes.txt: neither a folder nor one of .tar.xz")
 
