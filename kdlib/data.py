@@ -124,8 +124,8 @@ def load(name: str, *, size: int | None = None, grey: bool = False, seed: int = 
     if not name.startswith("folder:"):
         one_of("data set", name, [*DATASETS, "folder:<path>"])
         read = DATASETS[name]
-    if size is not None and not 4 <= size <= 1024:
-        raise UsageError(f"size {size!r}; allowed: 4 to 1024 pixels")
+    if size is not None and not 4 <= size <= sources.LARGEST:
+        raise UsageError(f"size {size}; allowed: 4 to {sources.LARGEST} pixels")
     if name == "digits":
         return _read(read(name, seed), sources.place(name, size, grey), size, grey)
     kept = _kept(name, size, grey, seed)

@@ -208,7 +208,27 @@ def test_an_archive_that_is_damaged_or_cut_short_is_named(tmp_path, suffix):
     whole = file.read_bytes()
     for broken in (b"", b"no archive at all" * 99, whole[: len(whole) * 2 // 3]):
         file.write_bytes(broken)
-        refused(file, f"flowers{suffix}: ")
+        refused(file, f"flowers{suffix}: cannot be read")
+    for at in (len(whole) // 3, len(whole) // 2):  # some bytes changed in the middle
+        file.write_bytes(
+            whole[:at] + bytes(b ^ 90 for b in whole[at : at + 600]) + whole[at + 600 :]
+        )
+        refused(file, f"flowers{suffix}.*(cannot be read|no readable image)")
+
+
+def test_a_tar_file_that_ends_between_two_files_is_cut_short_all_the_same(tmp_path):
+    file = packed(flowers(tmp_path / "flowers", (8, 8)), ".tar")
+    with tarfile.open(file) as archive:
+        middle = archive.getmembers()[12].offset
+    file.write_bytes(file.read_bytes()[:middle])
+    refused(file, "flowers.tar: cannot be read .damaged or cut")
+
+
+def test_huge_images_need_a_size(tmp_path):
+    for name in ("a/0", "a/1", "b/0", "b/1"):
+        picture(tmp_path / f"f/{name}.png", (1030, 8))
+    refused(tmp_path / "f", r"f/a/0.png: more than 1024 pixels wide or high: give a size")
+    assert data.load(f"folder:{tmp_path}/f", size=8).train.shape == (2, 1, 8, 8)
 
 
 @pytest.mark.parametrize("name", ["../out/0.png", "/out/0.png", "a/../../0.png", "..\\out\\0.png"])
