@@ -132,9 +132,9 @@ def load(name: str, *, size: int | None = None, grey: bool = False, seed: int = 
     if (images := _recall(kept)) is None:
         listing = read(name, seed)  # may download
         kept = _kept(name, size, grey, seed)
-        _keep(_read(listing, sources.place(name, size, grey), size, grey), kept)
-        images = _recall(kept)
-    assert images is not None
+        images = _read(listing, sources.place(name, size, grey), size, grey)
+        _keep(images, kept)
+        images = _recall(kept) or images
     return images
 
 

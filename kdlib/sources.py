@@ -33,6 +33,8 @@ BROKEN += (zipfile.BadZipFile, lzma.LZMAError, zlib.error)
 NO_PICTURE: tuple[type[Exception], ...] = (SyntaxError, ValueError, Image.DecompressionBombError)
 NO_PICTURE += BROKEN
 
+BAR = partial(tqdm, delay=2, mininterval=2, leave=False)
+
 Found = tuple[int, str, Callable[[], Any]]  # row, name, and what opens it as a PIL image
 
 
@@ -98,7 +100,7 @@ def folder(dataset: str, seed: int) -> Listing:
     what is missing, empty, unreadable, or leads out of the archive.
     """
     path = path_of(dataset)
-    names = {name for name, _ in _members(path, lambda name: False)}
+    names = {name for name, _ in BAR(_members(path, lambda name: False), "looking through files")}
     names = {name for name in names if not re.search(r"(^|/)(\.|__MACOSX/)", name)}
     top = _around(path, names)
     names = {name.removeprefix(top) for name in names}
@@ -264,9 +266,7 @@ def pile(
     """
     stack = np.empty((0, 0, 0, 0), dtype=np.uint8)
     done, coloured, first = 0, False, ""
-    for row, name, open_one in tqdm(
-        found, "reading images", count, delay=2, mininterval=2, leave=False
-    ):
+    for row, name, open_one in BAR(found, "reading images", count):
         pixels = _pixels(name, open_one, size, grey)
         if not done:
             if max(pixels.shape) > LARGEST:

@@ -302,6 +302,18 @@ def test_a_cache_that_cannot_be_written_says_which_setting(tmp_path, monkeypatch
         data.load(f"folder:{flowers(tmp_path / 'flowers')}")
 
 
+def test_cache_and_files_lie_where_the_environment_says(monkeypatch, tmp_path):
+    for name in ("KDLIB_CACHE", "KDLIB_DATA"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert (sources.cache(), sources.root()) == (tmp_path / "kdlib", tmp_path / "kdlib/data")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert sources.cache() == tmp_path / ".cache/kdlib"
+    monkeypatch.setenv("KDLIB_DATA", "~/mine")
+    assert sources.root() == tmp_path / "mine"
+
+
 @pytest.mark.parametrize(
     ("dataset", "options", "wanted"),
     [
