@@ -264,25 +264,24 @@ def pile(
     With `size` the shorter side is brought to it and the middle is cut out; without, all have to
     be of one size. Raises UsageError, naming the file, for one that is not, or is damaged.
     """
-    stack = np.empty((0, 0, 0, 0), dtype=np.uint8)
-    done, coloured, first = 0, False, ""
+    stack, read, coloured, first = np.empty((0,)), np.zeros(count, dtype=bool), False, ""
     for row, name, open_one in BAR(found, "reading images", count):
         pixels = _pixels(name, open_one, size, grey)
-        if not done:
-            if max(pixels.shape) > LARGEST:
+        sides = pixels.shape[1:]
+        if not first:
+            if max(sides) > LARGEST:
                 raise UsageError(f"{name}: more than {LARGEST} pixels wide or high: give a size")
-            stack, first = np.empty((count, 1 if grey else 3, *pixels.shape[-2:]), np.uint8), name
-        if pixels.shape[-2:] != stack.shape[2:]:
-            sides = [" x ".join(map(str, s[:-3:-1])) for s in (pixels.shape, stack.shape)]
+            stack, first = np.empty((count, 1 if grey else 3, *sides), np.uint8), name
+        if sides != stack.shape[2:]:
+            one, other = (f"{w} x {h}" for h, w in (sides, stack.shape[2:]))
             raise UsageError(
-                f"{name} is {sides[0]}, {first} is {sides[1]}: give a size, such as size=32, "
+                f"{name} is {one}, {first} is {other}: give a size, such as size=32, "
                 "and all are brought to it"
             )
-        stack[row] = pixels
+        stack[row], read[row] = pixels, True
         coloured |= len(pixels) == 3
-        done += 1
-    if done != count:
-        raise UsageError(f"{first}: {done} of {count} images could be read: the source has changed")
+    if not read.all():
+        raise UsageError(f"{(~read).sum()} of {count} images beside {first} are no longer there")
     return stack if coloured or grey else np.ascontiguousarray(stack[:, :1])
 
 

@@ -244,6 +244,16 @@ def test_a_path_out_of_the_archive_is_refused(tmp_path, name):
     refused(tmp_path / "f.tar", "leads out of the archive")
 
 
+def test_of_two_files_of_one_name_in_an_archive_the_later_counts(tmp_path):
+    file = packed(flowers(tmp_path / "flowers", (8, 8)), ".tar")
+    new = picture(tmp_path / "new.png", (8, 8), seed=99)
+    with tarfile.open(file, "a") as archive:
+        archive.add(new, "train/ant/0.png")
+    images = data.load(f"folder:{file}")
+    assert len(images.train) == 18
+    np.testing.assert_array_equal(images.train[0, 0], draw((8, 8), 99))
+
+
 def test_a_link_in_an_archive_is_refused(tmp_path):
     with tarfile.open(tmp_path / "f.tar", "w") as archive:
         member = tarfile.TarInfo("train/a/0.png")
