@@ -246,7 +246,7 @@ def claims(cells: pd.DataFrame) -> pd.DataFrame:
         against = bool(judged["tests_against"].any())
         supported = int(((judged["tests_for"] > 0) & (judged["tests_against"] == 0)).sum())
         few = 2 * supported <= len(judged)
-        word = _word(bool(judged["tests_for"].any()), few or against, judged["n"].min())
+        word = _word(bool(judged["tests_for"].any()), few or against, int(judged["n"].min()))
         rows.append((claim, word, supported, len(judged)))
     return pd.DataFrame(rows, columns=["claim", "verdict", "supported", "cells"])
 

@@ -56,6 +56,7 @@ def test_chapters_read_results_and_never_train():
         "statistics",
         "verdicts",
         "charts",
+        "tables",
         "widgets",
         "embed",
         "metrics",
