@@ -6,7 +6,7 @@ The seed is the unit of replication: images of one network are not independent e
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -129,13 +129,13 @@ def paired(results: Results, measure: str, *, teachers: str = "full") -> pd.Data
     return table[[*CELL, "mean", "low", "high", "n"]]
 
 
-def sign_flip(differences: Sequence[float] | pd.Series) -> float | None:
+def sign_flip(differences: Iterable[float]) -> float | None:
     """Give the exact two-sided p of the mean under all 2^n flips of sign (Fisher 1935).
 
     None below 6 seeds, where the smallest possible p is above 0.05 (2 / 2^5 = 0.0625), and above
     20, where there are too many flips to go through.
     """
-    values = np.asarray(differences, dtype=float)
+    values = np.asarray(list(differences), dtype=float)
     if not 6 <= len(values) <= 20:
         return None
     sums = np.zeros(1)
@@ -144,13 +144,13 @@ def sign_flip(differences: Sequence[float] | pd.Series) -> float | None:
     return float((np.abs(sums) >= abs(values.sum()) * (1 - 1e-9)).mean())
 
 
-def holm(p: Sequence[float] | pd.Series) -> Float[np.ndarray, " m"]:
+def holm(p: Iterable[float]) -> Float[np.ndarray, " m"]:
     """Adjust the p of m tests so that they may be read together (Holm 1979).
 
     The i-th smallest, from 1, becomes max over j <= i of (m - j + 1) p_j, 1 at most. NaN is no
     test: it stays and does not count.
     """
-    given = np.asarray(p, dtype=float)
+    given = np.asarray(list(p), dtype=float)
     order = np.argsort(given)[: np.isfinite(given).sum()]
     steps = given[order] * np.arange(len(order), 0, -1)
     adjusted = np.full(len(given), np.nan)
@@ -158,14 +158,14 @@ def holm(p: Sequence[float] | pd.Series) -> Float[np.ndarray, " m"]:
     return adjusted
 
 
-def welch(one: Sequence[float], other: Sequence[float]) -> dict[str, float]:
+def welch(one: Iterable[float], other: Iterable[float]) -> dict[str, float]:
     """Compare the means of two groups that share no seeds: mean of one - mean of other.
 
     The interval and p have the degrees of freedom of Welch (1947); d divides by the pooled
     standard deviation; n is the smaller group. A group of one has no interval; groups without
     any spread have no d and no p.
     """
-    x, y = np.asarray(one, dtype=float), np.asarray(other, dtype=float)
+    x, y = (np.asarray(list(group), dtype=float) for group in (one, other))
     mean, n = x.mean() - y.mean(), min(len(x), len(y))
     nothing = dict.fromkeys(NUMBERS, np.nan) | {"mean": mean, "n": n}
     if n < 2:
@@ -205,7 +205,7 @@ def compare(
 # ---- earlier, and as accurate ------------------------------------------------------------------
 
 
-def depth(profile: Sequence[float], target: float) -> float:
+def depth(profile: Iterable[float], target: float) -> float:
     """Say how many layers deep a profile first reaches a target; 0 is the first layer.
 
     Linear between layers. One that never reaches it counts as reaching it one layer after the
@@ -214,7 +214,7 @@ def depth(profile: Sequence[float], target: float) -> float:
     >>> depth([0.4, 0.6, 0.8], 0.7)
     1.5
     """
-    values = np.asarray(profile, dtype=float)
+    values = np.asarray(list(profile), dtype=float)
     above = np.flatnonzero(values >= target)
     if not len(above):
         return float(len(values))

@@ -90,14 +90,14 @@ def _outdone(results: Results) -> Iterator[pd.DataFrame]:
 
 def _compact(results: Results) -> Iterator[pd.DataFrame]:
     """C3: more compact at intermediate layers than alone."""
-    for regime in REGIMES:
+    for regime in _regimes(results):
         for measure, sign in COMPACT.items():
             yield _at_layers(results, measure, regime, sign=sign)
 
 
 def _earlier(results: Results) -> Iterator[pd.DataFrame]:
     """C4: layers saved."""
-    for regime in REGIMES:
+    for regime in _regimes(results):
         table = statistics.saved(results, teachers=regime).assign(teacher=regime)
         yield _over_seeds(table, "layers saved")
 
@@ -105,10 +105,16 @@ def _earlier(results: Results) -> Iterator[pd.DataFrame]:
 def _everywhere(results: Results) -> Iterator[pd.DataFrame]:
     """C5: classes further apart at intermediate layers, in the layers and in maps of them."""
     spaces = APART | dict.fromkeys(results.study["embeddings"], MAPPED)
-    for regime in REGIMES:
+    for regime in _regimes(results):
         for space, measures in spaces.items():
             for measure in measures:
                 yield _at_layers(results, measure, regime, space=space)
+
+
+def _regimes(results: Results) -> list[str]:
+    students = results.runs.loc[results.runs["role"] == "student", "run"]
+    found = set(students.map(statistics.regime))
+    return [regime for regime in REGIMES if regime in found]
 
 
 def _over_seeds(table: pd.DataFrame, measure: str) -> pd.DataFrame:
@@ -216,7 +222,8 @@ def _judged(tests: pd.DataFrame) -> pd.DataFrame:
 
 def _ordered(parts: list[pd.DataFrame]) -> pd.DataFrame:
     """Join tables of cells and sort them by claim, network, teacher, label budget and method."""
-    table = pd.concat([part for part in parts if len(part)], ignore_index=True)
+    table = pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
+    table = table.reindex(columns=parts[0].columns)
     table = table.astype(dict.fromkeys(["n", *COUNTS], "Int64"))
     table["budget"] = table["labels"].fillna("").map(statistics.size)
     table = table.sort_values([*CELL[:3], "budget", "method", "space"], kind="stable")
@@ -246,7 +253,7 @@ def claims(cells: pd.DataFrame) -> pd.DataFrame:
         against = bool(judged["tests_against"].any())
         supported = int(((judged["tests_for"] > 0) & (judged["tests_against"] == 0)).sum())
         few = 2 * supported <= len(judged)
-        word = _word(bool(judged["tests_for"].any()), few or against, judged["n"].min())
+        word = _word(bool(judged["tests_for"].any()), few or against, int(judged["n"].min()))
         rows.append((claim, word, supported, len(judged)))
     return pd.DataFrame(rows, columns=["claim", "verdict", "supported", "cells"])
 
@@ -264,7 +271,7 @@ def control(results: Results) -> pd.DataFrame:
     The verdict is "no such student" where no seed has one.
     """
     found = []
-    for regime in REGIMES:
+    for regime in _regimes(results):
         for measure, sign in COMPACT.items():
             if measure in set(results.measures["measure"]):
                 table = statistics.matched(results, measure, teachers=regime)
@@ -285,4 +292,5 @@ def control(results: Results) -> pd.DataFrame:
     partners["seeds"] = partners["some"].astype(str) + " of " + partners["all"].astype(str)
     partners = partners[["seeds", "budgets"]].reset_index()
     joined = partners.merge(_judged(_spoken(tests)), on=CELL, how="left")
-    return _ordered([joined.fillna({"verdict": "no such student"})])
+    said = joined["verdict"].astype(object).fillna("no such student")
+    return _ordered([joined.assign(verdict=said)])
