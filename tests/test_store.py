@@ -147,7 +147,7 @@ def test_measures_of_the_flat_view_stand_beside_the_pooled_ones(tmp_path):
     assert store.load_measures(tmp_path)["value"].tolist() == [0.25, 0.5]
     assert store.load_measures(tmp_path, "flat")["value"].tolist() == [0.75, 0.5]
     pd.DataFrame({"layer": ["stem"]}).to_parquet(tmp_path / "measures.parquet")  # older
-    with pytest.raises(UsageError, match="cannot read .*measures.parquet.*; delete it and run"):
+    with pytest.raises(UsageError, match=r"cannot read .*measures.parquet.*; delete it and run"):
         store.load_measures(tmp_path)
 
 
