@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable
 from typing import Any, Literal
@@ -24,7 +25,7 @@ COLOURS = {
     "fitnet": "#ee9a0b",
     "at": "#cc3a1e",
 }
-CONTROLS = ("smooth", "pseudo", "shuffled", "random")  # no knowledge of a trained teacher's own
+CONTROLS = statistics.CONTROLS
 SPARE = ("#832db6", "#12805c", "#a96b59", "#0f9fb5", "#d6499a", "#7d8500")  # for other methods
 
 MIME = "application/vnd.vegalite.v5+json"  # nbformat and JupyterLab refuse an object under v6
@@ -259,6 +260,113 @@ def difference(
     )
 
 
+def tested(tests: pd.DataFrame) -> list[str]:
+    """Say what each test of `verdicts.tests` compares: a measure and its layer."""
+    words = tests["measure"].fillna("").str.removeprefix("map_").map(name)
+    words = words.str[:1].str.lower() + words.str[1:]
+    return [
+        f"{w}, {at}" if at else w for w, at in zip(words, tests["layer"].fillna(""), strict=True)
+    ]
+
+
+def forest(
+    tests: pd.DataFrame, title: str, *, row: str = "where", column: str = "what"
+) -> alt.FacetChart:
+    """Draw every test of `verdicts.tests`: mean and interval; right of 0 is for the claim.
+
+    Panels are laid out by columns of `tests`, or by `where` (network, teacher, labels) and `what`
+    (measure and layer). A full diamond speaks for or against the claim after Holm, a hollow one
+    for nothing.
+    """
+    if tests.empty:
+        raise UsageError(f"no tests to draw for {title!r}; alone and a method beside it make some")
+    table = tests.assign(what=tested(tests), where=_where(tests)).round(4)
+    table = table.loc[tests["labels"].map(statistics.size).sort_values(kind="stable").index]
+    table["p_holm"] = table["p_holm"].map(lambda p: "" if pd.isna(p) else f"{p:.3f}")
+    shown = ["method", "what", "where", "mean", "low", "high", "n", "p_holm", "speaks", row, column]
+    table = table[list(dict.fromkeys(shown))]
+    colour = _colour(table).legend(None)
+    numbers = [_number(f"{c}:Q", c, "+.3f") for c in ("mean", "low", "high")]
+    base = alt.Chart().encode(
+        y=_methods(table),
+        color=colour,
+        tooltip=["method:N", "what:N", "where:N", *numbers, "n:Q", "p_holm:N"],
+    )
+    x = alt.X("mean:Q", title=None, axis=alt.Axis(tickCount=4, labelOverlap=True))
+    points = base.mark_point(size=80, shape="diamond", opacity=1).encode(x=x)
+    bars = base.mark_rule(strokeWidth=1.8).encode(x=alt.X("low:Q", title=None), x2="high:Q")
+    panel = alt.layer(
+        alt.Chart().mark_rule(strokeDash=[4, 3], color="#888").encode(x=alt.datum(0)),
+        bars.transform_filter("isValid(datum.low)"),
+        points.transform_filter("isValid(datum.mean)"),
+        points.encode(fill=colour).transform_filter("isValid(datum.mean) && datum.speaks != 0"),
+        data=_whole(table, row, column),
+    ).properties(width=_share(560, table[column].nunique()), height={"step": 20})
+    n = "/".join(str(k) for k in sorted(set(table["n"].astype(int))))
+    said = "; ".join(f"{r.method}, {r.what}, {r.where}: {r.mean:+.3g}" for r in table.itertuples())
+    title_lines = [
+        f"right of 0 agrees with the claim; mean of n = {n} seeds with 95 % t interval",
+        "full diamond: speaks for or against it, after Holm; hollow: for nothing",
+    ]
+    lines = alt.Header(labelExpr="split(datum.value, ', ')", labelFontSize=11)
+    side = alt.Header(
+        labelExpr="split(datum.value, ', ')", labelFontSize=11, labelAngle=0, labelAlign="left"
+    )
+    return panel.facet(
+        row=alt.Row(f"{row}:N", sort=list(dict.fromkeys(table[row])), title=None, header=side),
+        column=alt.Column(
+            f"{column}:N", sort=list(dict.fromkeys(table[column])), title=None, header=lines
+        ),
+        spacing=14,
+    ).properties(
+        title=alt.Title(title, subtitle=title_lines),
+        description=f"{title}. Right of 0 agrees with the claim. Means: {said}.",
+    )
+
+
+def saved(results: Results, *, network: str | None = None) -> alt.FacetChart:
+    """Draw layers saved, seed by seed: where alone, and where a method, reaches alone's end."""
+    network = _students(results, network)["network"].iloc[0]
+    table = statistics.saved(results).query("network == @network").round(3)
+    if table.empty:
+        raise UsageError(f"no student of {network} shares labels and seed with one trained alone")
+    ticks = [*table["steps"].iloc[0], "never"]
+    step = min(12, max(4, 480 // len(table[["method", "seed"]].drop_duplicates())))
+    table = table.drop(columns=["steps", "network"])
+    depths = [_number(f"{c}:Q", c, ".2f") for c in ("alone", "depth")]
+    base = alt.Chart().encode(
+        y=_methods(table),
+        yOffset=alt.YOffset("seed:N", scale=alt.Scale(domain=sorted(set(table["seed"])))),
+        tooltip=["method:N", "seed:N", *depths, _number("difference:Q", "layers saved", "+.2f")],
+    )
+    x = alt.X(
+        "depth:Q",
+        title="where the probe reaches alone's last accuracy",
+        scale=alt.Scale(domain=[0, len(ticks) - 1], nice=False),
+        axis=alt.Axis(
+            values=list(range(len(ticks))), labelExpr=f"{json.dumps(ticks)}[datum.value]", grid=True
+        ),
+    )
+    colour = _colour(table).legend(None)
+    alone = base.mark_tick(thickness=2.5, size=9, color=COLOURS["alone"]).encode(x="alone:Q")
+    panel = alt.layer(
+        base.mark_rule(strokeWidth=1.4).encode(x=x, x2="alone:Q", color=colour),
+        alone,
+        base.mark_circle(size=55, opacity=1).encode(x=x, color=colour),
+        data=table,
+    ).properties(width=520, height={"step": step, "for": "offset"})
+    means = table.groupby(["method", "labels"], sort=False)["difference"].mean()
+    said = "; ".join(f"{m} at {b} labels: {v:+.2f}" for (m, b), v in means.items())
+    row = alt.Row("labels:N", sort=budgets(table), title=None, header=_header("start"))
+    return panel.facet(row=row, spacing=8).properties(
+        title=alt.Title(
+            f"Layers saved, {network}",
+            subtitle="one seed a line; dot: the method, grey tick: alone; left of it is sooner",
+        ),
+        description=f"Layers saved by each method, mean over seeds: {said}.",
+    )
+
+
 # ---- parts
 
 
@@ -348,3 +456,21 @@ def _spoken(table: pd.DataFrame, column: str, what: str) -> str:
     means = table[table["labels"] == few].groupby("method")[column].mean()
     parts = ", ".join(f"{method} {means[method]:.3g}" for method in order(means.index))
     return f"{what}, by labels per class. On average with {few} labels per class: {parts}."
+
+
+def _where(tests: pd.DataFrame) -> list[str]:
+    """Name the cells' label budgets, and network and teacher where there are several."""
+    several = [c for c in ("network", "teacher") if tests[c].nunique() > 1]
+    words = [f"{b} labels" for b in tests["labels"]]
+    return [", ".join(w) for w in zip(*(tests[c] for c in several), words, strict=True)]
+
+
+def _methods(table: pd.DataFrame) -> alt.Y:
+    return alt.Y("method:N", scale=alt.Scale(domain=order(table["method"])), title=None)
+
+
+def _whole(table: pd.DataFrame, row: str, column: str) -> pd.DataFrame:
+    """Give every panel at least one line: Vega-Lite moves others into the place of one without."""
+    panels = pd.MultiIndex.from_product([table[row].unique(), table[column].unique()])
+    missing = panels.difference(pd.MultiIndex.from_frame(table[[row, column]]))
+    return pd.concat([table, pd.DataFrame(list(missing), columns=[row, column])])

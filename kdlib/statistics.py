@@ -1,8 +1,16 @@
-"""Differences between networks that share a seed, with their intervals."""
+"""Differences between networks over seeds, with their intervals.
+
+The seed is the unit of replication: images of one network are not independent evidence.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+
+import numpy as np
 import pandas as pd
+from jaxtyping import Float
 from scipy import stats
 
 from kdlib import one_of
@@ -11,22 +19,72 @@ from kdlib.store import Results
 PAIR = ["network", "labels", "seed"]  # what two runs share that differ in the method only
 ACCURACY = "test_accuracy"  # a column of runs that pairs like a measure
 CELL = ["network", "method", "labels", "layer"]
+NUMBERS = ["mean", "low", "high", "n", "d", "p", "p_flip"]  # what is said of a difference
+CONTROLS = ("smooth", "pseudo", "shuffled", "random")  # no knowledge of a trained teacher's own
+EQUAL = 1e-9  # a spread below this is rounding
+REGIMES = ("full", "limited", "pretrained")  # what a teacher learnt from
 
 
-def differences(results: Results, measure: str) -> pd.DataFrame:
+# ---- who is compared with whom -----------------------------------------------------------------
+
+
+def teacher(run: str) -> str:
+    """Name the teacher of a student, as `runs` has it.
+
+    >>> teacher("students/resnet20-limited-2-0/resnet8-kd-2-0")
+    'teachers/resnet20-limited-2-0'
+    """
+    return f"teachers/{run.split('/')[1]}"
+
+
+def regime(run: str) -> str:
+    """Say what a student's teacher learnt from: full, limited or pretrained; full if unnamed."""
+    found = re.search(rf"-({'|'.join(REGIMES)})(-|$)", teacher(run))
+    return found.group(1) if found else "full"
+
+
+def size(labels: str) -> float:
+    """Give a label budget as a number that sorts: `all` is the largest."""
+    return float(labels) if labels.isdigit() else np.inf
+
+
+def students(results: Results, teachers: str = "full") -> pd.DataFrame:
+    """Pick the students of one regime of teachers, with those alone, who have none.
+
+    Where a student alone was trained beside several teachers it is the same one: kept once.
+    """
+    one_of("regime", teachers, REGIMES)
+    found = results.runs[results.runs["role"] == "student"]
+    chosen = (found["method"] == "alone") | (found["run"].map(regime) == teachers)
+    return found[chosen].drop_duplicates([*PAIR, "method"])
+
+
+def _values(results: Results, measure: str, teachers: str, embedding: str | None) -> pd.DataFrame:
+    """List a measure of every student: run, method, network, labels, seed, layer, value."""
+    found = students(results, teachers)[["run", "method", *PAIR, ACCURACY]]
+    if measure == ACCURACY:  # of the whole network: one value, at a layer of that name
+        return found.rename(columns={ACCURACY: "value"}).assign(layer="network")
+    table = results.measures
+    if embedding is not None:
+        one_of("embedding", embedding, results.faithfulness["embedding"].unique())
+        table = results.faithfulness[results.faithfulness["embedding"] == embedding]
+    one_of("measure", measure, [*table["measure"].unique(), ACCURACY])
+    table = table.loc[table["measure"] == measure, ["run", "layer", "value"]]
+    return found.drop(columns=ACCURACY).merge(table, on="run")
+
+
+def differences(
+    results: Results, measure: str, *, teachers: str = "full", embedding: str | None = None
+) -> pd.DataFrame:
     """Give every seed's difference method - alone, layer by layer.
 
     Runs are paired: with one seed they share the labelled images, the first weights and the order
-    of batches. A run whose partner is missing is left out.
+    of batches. A run whose partner is missing is left out. `teachers` is the regime of the
+    methods' teachers; with an `embedding` the measure is one of its maps.
 
     Returns columns network, method, labels, layer, seed, difference.
     """
-    one_of("measure", measure, [*results.measures["measure"].unique(), ACCURACY])
-    students = results.runs[results.runs["role"] == "student"]
-    values = results.measures.query("measure == @measure")[["run", "layer", "value"]]
-    if measure == ACCURACY:  # of the whole network: one value, at a layer of that name
-        values = students[["run"]].assign(layer="network", value=students[ACCURACY])
-    table = students[["run", "method", *PAIR]].merge(values, on="run")
+    table = _values(results, measure, teachers, embedding)
     alone = table[table["method"] == "alone"][[*PAIR, "layer", "value"]]
     pairs = table[table["method"] != "alone"].merge(
         alone, on=[*PAIR, "layer"], suffixes=("", "_alone"), validate="many_to_one"
@@ -35,20 +93,207 @@ def differences(results: Results, measure: str) -> pd.DataFrame:
     return pairs[[*CELL, "seed", "difference"]]
 
 
-def paired(results: Results, measure: str) -> pd.DataFrame:
+# ---- over seeds --------------------------------------------------------------------------------
+
+
+def summarise(table: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    """Average the column `difference` within groups, one row of it being one seed.
+
+    Returns the columns `by` and: mean; low and high, the 95 % t interval (df = n - 1); n; d,
+    Cohen's d of paired differences, mean / standard deviation; p of the t test; p_flip (see
+    `sign_flip`). One seed has a mean only, the rest is NaN. Differences that are equal in all
+    seeds have no spread to judge by: no d and no p.
+    """
+    groups = table.astype({"difference": float}).groupby(list(by), sort=False)["difference"]
+    found = groups.agg(mean="mean", spread="std", n="count", p_flip=sign_flip).reset_index()
+    spread = found["spread"].mask(found["spread"] < EQUAL)  # NaN where there is none to judge by
+    error = spread / found["n"] ** 0.5
+    half = stats.t.ppf(0.975, found["n"] - 1) * found["spread"] / found["n"] ** 0.5
+    return found.assign(
+        low=found["mean"] - half,
+        high=found["mean"] + half,
+        d=found["mean"] / spread,
+        p=2 * stats.t.sf((found["mean"] / error).abs(), found["n"] - 1),
+        p_flip=found["p_flip"].astype(float),
+    )[[*by, *NUMBERS]]
+
+
+def paired(results: Results, measure: str, *, teachers: str = "full") -> pd.DataFrame:
     """Average the paired differences over seeds, with the 95 % t interval (df = n - 1).
 
-    The seed is the unit of replication: images of one network are not independent evidence.
     One seed has no interval: low and high are NaN.
 
     Returns columns network, method, labels, layer, mean, low, high, n.
     """
-    groups = differences(results, measure).groupby(CELL, sort=False)["difference"]
-    table = groups.agg(mean="mean", spread="std", n="count").reset_index()
-    half = stats.t.ppf(0.975, table["n"] - 1) * table["spread"] / table["n"] ** 0.5
-    return table.assign(low=table["mean"] - half, high=table["mean"] + half)[
-        [*CELL, "mean", "low", "high", "n"]
+    table = summarise(differences(results, measure, teachers=teachers), CELL)
+    return table[[*CELL, "mean", "low", "high", "n"]]
+
+
+def sign_flip(differences: Sequence[float] | pd.Series) -> float | None:
+    """Give the exact two-sided p of the mean under all 2^n flips of sign (Fisher 1935).
+
+    None below 6 seeds, where the smallest possible p is above 0.05 (2 / 2^5 = 0.0625), and above
+    20, where there are too many flips to go through.
+    """
+    values = np.asarray(differences, dtype=float)
+    if not 6 <= len(values) <= 20:
+        return None
+    sums = np.zeros(1)
+    for value in values:
+        sums = np.concatenate([sums + value, sums - value])
+    return float((np.abs(sums) >= abs(values.sum()) * (1 - 1e-9)).mean())
+
+
+def holm(p: Sequence[float] | pd.Series) -> Float[np.ndarray, " m"]:
+    """Adjust the p of m tests so that they may be read together (Holm 1979).
+
+    The i-th smallest, from 1, becomes max over j <= i of (m - j + 1) p_j, 1 at most. NaN is no
+    test: it stays and does not count.
+    """
+    given = np.asarray(p, dtype=float)
+    order = np.argsort(given)[: np.isfinite(given).sum()]
+    steps = given[order] * np.arange(len(order), 0, -1)
+    adjusted = np.full(len(given), np.nan)
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1)
+    return adjusted
+
+
+def welch(one: Sequence[float], other: Sequence[float]) -> dict[str, float]:
+    """Compare the means of two groups that share no seeds: mean of one - mean of other.
+
+    The interval and p have the degrees of freedom of Welch (1947); d divides by the pooled
+    standard deviation; n is the smaller group. A group of one has no interval; groups without
+    any spread have no d and no p.
+    """
+    x, y = np.asarray(one, dtype=float), np.asarray(other, dtype=float)
+    mean, n = x.mean() - y.mean(), min(len(x), len(y))
+    nothing = dict.fromkeys(NUMBERS, np.nan) | {"mean": mean, "n": n}
+    if n < 2:
+        return nothing
+    a, b = x.var(ddof=1) / len(x), y.var(ddof=1) / len(y)
+    error = np.sqrt(a + b)
+    if error < EQUAL:
+        return nothing | {"low": mean, "high": mean}
+    freedom = (a + b) ** 2 / (a**2 / (len(x) - 1) + b**2 / (len(y) - 1))
+    half = stats.t.ppf(0.975, freedom) * error
+    spread = np.sqrt((x.var() * len(x) + y.var() * len(y)) / (len(x) + len(y) - 2))
+    p = 2 * stats.t.sf(abs(mean) / error, freedom)
+    return nothing | {"low": mean - half, "high": mean + half, "d": mean / spread, "p": p}
+
+
+def compare(
+    results: Results, measure: str, *, teachers: str = "full", embedding: str | None = None
+) -> pd.DataFrame:
+    """Compare every method with alone, layer by layer: paired, or by Welch where no seed is shared.
+
+    Returns the columns of CELL and NUMBERS.
+    """
+    pairs = differences(results, measure, teachers=teachers, embedding=embedding)
+    table = summarise(pairs, CELL)
+    known = set(table[CELL].itertuples(index=False, name=None))
+    groups = dict(list(_values(results, measure, teachers, embedding).groupby(CELL)["value"]))
+    rows = [
+        dict(zip(CELL, cell, strict=True)) | welch(values, groups[alone])
+        for cell, values in groups.items()
+        if cell[1] != "alone"
+        and cell not in known
+        and (alone := (cell[0], "alone", *cell[2:])) in groups
     ]
+    return pd.concat([table, pd.DataFrame(rows)], ignore_index=True) if rows else table
+
+
+# ---- earlier, and as accurate ------------------------------------------------------------------
+
+
+def depth(profile: Sequence[float], target: float) -> float:
+    """Say how many layers deep a profile first reaches a target; 0 is the first layer.
+
+    Linear between layers. One that never reaches it counts as reaching it one layer after the
+    last: a stand-in, always worse than any that does.
+
+    >>> depth([0.4, 0.6, 0.8], 0.7)
+    1.5
+    """
+    values = np.asarray(profile, dtype=float)
+    above = np.flatnonzero(values >= target)
+    if not len(above):
+        return float(len(values))
+    if not above[0]:
+        return 0.0
+    low, high = values[above[0] - 1 : above[0] + 1]
+    return float(above[0] - 1 + (target - low) / (high - low))
+
+
+def depths(table: pd.DataFrame) -> list[str]:
+    """Choose the layers that count as steps: columns of `table`, without those that repeat.
+
+    Logits are the answer, not a layer on the way. A layer equal to the one before, as the pool
+    of a ResNet, is the same one again.
+    """
+    kept: list[str] = []
+    for layer in table.columns.drop("logits", errors="ignore"):
+        if not kept or not np.allclose(table[layer], table[kept[-1]]):
+            kept.append(layer)
+    return kept
+
+
+def saved(results: Results, measure: str = "probe", *, teachers: str = "full") -> pd.DataFrame:
+    """Count the layers that a student saves: at what depth is it as good as alone at its end?
+
+    Per seed: the depth where the student alone first reaches the accuracy of its own last layer,
+    minus the depth where the distilled one does (see `depth`).
+
+    Returns columns network, method, labels, seed, steps (of that network), alone and depth (both
+    in layers, 0 the first), reached, difference.
+    """
+    values = _values(results, measure, teachers, None)
+    order = [layer for layer in results.study["layers"] if layer in set(values["layer"])]
+    rows = []
+    for network, of in values.groupby("network", sort=False):
+        table = of.pivot_table(index=["method", *PAIR[1:]], columns="layer", values="value")
+        table = table[order].dropna()
+        steps = depths(table)
+        for (method, labels, seed), profile in table[steps].iterrows():
+            partner = ("alone", labels, seed)
+            if method == "alone" or partner not in table.index:
+                continue
+            alone = table.loc[partner, steps]
+            own, found = (depth(those, alone.iloc[-1]) for those in (alone, profile))
+            reached = found < len(steps)
+            rows.append((network, method, labels, seed, steps, own, found, reached, own - found))
+    columns = ["network", "method", "labels", "seed", "steps", "alone", "depth", "reached"]
+    return pd.DataFrame(rows, columns=[*columns, "difference"])
+
+
+def matched(results: Results, measure: str, *, teachers: str = "full") -> pd.DataFrame:
+    """Compare a method with a student alone that is as accurate, thanks to more labels.
+
+    Per seed the partner is the student alone of the smallest larger label budget whose test
+    accuracy is at least the method's. No other network takes its place.
+
+    Returns columns network, method, labels, seed, budget (the partner's labels; NaN: there is no
+    such student), layer, difference (NaN likewise).
+    """
+    runs = students(results, teachers).assign(rank=lambda t: t["labels"].map(size))
+    runs = runs[["run", "method", *PAIR, "rank", ACCURACY]]
+    alone, taught = runs[runs["method"] == "alone"], runs[runs["method"] != "alone"]
+    both = taught.merge(alone, on=["network", "seed"], suffixes=("", "_alone"))
+    more = both["rank_alone"] > both["rank"]
+    found = both[more & (both[f"{ACCURACY}_alone"] >= both[ACCURACY])]
+    found = found.sort_values("rank_alone", kind="stable").drop_duplicates("run")
+    found = found[["run", "run_alone", "labels_alone"]].rename(columns={"labels_alone": "budget"})
+    values = _values(results, measure, teachers, None)[["run", "layer", "value"]]
+    table = taught.merge(found, on="run", how="left").merge(values, on="run")
+    table = table.merge(
+        values.add_suffix("_alone").rename(columns={"layer_alone": "layer"}),
+        on=["run_alone", "layer"],
+        how="left",
+    )
+    table["difference"] = table["value"] - table["value_alone"]
+    return table[["network", "method", "labels", "seed", "budget", "layer", "difference"]]
+
+
+# ---- in words ----------------------------------------------------------------------------------
 
 
 def _cell(results: Results, measure: str, layer: str, method: str, labels: str) -> pd.Series:

@@ -47,7 +47,7 @@ ALIKE = ["run", "layer", "teacher_layer", "value", "view"]
 
 RECORD = (  # what every run.json holds
     *("parameters", "test_accuracy", "test_images", "seconds"),
-    *("parameters_count", "classes", "channels"),
+    *("parameters_count", "architecture"),
 )
 
 
@@ -431,7 +431,9 @@ def _row(name: str, record: dict[str, Any]) -> dict[str, Any]:
         "role": "student" if "method" in given else "teacher",
         "network": network if width == 1 else f"{network}x{width:g}",
         "method": given.get("method", "alone"),
-        "labels": str(given.get("labels_per_class", "all")),
+        "teacher": given.get("teacher", ""),
+        "pool": given.get("pool", False),
+        "labels": str(given["labels_per_class"]),
         "seed": given["seed"],
         "parameters": record["parameters_count"],
         **{key: record[key] for key in ("test_accuracy", "seconds")},
@@ -445,8 +447,9 @@ def _row(name: str, record: dict[str, Any]) -> dict[str, Any]:
 def code_hash() -> str:
     """The first 16 hex digits of the SHA-256 of the library's Python files."""
     digest = hashlib.sha256()
-    for file in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(file.name.encode() + file.read_bytes())
+    here = Path(__file__).parent
+    for file in sorted(here.rglob("*.py")):
+        digest.update(file.relative_to(here).as_posix().encode() + file.read_bytes())
     return digest.hexdigest()[:16]
 
 

@@ -6,6 +6,7 @@ import torch
 
 from kdlib import UsageError, data, distill, models, runs, train
 from kdlib.data import Batch
+from kdlib.distill import answers, features, method, relations
 from kdlib.models import Forward
 
 N, LABELLED, K = 12, 5, 10
@@ -649,18 +650,18 @@ def test_a_perfect_copy_is_the_minimum(name, pair):
 
 def test_a_perfect_copy_behind_the_adapter_is_the_minimum(pair):
     f = look(pair)[1].features["block1"].double()
-    assert distill.context(f, f) == 0
-    assert distill.squared(distill.channels(f), distill.channels(f)) == 0
+    assert features.context(f, f) == 0
+    assert method.squared(relations.channels(f), relations.channels(f)) == 0
     spread, copy = torch.zeros(f.shape[1]).double(), f.clone().requires_grad_()
-    distill.gaussian(copy, f, spread).backward()
+    features.gaussian(copy, f, spread).backward()
     assert copy.grad.abs().max() == 0
 
 
 def test_ab_is_content_where_every_neuron_is_on_its_side_by_the_margin(pair):
     f = look(pair)[1].features["block1.raw"].double()
-    assert distill.boundary(torch.where(f > 0, 1.0, -1.0).double(), f, 1.0) == 0
-    assert distill.boundary(torch.where(f > 0, 0.5, -0.5).double(), f, 1.0) == f[0].numel() / 4
-    assert (distill.unit(f) - distill.unit(3 * f)).abs().max() < 1e-12
+    assert features.boundary(torch.where(f > 0, 1.0, -1.0).double(), f, 1.0) == 0
+    assert features.boundary(torch.where(f > 0, 0.5, -0.5).double(), f, 1.0) == f[0].numel() / 4
+    assert (features.unit(f) - features.unit(3 * f)).abs().max() < 1e-12
 
 
 @pytest.mark.parametrize("name", ["fsp", "ab"])
@@ -688,10 +689,10 @@ def test_ft_trains_its_paraphraser_first_and_then_leaves_it_alone(pair):
 
 def test_ofd_asks_nothing_of_a_perfect_copy_nor_of_what_is_negative_enough(pair):
     f = look(pair)[1].features["block1.raw"].double()
-    told = f.maximum(distill.margins(f))
-    assert distill.partial(f, told) == 0
-    assert distill.partial(torch.where(f > 0, f, f - 5), told) == 0
-    assert distill.partial(f + 1, told) > 1
+    told = f.maximum(features.margins(f))
+    assert features.partial(f, told) == 0
+    assert features.partial(torch.where(f > 0, f, f - 5), told) == 0
+    assert features.partial(f + 1, told) > 1
 
 
 def test_crd_draws_negatives_by_its_seed_and_agrees_with_a_loop_over_them(pair):
@@ -737,17 +738,17 @@ def test_crd_remembers_half_of_what_it_sees(pair):
 
 def test_a_perfect_copy_of_the_other_classes_is_the_minimum_of_nkd(pair):
     _, teacher, batch = look(pair)
-    target = distill.targets(teacher, batch)
+    target = method.targets(teacher, batch)
     z = teacher.logits.double().requires_grad_()
-    distill.normalised_kd(z, z.detach(), target, 1.0)[1].sum().backward()
+    answers.normalised_kd(z, z.detach(), target, 1.0)[1].sum().backward()
     assert z.grad.abs().max() < 1e-12
 
 
 def test_kd_is_target_plus_non_target_knowledge_of_each_image(pair):
     student, teacher, batch = look(pair)
     student, teacher = double(student), double(teacher)
-    target = distill.targets(teacher, batch)
-    tckd, nckd = distill.decoupled(student.logits, teacher.logits, target, 4.0)
+    target = method.targets(teacher, batch)
+    tckd, nckd = answers.decoupled(student.logits, teacher.logits, target, 4.0)
     ps, pt = (softmax(z / 4) for z in numbers(student, teacher, "logits"))
     for i, y in enumerate(target.tolist()):
         whole = tckd[i] + (1 - pt[i, y]) * nckd[i]
@@ -769,12 +770,12 @@ def test_logitstd_ignores_shift_and_scale_of_the_logits(pair):
 
 def test_dist_ignores_affine_maps_of_the_probabilities(pair):
     student, teacher, _ = look(pair)
-    p, q = (distill.softmax(f.logits.double(), 4.0) for f in (student, teacher))
+    p, q = (answers.softmax(f.logits.double(), 4.0) for f in (student, teacher))
     for a, b in ((p, q), (p.T, q.T)):
         torch.testing.assert_close(
-            distill.correlation(0.3 * a + 0.05, b), distill.correlation(a, b)
+            answers.correlation(0.3 * a + 0.05, b), answers.correlation(a, b)
         )
-    torch.testing.assert_close(distill.correlation(p, 2 * p + 1), torch.ones(N).double())
+    torch.testing.assert_close(answers.correlation(p, 2 * p + 1), torch.ones(N).double())
 
 
 def rotation(d):
@@ -823,20 +824,20 @@ def test_rkd_feels_a_shear(pair):
 
 def test_a_constant_row_has_no_correlation():
     rows = torch.tensor([[1.0, 1.0, 1.0], [1.0, 2.0, 4.0]])
-    assert distill.correlation(rows, rows).tolist() == pytest.approx([0, 1])
+    assert answers.correlation(rows, rows).tolist() == pytest.approx([0, 1])
 
 
 def test_the_target_is_the_label_or_what_the_teacher_says(pair):
     _, teacher, batch = look(pair)
-    assert distill.targets(teacher, batch).tolist() == target_of(teacher, batch)
+    assert method.targets(teacher, batch).tolist() == target_of(teacher, batch)
     everything = batch._replace(y=torch.arange(N) % K)
-    assert distill.targets(teacher, everything).equal(everything.y)
+    assert method.targets(teacher, everything).equal(everything.y)
 
 
 def test_shuffled_keeps_the_target_and_all_numbers_and_moves_the_rest(pair):
     _, teacher, batch = look(pair)
-    told, target = made("shuffled", pair).permuted(teacher, batch), distill.targets(teacher, batch)
-    p, q = (distill.softmax(z, 4.0)[torch.arange(N), target] for z in (teacher.logits, told))
+    told, target = made("shuffled", pair).permuted(teacher, batch), method.targets(teacher, batch)
+    p, q = (answers.softmax(z, 4.0)[torch.arange(N), target] for z in (teacher.logits, told))
     torch.testing.assert_close(p, q)
     assert told.sort(1).values.equal(teacher.logits.sort(1).values)
     moved = (told != teacher.logits).double().mean()
@@ -915,7 +916,7 @@ def test_methods_without_a_teacher_say_so():
 @pytest.mark.parametrize(
     ("name", "options", "said"),
     [
-        ("kdd", {}, "unknown method 'kdd'; one of: alone, smooth, kd"),
+        ("kdd", {}, "unknown method 'kdd'; one of: kd, logitstd, dkd"),
         ("kd", {"temprature": 2}, "unknown option 'temprature' of method 'kd'; known: temperature"),
         (
             "alone",
@@ -1044,8 +1045,8 @@ def test_a_combination_has_the_first_stages_of_its_parts(pair):
 @pytest.mark.parametrize(
     ("name", "options", "said"),
     [
-        ("kd+att", {}, "unknown method 'att'; one of: alone, smooth, kd"),
-        ("kd+", {}, "unknown method ''; one of: alone"),
+        ("kd+att", {}, "unknown method 'att'; one of: kd, logitstd, dkd"),
+        ("kd+", {}, "unknown method ''; one of: kd"),
         ("kd+at+kd", {}, r"method 'kd\+at\+kd' names a method twice"),
         (
             "kd+at",
@@ -1075,5 +1076,5 @@ def test_every_method_cites_an_entry_of_the_bibliography():
     from pathlib import Path
 
     entries = (Path(__file__).parents[1] / "book/references.bib").read_text()
-    for name, method in distill.METHODS.items():
-        assert f"{{{method.cite}," in entries, name
+    for name, kind in distill.METHODS.items():
+        assert f"{{{kind.cite}," in entries, name

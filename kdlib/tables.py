@@ -1,0 +1,102 @@
+"""Tables of verdicts as HTML that reads well aloud, on a telephone, in light and in dark."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+from IPython.display import HTML
+
+from kdlib import charts
+
+SIGNS = {"✓": ("supported", "consistent with"), "≈": ("mixed", "consistent in part")}
+SIGNS |= {"✗": ("not supported", "not shown")}
+LOOK = """
+.kd-judged { overflow-x: auto; margin: 1em 0; }
+.kd-judged table { border-collapse: collapse; font-size: .85em; line-height: 1.35; margin: 0; }
+.kd-judged caption { caption-side: top; text-align: left; padding: .3em 0; }
+.kd-judged th, .kd-judged td { padding: .25em .6em; text-align: left; vertical-align: top; }
+.kd-judged tbody tr { border-top: 1px solid var(--pst-color-border, #ccc); }
+.kd-judged .kd-number { white-space: nowrap; font-variant-numeric: tabular-nums; }
+.kd-verdict { border-left: 4px solid #888; padding-left: .4em; white-space: nowrap; }
+.kd-verdict[data-sign="✓"] { border-color: #2f7fd0; }
+.kd-verdict[data-sign="≈"] { border-color: #ee9a0b; }
+.kd-verdict[data-sign="✗"] { border-color: #cc3a1e; }
+"""
+
+
+def badge(verdict: str) -> str:
+    """Mark a verdict up as HTML: a sign, the word, and a colour that repeats them."""
+    sign = next((sign for sign, words in SIGNS.items() if verdict in words), "–")
+    return (
+        f'<span class="kd-verdict" data-sign="{sign}">'
+        f'<span aria-hidden="true">{sign}</span> {verdict}</span>'
+    )
+
+
+def table(rows: pd.DataFrame, caption: str) -> HTML:
+    """Show a table of HTML strings: with a caption, headers that are ones, and its own scroll bar.
+
+    The first column names its row.
+    """
+    head = "".join(f'<th scope="col">{column}</th>' for column in rows.columns)
+    body = "".join(
+        f'<tr><th scope="row">{first}</th>' + "".join(f"<td>{cell}</td>" for cell in rest) + "</tr>"
+        for first, *rest in rows.itertuples(index=False, name=None)
+    )
+    words = html.escape(caption, quote=True)
+    return HTML(
+        f"<style>{LOOK}</style>"
+        f'<div class="kd-judged" role="region" tabindex="0" aria-label="{words}">'
+        f"<table><caption>{words}</caption><thead><tr>{head}</tr></thead>"
+        f"<tbody>{body}</tbody></table></div>"
+    )
+
+
+def judged(
+    cells: pd.DataFrame, figures: Mapping[str, str], caption: str, *, also: Sequence[str] = ()
+) -> HTML:
+    """Show cells of `verdicts.cells` with their numbers; each links to the figure of its claim.
+
+    `also` names further columns of `cells` to show.
+    """
+    several = [c for c in ("network", "teacher") if cells[c].nunique() > 1]
+    columns = {
+        "cell": [
+            f'<a href="{figures[cell["claim"]]}">{_cell(cell, several)}</a>'
+            for cell in cells.to_dict("records")
+        ],
+        **({"space": cells["space"].fillna("–")} if cells["space"].nunique() > 1 else {}),
+        **{c: cells[c].fillna("–").replace("", "–") for c in also},
+        "strongest test": charts.tested(cells),
+        "mean [95 % interval]": [_interval(row) for row in cells.to_dict("records")],
+        "n": cells["n"].map(_plain("{:d}")),
+        "d": cells["d"].map(_plain("{:+.1f}")),
+        "p Holm": cells["p_holm"].map(_plain("{:.3f}")),
+        "p flip": cells["p_flip"].map(_plain("{:.3f}")),
+        "for": cells["tests_for"].map(_plain("{:d}")) + cells["tests"].map(_plain(" of {:d}")),
+        "against": cells["tests_against"].map(_plain("{:d}")),
+        "verdict": cells["verdict"].map(badge),
+    }
+    if cells["p_flip"].isna().all():
+        columns.pop("p flip")
+    return table(pd.DataFrame(columns), caption)
+
+
+def _cell(cell: Mapping[Any, Any], several: Sequence[str]) -> str:
+    if pd.isna(cell["method"]):
+        return cell["claim"]
+    return " ".join([cell["claim"], *(cell[c] for c in several), cell["method"], cell["labels"]])
+
+
+def _interval(row: Mapping[Any, Any]) -> str:
+    if pd.isna(row["mean"]):
+        return "–"
+    interval = f" [{row['low']:+.3f}, {row['high']:+.3f}]" if pd.notna(row["low"]) else ""
+    return f'<span class="kd-number">{row["mean"]:+.3f}{interval}</span>'
+
+
+def _plain(shape: str) -> Callable[[Any], str]:
+    return lambda value: "–" if pd.isna(value) else shape.format(value)
