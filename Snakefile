@@ -22,6 +22,10 @@ TEACHERS = {run.name: run for run in STUDY.teachers}
 ROOT = str(STUDY.teachers[0].root)
 MAPS = {maps.name: maps for maps in STUDY.drawn.values()}
 BLOCKS = {block: [run.name for run in members] for block, members in STUDY.blocks.items()}
+TAUGHT = {
+    block: sorted({run.teacher for run in members if isinstance(run, runs.Student)})
+    for block, members in STUDY.blocks.items()
+}
 NETWORKS = [name for names in BLOCKS.values() for name in names]
 PUBLISHED = f"book/results/{STUDY.name}"
 DATA = {"digits": Path(find_spec("sklearn").origin).parent / "datasets/data/digits.csv.gz"}
@@ -187,7 +191,7 @@ for block, names in BLOCKS.items():
         input:
             **needs("measure", data=False),
             networks=expand("{root}/{name}/features.safetensors", root=ROOT, name=names),
-            teacher=f"{TEACHER.folder}/features.safetensors",
+            teachers=expand("{root}/{name}/features.safetensors", root=ROOT, name=TAUGHT[block]),
         output:
             expand(
                 "{root}/{name}/{file}.parquet",
