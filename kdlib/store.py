@@ -278,16 +278,24 @@ def save_likeness(folder: Path, views: Mapping[str, Mapping[tuple[str, str], flo
     _parquet(folder / "likeness.parquet", pd.DataFrame(rows, columns=columns))
 
 
-def load_likeness(folder: str | Path) -> pd.DataFrame:
+def load_measures(folder: str | Path, view: str | None = "pooled") -> pd.DataFrame:
+    """Read the measures of a network, in one view or (None) in all: layer measure value view."""
+    return _measured(Path(folder) / "measures.parquet", view)
+
+
+def load_likeness(folder: str | Path, view: str | None = "pooled") -> pd.DataFrame:
     """Read how alike layers are to the teacher's: layer teacher_layer value view."""
-    made_by = "`papermill notebooks/measure.ipynb out.ipynb` for its network"
-    return _read(Path(folder) / "likeness.parquet", pd.read_parquet, made_by)
+    return _measured(Path(folder) / "likeness.parquet", view)
 
 
-def load_measures(folder: str | Path) -> pd.DataFrame:
-    """Read the measures of a network: layer measure value view."""
+def _measured(path: Path, view: str | None) -> pd.DataFrame:
     made_by = "`papermill notebooks/measure.ipynb out.ipynb` for its network"
-    return _read(Path(folder) / "measures.parquet", pd.read_parquet, made_by)
+    return _read(path, lambda p: _viewed(pd.read_parquet(p), view), made_by)
+
+
+def _viewed(table: pd.DataFrame, view: str | None) -> pd.DataFrame:
+    kept = table["view"].isin(VIEWS if view is None else [view])
+    return table[kept].reset_index(drop=True)
 
 
 Cells = Mapping[tuple[str, str], Float[np.ndarray, "n 2"]]  # (run, layer) -> map
@@ -354,7 +362,7 @@ def load(folder: str | Path | None = None, *, view: str = "pooled") -> Results:
     study = _read(folder / "study.json", lambda p: json.loads(p.read_text()), made_by)
     tables = {name: _read(folder / f"{name}.parquet", pd.read_parquet, made_by) for name in TABLES}
     for name in ("measures", "likeness"):
-        tables[name] = tables[name][tables[name]["view"] == view].reset_index(drop=True)
+        tables[name] = _viewed(tables[name], view)
     sample = _read(folder / "sample.safetensors", load_file, made_by)
     return Results(study, **tables, images=sample["images"], labels=sample["labels"])
 
@@ -404,8 +412,8 @@ def _gathered(root: Path, names: list[str], maps: list[str]) -> dict[str, pd.Dat
         rows = layers.test_rows if rows is None else rows
         if not np.array_equal(rows, layers.test_rows):
             raise UsageError(f"{name} was shown other images than {names[0]}; extract it again")
-        measures.append(load_measures(root / name).assign(run=name))
-        likeness.append(load_likeness(root / name).assign(run=name))
+        measures.append(load_measures(root / name, None).assign(run=name))
+        likeness.append(load_likeness(root / name, None).assign(run=name))
         said = layers.test["logits"].argmax(1)
         predictions.append(
             pd.DataFrame({"image": range(len(said)), "prediction": said, "run": name})

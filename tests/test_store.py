@@ -14,10 +14,11 @@ HISTORY = [{"epoch": 1, "labels": 2.0}]
 
 
 def save(folder, accuracy=0.5, seed=0, **more):
-    given = {"network": "resnet8", "width": 1.0, "seed": seed, "dataset": "digits", **more}
+    given = {"network": "resnet8", "width": 1.0, "seed": seed, "dataset": "digits"}
+    given |= {"labels_per_class": "all", **more}
     weights = {"a": np.arange(6, dtype="float32").reshape(2, 3), "steps": np.array(7)}
     facts = {"test_accuracy": accuracy, "test_images": 10, "seconds": 1.0, "parameters_count": 6}
-    facts |= {"classes": 10, "channels": 1}
+    facts |= {"architecture": {"classes": 10, "channels": 1}}
     store.save_run(folder, given, weights, HISTORY, **facts)
 
 
@@ -138,12 +139,17 @@ def test_layers_come_back_with_their_flat_view(tmp_path):
 def test_measures_of_the_flat_view_stand_beside_the_pooled_ones(tmp_path):
     values = {"stem": {"knn": 0.25}, "logits": {"knn": 0.5}}
     store.save_measures(tmp_path, values, {"stem": {"knn": 0.75}})
-    assert store.load_measures(tmp_path).values.tolist() == [
+    assert store.load_measures(tmp_path, None).values.tolist() == [
         ["stem", "knn", 0.25, "pooled"],
         ["logits", "knn", 0.5, "pooled"],
         ["stem", "knn", 0.75, "flat"],
         ["logits", "knn", 0.5, "flat"],  # has no positions: the same in both
     ]
+    assert store.load_measures(tmp_path)["value"].tolist() == [0.25, 0.5]
+    assert store.load_measures(tmp_path, "flat")["value"].tolist() == [0.75, 0.5]
+    pd.DataFrame({"layer": ["stem"]}).to_parquet(tmp_path / "measures.parquet")  # older
+    with pytest.raises(UsageError, match=r"cannot read .*measures.parquet.*; delete it and run"):
+        store.load_measures(tmp_path)
 
 
 def test_results_are_loaded_in_one_view(tmp_path):
