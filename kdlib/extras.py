@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import importlib
+import logging
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -87,7 +89,11 @@ def _pairs(
 
 
 def _package(module: str, package: str) -> Any:
-    """Import what only these methods need. Raises UsageError where it is missing."""
+    """Import what only these methods need. Raises UsageError where it is missing.
+
+    Without the parametric half of UMAP, which would start TensorFlow and is not used.
+    """
+    sys.modules.setdefault("umap.parametric_umap", None)  # type: ignore[arg-type]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -108,6 +114,7 @@ def _fit_umap(layer: np.ndarray, start: np.ndarray, how: dict[str, Any]) -> np.n
 
 def _fit_pacmap(layer: np.ndarray, start: np.ndarray, kind: str, k: int, seed: int) -> np.ndarray:
     package = _package("pacmap", "pacmap")
+    logging.getLogger("pacmap").setLevel(logging.ERROR)  # it tells the seed and the search
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = getattr(package, kind)(n_neighbors=k, random_state=seed, apply_pca=False)
