@@ -45,8 +45,8 @@ RECORDED = ("torch", "numpy", "scikit-learn", "openTSNE", "ivis", "tensorflow", 
 COLUMNS = {
     "measures": ["run", "layer", "measure", "value", "view"],
     "likeness": ["run", "layer", "teacher_layer", "value", "view"],
-    "maps": ["run", "layer", "embedding", "image", "x", "y"],
-    "faithfulness": ["run", "layer", "embedding", "measure", "value"],
+    "maps": ["run", "layer", "embedding", "image", "x", "y", "error"],
+    "faithfulness": ["run", "layer", "embedding", "measure", "value", "engine", "coupling"],
     "predictions": ["run", "image", "prediction"],
 }
 
@@ -307,21 +307,29 @@ def save_maps(
     embedding: str,
     maps: Cells,
     faithfulness: Mapping[tuple[str, str], Mapping[str, float]],
+    errors: Mapping[tuple[str, str], Float[np.ndarray, " n"]],
+    *,
+    engine: str,
+    coupling: float,
 ) -> None:
-    """Write the maps of a family of layers, and how faithful each is."""
+    """Write the maps of a family of layers, and how faithful each map and each point is.
+
+    `engine` drew them; `coupling` 0 says that each was drawn for itself.
+    """
     parts = [
         pd.DataFrame(
             {"run": run, "layer": layer, "embedding": embedding, "image": range(len(xy))}
             | {"x": xy[:, 0].astype("float32"), "y": xy[:, 1].astype("float32")}
+            | {"error": errors[run, layer].astype("float32")}
         )
         for (run, layer), xy in maps.items()
     ]
     rows = [
-        (run, layer, embedding, measure, value)
+        (run, layer, embedding, measure, value, engine, coupling)
         for (run, layer), those in faithfulness.items()
         for measure, value in those.items()
     ]
-    columns = ["run", "layer", "embedding", "measure", "value"]
+    columns = ["run", "layer", "embedding", "measure", "value", "engine", "coupling"]
     _parquet(root / "maps" / f"{name}-faithfulness.parquet", pd.DataFrame(rows, columns=columns))
     _parquet(root / "maps" / f"{name}.parquet", pd.concat(parts, ignore_index=True))
 
@@ -339,8 +347,8 @@ class Results(NamedTuple):
     runs: pd.DataFrame  # run role network method labels seed parameters test_accuracy seconds
     measures: pd.DataFrame  # run layer measure value view, of one view
     likeness: pd.DataFrame  # run layer teacher_layer value view, of one view: debiased CKA
-    maps: pd.DataFrame  # run layer embedding image x y
-    faithfulness: pd.DataFrame  # run layer embedding measure value
+    maps: pd.DataFrame  # run layer embedding image x y error
+    faithfulness: pd.DataFrame  # run layer embedding measure value engine coupling
     predictions: pd.DataFrame  # run image prediction
     images: UInt8[np.ndarray, "n h w c"]  # the test sample, c is 1 or 3
     labels: Int[np.ndarray, " n"]

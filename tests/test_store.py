@@ -187,9 +187,10 @@ def test_a_study_is_gathered_from_its_runs_and_maps(tmp_path):
         alike = {("stem", "logits"): 0.5} if "student" in name else {}
         store.save_likeness(tmp_path / name, {"pooled": alike, "flat": alike})
     maps = {(name, "stem"): np.full((4, 2), i, float) for i, name in enumerate(names)}
-    store.save_maps(
-        tmp_path, "tsne-x", "tsne", maps, {key: {"trustworthiness": 1.0} for key in maps}
-    )
+    found = {key: {"trustworthiness": 1.0} for key in maps}
+    errors = {key: np.array([0, 0.5, 0, 1]) for key in maps}
+    made = {"engine": "openTSNE 1", "coupling": 0.1}
+    store.save_maps(tmp_path, "tsne-x", "tsne", maps, found, errors, **made)
     tables = store.gather(tmp_path, names, ["tsne-x"])
     assert list(tables["runs"]["test_accuracy"]) == [0.5, 0.6]
     measures = tables["measures"]
@@ -199,6 +200,9 @@ def test_a_study_is_gathered_from_its_runs_and_maps(tmp_path):
         [names[1], "stem", "logits", 0.5, "flat"]
     ]
     assert len(tables["maps"]) == 8
+    assert tables["maps"]["error"].tolist() == [0, 0.5, 0, 1] * 2
+    said = tables["faithfulness"][["value", "engine", "coupling"]].drop_duplicates()
+    assert said.values.tolist() == [[1.0, "openTSNE 1", 0.1]]
     assert tables["predictions"].query("run == @names[0]")["prediction"].tolist() == [1, 1, 1, 1]
     store.save_layers(tmp_path / "teachers/other", layers(rows=(5, 6, 7, 8)))
     save(tmp_path / "teachers/other")
