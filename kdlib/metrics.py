@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int, Num
+from jaxtyping import Float, Int, Num
 
 from kdlib import UsageError, geometry, likeness, one_of
 from kdlib.geometry import NEIGHBOURS
