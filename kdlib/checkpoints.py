@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import safetensors.torch
@@ -126,7 +126,7 @@ def _read(file: Path) -> Any:
         return torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise UsageError(f"weights {file}: there is no such file") from error
-    except pickle.UnpicklingError as error:
+    except UnpicklingError as error:
         raise UsageError(
             f"weights {file}: is no torch file, or holds more than tensors, which is not read "
             "for safety; allowed: a saved state_dict"

@@ -52,7 +52,7 @@ COLUMNS = {
 
 RECORD = (  # what every run.json holds
     *("parameters", "test_accuracy", "test_images", "seconds"),
-    *("parameters_count", "architecture"),
+    *("parameters_count", "architecture", "data"),
 )
 
 
@@ -141,12 +141,19 @@ def save_run(
     _json(folder / "run.json", record)
 
 
-def load_run(folder: str | Path) -> dict[str, Any]:
-    """Read the record of a trained network. Raises UsageError if there is none, or it is broken."""
+def load_run(folder: str | Path, data: str | None = None) -> dict[str, Any]:
+    """Read the record of a trained network.
+
+    Raises UsageError if there is none, if it is broken, and, with `data`, if the network was
+    trained on images of another hash: two folders of images can be called alike.
+    """
     path = Path(folder) / "run.json"
     record = _read(path, lambda p: json.loads(p.read_text()), _maker(path.parent))
     if not isinstance(record, dict) or not set(RECORD) <= set(record):
         raise UsageError(f"{path} is no record of a run; delete it and run again")
+    if data not in (None, record["data"]):
+        given = f"{record['parameters']['dataset']} was {record['data']}, now {data}"
+        raise UsageError(f"{path.parent} was trained on other images (hash of {given})")
     return record
 
 

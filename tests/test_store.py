@@ -18,7 +18,7 @@ def save(folder, accuracy=0.5, seed=0, **more):
     given |= {"labels_per_class": "all", **more}
     weights = {"a": np.arange(6, dtype="float32").reshape(2, 3), "steps": np.array(7)}
     facts = {"test_accuracy": accuracy, "test_images": 10, "seconds": 1.0, "parameters_count": 6}
-    facts |= {"architecture": {"classes": 10, "channels": 1}}
+    facts |= {"architecture": {"classes": 10, "channels": 1}, "data": "0123"}
     store.save_run(folder, given, weights, HISTORY, **facts)
 
 
@@ -39,6 +39,13 @@ def test_a_run_comes_back_as_it_was(tmp_path):
     assert weights["steps"].shape == ()
     np.testing.assert_array_equal(weights["a"], np.arange(6).reshape(2, 3))
     assert store.load_history(tmp_path / "run").to_dict("records") == HISTORY
+
+
+def test_a_network_that_saw_other_images_is_not_taken(tmp_path):
+    save(tmp_path / "run")
+    assert store.load_run(tmp_path / "run", "0123")
+    with pytest.raises(UsageError, match="was trained on other images .hash of digits was 0123"):
+        store.load_run(tmp_path / "run", "4567")
 
 
 def test_files_can_be_read_by_everyone_and_none_is_left_half(tmp_path):
