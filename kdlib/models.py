@@ -246,6 +246,8 @@ def restore(record: Mapping[str, Any], kept: Mapping[str, np.ndarray]) -> nn.Mod
     The record holds an `architecture`. Raises UsageError, naming keys and shapes, where the
     weights are of another network.
     """
+    if "architecture" not in record:
+        raise UsageError("the record of this run does not say how its network was built; run again")
     plan = record["architecture"]
     network = _assemble(plan)
     if differ := differences(network.state_dict(), kept):
