@@ -48,18 +48,29 @@ def size(labels: str) -> float:
     return float(labels) if labels.isdigit() else np.inf
 
 
-def students(results: Results, teachers: str = "full") -> pd.DataFrame:
+def regimes(results: Results) -> list[str]:
+    """List the regimes of teachers in a study, the fullest first; full where there is no method."""
+    runs = results.runs[(results.runs["role"] == "student") & (results.runs["method"] != "alone")]
+    found = set(runs["run"].map(regime))
+    return [regime for regime in REGIMES if regime in found] or ["full"]
+
+
+def students(results: Results, teachers: str | None = None) -> pd.DataFrame:
     """Pick the students of one regime of teachers, with those alone, who have none.
 
-    Where a student alone was trained beside several teachers it is the same one: kept once.
+    Without a regime: of the first one that the study has. Where a student alone was trained
+    beside several teachers it is the same one: kept once.
     """
+    teachers = regimes(results)[0] if teachers is None else teachers
     one_of("regime", teachers, REGIMES)
     found = results.runs[results.runs["role"] == "student"]
     chosen = (found["method"] == "alone") | (found["run"].map(regime) == teachers)
     return found[chosen].drop_duplicates([*PAIR, "method"])
 
 
-def _values(results: Results, measure: str, teachers: str, embedding: str | None) -> pd.DataFrame:
+def _values(
+    results: Results, measure: str, teachers: str | None, embedding: str | None
+) -> pd.DataFrame:
     """List a measure of every student: run, method, network, labels, seed, layer, value."""
     found = students(results, teachers)[["run", "method", *PAIR, ACCURACY]]
     if measure == ACCURACY:  # of the whole network: one value, at a layer of that name
@@ -74,13 +85,13 @@ def _values(results: Results, measure: str, teachers: str, embedding: str | None
 
 
 def differences(
-    results: Results, measure: str, *, teachers: str = "full", embedding: str | None = None
+    results: Results, measure: str, *, teachers: str | None = None, embedding: str | None = None
 ) -> pd.DataFrame:
     """Give every seed's difference method - alone, layer by layer.
 
     Runs are paired: with one seed they share the labelled images, the first weights and the order
     of batches. A run whose partner is missing is left out. `teachers` is the regime of the
-    methods' teachers; with an `embedding` the measure is one of its maps.
+    methods' teachers (see `students`); with an `embedding` the measure is one of its maps.
 
     Returns columns network, method, labels, layer, seed, difference.
     """
@@ -118,7 +129,7 @@ def summarise(table: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     )[[*by, *NUMBERS]]
 
 
-def paired(results: Results, measure: str, *, teachers: str = "full") -> pd.DataFrame:
+def paired(results: Results, measure: str, *, teachers: str | None = None) -> pd.DataFrame:
     """Average the paired differences over seeds, with the 95 % t interval (df = n - 1).
 
     One seed has no interval: low and high are NaN.
@@ -182,7 +193,7 @@ def welch(one: Iterable[float], other: Iterable[float]) -> dict[str, float]:
 
 
 def compare(
-    results: Results, measure: str, *, teachers: str = "full", embedding: str | None = None
+    results: Results, measure: str, *, teachers: str | None = None, embedding: str | None = None
 ) -> pd.DataFrame:
     """Compare every method with alone, layer by layer: paired, or by Welch where no seed is shared.
 
@@ -237,7 +248,7 @@ def depths(table: pd.DataFrame) -> list[str]:
     return kept
 
 
-def saved(results: Results, measure: str = "probe", *, teachers: str = "full") -> pd.DataFrame:
+def saved(results: Results, measure: str = "probe", *, teachers: str | None = None) -> pd.DataFrame:
     """Count the layers that a student saves: at what depth is it as good as alone at its end?
 
     Per seed: the depth where the student alone first reaches the accuracy of its own last layer,
@@ -265,7 +276,7 @@ def saved(results: Results, measure: str = "probe", *, teachers: str = "full") -
     return pd.DataFrame(rows, columns=[*columns, "difference"])
 
 
-def matched(results: Results, measure: str, *, teachers: str = "full") -> pd.DataFrame:
+def matched(results: Results, measure: str, *, teachers: str | None = None) -> pd.DataFrame:
     """Compare a method with a student alone that is as accurate, thanks to more labels.
 
     Per seed the partner is the student alone of the smallest larger label budget whose test

@@ -23,7 +23,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from kdlib import statistics
-from kdlib.statistics import ACCURACY, CONTROLS, NUMBERS, PAIR, REGIMES
+from kdlib.statistics import ACCURACY, CONTROLS, NUMBERS, PAIR
 from kdlib.store import Results
 
 LEVEL = 0.05
@@ -90,14 +90,14 @@ def _outdone(results: Results) -> Iterator[pd.DataFrame]:
 
 def _compact(results: Results) -> Iterator[pd.DataFrame]:
     """C3: more compact at intermediate layers than alone."""
-    for regime in _regimes(results):
+    for regime in statistics.regimes(results):
         for measure, sign in COMPACT.items():
             yield _at_layers(results, measure, regime, sign=sign)
 
 
 def _earlier(results: Results) -> Iterator[pd.DataFrame]:
     """C4: layers saved."""
-    for regime in _regimes(results):
+    for regime in statistics.regimes(results):
         table = statistics.saved(results, teachers=regime).assign(teacher=regime)
         yield _over_seeds(table, "layers saved")
 
@@ -105,16 +105,10 @@ def _earlier(results: Results) -> Iterator[pd.DataFrame]:
 def _everywhere(results: Results) -> Iterator[pd.DataFrame]:
     """C5: classes further apart at intermediate layers, in the layers and in maps of them."""
     spaces = APART | dict.fromkeys(results.study["embeddings"], MAPPED)
-    for regime in _regimes(results):
+    for regime in statistics.regimes(results):
         for space, measures in spaces.items():
             for measure in measures:
                 yield _at_layers(results, measure, regime, space=space)
-
-
-def _regimes(results: Results) -> list[str]:
-    students = results.runs.loc[results.runs["role"] == "student", "run"]
-    found = set(students.map(statistics.regime))
-    return [regime for regime in REGIMES if regime in found]
 
 
 def _over_seeds(table: pd.DataFrame, measure: str) -> pd.DataFrame:
@@ -225,7 +219,7 @@ def _ordered(parts: list[pd.DataFrame]) -> pd.DataFrame:
     table = pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
     table = table.reindex(columns=parts[0].columns)
     table = table.astype(dict.fromkeys(["n", *COUNTS], "Int64"))
-    table["budget"] = table["labels"].fillna("").map(statistics.size)
+    table["budget"] = [statistics.size(str(labels)) for labels in table["labels"]]
     table = table.sort_values([*CELL[:3], "budget", "method", "space"], kind="stable")
     return table.drop(columns="budget").reset_index(drop=True)
 
@@ -271,7 +265,7 @@ def control(results: Results) -> pd.DataFrame:
     The verdict is "no such student" where no seed has one.
     """
     found = []
-    for regime in _regimes(results):
+    for regime in statistics.regimes(results):
         for measure, sign in COMPACT.items():
             if measure in set(results.measures["measure"]):
                 table = statistics.matched(results, measure, teachers=regime)
