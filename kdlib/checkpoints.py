@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import safetensors.torch
@@ -89,8 +89,7 @@ def load(network: nn.Module, source: str | Path, *, new_head: bool = False) -> l
         only_head = all(line.startswith(head) for line in differ)
         hint = "; new_head leaves the classifier as initialised" if only_head else ""
         raise UsageError(
-            f"weights {source} do not fit: {len(differ)} of {len(wanted)} differ; "
-            f"{'; '.join(differ[:3])}{hint}"
+            f"weights {source} do not fit: {len(differ)} differ; {'; '.join(differ[:3])}{hint}"
         )
     network.load_state_dict(named, strict=False)
     return [name for name in network.state_dict() if name not in wanted]
@@ -127,7 +126,7 @@ def _read(file: Path) -> Any:
         return torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise UsageError(f"weights {file}: there is no such file") from error
-    except pickle.UnpicklingError as error:
+    except UnpicklingError as error:
         raise UsageError(
             f"weights {file}: is no torch file, or holds more than tensors, which is not read "
             "for safety; allowed: a saved state_dict"

@@ -89,7 +89,7 @@ def study(file: Path, device: str = "auto", more: Sequence[str] = ()) -> int:
             models.check(network)
         images = data.load(planned.dataset, size=planned.size, grey=planned.grey)
         for labels in planned.labels_per_class:
-            data.budget(images.train_labels, labels, 0)
+            data.budget(images.train_labels, labels, 0, classes=images.classes)
         for block in list(planned.blocks)[:1]:
             looked = planned.looked(runs.Features, block)
             data.sample(images.test_labels, looked.sample)  # type: ignore[attr-defined]

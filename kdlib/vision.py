@@ -8,6 +8,7 @@ declared.
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -180,6 +181,9 @@ def build(
         )
     except (TypeError, ValueError, AssertionError) as error:
         raise UsageError(f"torchvision's {name}: {str(error).splitlines()[0]}") from error
+    takes = inspect.signature(type(network)).parameters  # some take more than they read
+    if ignored := [option for option in options if "kwargs" in takes and option not in takes]:
+        raise UsageError(f"torchvision's {name}: takes no {ignored[0]!r}")
     if small not in (False, True, "pooled") or (small and row.size):
         allowed = "False" if row.size else "False, True, pooled"
         raise UsageError(f"small {small!r} of {name}; allowed: {allowed}")

@@ -3,7 +3,7 @@ import pytest
 import torch
 from sklearn.decomposition import PCA
 
-from kdlib import UsageError, data, features, models
+from kdlib import UsageError, data, features, likeness, metrics, models, space
 
 SPATIAL = ["stem", "block1", "block2", "block3"]
 
@@ -93,3 +93,46 @@ def test_a_layer_that_is_dead_has_one_axis_along_which_nothing_moves(network, di
 def test_axes_of_an_unknown_layer_are_refused(network, digits):
     with pytest.raises(UsageError, match="unknown layer 'block9'"):
         features.fit(network, digits.train[:9], layers=["block9"], **told(digits))
+
+
+def test_a_network_that_nobody_trained_is_measured_as_any_other(network, digits):
+    """What the architecture alone gives: a control."""
+    teacher = models.build("resnet20", classes=10, channels=1, seed=1)
+    test, train = slice(0, 200), slice(0, 400)
+    labels = {"labels": digits.test_labels[test], "train_labels": digits.train_labels[train]}
+    labels = {key: value.numpy() for key, value in labels.items()}
+    views: dict[str, dict] = {"pooled": {}, "flat": {}}
+    for name, each in (("own", network), ("teacher", teacher)):
+        axes = features.fit(each, digits.train[train], **told(digits))
+        for view, given in (("pooled", None), ("flat", axes)):
+            seen = [
+                {
+                    layer: x.numpy()
+                    for layer, x in features.extract(each, part, axes=given, **told(digits)).items()
+                }
+                for part in (digits.test[test], digits.train[train])
+            ]
+            views[view][name] = space.spaces(seen[0], train=seen[1], **labels)
+    for view, layers in (("pooled", list(models.LAYERS)), ("flat", SPATIAL)):
+        values = metrics.network(**views[view])
+        assert list(values) == layers
+        for measured in values.values():
+            for key, value in measured.items():
+                assert metrics.MEASURES[key].low <= value <= metrics.MEASURES[key].high, key
+        alike = likeness.matrix(views[view]["own"], views[view]["teacher"])
+        assert len(alike) == len(layers) ** 2
+    assert metrics.network(views["flat"]["own"])["stem"]["probe"] > 0.8  # pixels, nearly
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_a_gpu_finds_the_same_flat_view(network, digits):
+    train, test = digits.train[:200], digits.test[:40]
+    seen = []
+    for device in ("cpu", "cuda"):
+        net = network.to(device)
+        axes = features.fit(net, train.to(device), **told(digits))
+        seen.append(features.extract(net, test.to(device), axes=axes, **told(digits)))
+    network.to("cpu")
+    for layer in SPATIAL:
+        first = seen[0][layer][:, :10], seen[1][layer][:, :10]
+        torch.testing.assert_close(*first, rtol=0.01, atol=0.01 * float(first[0].abs().max()))
