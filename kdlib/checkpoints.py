@@ -1,4 +1,18 @@
-"""Weights from a file, also of other projects' networks, or torchvision's own."""
+"""Weights from a file, also of other projects' networks, or torchvision's own.
+
+What to `models.build` for checkpoints that are published for CIFAR:
+
+    akamaster           resnet20 to resnet110
+    chenyaofo           resnet20 to 56 with shortcut="conv"; vgg11_bn to 19_bn, mobilenet_v2 (with
+                        width_mult), shufflenet_v2_x0_5 to x2_0, each with small=True
+    huyvnphan           resnet18 to 50, densenet121 to 169 with small="pooled"; vgg11_bn to 19_bn;
+                        mobilenet_v2 with small=True
+    kuangliu, timm      resnet18 to 152 with small=True
+    RepDistiller        resnet8 to 110 with shortcut="conv", resnet8x4, resnet32x4, wrn-*, vgg*
+    pytorchcv           resnet20 to 110 with shortcut="conv"
+
+Images have to be normalised as there: the weights do not say how.
+"""
 
 from __future__ import annotations
 
@@ -132,7 +146,7 @@ def _read(file: Path) -> Any:
             "for safety; allowed: a saved state_dict"
         ) from error
     except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
-        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        said = str(error).partition("\n")[0] or type(error).__name__
         raise UsageError(f"weights {file}: cannot be read: {said}") from error
 
 

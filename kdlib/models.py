@@ -133,7 +133,7 @@ def _try(name: str, network: nn.Module, x: Float[Tensor, "n c h w"], classes: in
     try:
         seen = observe(network.eval(), x)
     except (RuntimeError, ValueError, AssertionError, IndexError) as error:
-        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        said = str(error).partition("\n")[0] or type(error).__name__
         shape = tuple(x.shape[1:])
         raise UsageError(f"network {name!r}: cannot take an image of {shape}: {said}") from error
     found = tuple(getattr(seen.logits, "shape", ())) or type(seen.logits).__name__

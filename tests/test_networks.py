@@ -67,6 +67,8 @@ def test_torchvisions_networks_have_their_size_and_speak_our_layers(name):
     with torch.device("meta"):  # shapes only: nothing is computed
         network = models.build(name, classes=1000, size=224)
         seen = models.observe(network.eval(), torch.zeros(2, 3, 224, 224))
+        sum(x.square().sum() for x in seen.features.values()).backward()
+    assert all(p.grad is not None for p in network.parameters())
     assert models.count(network) == TORCHVISION[name]
     assert set(seen.features) == set(models.LAYERS)
     maps = [seen.features[layer] for layer in ("stem", "block1", "block2", "block3")]
