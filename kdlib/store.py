@@ -457,7 +457,7 @@ def _row(name: str, record: dict[str, Any]) -> dict[str, Any]:
     return {
         "run": name,
         "role": "student" if "method" in given else "teacher",
-        "network": network if width == 1 else f"{network}x{width:g}",
+        "network": network if width == 1 else f"{network}x{width}",
         "method": given.get("method", "alone"),
         "teacher": given.get("teacher", ""),
         "pool": given.get("pool", False),

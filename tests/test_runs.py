@@ -8,7 +8,7 @@ def test_a_run_lies_in_a_folder_made_of_its_parameters():
     wanted = "runs/quick/digits/students/resnet20-full-0/resnet8x0.5-at-5-3"
     assert run.folder.as_posix() == wanted
     assert runs.Teacher().name == "teachers/resnet20-full-0"
-    assert runs.Teacher(width=2.0).name == "teachers/resnet20x2-full-0"
+    assert runs.Teacher(width=2.0).name == "teachers/resnet20x2.0-full-0"
 
 
 def test_settings_that_differ_get_a_folder_of_their_own():
