@@ -1,8 +1,8 @@
 """The pipeline of one study: teacher -> students -> features -> measures, maps -> book.
 
 `python -m kdlib study studies/quick.yaml` runs it (with a lock and the study checked first);
-everything after `--` goes to Snakemake. kdlib.runs says which runs a study has and where each
-lies; a notebook is run again when it, its parameters, its data or a module it uses changed.
+everything after `--` goes to Snakemake. kdlib.studies says which runs a study has, kdlib.runs where
+each lies; a notebook is run again when it, its parameters, its data or a module it uses changed.
 """
 
 import ast
@@ -11,19 +11,22 @@ from glob import glob
 from importlib.util import find_spec
 from pathlib import Path
 
-from kdlib import UsageError, runs
+from kdlib import UsageError, runs, studies
 
 try:
-    STUDY = runs.study(config.get("study", "studies/quick.yaml"))
+    STUDY = studies.read(config.get("study", "studies/quick.yaml"))
 except UsageError as problem:
     raise WorkflowError(str(problem))
 
-TEACHER = STUDY.trained_teacher
-ROOT = str(TEACHER.root)
-STUDENTS = {run.name: run for run in STUDY.students}
+TEACHERS = {run.name: run for run in STUDY.teachers}
+ROOT = str(STUDY.teachers[0].root)
 MAPS = {maps.name: maps for maps in STUDY.drawn.values()}
 BLOCKS = {block: [run.name for run in members] for block, members in STUDY.blocks.items()}
-NETWORKS = [name for names in BLOCKS.values() for name in names]
+TAUGHT = {
+    block: sorted({run.teacher for run in members if isinstance(run, runs.Student)})
+    for block, members in STUDY.blocks.items()
+}
+NETWORKS = [run.name for run in (*STUDY.teachers, *STUDY.students)]
 PUBLISHED = f"book/results/{STUDY.name}"
 DATA = {"digits": Path(find_spec("sklearn").origin).parent / "datasets/data/digits.csv.gz"}
 
@@ -38,8 +41,9 @@ def code(notebook):
             if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "kdlib":
                 within = node.module != "kdlib"  # from kdlib.data import Images
                 names = [node.module[6:]] if within else [a.name for a in node.names]
-                for file in {f"kdlib/{name}.py" for name in names} - seen:
-                    if Path(file).is_file():
+                for name in names:
+                    place = f"kdlib/{name.replace('.', '/')}"  # a file, or a folder of them
+                    for file in {*glob(f"{place}.py"), *glob(f"{place}/*.py")} - seen:
                         seen.add(file)
                         todo.append(Path(file).read_text())
     return sorted({"kdlib/__init__.py", *seen})
@@ -47,14 +51,16 @@ def code(notebook):
 
 def needs(notebook, data=True):
     """What every run of a notebook depends on beside other runs."""
-    data = [str(DATA[STUDY.dataset])] if data and STUDY.dataset in DATA else []
+    folder = Path(STUDY.dataset.removeprefix("folder:")).expanduser()
+    there = DATA.get(STUDY.dataset) or (folder if folder.is_file() else None)
+    data = [str(there)] if data and there else []
     file = f"notebooks/{notebook}.ipynb"
     return dict(notebook=file, code=code(file), data=data)
 
 
-def settings(choice):
+def settings(choice, **more):
     """What a notebook is told. Reads no file: Snakemake compares it and runs again on change."""
-    return json.dumps(choice.settings())
+    return json.dumps(choice.settings() | more)
 
 
 # Behind names, because Snakemake compares the template: what changes here re-runs nothing.
@@ -67,9 +73,11 @@ DRAW = RUN + "workers {threads}"
 
 
 TRAINED = ["run.json", "weights.safetensors"]  # what a network is
-KEPT = ["run.json", "features.safetensors", "measures.parquet"]  # what is published of it
-TABLES = ["runs", "measures", "maps", "faithfulness", "predictions"]
+KEPT = ["run.json", "features.safetensors", "measures.parquet", "likeness.parquet"]  # what is published of it
+TABLES = ["runs", "measures", "likeness", "maps", "faithfulness", "predictions"]
 PAGES = ["teacher", "student", "features", "measure", "embed"]  # executed notebooks in the book
+if not STUDY.layers:  # runs alone; no book can be made of that
+    KEPT, PAGES = ["run.json"], ["teacher", "student"]
 BUILD = """
 mkdir -p book/executed _build/html
 cp {PUBLISHED}/executed/*.ipynb book/executed/
@@ -88,7 +96,7 @@ rule book:
         "_config.yml",
         "_toc.yml",
         [f for f in glob("book/*") if Path(f).is_file()],
-        [f for f in glob("kdlib/*") if Path(f).suffix in (".py", ".js", ".css")],
+        [f for f in glob("kdlib/**", recursive=True) if Path(f).suffix in (".py", ".js", ".css")],
     output:
         "_build/html/index.html",
     log:
@@ -98,6 +106,7 @@ rule book:
 
 
 rule publish:
+    default_target: not STUDY.layers
     input:
         expand("{root}/{name}/{file}", root=ROOT, name=NETWORKS, file=KEPT),
         expand("{root}/maps/{name}{end}.parquet", root=ROOT, name=MAPS, end=["", "-faithfulness"]),
@@ -116,38 +125,47 @@ rule publish:
 rule teacher:
     input:
         **needs("teacher"),
+        weights=lambda w: [f for f in [TEACHERS[w.teacher].weights] if f and Path(f).is_file()],
     output:
-        f"{TEACHER.folder}/run.json",
-        f"{TEACHER.folder}/weights.safetensors",
-        f"{TEACHER.folder}/history.parquet",
+        ROOT + "/{teacher}/run.json",
+        ROOT + "/{teacher}/weights.safetensors",
+        ROOT + "/{teacher}/history.parquet",
     log:
-        f"{TEACHER.folder}/teacher.ipynb",
-    params:
-        settings=lambda w: settings(TEACHER),
-    resources:
-        gpu=1,
-    shell:
-        TRAIN
-
-
-rule student:
-    input:
-        **needs("student"),
-        teacher=expand("{folder}/{file}", folder=TEACHER.folder, file=TRAINED),
-    output:
-        ROOT + "/{student}/run.json",
-        ROOT + "/{student}/weights.safetensors",
-        ROOT + "/{student}/history.parquet",
-    log:
-        ROOT + "/{student}/student.ipynb",
+        ROOT + "/{teacher}/teacher.ipynb",
     wildcard_constraints:
-        student="students/.+",
+        teacher="teachers/.+",
     params:
-        settings=lambda w: settings(STUDENTS[w.student]),
+        settings=lambda w: settings(TEACHERS[w.teacher]),
     resources:
         gpu=1,
     shell:
         TRAIN
+
+
+# Students of one teacher, label budget and seed are trained side by side: the teacher looks once.
+for kernel, together in STUDY.kernels.items():
+
+    rule:
+        name:
+            f"student_{kernel.replace('/', '-')}"
+        input:
+            **needs("student"),
+            teacher=expand("{root}/{name}/{file}", root=ROOT, name=together.teacher, file=TRAINED),
+        output:
+            expand(
+                "{root}/{name}/{file}",
+                root=ROOT,
+                name=[run.name for run in together.each],
+                file=[*TRAINED, "history.parquet"],
+            ),
+        log:
+            f"{ROOT}/students/{kernel}.ipynb",
+        params:
+            settings=settings(together, students=together.students),
+        resources:
+            gpu=1,
+        shell:
+            TRAIN
 
 
 # Networks of one label budget and seed are looked at together: one start of a kernel for all.
@@ -176,8 +194,14 @@ for block, names in BLOCKS.items():
         input:
             **needs("measure", data=False),
             networks=expand("{root}/{name}/features.safetensors", root=ROOT, name=names),
+            teachers=expand("{root}/{name}/features.safetensors", root=ROOT, name=TAUGHT[block]),
         output:
-            expand("{root}/{name}/measures.parquet", root=ROOT, name=names),
+            expand(
+                "{root}/{name}/{file}.parquet",
+                root=ROOT,
+                name=names,
+                file=["measures", "likeness"],
+            ),
         log:
             f"{ROOT}/measures/{block}.ipynb",
         params:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 
-from kdlib import UsageError, __version__, one_of, runs, store
+from kdlib import UsageError, __version__, one_of, runs, store, studies
 
 LOCK = Path(".snakemake/kdlib.lock")
 BOOK = Path("_build/html/index.html")
@@ -76,25 +76,26 @@ def study(file: Path, device: str = "auto", more: Sequence[str] = ()) -> int:
     """Check a study, then let Snakemake run what it lacks. Goes on after a kill or power loss."""
     from kdlib import data, distill, embed, models, train
 
-    planned = runs.study(file)
-    one_of(f"{file}: data set", planned.dataset, data.DATASETS)
-    for run in (planned.trained_teacher, *planned.students):
-        one_of(f"{file}: network", run.network, models.NETWORKS)
-    for method in planned.methods:
+    planned = studies.read(file)
+    for method in planned.keys:
         distill.known(method, f"{file}: method")
     for embedding in planned.embeddings:
         one_of(f"{file}: embedding", embedding, embed.EMBEDDERS)
-    if "alone" not in planned.methods or len(planned.methods) < 2:
-        raise UsageError(f"{file}: methods {planned.methods}; allowed: alone and at least one more")
+    if "alone" not in planned.keys or len(planned.keys) < 2:
+        raise UsageError(f"{file}: methods {planned.keys}; allowed: alone and at least one more")
     train.use(device, 1)
-    images = data.load(planned.dataset)
     try:
+        for network in {run.network for run in (*planned.teachers, *planned.students)}:
+            models.check(network)
+        images = data.load(planned.dataset, size=planned.size, grey=planned.grey)
         for labels in planned.labels_per_class:
-            data.budget(images.train_labels, labels, 0)
-        data.sample(images.test_labels, planned.looked(runs.Features, "teacher").sample)  # type: ignore[attr-defined]
+            data.budget(images.train_labels, labels, 0, classes=images.classes)
+        for block in list(planned.blocks)[:1]:
+            looked = planned.looked(runs.Features, block)
+            data.sample(images.test_labels, looked.sample)  # type: ignore[attr-defined]
     except UsageError as problem:
         raise UsageError(f"{file}: {problem}") from None
-    store.writable(planned.trained_teacher.root)
+    store.writable(planned.teachers[0].root)
     with _only_one():
         _unlock()
         here = str(Path(sys.executable).parent)  # this Python's own snakemake and papermill
@@ -194,22 +195,27 @@ def publish(file: Path, to: Path | None) -> None:
     """Gather a study's tables and its test images into the folder that the book reads."""
     from kdlib import data, models
 
-    planned = runs.study(file)
-    trained = [planned.trained_teacher, *planned.students]
+    planned = studies.read(file)
+    trained = [*planned.teachers, *planned.students]
     root = trained[0].root
     tables = store.gather(
-        root, [run.name for run in trained], [maps.name for maps in planned.drawn.values()]
+        root,
+        [run.name for run in trained],
+        [maps.name for maps in planned.drawn.values()],
+        layers=planned.layers,
     )
-    images = data.load(planned.dataset)
-    rows = store.load_layers(trained[0].folder).test_rows
+    images = data.load(planned.dataset, size=planned.size, grey=planned.grey)
+    rows = (
+        store.load_layers(trained[0].folder).test_rows.tolist() if planned.layers else list[int]()
+    )
     told = {
         "name": planned.name,
-        "dataset": planned.dataset,
+        "dataset": images.name,
         "classes": list(images.classes),
         "layers": list(models.LAYERS),
         "embeddings": list(planned.drawn),
         "maps": {name: maps.name for name, maps in planned.drawn.items()},
-        "axes": planned.axes,
+        "axes": planned.axes | {"methods": planned.keys},
         "train_images": len(images.train),
         "test_images": len(images.test),
         "sample": len(rows),
@@ -231,20 +237,19 @@ def publish(file: Path, to: Path | None) -> None:
     print(f"{len(trained)} networks, {len(tables['maps']):,} map points -> {folder}")
 
 
-def _executed(planned: runs.Study) -> dict[str, Path]:
+def _executed(planned: studies.Study) -> dict[str, Path]:
     """The notebooks of a study as they ran, by the names they get in the book.
 
     Every run, and for the pages one of each kind: the teacher, a student, and what looked on.
     """
-    teacher, students, root = (
-        planned.trained_teacher,
-        planned.students,
-        planned.trained_teacher.root,
-    )
-    made = {teacher.name: teacher.folder / "teacher.ipynb"}
-    made |= {run.name: run.folder / "student.ipynb" for run in students}
-    block = list(planned.blocks)[1]
-    pages = {"teacher": made[teacher.name], "student": made[planned.mapped[-1].name]}
+    root = planned.teachers[0].root
+    made = {run.name: run.folder / "teacher.ipynb" for run in planned.teachers}
+    for kernel, together in planned.kernels.items():
+        made |= {run.name: root / f"students/{kernel}.ipynb" for run in together.each}
+    pages = {"teacher": made[planned.teachers[0].name], "student": made[planned.mapped[-1].name]}
+    if not planned.layers:
+        return {name: file for name, file in (made | pages).items() if file.is_file()}
+    block = list(planned.blocks)[-1]
     pages |= {
         "features": root / f"features/{block}.ipynb",
         "measure": root / f"measures/{block}.ipynb",

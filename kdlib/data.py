@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
+import math
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 from torch import Tensor
 
-from kdlib import UsageError, one_of
+from kdlib import UsageError, __version__, one_of, sources
+from kdlib.augment import AUGMENTATIONS, cutout, mirrored, randaugment, reach, shifted
+from kdlib.sources import Listing
 
 
 class Images(NamedTuple):
@@ -25,24 +36,33 @@ class Images(NamedTuple):
     classes: tuple[str, ...]
     shift: int  # augmentation: largest shift in pixels, each way
     flip: bool  # augmentation: mirror left and right
+    pool: UInt8[Tensor, "u c h w"] = torch.empty(0, 1, 1, 1, dtype=torch.uint8)  # never labelled
 
     @property
     def mean(self) -> float:
         """Mean grey or colour value of the training images, in [0, 1]."""
-        return float(self.train.double().mean() / 255)
+        return _moments(self.train)[0] / 255
 
     @property
     def std(self) -> float:
         """Standard deviation of the training images' values, in [0, 1]."""
-        return float(self.train.double().std() / 255)
+        return _moments(self.train)[1] / 255
 
     @property
     def hash(self) -> str:
         """The first 16 hex digits of the SHA-256 of all images and labels."""
         digest = hashlib.sha256()
-        for tensor in (self.train, self.train_labels, self.test, self.test_labels):
-            digest.update(tensor.cpu().numpy().tobytes())
+        for tensor in (self.train, self.train_labels, self.test, self.test_labels, self.pool):
+            digest.update(tensor.cpu().contiguous().numpy().data)
         return digest.hexdigest()[:16]
+
+    def take(self, rows: Int[Tensor, " b"]) -> UInt8[Tensor, "b c h w"]:
+        """The images of these rows: first the training images are counted, then the pool."""
+        if not len(self.pool):
+            return self.train[rows]
+        n = len(self.train)
+        known, beyond = self.train[rows.clamp(max=n - 1)], self.pool[(rows - n).clamp(min=0)]
+        return torch.where((rows < n)[:, None, None, None], known, beyond)
 
     def to(self, device: str | torch.device) -> Images:
         """The same data set on another device."""
@@ -50,52 +70,144 @@ class Images(NamedTuple):
         return self._replace(**moved)  # type: ignore[arg-type]
 
 
+def _moments(x: UInt8[Tensor, "n c h w"]) -> tuple[float, float]:
+    """Mean and standard deviation (of a sample) of all bytes, by whole numbers: exact, small."""
+    counts = torch.bincount(x.flatten(), minlength=256).tolist()
+    n = sum(counts)
+    first, second = (sum(v**power * count for v, count in enumerate(counts)) for power in (1, 2))
+    return first / n, math.sqrt((n * second - first**2) / (n * max(1, n - 1)))
+
+
 class Batch(NamedTuple):
     """What one step sees: labelled images first, then images of the pool without their labels."""
 
     x: Float[Tensor, "b c h w"]  # normalised, augmented
     y: Int[Tensor, " l"]  # the labels of the first l images
-    rows: Int[Tensor, " b"]  # of Images.train
+    rows: Int[Tensor, " b"]  # of Images.train, and after those of Images.pool
+    strong: Float[Tensor, "b c h w"] | None = None  # the same, under RandAugment and cutout
 
 
-def _digits() -> Images:
+def _digits(name: str, seed: int) -> Listing:
     """scikit-learn's digits: 1,797 scanned digits of 8 x 8 pixels, 50 of each class to test."""
+    from PIL import Image
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
-    images = torch.from_numpy(bunch.images / 16 * 255).round().to(torch.uint8)[:, None]
-    labels = torch.from_numpy(bunch.target).long()
-    test = budget(labels, 50, seed=0)
-    train = torch.ones(len(labels), dtype=torch.bool)
-    train[test] = False
-    names = tuple(str(name) for name in bunch.target_names)
-    return Images(
-        "digits", images[train], labels[train], images[test], labels[test], names, 1, False
+    pixels = (bunch.images / 16 * 255).round().astype(np.uint8)
+    held = np.zeros(len(pixels), dtype=bool)
+    held[budget(torch.from_numpy(bunch.target), 50, seed=0).numpy()] = True
+    order = np.argsort(held, kind="stable")
+    found = [
+        (row, f"digit {i}", partial(Image.fromarray, pixels[i])) for row, i in enumerate(order)
+    ]
+    counts = (int((~held).sum()), int(held.sum()), 0)
+    return Listing(
+        tuple(map(str, bunch.target_names)), bunch.target[order], counts, lambda: found, False
     )
 
 
-DATASETS: dict[str, Callable[[], Images]] = {"digits": _digits}
+DATASETS: dict[str, Callable[[str, int], Listing]] = {
+    "digits": _digits,
+    **dict.fromkeys(sources.TORCHVISION, sources.torchvision),
+}
 
 
-def load(name: str) -> Images:
-    """Read a data set of `DATASETS` into memory. Raises UsageError for a name not in there."""
-    one_of("data set", name, DATASETS)
-    return DATASETS[name]()
+def load(name: str, *, size: int | None = None, grey: bool = False, seed: int = 0) -> Images:
+    """Read a data set of `DATASETS`, or the images of `folder:<path>` (a folder or an archive).
+
+    `size` brings the shorter side to so many pixels and cuts out the middle; `grey` drops the
+    colours; `seed` draws the test images where a source has none of its own. After the first read
+    it is one memory-mapped file in KDLIB_CACHE (default: kdlib in the user's cache), which is
+    read again when the source has changed. Raises UsageError: a name not in there, or bad images.
+    """
+    read: Callable[[str, int], Listing] = sources.folder
+    if not name.startswith("folder:"):
+        one_of("data set", name, [*DATASETS, "folder:<path>"])
+        read = DATASETS[name]
+    if size is not None and not 4 <= size <= sources.LARGEST:
+        raise UsageError(f"size {size}; allowed: 4 to {sources.LARGEST} pixels")
+    if name == "digits":
+        return _read(read(name, seed), sources.place(name, size, grey), size, grey)
+    kept = _kept(name, size, grey, seed)
+    if (images := _recall(kept)) is None:
+        listing = read(name, seed)  # may download
+        kept = _kept(name, size, grey, seed)
+        images = _read(listing, sources.place(name, size, grey), size, grey)
+        _keep(images, kept)
+        images = _recall(kept) or images
+    return images
 
 
-def budget(labels: Int[Tensor, " n"], per_class: int | str, seed: int) -> Int[Tensor, " l"]:
+def _read(listing: Listing, name: str, size: int | None, grey: bool) -> Images:
+    """Decode all images of a listing, once, into one tensor; its parts are views of that."""
+    pixels = sources.pile(listing.pictures(), sum(listing.counts), size or listing.size, grey)
+    train, test, pool = torch.from_numpy(pixels).split(listing.counts)
+    train_labels, test_labels = torch.from_numpy(listing.labels).long().split(listing.counts[:2])
+    flip = pixels.shape[1] == 3 if listing.flip is None else listing.flip
+    shift = reach(min(pixels.shape[2:]))
+    return Images(name, train, train_labels, test, test_labels, listing.classes, shift, flip, pool)
+
+
+# The cache: one file per data set and way to read it, written whole or not at all.
+
+
+def _kept(name: str, size: int | None, grey: bool, seed: int) -> Path:
+    """The file that keeps a data set as its source is now."""
+    paths = [sources.path_of(name)]
+    if name in sources.TORCHVISION:
+        paths = sorted(sources.root().glob(sources.TORCHVISION[name].files))
+    place = sources.place(name, size, grey)
+    digest = hashlib.sha256(repr((__version__, place, seed)).encode())
+    for path in paths:
+        for told in sources.state(path):
+            digest.update(repr(told).encode())
+    return sources.cache() / f"{place}-{digest.hexdigest()[:16]}.safetensors"
+
+
+def _keep(images: Images, file: Path) -> None:
+    tensors = {k: v.numpy() for k, v in images._asdict().items() if isinstance(v, Tensor)}
+    rest = {k: json.dumps(v) for k, v in images._asdict().items() if not isinstance(v, Tensor)}
+    part = file.with_suffix(f".{os.getpid()}")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, part, rest)
+        part.chmod(0o644)  # safetensors leaves files that only their owner can read
+        part.replace(file)
+    except (OSError, SafetensorError) as error:
+        raise UsageError(
+            f"{file}: cannot be written ({error}); KDLIB_CACHE names another folder"
+        ) from None
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink()
+
+
+def _recall(file: Path) -> Images | None:
+    """Map a kept file into memory; nothing where there is none, or none that can be read."""
+    with contextlib.suppress(FileNotFoundError, SafetensorError), safe_open(file, "pt") as kept:
+        rest = {k: json.loads(v) for k, v in kept.metadata().items()}
+        tensors = {k: kept.get_tensor(k) for k in kept.keys()}  # noqa: SIM118
+        return Images(**tensors, **rest | {"classes": tuple(rest["classes"])})
+    return None
+
+
+def budget(
+    labels: Int[Tensor, " n"], per_class: int | str, seed: int, classes: tuple[str, ...] = ()
+) -> Int[Tensor, " l"]:
     """Choose which images keep their label: `per_class` of every class, drawn by `seed`.
 
     Budgets of one seed are nested: the 2 of a class are among its 5. "all" keeps every label.
-    Returns sorted rows. Raises UsageError below 1 or above what the smallest class has.
+    Returns sorted rows. Raises UsageError below 1 or above what the smallest class has, and calls
+    that by its name in `classes`.
     """
     if per_class == "all":
         return torch.arange(len(labels))
     counts = torch.bincount(labels.cpu())
     if not isinstance(per_class, int) or not 1 <= per_class <= int(counts.min()):
+        smallest = int(counts.argmin())
         raise UsageError(
-            f"labels_per_class {per_class!r}; allowed: 'all' or 1 to {int(counts.min())}, "
-            "what the smallest class has"
+            f"labels_per_class {per_class!r}; allowed: 'all' or 1 to {int(counts.min())}, what the "
+            f"smallest class has: {classes[smallest] if classes else smallest}"
         )
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(labels), generator=generator)
@@ -118,28 +230,27 @@ def sample(labels: Int[Tensor, " n"], size: int) -> Int[Tensor, " m"]:
     return rank.argsort(stable=True)[:size].sort().values
 
 
-def shifted(
-    x: UInt8[Tensor, "b c h w"], by: Int[Tensor, "b 2"], largest: int
-) -> UInt8[Tensor, "b c h w"]:
-    """Move each image by its own (down, right) pixels, zeros coming in: one batched gather."""
-    h, w = x.shape[2:]
-    x = torch.nn.functional.pad(x, [largest] * 4)
-    rows = torch.arange(h, device=x.device) + largest - by[:, :1]  # (b, h)
-    columns = torch.arange(w, device=x.device) + largest - by[:, 1:]  # (b, w)
-    image = torch.arange(len(x), device=x.device)[:, None, None]
-    return x[image, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
-
-
 class _Stream:
     """An endless walk through some rows, every row once per round, each with its augmentation.
 
-    All draws are made on the CPU, a round at a time, so the order is the same on every device
-    and nothing waits for the device inside a round.
+    All draws are made on the CPU, those of the order and of the set's own augmentation a round at
+    a time, so they are the same on every device and nothing waits for the device inside a round.
     """
 
-    def __init__(self, images: Images, rows: Tensor, size: int, seed: int):
+    def __init__(
+        self,
+        images: Images,
+        rows: Tensor,
+        *,
+        size: int,
+        seed: int,
+        augment: tuple[str, ...] | None,
+    ):
         self.images, self.rows, self.size = images, rows, min(size, len(rows))
-        self.generator = torch.Generator().manual_seed(seed)
+        self.augment = augment
+        self.generator, self.named, self.hard = (
+            torch.Generator().manual_seed(seed + start) for start in (0, 10**9, 2 * 10**9)
+        )
         self.queue: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def _round(self) -> None:
@@ -154,16 +265,18 @@ class _Stream:
         parts = (t.split(sizes) for t in (order, by, mirror))
         self.queue = list(zip(*parts, strict=True))
 
-    def draw(self) -> tuple[Tensor, Tensor]:
+    def draw(self, strong: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The next images, their rows, and the images changed strongly where that is asked for."""
         if not self.queue:
             self._round()
         index, by, mirror = self.queue.pop(0)
-        x = self.images.train[index]
-        if self.images.shift:
-            x = shifted(x, by, self.images.shift)
-        if self.images.flip:
-            x = torch.where(mirror[:, None, None, None], x.flip(3), x)
-        return x, index
+        x = self.images.take(index)
+        if self.augment is None:
+            x = shifted(x, by, self.images.shift) if self.images.shift else x
+            x = mirrored(x, mirror) if self.images.flip else x
+        for name in self.augment or ():
+            x = AUGMENTATIONS[name](x, self.named)
+        return x, index, cutout(randaugment(x, self.hard), self.hard) if strong else None
 
 
 @dataclass
@@ -171,9 +284,11 @@ class Batches:
     """The batches of one run. Iterating once is one epoch: as many steps as the whole set needs.
 
     A step holds up to `size` labelled images, and with `pool` another `size` of all training
-    images, their labels withheld. With every label known the pool adds nothing and is left out.
-    Labelled images and pool are drawn by generators of their own, so that two runs of one seed
-    see the same labelled images in the same order, with or without the pool.
+    images and of the set's unlabelled ones, their labels withheld. Where every image is labelled
+    the pool adds nothing and is left out. Labelled images and pool are drawn by generators of
+    their own, so that two runs of one seed see the same labelled images in the same order, with
+    or without the pool. `augment` names augmentations, in order, that replace the set's own shift
+    and flip; `strong` adds the same images under RandAugment and cutout, and changes no other.
     """
 
     images: Images
@@ -181,18 +296,22 @@ class Batches:
     size: int
     seed: int
     pool: bool = True
+    augment: tuple[str, ...] | None = None  # of AUGMENTATIONS
+    strong: bool = False
 
     def __post_init__(self) -> None:
-        n = len(self.images.train)
+        for name in self.augment or ():
+            one_of("augmentation", name, AUGMENTATIONS)
+        n = len(self.images.train) + len(self.images.pool)
         self.steps = -(-n // self.size)
         self._mean, self._std = self.images.mean, self.images.std
         streams = [self.labelled]
         if self.pool and len(self.labelled) < n:
             streams.append(torch.arange(n))
-        seeds = (2 * self.seed, 2 * self.seed + 1)
+        options = {"size": self.size, "augment": self.augment}
         self._streams = [
-            _Stream(self.images, rows, self.size, seed)
-            for rows, seed in zip(streams, seeds, strict=False)
+            _Stream(self.images, rows, seed=2 * self.seed + i, **options)  # type: ignore[arg-type]
+            for i, rows in enumerate(streams)
         ]
 
     def __len__(self) -> int:
@@ -200,11 +319,14 @@ class Batches:
 
     def __iter__(self) -> Iterator[Batch]:
         for _ in range(self.steps):
-            drawn = [stream.draw() for stream in self._streams]
-            rows = torch.cat([r for _, r in drawn])
-            x = torch.cat([x for x, _ in drawn])
-            y = self.images.train_labels[drawn[0][1]]
-            yield Batch(normalised(x, self._mean, self._std), y, rows)
+            x, rows, strong = zip(*(s.draw(self.strong) for s in self._streams), strict=True)
+            y = self.images.train_labels[rows[0]]
+            yield Batch(
+                normalised(torch.cat(x), self._mean, self._std),
+                y,
+                torch.cat(rows),
+                normalised(torch.cat(strong), self._mean, self._std) if self.strong else None,
+            )
 
 
 def normalised(x: UInt8[Tensor, "b c h w"], mean: float, std: float) -> Float[Tensor, "b c h w"]:

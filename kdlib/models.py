@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+import copy
+import importlib
+import inspect
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,8 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from kdlib import UsageError, one_of
-
-LAYERS = ("stem", "block1", "block2", "block3", "pool", "logits")
+from kdlib.networks import LAYERS, NETWORKS, draw
 
 
 class Forward(NamedTuple):
@@ -23,82 +26,208 @@ class Forward(NamedTuple):
     features: dict[str, Tensor]  # layer -> (b, c, h, w) or (b, d)
 
 
-class _Residual(nn.Module):
-    """Two 3x3 convolutions and a shortcut without parameters (He 2016, option A).
-
-    Where the resolution halves, the shortcut takes every second pixel and pads new channels
-    with zeros.
-    """
-
-    def __init__(self, before: int, after: int, stride: int):
-        super().__init__()
-        self.conv1 = nn.Conv2d(before, after, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(after)
-        self.conv2 = nn.Conv2d(after, after, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(after)
-        self.stride, self.extra = stride, after - before
-        self.relu = nn.ReLU()
-
-    def forward(self, x: Tensor) -> Tensor:
-        out = torch.relu(self.bn1(self.conv1(x)))
-        out = self.bn2(self.conv2(out))
-        x = x[:, :, :: self.stride, :: self.stride]
-        if self.extra:
-            x = nn.functional.pad(x, (0, 0, 0, 0, self.extra // 2, self.extra - self.extra // 2))
-        return self.relu(out + x)
-
-
-def _resnet(depth: int, classes: int, channels: int, width: float) -> nn.Module:
-    """CIFAR ResNet (He 2016, section 4.2): three blocks of 16, 32, 64 channels, times `width`."""
-    sizes = [max(1, round(c * width)) for c in (16, 32, 64)]
-    per_block = (depth - 2) // 6
-
-    def block(before: int, after: int, stride: int) -> nn.Module:
-        first = _Residual(before, after, stride)
-        return nn.Sequential(first, *(_Residual(after, after, 1) for _ in range(per_block - 1)))
-
-    stem = nn.Sequential(
-        nn.Conv2d(channels, sizes[0], 3, 1, 1, bias=False), nn.BatchNorm2d(sizes[0]), nn.ReLU()
-    )
-    parts = (
-        stem,
-        block(sizes[0], sizes[0], 1),
-        block(sizes[0], sizes[1], 2),
-        block(sizes[1], sizes[2], 2),
-        nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()),
-        nn.Linear(sizes[2], classes),
-    )
-    return nn.Sequential(OrderedDict(zip(LAYERS, parts, strict=True)))
-
-
-NETWORKS = {f"resnet{depth}": depth for depth in (8, 14, 20, 32, 44, 56, 110)}
-
-
 def build(
-    name: str, *, classes: int, channels: int = 3, width: float = 1.0, seed: int = 0
+    name: str,
+    *,
+    classes: int,
+    channels: int = 3,
+    width: float = 1.0,
+    size: int = 32,
+    seed: int = 0,
+    **options: Any,
 ) -> nn.Module:
     """A network with the initial weights of `seed`: the same bits each time, on every machine.
 
-    Convolutions start as He 2015 (fan out), the classifier uniform in +-1/sqrt(d) and zero bias.
-    Its children are named as `LAYERS`. With 10 classes and 3 channels resnet20 has 269,722
-    parameters. Raises UsageError for an unknown name or a width that is not above 0.
+    `name` is of `NETWORKS` (with 10 classes and 3 channels resnet20 has 269,722 parameters), or
+    one of torchvision's classifiers (see `vision.build`), or "module:callable": what the callable
+    returns, called with classes, channels and the options. `width` is a factor on the number of
+    channels, for `NETWORKS` only; `size` the pixels by side of the images. Raises UsageError for
+    what is unknown or does not fit.
     """
-    one_of("network", name, NETWORKS)
     if not width > 0:
         raise UsageError(f"width {width!r}; allowed: a number above 0")
-    with torch.random.fork_rng(devices=[]):  # layers draw weights when made; ours replace them
-        network = _resnet(NETWORKS[name], classes, channels, width)
-    generator = torch.Generator().manual_seed(seed)
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(
-                module.weight, mode="fan_out", nonlinearity="relu", generator=generator
-            )
-        elif isinstance(module, nn.Linear):
-            bound = module.in_features**-0.5
-            nn.init.uniform_(module.weight, -bound, bound, generator=generator)
-            nn.init.zeros_(module.bias)
+    check(name)
+    with _seeded(seed):
+        if name in NETWORKS:
+            network = _own(name, classes, channels, width, options)
+            draw(network, seed)
+        elif width != 1:
+            raise UsageError(f"width {width!r} of {name}; allowed: 1.0, it has no widths")
+        elif ":" in name:
+            network = _called(name, classes, channels, options)
+        else:
+            from kdlib import vision
+
+            network = vision.build(name, classes, channels, size, **options)
+    if name not in NETWORKS:
+        _try(name, network, torch.zeros(2, channels, size, size), classes)
+    plan = {"name": name, "classes": classes, "channels": channels, "width": width, "size": size}
+    network.architecture = {**plan, **options}  # type: ignore[assignment]
     return network
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Layers draw their first weights from torch's own generator; the caller's state comes back."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
+
+
+def check(name: str) -> None:
+    """Raise UsageError unless `build` knows a network of this name, saying which there are."""
+    if name in NETWORKS or ":" in name:
+        return
+    from kdlib import vision
+
+    if name not in vision.names():
+        raise UsageError(
+            f"unknown network {name!r}; one of: {', '.join(NETWORKS)}; or of torchvision "
+            "(resnet18, convnext_tiny, ...), or module:callable"
+        )
+
+
+def _own(
+    name: str, classes: int, channels: int, width: float, options: Mapping[str, Any]
+) -> nn.Module:
+    make, fixed, known = NETWORKS[name]
+    if unknown := [option for option in options if option not in known]:
+        allowed = ", ".join(known) or "none"
+        raise UsageError(f"unknown option {unknown[0]!r} of {name}; allowed: {allowed}")
+    return make(classes, channels, width, **fixed, **{**known, **options})
+
+
+def _called(name: str, classes: int, channels: int, options: Mapping[str, Any]) -> nn.Module:
+    """The network of "module:callable"."""
+    module, _, attribute = name.partition(":")
+    try:
+        make = getattr(importlib.import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        raise UsageError(f"network {name!r}: no module {error.name!r} on Python's path") from error
+    except AttributeError as error:
+        raise UsageError(f"network {name!r}: {module} has no {attribute!r}") from error
+    given = {"classes": classes, "channels": channels, **options}
+    try:
+        inspect.signature(make).bind(**given)
+    except TypeError as error:
+        called = ", ".join(f"{key}={value!r}" for key, value in given.items())
+        raise UsageError(f"network {name!r}: cannot be called with {called}: {error}") from error
+    network = make(**given)
+    if not isinstance(network, nn.Module):
+        raise UsageError(f"network {name!r}: gives a {type(network).__name__}, not a torch Module")
+    return network
+
+
+@torch.no_grad()
+def _try(name: str, network: nn.Module, x: Float[Tensor, "n c h w"], classes: int) -> None:
+    """Raise UsageError unless the network answers x and all its layers can be observed."""
+    where = layers(network)
+    for layer in LAYERS:
+        path = where.get(layer, "").partition(":")[0]
+        if not path or path not in dict(network.named_modules()):
+            given = repr(path) + " is no module of it" if path else "is missing"
+            raise UsageError(
+                f"network {name!r}: layer {layer} {given}; its layer_paths must say where "
+                f"{', '.join(LAYERS)} are, for example {{'stem': 'conv1', ...}}"
+            )
+    try:
+        seen = observe(network.eval(), x)
+    except (RuntimeError, ValueError, AssertionError, IndexError) as error:
+        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        shape = tuple(x.shape[1:])
+        raise UsageError(f"network {name!r}: cannot take an image of {shape}: {said}") from error
+    found = tuple(getattr(seen.logits, "shape", ())) or type(seen.logits).__name__
+    if found != (len(x), classes):
+        raise UsageError(f"network {name!r}: gives {found}; wanted {(len(x), classes)}")
+    network.train()
+
+
+def architecture(network: nn.Module) -> dict[str, Any]:
+    """What `restore` has to know to build this network again, fit for JSON.
+
+    Raises UsageError for a network that neither `build` nor `Grafted` made.
+    """
+    if isinstance(network, Grafted):
+        parts = {name: _spelt(getattr(network, name)) for name in ("projector", "head")}
+        return {"student": architecture(network.student), **parts}
+    if not hasattr(network, "architecture"):
+        raise UsageError(f"{type(network).__name__} has no record of how it was built; use build()")
+    return dict(network.architecture)  # type: ignore[arg-type]
+
+
+def _assemble(plan: Mapping[str, Any], seed: int = 0) -> nn.Module:
+    """The network of an `architecture`, with the initial weights of `seed`."""
+    if "student" not in plan:
+        return build(**plan, seed=seed)
+    with _seeded(seed):
+        projector, head = _read(plan["projector"]), _read(plan["head"])
+    return Grafted(_assemble(plan["student"], seed), projector, head)
+
+
+def redrawn(network: nn.Module, seed: int) -> nn.Module:
+    """A copy of `network` with the initial weights of `seed`: what `build` would have made.
+
+    The copy lies on the same device, its BatchNorm statistics are those of an untrained network,
+    and the caller's random numbers are left alone. Raises UsageError as `architecture` does.
+    """
+    fresh = _assemble(architecture(network), seed)
+    again = copy.deepcopy(network)
+    again.load_state_dict(fresh.state_dict())
+    return again
+
+
+_PARTS: dict[str, tuple[str, ...]] = {  # what a projector or a head may be made of
+    "Conv2d": ("in_channels", "out_channels", "kernel_size", "stride", "padding", "groups", "bias"),
+    "Linear": ("in_features", "out_features", "bias"),
+    "BatchNorm2d": ("num_features",),
+    "AdaptiveAvgPool2d": ("output_size",),
+    "ReLU": (),
+    "Identity": (),
+}
+
+
+def _spelt(module: nn.Module) -> list[Any]:
+    """A module as JSON: its kind, then its constants, or its parts where it is a Sequential."""
+    kind = type(module).__name__
+    if isinstance(module, nn.Sequential):
+        return [kind, [_spelt(part) for part in module]]
+    one_of("part of a projector or head", kind, ("Sequential", *_PARTS))
+    given = {name: getattr(module, name) for name in _PARTS[kind]}
+    if "bias" in given:
+        given["bias"] = given["bias"] is not None
+    return [kind, given]
+
+
+def _read(spelt: Sequence[Any]) -> nn.Module:
+    kind, given = spelt
+    if kind == "Sequential":
+        return nn.Sequential(*map(_read, given))
+    lists = {name: tuple(x) if isinstance(x, list) else x for name, x in given.items()}
+    return getattr(nn, kind)(**lists)
+
+
+class Grafted(nn.Module):
+    """A student that thinks with its teacher's head (SimKD, Chen 2022): what is used in the end.
+
+    The student up to block3, `projector`, the mean over positions, `head`: a copy of the
+    teacher's classifier. `projector` and `head` are made of `_PARTS` and nn.Sequential. All three
+    are copied; the student's own classifier is left out.
+    """
+
+    def __init__(self, student: nn.Module, projector: nn.Module, head: nn.Module):
+        super().__init__()
+        self.student = copy.deepcopy(student)
+        self.projector = copy.deepcopy(projector)
+        self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.head = copy.deepcopy(head)
+        paths = {name: f"student.{path}" for name, path in layers(student).items()}
+        self.layer_paths = {**paths, "pool": "pool", "logits": "head"}
+        self.student.set_submodule(layers(student)["logits"], nn.Identity())
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k"]:
+        """Class scores."""
+        seen = observe(self.student, x, ("block3",)).features["block3"]
+        return self.head(self.pool(self.projector(seen)))
 
 
 def count(network: nn.Module) -> int:
@@ -114,49 +243,64 @@ def weights(network: nn.Module) -> dict[str, np.ndarray]:
 def restore(record: Mapping[str, Any], kept: Mapping[str, np.ndarray]) -> nn.Module:
     """The trained network of a run, from its record and its weights (see `kdlib.store`).
 
-    Raises UsageError, naming keys and shapes, where the weights are of another network.
+    The record holds an `architecture`. Raises UsageError, naming keys and shapes, where the
+    weights are of another network.
     """
-    given = record["parameters"]
-    shape = {name: record[name] for name in ("classes", "channels")}
-    network = build(given["network"], width=given["width"], seed=given["seed"], **shape)
-    wanted = {name: tuple(value.shape) for name, value in network.state_dict().items()}
-    found = {name: value.shape for name, value in kept.items()}
-    if wanted != found:
-        differ = [k for k in wanted | found if wanted.get(k) != found.get(k)]
-        first = f"{differ[0]}: wanted {wanted.get(differ[0])}, found {found.get(differ[0])}"
-        raise UsageError(f"weights do not fit {given['network']}: {len(differ)} differ; {first}")
+    if "architecture" not in record:
+        raise UsageError("the record of this run does not say how its network was built; run again")
+    plan = record["architecture"]
+    network = _assemble(plan)
+    if differ := differences(network.state_dict(), kept):
+        called = plan.get("name", "this network with another's head")
+        raise UsageError(f"weights do not fit {called}: {len(differ)} differ; {differ[0]}")
     network.load_state_dict({name: torch.from_numpy(value) for name, value in kept.items()})
     return network.eval()
 
 
+def differences(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+    """A line for each weight of another shape, or missing on one side.
+
+    BatchNorm's count of steps may be missing: older checkpoints do not hold it.
+    """
+    lines = []
+    for name in {**wanted, **found}:
+        one, other = (tuple(x[name].shape) if name in x else None for x in (wanted, found))
+        if one != other and not (other is None and name.endswith("num_batches_tracked")):
+            lines.append(f"{name}: wanted {one}, found {other}")
+    return lines
+
+
+def layers(network: nn.Module) -> dict[str, str]:
+    """Where each layer of the network is: the path of its module.
+
+    A network whose children are not named as `LAYERS` says so by its `layer_paths`. A path may
+    end in `:in`, for what the module is given, or in `:last`, where channels come last.
+    """
+    paths = getattr(network, "layer_paths", None)
+    return dict(paths) if paths else {name: name for name, _ in network.named_children()}
+
+
+def part(network: nn.Module, layer: str) -> nn.Module:
+    """The module of a layer. Raises UsageError where the network has no such layer."""
+    paths = layers(network)
+    one_of("layer", layer, paths)
+    return network.get_submodule(paths[layer].partition(":")[0])
+
+
 def observe(network: nn.Module, x: Tensor, layers: Iterable[str] = LAYERS) -> Forward:
-    """Run `network` on x and keep what comes out of `layers`.
+    """Run `network` on x and keep what comes out of `layers`: (b, c, h, w), or (b, d).
 
     "block1.raw" is what the last ReLU of block1 is given: the block's output before it. Raises
     UsageError for a layer that the network does not have, before anything is computed.
     """
-    modules = dict(network.named_children())
     features: dict[str, Tensor] = {}
-    handles = []
-    wanted = list(layers)
-    for layer in wanted:
-        one_of("layer", layer.removesuffix(".raw"), modules)
-    last = {x: _last_relu(x, modules) for x in wanted if x.endswith(".raw")}
-
-    def keep(layer: str) -> Callable[[nn.Module, Any, Tensor], None]:
-        return lambda _module, _input, output: features.__setitem__(layer, output)
-
-    def keep_raw(layer: str) -> Callable[[nn.Module, Any], None]:
-        return lambda module, given: features.__setitem__(
-            layer, given[0].clone() if module.inplace else given[0]
-        )
-
+    handles: list[Any] = []
     try:
-        for layer in wanted:
-            if layer in last:
-                handles.append(last[layer].register_forward_pre_hook(keep_raw(layer)))
+        for layer in layers:
+            if layer.endswith(".raw"):
+                handles += _watch_relu(network, layer, features)
             else:
-                handles.append(modules[layer].register_forward_hook(keep(layer)))
+                handles.append(_watch(network, layer, features))
         logits = network(x)
     finally:
         for handle in handles:
@@ -164,9 +308,46 @@ def observe(network: nn.Module, x: Tensor, layers: Iterable[str] = LAYERS) -> Fo
     return Forward(logits, features)
 
 
-def _last_relu(layer: str, modules: Mapping[str, nn.Module]) -> nn.Module:
+def _watch(network: nn.Module, layer: str, features: dict[str, Tensor]) -> Any:
+    module = part(network, layer)
+    form = layers(network)[layer].partition(":")[2]
+
+    def keep(output: Tensor) -> None:
+        features[layer] = _as_map(output, form, layer in ("pool", "logits"))
+
+    if form == "in":
+        return module.register_forward_pre_hook(lambda _module, given: keep(given[0]))
+    return module.register_forward_hook(lambda _module, _given, output: keep(output))
+
+
+def _watch_relu(network: nn.Module, layer: str, features: dict[str, Tensor]) -> list[Any]:
     name = layer.removesuffix(".raw")
-    found = [module for module in modules[name].modules() if isinstance(module, nn.ReLU)]
+    module = part(network, name)
+    found = [inner for inner in module.modules() if isinstance(inner, nn.ReLU)]
     if not found:
         raise UsageError(f"layer {name} of this network has no ReLU, so no output before it")
-    return found[-1]
+
+    def keep(relu: nn.Module, given: tuple[Tensor, ...]) -> None:
+        features[layer] = given[0].clone() if relu.inplace else given[0]
+
+    def compare(_module: nn.Module, _given: object, output: Tensor) -> None:
+        if features[layer].shape != output.shape:
+            raise UsageError(f"layer {name} of this network does not end in a ReLU")
+
+    return [found[-1].register_forward_pre_hook(keep), module.register_forward_hook(compare)]
+
+
+def _as_map(x: Tensor, form: str, pooled: bool) -> Tensor:
+    """Channels second: (n, c, h, w). Tokens become a square map, without the class token."""
+    if form == "last":
+        x = x.permute(0, 3, 1, 2)
+    if pooled:
+        return x.mean((2, 3)) if x.ndim == 4 else x
+    if x.ndim == 3:
+        side = math.isqrt(x.shape[1])
+        if x.shape[1] - side**2 not in (0, 1):
+            raise UsageError(
+                f"{x.shape[1]} tokens are no square map, with or without a class token"
+            )
+        x = x[:, -(side**2) :].transpose(1, 2).unflatten(2, (side, side))
+    return x

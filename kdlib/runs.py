@@ -6,15 +6,14 @@ No torch in here: the pipeline plans a whole study by these classes alone.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path, PurePosixPath
 from types import UnionType
 from typing import Any, ClassVar, get_args, get_type_hints
 
-import yaml
-
-from kdlib import UsageError
+from kdlib import UsageError, one_of
+from kdlib.sources import place
 
 # The networks that features, measures and maps are made of unless others are named.
 EXAMPLE: tuple[str, ...] = (
@@ -40,9 +39,10 @@ class Place:
 
     def __post_init__(self) -> None:
         check(get_type_hints(type(self)), asdict(self))
-        for name in ("dataset", "network", "method", "study", "embedding"):
+        _plain("dataset", self.data_name)
+        for name in ("network", "method", "study", "embedding"):
             if hasattr(self, name):
-                _plain(name, getattr(self, name))
+                _plain(name, getattr(self, name).replace(":", ".", name == "network"))
         for name, hint in get_type_hints(type(self)).items():
             if hint is float:  # 1 and 1.0 are one run
                 object.__setattr__(self, name, float(getattr(self, name)))
@@ -67,7 +67,13 @@ class Place:
     @property
     def root(self) -> Path:
         """The folder of the study's results on this data set."""
-        return Path(self.results, self.study, self.dataset)
+        return Path(self.results, self.study, self.data_name)
+
+    @property
+    def data_name(self) -> str:
+        """What the data set is called in folders: a folder or archive of images by its own name."""
+        size, grey = getattr(self, "size", None), getattr(self, "grey", False)
+        return place(self.dataset, size, grey)
 
     def settings(self) -> dict[str, Any]:
         """The parameters that results depend on."""
@@ -80,7 +86,11 @@ class Run(Place):
 
     network: str = "resnet20"  # a name of kdlib.models.NETWORKS
     width: float = 1.0  # factor on the number of channels
+    network_options: dict = field(default_factory=dict)  # of its architecture: {shortcut: conv}
+    size: int | None = None  # side in pixels to which images are resized and cropped
+    grey: bool = False  # colour images made grey
     seed: int = 0  # draws labelled images, initial weights, order and augmentation of batches
+    weights_seed: int | None = None  # draws the initial weights, where `seed` is not to
     epochs: int = 20  # each as many steps as the whole training set needs
     batch_size: int = 64  # labelled images per step; as many of the pool again
     learning_rate: float = 0.1  # peak of a one-cycle schedule
@@ -88,12 +98,16 @@ class Run(Place):
     device: str = "auto"  # auto, cpu or cuda
     threads: int = 1  # of the CPU
 
-    told: ClassVar[tuple[str, ...]] = ("dataset", "study", "network", "width", "seed")
+    # What the stem of the name and the folder above it tell already.
+    told: ClassVar[tuple[str, ...]] = (
+        *("dataset", "size", "grey", "study", "network", "width", "seed"),
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, low in {"epochs": 1, "batch_size": 2, "weight_decay": 0}.items():
+        for name, low in {"epochs": 1, "batch_size": 2, "weight_decay": 0, "size": 1}.items():
             _at_least(self, name, low)
+        _at_least(self, "weights_seed", 0)
         for name in ("width", "learning_rate"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise UsageError(f"{name} {getattr(self, name)!r}; allowed: above 0")
@@ -107,7 +121,12 @@ class Run(Place):
 
     def _stem(self) -> str:
         size = "" if self.width == 1 else f"x{self.width:.12g}"
-        return f"{self.network}{size}"
+        return f"{self.network.replace(':', '.')}{size}"
+
+    @property
+    def initial(self) -> int:
+        """The seed of the initial weights."""
+        return self.seed if self.weights_seed is None else self.weights_seed
 
     @property
     def folder(self) -> Path:
@@ -115,12 +134,54 @@ class Run(Place):
         return self.root / self.name
 
 
+REGIMES = ("full", "limited", "pretrained")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Teacher(Run):
-    """A large network, trained on every label."""
+    """A large network: trained on every label, on as few as its students, or pre-trained."""
+
+    regime: str = "full"  # full: every label; limited: few; pretrained: knows images before
+    labels_per_class: int | str = "all"  # images of each class that keep their label, or all
+    weights: str | None = None  # pretrained: simclr, a checkpoint's file, or imagenet
+    pretrain_epochs: int = 20  # of simclr, on all images without labels
+    body_rate: float = 1.0  # learning rate of all but the classifier, times the other; 0: frozen
+
+    told: ClassVar[tuple[str, ...]] = (*Run.told, "regime", "labels_per_class")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _labels(self.labels_per_class)
+        _at_least(self, "pretrain_epochs", 1)
+        _at_least(self, "body_rate", 0)
+        one_of("regime", self.regime, REGIMES)
+        if (self.labels_per_class == "all") < (self.regime == "full"):
+            raise UsageError(
+                f"labels_per_class {self.labels_per_class!r} of a full teacher; allowed: 'all', "
+                "or regime limited"
+            )
+        if self.regime == "limited" and self.labels_per_class == "all":
+            raise UsageError("labels_per_class 'all' of a limited teacher; allowed: 1 or more")
+        if (self.regime == "pretrained") != (self.weights is not None):
+            raise UsageError(
+                f"weights {self.weights!r} of a {self.regime} teacher; allowed: simclr, "
+                "a checkpoint's file or imagenet, with regime pretrained, and only with that"
+            )
 
     def _stem(self) -> str:
-        return f"teachers/{super()._stem()}-full-{self.seed}"
+        return teacher_name(super()._stem(), self.regime, self.labels_per_class, self.seed)
+
+
+def teacher_name(network: str, regime: str, labels: int | str, seed: int) -> str:
+    """What the run of a teacher is called: teachers/resnet20-limited-2-0."""
+    budget = "" if regime == "full" else f"-{labels}"
+    return f"teachers/{network}-{regime}{budget}-{seed}"
+
+
+def regime_of(teacher: str) -> str:
+    """Which regime a teacher's name tells: full, limited or pretrained."""
+    words = PurePosixPath(teacher).name.partition("+")[0].split("-")
+    return next((word for word in reversed(words) if word in REGIMES), "full")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,23 +192,57 @@ class Student(Run):
     width: float = 0.5
     method: str = "kd"  # a name of kdlib.distill.METHODS, or several: kd+at
     labels_per_class: int | str = 2  # images of each class that keep their label, or all
-    teacher: str = "teachers/resnet20-full-0"  # a trained teacher of the same study
+    teacher: str = "resnet20"  # a network's name, or a trained run's: teachers/resnet20-full-0
+    teacher_regime: str | None = None  # full, limited or pretrained; None: full, or as its name
     pool: bool = True  # a method with a teacher sees every training image, most without label
     options: dict = field(
         default_factory=dict
     )  # its constants: {temperature: 2}; {at: {weight: 9}}
+    students: list = field(
+        default_factory=lambda: [{}]
+    )  # trained side by side by one teacher, each by what differs: [{method: at}, {width: 1}]
 
+    machine: ClassVar[tuple[str, ...]] = (*Run.machine, "students")
     told: ClassVar[tuple[str, ...]] = (
         *Run.told,
-        *("method", "labels_per_class", "teacher", "options"),
+        *("method", "labels_per_class", "teacher", "teacher_regime", "options"),
+    )
+    # What students that are trained side by side may differ in.
+    own: ClassVar[tuple[str, ...]] = (
+        *("method", "options", "network", "width", "network_options", "weights_seed", "pool"),
+        *("epochs", "learning_rate", "weight_decay"),
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        labels = self.labels_per_class
-        if labels != "all" and (isinstance(labels, str) or labels < 1):
-            raise UsageError(f"labels_per_class {labels!r}; allowed: 1 or more, or 'all'")
+        _labels(self.labels_per_class)
+        if self.teacher_regime is not None:
+            one_of("teacher_regime", self.teacher_regime, REGIMES)
+        if "/" not in self.teacher:
+            kind = self.teacher_regime or "full"
+            seed = 0 if kind == "full" else self.seed
+            name = teacher_name(self.teacher, kind, self.labels_per_class, seed)
+            object.__setattr__(self, "teacher", name)
         _run_name("teacher", self.teacher, among=("teachers",))
+        if self.teacher_regime not in (None, regime_of(self.teacher)):
+            raise UsageError(f"teacher_regime {self.teacher_regime!r}; given {self.teacher}")
+        object.__setattr__(self, "teacher_regime", regime_of(self.teacher))
+        _ = self.each
+
+    @property
+    def each(self) -> list[Student]:
+        """The students that are trained side by side, as if each were trained by itself."""
+        if self.students == [{}]:
+            return [self]
+        hints = {k: v for k, v in get_type_hints(Student).items() if k in self.own}
+        for changes in self.students:
+            if not isinstance(changes, dict):
+                raise UsageError(f"students: {changes!r}; allowed: what differs, {{method: at}}")
+            check(hints, changes)
+        each = [replace(self, **({"students": [{}]} | changes)) for changes in self.students]
+        if not each or len({run.name for run in each}) < len(each):
+            raise UsageError(f"students {self.students!r}; allowed: one or more, each once")
+        return each
 
     def _stem(self) -> str:
         labels = f"{self.method}-{self.labels_per_class}-{self.seed}"
@@ -155,11 +250,23 @@ class Student(Run):
         return f"students/{teacher}/{super()._stem()}-{labels}{_suffix(self.options)}"
 
 
+def side_by_side(students: Sequence[Student]) -> Student:
+    """The parameters of one notebook that trains all of these; `each` gives them back."""
+    first = students[0].settings()
+    changes = [
+        {k: v for k, v in student.settings().items() if k in Student.own and v != first[k]}
+        for student in students
+    ]
+    return replace(students[0], students=changes)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Features(Place):
     """Which trained networks are shown which images."""
 
     networks: list = field(default_factory=lambda: list(EXAMPLE))  # names of runs
+    size: int | None = None  # side in pixels to which images are resized and cropped
+    grey: bool = False  # colour images made grey
     sample: int = 500  # test images, the same for every network, all classes alike
     train_sample: int = 2000  # training images for the probes, or all there are
     device: str = "auto"  # auto, cpu or cuda
@@ -167,16 +274,22 @@ class Features(Place):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("sample", "train_sample"):
+        for name in ("sample", "train_sample", "size"):
             _at_least(self, name, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measures(Place):
-    """Which networks' layers are measured."""
+    """Which networks' layers are measured, and whose layers theirs are compared with."""
 
     networks: list = field(default_factory=lambda: list(EXAMPLE))  # names of runs
+    teacher: str = ""  # a trained run; empty: each student is compared with its own teacher
     threads: int = 1  # of the CPU
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.teacher:
+            _run_name("teacher", self.teacher)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,6 +298,7 @@ class Maps(Place):
 
     networks: list = field(default_factory=lambda: list(EXAMPLE))  # names of runs
     embedding: str = "tsne"  # a name of kdlib.embed.EMBEDDERS
+    coupling: float | None = None  # of t-SNE maps; 0: none; default .1, .2 for one network
     seed: int = 0  # of the embedding
     options: dict = field(default_factory=dict)  # of the embedding: {perplexity: 50}
     workers: int = 2  # maps made at the same time; the result does not depend on it
@@ -193,9 +307,10 @@ class Maps(Place):
     def name(self) -> str:
         """The table's name: tsne-6-networks-1f3a for six networks, told apart by a hash."""
         networks = hashlib.sha256("|".join(self.networks).encode()).hexdigest()[:4]
-        seed = {"seed": self.seed} if self.seed else {}
         stem = f"{self.embedding}-{len(self.networks)}-networks-{networks}"
-        return stem + _suffix(self.options | seed)
+        seed = {"seed": self.seed} if self.seed else {}
+        coupling = {} if self.coupling is None else {"coupling": float(self.coupling)}
+        return stem + _suffix(self.options | seed | coupling)
 
 
 def _suffix(changed: Mapping[str, Any]) -> str:
@@ -213,8 +328,14 @@ def _flat(name: str, value: Any) -> dict[str, Any]:
     return {f"{name}.{key}": inner for key, inner in value.items()}
 
 
+def _labels(labels: int | str) -> None:
+    if labels != "all" and (isinstance(labels, str) or labels < 1):
+        raise UsageError(f"labels_per_class {labels!r}; allowed: 1 or more, or 'all'")
+
+
 def _at_least(place: Place, name: str, low: int) -> None:
-    if hasattr(place, name) and not getattr(place, name) >= low:
+    value = getattr(place, name, None)
+    if value is not None and not value >= low:
         raise UsageError(f"{name} {getattr(place, name)!r}; allowed: {low} or more")
 
 
@@ -243,128 +364,3 @@ def check(known: Mapping[str, Any], given: Mapping[str, Any]) -> None:
 def _plain(what: str, name: str) -> None:
     if not name or name.startswith(".") or not set(name).isdisjoint('/\\:*?"<>| \n\t{}'):
         raise UsageError(f"{what} {name!r}; allowed: a plain name, since it becomes a folder's")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Study:
-    """The grid of a study file, unfolded: which networks are trained, looked at and mapped."""
-
-    name: str
-    dataset: str = "digits"
-    teacher: dict = field(default_factory=dict)  # parameters of notebooks/teacher.ipynb
-    student: dict = field(default_factory=dict)  # parameters of notebooks/student.ipynb
-    methods: list = field(default_factory=lambda: ["alone", "kd"])
-    labels_per_class: list = field(default_factory=lambda: [2])
-    seeds: list = field(default_factory=lambda: [0])
-    features: dict = field(default_factory=dict)  # parameters of notebooks/features.ipynb
-    embeddings: dict = field(default_factory=lambda: {"tsne": {}})  # method -> its options
-    maps: dict = field(default_factory=dict)  # mapped: axes as above; default: all, first seed
-
-    def __post_init__(self) -> None:
-        check(get_type_hints(Study), asdict(self))
-        check(dict.fromkeys(self.axes, list), self.maps)
-        for axis, values in {**self.axes, **self.maps}.items():
-            if not values:
-                raise UsageError(f"{axis} is empty; a study needs at least one")
-            for value in values:
-                if axis in self.maps and value not in self.axes[axis]:
-                    raise UsageError(f"maps: {axis} {value!r} is not in the study's {axis}")
-            if len(set(map(str, values))) < len(values):
-                raise UsageError(f"{axis} {values!r}; allowed: each once")
-        if not self.embeddings:
-            raise UsageError("embeddings is empty; a study needs at least one")
-        own = (*Place.machine, "study", "dataset")
-        each = {"teacher": (), "student": ("method", "labels_per_class", "seed", "teacher")}
-        for part, more in {**each, "features": ("networks",)}.items():
-            for name in getattr(self, part):
-                if name in (*own, *more):
-                    raise UsageError(f"{part}: {name} is not set here; the study sets it itself")
-        _ = self.students, self.drawn, self.looked(Features, "teacher")  # raise for bad values
-
-    @property
-    def axes(self) -> dict[str, list]:
-        """What the study varies."""
-        return {k: getattr(self, k) for k in ("methods", "labels_per_class", "seeds")}
-
-    @property
-    def trained_teacher(self) -> Teacher:
-        """The one teacher of the study."""
-        return _made(Teacher, "teacher", self.teacher | self._place())
-
-    @property
-    def students(self) -> list[Student]:
-        """All students, those of one label budget and seed side by side."""
-        return self._students(**self.axes)
-
-    @property
-    def blocks(self) -> dict[str, list[Run]]:
-        """Networks that are compared pairwise, by label budget and seed; the teacher apart."""
-        blocks: dict[str, list[Run]] = {"teacher": [self.trained_teacher]}
-        for student in self.students:
-            block = f"{student.labels_per_class}-{student.seed}"
-            blocks.setdefault(block, []).append(student)
-        return blocks
-
-    @property
-    def mapped(self) -> list[Run]:
-        """The networks whose layers are drawn as maps, the teacher first."""
-        axes = self.axes | {"seeds": self.seeds[:1]} | self.maps
-        return [self.trained_teacher, *self._students(**axes)]
-
-    @property
-    def drawn(self) -> dict[str, Maps]:
-        """The tables of maps, by embedding."""
-        names = [run.name for run in self.mapped]
-        return {
-            method: _made(
-                Maps,
-                f"embeddings: {method}",
-                {"networks": names, "embedding": method, "options": options or {}} | self._place(),
-            )
-            for method, options in self.embeddings.items()
-        }
-
-    def looked(self, kind: type, block: str) -> Place:
-        """The `Features` or `Measures` of one block's networks."""
-        names = [run.name for run in self.blocks[block]]
-        given = self.features if kind is Features else {}
-        return _made(kind, "features", given | {"networks": names} | self._place())
-
-    def _place(self) -> dict[str, str]:
-        return {"study": self.name, "dataset": self.dataset}
-
-    def _students(self, methods: list, labels_per_class: list, seeds: list) -> list[Student]:
-        fixed = {"teacher": self.trained_teacher.name} | self.student | self._place()
-        return [
-            _made(Student, "student", fixed | {"method": m, "labels_per_class": n, "seed": s})
-            for n in labels_per_class
-            for s in seeds
-            for m in methods
-        ]
-
-
-def _made(kind: type, what: str, given: dict[str, Any]) -> Any:
-    try:
-        check(get_type_hints(kind), given)
-        return kind(**given)
-    except UsageError as problem:
-        raise UsageError(f"{what}: {problem}") from None
-
-
-def study(file: str | Path) -> Study:
-    """Read a study file. Raises UsageError, naming the file, for anything that is wrong in it."""
-    file = Path(file)
-    if not file.is_file():
-        there = ", ".join(str(f) for f in sorted(file.parent.glob("*.yaml"))) or "none"
-        raise UsageError(f"no study file {file}; there: {there}")
-    try:
-        given = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-        if not isinstance(given, dict):
-            raise UsageError("not a list of names and values")
-        check(get_type_hints(Study), given)
-        told: dict[str, Any] = {"name": file.stem} | given
-        return Study(**told)
-    except (yaml.YAMLError, UnicodeDecodeError) as problem:
-        raise UsageError(f"{file}: not YAML: {' '.join(str(problem).split())}") from None
-    except UsageError as problem:
-        raise UsageError(f"{file}: {problem}") from None

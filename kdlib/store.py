@@ -3,8 +3,10 @@
     runs/<study>/<dataset>/<run>/run.json              parameters, versions, seconds, accuracy
                                  history.parquet       one row per epoch
                                  weights.safetensors
-                                 features.safetensors  <split>.<layer>, <split>.rows, .labels
-                                 measures.parquet      layer measure value
+                                 features.safetensors  <split>.<layer>, <split>.rows, .labels;
+                                                       flat.<split>.<layer>
+                                 measures.parquet      layer measure value view
+                                 likeness.parquet      layer teacher_layer value view
     runs/<study>/<dataset>/maps/<maps>.parquet         run layer embedding image x y
                                <maps>-faithfulness.parquet
     book/results/<study>/                              what the book shows: see `Results`
@@ -25,6 +27,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,15 +36,23 @@ from jaxtyping import Float, Int, UInt8
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
-from kdlib import UsageError
+from kdlib import UsageError, one_of
 
-TABLES = ("runs", "measures", "maps", "faithfulness", "predictions")
+TABLES = ("runs", "measures", "likeness", "maps", "faithfulness", "predictions")
+VIEWS = ("pooled", "flat")  # how a layer with positions is seen: their mean, or principal axes
 RECORDED = ("torch", "numpy", "scikit-learn", "openTSNE", "ivis", "tensorflow", "papermill")
 
+COLUMNS = {
+    "measures": ["run", "layer", "measure", "value", "view"],
+    "likeness": ["run", "layer", "teacher_layer", "value", "view"],
+    "maps": ["run", "layer", "embedding", "image", "x", "y", "error"],
+    "faithfulness": ["run", "layer", "embedding", "measure", "value", "engine", "coupling"],
+    "predictions": ["run", "image", "prediction"],
+}
 
 RECORD = (  # what every run.json holds
     *("parameters", "test_accuracy", "test_images", "seconds"),
-    *("parameters_count", "classes", "channels"),
+    *("parameters_count", "architecture", "data"),
 )
 
 
@@ -130,12 +141,19 @@ def save_run(
     _json(folder / "run.json", record)
 
 
-def load_run(folder: str | Path) -> dict[str, Any]:
-    """Read the record of a trained network. Raises UsageError if there is none, or it is broken."""
+def load_run(folder: str | Path, data: str | None = None) -> dict[str, Any]:
+    """Read the record of a trained network.
+
+    Raises UsageError if there is none, if it is broken, and, with `data`, if the network was
+    trained on images of another hash: two folders of images can be called alike.
+    """
     path = Path(folder) / "run.json"
     record = _read(path, lambda p: json.loads(p.read_text()), _maker(path.parent))
     if not isinstance(record, dict) or not set(RECORD) <= set(record):
         raise UsageError(f"{path} is no record of a run; delete it and run again")
+    if data not in (None, record["data"]):
+        given = f"{record['parameters']['dataset']} was {record['data']}, now {data}"
+        raise UsageError(f"{path.parent} was trained on other images (hash of {given})")
     return record
 
 
@@ -167,7 +185,11 @@ def found(root: str | Path = "runs") -> Iterator[tuple[Path, dict[str, Any] | No
 
 
 class Layers(NamedTuple):
-    """The features of one network, layer by layer, for training and test images."""
+    """The features of one network, layer by layer, for training and test images.
+
+    `flat_train` and `flat_test` hold the layers with positions again, as principal axes of the
+    whole map instead of its mean over positions.
+    """
 
     train: dict[str, Float[np.ndarray, "n d"]]
     train_labels: Int[np.ndarray, " n"]
@@ -175,6 +197,8 @@ class Layers(NamedTuple):
     test_labels: Int[np.ndarray, " m"]
     test_rows: Int[np.ndarray, " m"]  # of the data set's test images
     train_rows: Int[np.ndarray, " n"]
+    flat_train: Mapping[str, Float[np.ndarray, "n p"]] = MappingProxyType({})
+    flat_test: Mapping[str, Float[np.ndarray, "m p"]] = MappingProxyType({})
 
 
 def save_layers(folder: Path, layers: Layers) -> None:
@@ -197,6 +221,8 @@ def save_layers(folder: Path, layers: Layers) -> None:
         for name, array in getattr(layers, split).items()
     }
     for split in ("train", "test"):
+        for name, array in getattr(layers, f"flat_{split}").items():
+            tensors[f"flat.{split}.{name}"] = array
         for what in ("labels", "rows"):
             tensors[f"{split}.{what}"] = getattr(layers, f"{split}_{what}")
     _tensors(path, tensors, {"layers": list(layers.test)})
@@ -207,8 +233,25 @@ def load_layers(folder: str | Path) -> Layers:
     made_by = "`papermill notebooks/features.ipynb out.ipynb` for its network"
     tensors, order = _read(Path(folder) / "features.safetensors", _ordered, made_by)
     kept = {f"{k}_{w}": tensors[f"{k}.{w}"] for k in ("train", "test") for w in ("labels", "rows")}
-    train, test = ({n: tensors[f"{k}.{n}"] for n in order} for k in ("train", "test"))
-    return Layers(train=train, test=test, **kept)
+    for k in ("train", "test"):
+        kept[k] = {n: tensors[f"{k}.{n}"] for n in order}
+        flat = {n: tensors.get(f"flat.{k}.{n}") for n in order}
+        kept[f"flat_{k}"] = {n: x for n, x in flat.items() if x is not None}
+    return Layers(**kept)
+
+
+def teacher_of(root: Path, run: str, named: str = "") -> str:
+    """The run whose layers those of `run` are compared with: `named`, or its own teacher.
+
+    Empty for a teacher. Raises UsageError unless both keep features of the same images.
+    """
+    teacher = named or load_run(root / run)["parameters"].get("teacher", "")
+    if teacher in ("", run):
+        return ""
+    own, other = load_layers(root / run), load_layers(root / teacher)
+    if not np.array_equal(own.test_rows, other.test_rows):
+        raise UsageError(f"{run} was shown other images than {teacher}; extract one again")
+    return teacher
 
 
 def _ordered(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
@@ -217,16 +260,49 @@ def _ordered(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
         return load_file(path), json.loads(file.metadata()["kdlib"])["layers"]
 
 
-def save_measures(folder: Path, values: Mapping[str, Mapping[str, float]]) -> None:
-    """Write what was measured of each layer: {layer: {measure: value}}."""
-    rows = [(lay, name, v) for lay, those in values.items() for name, v in those.items()]
-    _parquet(folder / "measures.parquet", pd.DataFrame(rows, columns=["layer", "measure", "value"]))
+Values = Mapping[str, Mapping[str, float]]  # layer -> measure -> value
 
 
-def load_measures(folder: str | Path) -> pd.DataFrame:
-    """Read the measures of a network: layer measure value."""
+def save_measures(folder: Path, values: Values, flat: Values = MappingProxyType({})) -> None:
+    """Write what was measured of each layer: {layer: {measure: value}}.
+
+    `flat` are the layers that were measured again in the flat view; the others are the same there.
+    """
+    rows = [
+        (layer, name, value, view)
+        for view, seen in (("pooled", values), ("flat", {**values, **flat}))
+        for layer, those in seen.items()
+        for name, value in those.items()
+    ]
+    columns = ["layer", "measure", "value", "view"]
+    _parquet(folder / "measures.parquet", pd.DataFrame(rows, columns=columns))
+
+
+def save_likeness(folder: Path, views: Mapping[str, Mapping[tuple[str, str], float]]) -> None:
+    """Write how alike each layer is to each of the teacher: {view: {(own, other): value}}."""
+    rows = [(*cell, value, view) for view, those in views.items() for cell, value in those.items()]
+    columns = ["layer", "teacher_layer", "value", "view"]
+    _parquet(folder / "likeness.parquet", pd.DataFrame(rows, columns=columns))
+
+
+def load_measures(folder: str | Path, view: str | None = "pooled") -> pd.DataFrame:
+    """Read the measures of a network, in one view or (None) in all: layer measure value view."""
+    return _measured(Path(folder) / "measures.parquet", view)
+
+
+def load_likeness(folder: str | Path, view: str | None = "pooled") -> pd.DataFrame:
+    """Read how alike layers are to the teacher's: layer teacher_layer value view."""
+    return _measured(Path(folder) / "likeness.parquet", view)
+
+
+def _measured(path: Path, view: str | None) -> pd.DataFrame:
     made_by = "`papermill notebooks/measure.ipynb out.ipynb` for its network"
-    return _read(Path(folder) / "measures.parquet", pd.read_parquet, made_by)
+    return _read(path, lambda p: _viewed(pd.read_parquet(p), view), made_by)
+
+
+def _viewed(table: pd.DataFrame, view: str | None) -> pd.DataFrame:
+    kept = table["view"].isin(VIEWS if view is None else [view])
+    return table[kept].reset_index(drop=True)
 
 
 Cells = Mapping[tuple[str, str], Float[np.ndarray, "n 2"]]  # (run, layer) -> map
@@ -238,21 +314,29 @@ def save_maps(
     embedding: str,
     maps: Cells,
     faithfulness: Mapping[tuple[str, str], Mapping[str, float]],
+    errors: Mapping[tuple[str, str], Float[np.ndarray, " n"]],
+    *,
+    engine: str,
+    coupling: float,
 ) -> None:
-    """Write the maps of a family of layers, and how faithful each is."""
+    """Write the maps of a family of layers, and how faithful each map and each point is.
+
+    `engine` drew them; `coupling` 0 says that each was drawn for itself.
+    """
     parts = [
         pd.DataFrame(
             {"run": run, "layer": layer, "embedding": embedding, "image": range(len(xy))}
             | {"x": xy[:, 0].astype("float32"), "y": xy[:, 1].astype("float32")}
+            | {"error": errors[run, layer].astype("float32")}
         )
         for (run, layer), xy in maps.items()
     ]
     rows = [
-        (run, layer, embedding, measure, value)
+        (run, layer, embedding, measure, value, engine, coupling)
         for (run, layer), those in faithfulness.items()
         for measure, value in those.items()
     ]
-    columns = ["run", "layer", "embedding", "measure", "value"]
+    columns = ["run", "layer", "embedding", "measure", "value", "engine", "coupling"]
     _parquet(root / "maps" / f"{name}-faithfulness.parquet", pd.DataFrame(rows, columns=columns))
     _parquet(root / "maps" / f"{name}.parquet", pd.concat(parts, ignore_index=True))
 
@@ -268,25 +352,32 @@ class Results(NamedTuple):
 
     study: dict[str, Any]  # name, dataset, classes, layers, embeddings, parameters, versions
     runs: pd.DataFrame  # run role network method labels seed parameters test_accuracy seconds
-    measures: pd.DataFrame  # run layer measure value
-    maps: pd.DataFrame  # run layer embedding image x y
-    faithfulness: pd.DataFrame  # run layer embedding measure value
+    measures: pd.DataFrame  # run layer measure value view, of one view
+    likeness: pd.DataFrame  # run layer teacher_layer value view, of one view: debiased CKA
+    maps: pd.DataFrame  # run layer embedding image x y error
+    faithfulness: pd.DataFrame  # run layer embedding measure value engine coupling
     predictions: pd.DataFrame  # run image prediction
     images: UInt8[np.ndarray, "n h w c"]  # the test sample, c is 1 or 3
     labels: Int[np.ndarray, " n"]
 
 
-def load(folder: str | Path | None = None) -> Results:
+def load(folder: str | Path | None = None, *, view: str = "pooled") -> Results:
     """Read the published results of a study, for example "book/results/quick".
+
+    In the `view` "flat", layers with positions were measured by the principal axes of their whole
+    map instead of its mean over positions: does a conclusion hang on pooling?
 
     Without a folder: of the study that the book is built for (KDLIB_STUDY, default quick), from
     the project's root, book/ or notebooks/ alike. Raises UsageError when the folder holds none,
     or when a file in it cannot be read.
     """
+    one_of("view", view, VIEWS)
     folder = _shown() if folder is None else Path(folder)
     made_by = "`make book` for the study quick, `python -m kdlib publish` for any"
     study = _read(folder / "study.json", lambda p: json.loads(p.read_text()), made_by)
     tables = {name: _read(folder / f"{name}.parquet", pd.read_parquet, made_by) for name in TABLES}
+    for name in ("measures", "likeness"):
+        tables[name] = _viewed(tables[name], view)
     sample = _read(folder / "sample.safetensors", load_file, made_by)
     return Results(study, **tables, images=sample["images"], labels=sample["labels"])
 
@@ -314,20 +405,30 @@ def publish(folder: Path, results: Results, executed: Mapping[str, Path] | None 
     _json(folder / "study.json", results.study)
 
 
-def gather(root: Path, names: list[str], maps: list[str]) -> dict[str, pd.DataFrame]:
+def gather(
+    root: Path, names: list[str], maps: list[str], *, layers: bool = True
+) -> dict[str, pd.DataFrame]:
     """The tables of `Results` from a study's own folder: the runs and maps named.
 
-    Raises UsageError where one is missing, or where two networks were shown other images.
+    Without `layers` there are runs only, and the other tables are empty. Raises UsageError where
+    one is missing, or where two networks were shown other images.
     """
-    records, measures, predictions = [], [], []
+    records = pd.DataFrame([_row(name, load_run(root / name)) for name in names])
+    looked = _gathered(root, names, maps) if layers else {}
+    empty = {name: pd.DataFrame(columns=pd.Index(COLUMNS[name])) for name in TABLES[1:]}
+    return {"runs": records, **empty, **looked}
+
+
+def _gathered(root: Path, names: list[str], maps: list[str]) -> dict[str, pd.DataFrame]:
+    measures, likeness, predictions = [], [], []
     rows: np.ndarray | None = None
     for name in names:
-        record, layers = load_run(root / name), load_layers(root / name)
+        layers = load_layers(root / name)
         rows = layers.test_rows if rows is None else rows
         if not np.array_equal(rows, layers.test_rows):
             raise UsageError(f"{name} was shown other images than {names[0]}; extract it again")
-        records.append(_row(name, record))
-        measures.append(load_measures(root / name).assign(run=name))
+        measures.append(load_measures(root / name, None).assign(run=name))
+        likeness.append(load_likeness(root / name, None).assign(run=name))
         said = layers.test["logits"].argmax(1)
         predictions.append(
             pd.DataFrame({"image": range(len(said)), "prediction": said, "run": name})
@@ -343,9 +444,9 @@ def gather(root: Path, names: list[str], maps: list[str]) -> dict[str, pd.DataFr
         for kind, end in (("maps", ""), ("faithfulness", "-faithfulness"))
     }
     return {
-        "runs": pd.DataFrame(records),
-        "measures": pd.concat(measures, ignore_index=True)[["run", "layer", "measure", "value"]],
-        "predictions": pd.concat(predictions, ignore_index=True)[["run", "image", "prediction"]],
+        "measures": pd.concat(measures, ignore_index=True)[COLUMNS["measures"]],
+        "likeness": pd.concat(likeness, ignore_index=True)[COLUMNS["likeness"]],
+        "predictions": pd.concat(predictions, ignore_index=True)[COLUMNS["predictions"]],
         **drawn,
     }
 
@@ -358,7 +459,9 @@ def _row(name: str, record: dict[str, Any]) -> dict[str, Any]:
         "role": "student" if "method" in given else "teacher",
         "network": network if width == 1 else f"{network}x{width:g}",
         "method": given.get("method", "alone"),
-        "labels": str(given.get("labels_per_class", "all")),
+        "teacher": given.get("teacher", ""),
+        "pool": given.get("pool", False),
+        "labels": str(given["labels_per_class"]),
         "seed": given["seed"],
         "parameters": record["parameters_count"],
         **{key: record[key] for key in ("test_accuracy", "seconds")},
@@ -372,8 +475,9 @@ def _row(name: str, record: dict[str, Any]) -> dict[str, Any]:
 def code_hash() -> str:
     """The first 16 hex digits of the SHA-256 of the library's Python files."""
     digest = hashlib.sha256()
-    for file in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(file.name.encode() + file.read_bytes())
+    here = Path(__file__).parent
+    for file in sorted(here.rglob("*.py")):
+        digest.update(file.relative_to(here).as_posix().encode() + file.read_bytes())
     return digest.hexdigest()[:16]
 
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import replace
+from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import OneCycleLR
 from tqdm import tqdm
 
-from kdlib import UsageError, distill, models
+from kdlib import UsageError, checkpoints, distill, models
 from kdlib.data import Batch, Batches, Images, normalised
 from kdlib.distill import Method
 from kdlib.models import Forward
-from kdlib.runs import Run
+from kdlib.runs import Run, Teacher
 
 
 class Score(NamedTuple):
@@ -42,6 +45,27 @@ def use(device: str, threads: int) -> torch.device:
     return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
+Row = dict[str, float | int | str]  # what is told of one epoch
+
+
+class Pupil(NamedTuple):
+    """A network to be trained: how, and by what method."""
+
+    network: nn.Module
+    run: Run  # epochs, learning rate, weight decay, seed
+    method: str = "alone"  # a name of kdlib.distill.METHODS, or several: kd+at
+    options: Mapping[str, Any] = {}  # the method's own constants
+    pool: bool = True  # is it shown the images without a label?
+    body_rate: float = 1.0  # learning rate of all but the classifier, times the other; 0: frozen
+
+
+class Trained(NamedTuple):
+    """A network after its training, and how that went."""
+
+    network: nn.Module
+    history: list[Row]  # one row per epoch
+
+
 def fit(
     network: nn.Module,
     batches: Batches,
@@ -49,28 +73,211 @@ def fit(
     *,
     method: str = "alone",
     teacher: nn.Module | None = None,
+    body_rate: float = 1.0,
     **options: Any,
-) -> list[dict[str, float | int | str]]:
-    """Train `network` in place, on the device that holds `batches`; one row per epoch.
+) -> Trained:
+    """Train one network in place, on the device that holds `batches`: `fit_many` of one."""
+    return fit_many([Pupil(network, run, method, options, body_rate=body_rate)], batches, teacher)[
+        0
+    ]
 
-    A row holds the stage, the epoch in it, its last learning rate, and the mean of every term of
-    the loss. A method with a first stage trains that before ("warm_up", then "main"), each with
-    an optimiser and a schedule of its own. The teacher is only read: no gradient, no BatchNorm
-    statistics. SGD with Nesterov momentum 0.9 and a one-cycle schedule (Smith 2018); on a GPU in
-    bfloat16 autocast and channels_last. `options` are the method's own constants. Raises
-    UsageError where the method does not fit the networks, and when the loss is no longer a number.
+
+def fit_many(
+    pupils: Sequence[Pupil], batches: Batches, teacher: nn.Module | None = None
+) -> list[Trained]:
+    """Train several networks side by side, on the same batches, by one teacher.
+
+    The teacher looks at each batch once, for all who learn from it; apart from that no pupil
+    knows of another, and on the CPU each ends with the same bits as trained by itself.
+
+    A row of the history holds the generation, the stage, the epoch in it, its last learning rate,
+    and the mean of every term of the loss. A method with a first stage trains that before
+    ("warm_up", then "main"), each with an optimiser and a schedule of its own; one with several
+    generations then begins again, with a fresh network and the trained one as its teacher. The
+    teacher is only read: no gradient, no BatchNorm statistics. SGD with Nesterov momentum 0.9 and
+    a one-cycle schedule (Smith 2018); on a GPU in bfloat16 autocast and channels_last. Raises
+    UsageError where a method does not fit the networks, and when a loss is no longer a number.
     """
-    device = batches.images.train.device
-    layout = _layout(device)
-    network.to(device, memory_format=layout).train()  # type: ignore[call-overload]
     if teacher is not None:
-        teacher.to(device, memory_format=layout)  # type: ignore[call-overload]
-        teacher.eval().requires_grad_(False)
-    loss = _method(method, network, teacher, batches, run.seed, options).to(device)
-    history: list[dict[str, float | int | str]] = []
-    for stage in _stages(loss, run):
-        history += _train(stage, loss, network, teacher, batches=batches, run=run)
-    return history
+        _frozen(teacher, batches.images.train.device)
+    learners = [_Learner(pupil, teacher, batches) for pupil in pupils]
+    epochs = max(learner.epochs for learner in learners)
+    learning = dict(enumerate(learner.learn() for learner in learners))
+    wishes = {i: next(lessons) for i, lessons in learning.items()}
+    trained: dict[int, Trained] = {}
+    bar = tqdm(range(epochs), "epochs", delay=2, mininterval=2, leave=False)
+    for batch in chain.from_iterable(batches for _ in bar):
+        seen = _seen(wishes, batch)
+        for i, wish in list(wishes.items()):
+            try:
+                wishes[i] = learning[i].send(seen[wish.key])
+            except StopIteration as done:
+                trained[i] = done.value
+                del wishes[i]
+    return [trained[i] for i in range(len(learners))]
+
+
+def pretrain(network: nn.Module, images: Images, run: Teacher) -> list[Row]:
+    """Give a teacher what it knows before it sees its labels; one row per epoch, if it is trained.
+
+    `run.weights` is "simclr": self-supervised on all images without their labels (Chen et al.
+    2020, see `distill.SimCLR`); "imagenet": torchvision's; or a checkpoint's file; or None:
+    nothing. Then only the classifier begins anew. Raises UsageError for weights that do not fit.
+    """
+    if run.weights is None:
+        return []
+    if run.weights != "simclr":
+        checkpoints.load(network, run.weights, new_head=True)
+        return []
+    rows = torch.arange(len(images.train))
+    batches = Batches(images, rows, run.batch_size, run.seed, pool=False)
+    epochs = replace(run, epochs=run.pretrain_epochs)
+    history = fit(network, batches, epochs, method="simclr").history
+    return [row | {"stage": "simclr"} for row in history]
+
+
+class _Wish(NamedTuple):
+    """What a learner wants for its next step."""
+
+    teacher: nn.Module | None
+    layers: tuple[str, ...]  # of the teacher
+    pool: bool
+
+    @property
+    def key(self) -> tuple[int, bool]:
+        """Learners of equal key are served by one look of the teacher."""
+        return id(self.teacher), self.pool
+
+
+class _Seen(NamedTuple):
+    batch: Batch
+    told: Forward  # what the teacher says of it
+
+
+@torch.no_grad()
+def _seen(wishes: Mapping[int, _Wish], batch: Batch) -> dict[tuple[int, bool], _Seen]:
+    """Serve all wishes for one batch: a teacher is asked once, for all the layers wanted."""
+    layout = _layout(batch.x.device)
+    batch = batch._replace(x=batch.x.contiguous(memory_format=layout))
+    served = {}
+    for key in {wish.key: None for wish in wishes.values()}:
+        alike = [wish for wish in wishes.values() if wish.key == key]
+        teacher, shown = alike[0].teacher, batch if alike[0].pool else _labelled(batch)
+        layers = dict.fromkeys(layer for wish in alike for layer in wish.layers)
+        told = distill.NOBODY
+        if teacher is not None:
+            with _autocast(batch.x.device):
+                told = models.observe(teacher, shown.x, layers)
+        served[key] = _Seen(shown, told)
+    return served
+
+
+def _labelled(batch: Batch) -> Batch:
+    """The labelled images of a batch alone."""
+    n = len(batch.y)
+    strong = None if batch.strong is None else batch.strong[:n]
+    return Batch(batch.x[:n], batch.y, batch.rows[:n], strong)
+
+
+_Lessons = Generator[_Wish, _Seen, list[Row]]
+
+
+class _Learner:
+    """One pupil's training, step by step: it says what it wishes to see and is sent it."""
+
+    def __init__(self, pupil: Pupil, teacher: nn.Module | None, batches: Batches):
+        self.pupil, self.batches = pupil, batches
+        self.device = batches.images.train.device
+        self.network = pupil.network
+        self.teacher = teacher if distill.needs_teacher(pupil.method) else None
+        if self.teacher is not None:
+            _check_sizes(pupil, self.teacher)
+        self.loss = self._method()
+        batches.strong = batches.strong or self.loss.strong
+        stages = sum(stage.epochs for stage in _stages(self.loss, pupil.run))
+        self.epochs = self.loss.generations * stages
+
+    def learn(self) -> Generator[_Wish, _Seen, Trained]:
+        history: list[Row] = []
+        for generation in range(1, self.loss.generations + 1):
+            if generation > 1:
+                fresh = models.redrawn(self.network, self.pupil.run.seed + generation - 1)
+                self.network, self.teacher = fresh, _frozen(self.network, self.device)
+                self.loss = self._method()
+            for stage in _stages(self.loss, self.pupil.run):
+                rows = yield from self._train(stage)
+                history += [{"generation": generation, **row} for row in rows]
+            self.network = self.loss.finish(self.network, self.teacher)
+        return Trained(self.network, history)
+
+    def _train(self, stage: _Stage) -> _Lessons:
+        """Train one stage with an optimiser and a schedule of its own; returns a row per epoch."""
+        loss, run, steps = self.loss, self.pupil.run, len(self.batches)
+        rows: list[Row] = []
+        optimiser, schedule = self._optimiser(stage)
+        teacher = self.teacher if stage.teacher else None
+        wish = _Wish(teacher, loss.layers, self.pupil.pool and loss.unlabelled)
+        for epoch in range(1, stage.epochs + 1):
+            sums: dict[str, Tensor] = {}
+            for _ in range(steps):
+                batch, told = yield wish
+                with _autocast(self.device):
+                    terms = stage.terms(self._shown(stage, batch), told, batch)
+                optimiser.zero_grad(set_to_none=True)
+                torch.stack(list(terms.values())).sum().backward()
+                optimiser.step()
+                schedule.step()
+                for name, term in terms.items():
+                    sums[name] = sums.get(name, 0) + term.detach()
+            means = {name: float(value) / steps for name, value in sums.items()}
+            if not all(map(math.isfinite, means.values())):
+                where = f"{self.pupil.method}: the loss is no number in epoch {epoch}"
+                given = f"try less than learning_rate {run.learning_rate:g}"
+                raise UsageError(f"{where} ({stage.name} stage); {given}")
+            rate = float(schedule.get_last_lr()[0])
+            rows.append({"stage": stage.name, "epoch": epoch, "learning_rate": rate, **means})
+        return rows
+
+    def _optimiser(self, stage: _Stage) -> tuple[torch.optim.SGD, OneCycleLR]:
+        """An optimiser of the network and of the method's own parts, and its schedule."""
+        run, factor = self.pupil.run, self.pupil.body_rate
+        head = [*models.part(self.network, "logits").parameters(), *self.loss.parameters()]
+        body = [p for p in self.network.parameters() if all(p is not other for other in head)]
+        groups: list[dict[str, Any]] = [{"params": head, "lr": stage.rate}]
+        if factor == 0:
+            self.network.eval()  # BatchNorm statistics stand still, too
+        else:
+            groups.append({"params": body, "lr": factor * stage.rate})
+        optimiser = torch.optim.SGD(
+            groups, stage.rate, 0.9, weight_decay=run.weight_decay, nesterov=True
+        )
+        total = max(2, stage.epochs * len(self.batches))
+        rise = max(0.2, 1.5 / total)  # of the schedule: one step at least, or it divides by zero
+        rates = [group["lr"] for group in groups]
+        return optimiser, OneCycleLR(optimiser, rates, total_steps=total, pct_start=rise)
+
+    def _shown(self, stage: _Stage, batch: Batch) -> Forward:
+        """What the student says of a batch, if the stage looks at it."""
+        if not stage.student:
+            return distill.NOBODY
+        x = batch.x
+        if self.loss.strong and batch.strong is not None:
+            x = batch.strong
+        return models.observe(self.network, x, self.loss.layers)
+
+    def _method(self) -> Method:
+        """The method, sized from one look of both networks at two images."""
+        pupil, images, seed = self.pupil, self.batches.images, self.pupil.run.seed
+        x = normalised(images.train[:2], images.mean, images.std)
+        self.network.to(self.device, memory_format=_layout(self.device))  # type: ignore[call-overload]
+        with torch.no_grad():
+            shown = models.observe(self.network.eval(), x)
+            told = distill.NOBODY if self.teacher is None else models.observe(self.teacher, x)
+        loss = distill.build(pupil.method, shown, told, seed=seed, **pupil.options)
+        if loss.untrained and self.teacher is not None:
+            self.teacher = _frozen(models.redrawn(self.teacher, seed), self.device)
+        loss.enrol(len(images.train) + len(images.pool), self.network.train())
+        return loss.to(self.device)
 
 
 class _Stage(NamedTuple):
@@ -79,10 +286,11 @@ class _Stage(NamedTuple):
     epochs: int
     rate: float  # peak of its schedule
     student: bool = True  # is it shown the student?
+    teacher: bool = True  # is it shown the teacher?
 
 
 def _stages(loss: Method, run: Run) -> list[_Stage]:
-    main = _Stage("main", loss, run.epochs, run.learning_rate)
+    main = _Stage("main", loss, run.epochs, run.learning_rate, teacher=loss.main_teacher)
     if not loss.warm_up_epochs:
         return [main]
     rate = loss.warm_up_rate * run.learning_rate
@@ -90,46 +298,27 @@ def _stages(loss: Method, run: Run) -> list[_Stage]:
     return [first, main]
 
 
-def _train(
-    stage: _Stage,
-    loss: Method,
-    network: nn.Module,
-    teacher: nn.Module | None,
-    *,
-    batches: Batches,
-    run: Run,
-) -> Iterator[dict[str, float | int | str]]:
-    """Train one stage with an optimiser and a schedule of its own; yields a row per epoch."""
-    device = batches.images.train.device
-    trained = [*network.parameters(), *loss.parameters()]
-    optimiser = torch.optim.SGD(
-        trained, stage.rate, 0.9, weight_decay=run.weight_decay, nesterov=True
+def _check_sizes(pupil: Pupil, teacher: nn.Module) -> None:
+    """Raise UsageError where the method asks for a student of the teacher's architecture."""
+    shapes = [{k: v.shape for k, v in n.state_dict().items()} for n in (pupil.network, teacher)]
+    ours, theirs = models.count(pupil.network), models.count(teacher)
+    method = distill.METHODS.get(pupil.method)
+    if method and method.same_network and shapes[0] != shapes[1]:
+        wanted = "of its teacher's own architecture"
+    elif method and method.no_smaller and ours < theirs:
+        wanted = "no smaller than its teacher"
+    else:
+        return
+    raise UsageError(
+        f"{pupil.method}: the student must be {wanted}; "
+        f"student {ours:,} parameters, teacher {theirs:,}"
     )
-    total = max(2, stage.epochs * len(batches))
-    rise = max(0.2, 1.5 / total)  # of the schedule: one step at least, or it divides by zero
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, stage.rate, total_steps=total, pct_start=rise
-    )
-    count = range(1, stage.epochs + 1)
-    for epoch in tqdm(count, f"{stage.name} epochs", delay=2, mininterval=2, leave=False):
-        sums: dict[str, Tensor] = {}
-        for batch in batches:
-            batch = batch._replace(x=batch.x.contiguous(memory_format=_layout(device)))
-            with _autocast(device):
-                terms = stage.terms(*_look(stage, loss, network, teacher, batch), batch)
-            optimiser.zero_grad(set_to_none=True)
-            torch.stack(list(terms.values())).sum().backward()
-            optimiser.step()
-            schedule.step()
-            for name, term in terms.items():
-                sums[name] = sums.get(name, 0) + term.detach()
-        row = {name: float(value) / len(batches) for name, value in sums.items()}
-        if not all(map(math.isfinite, row.values())):
-            where = f"epoch {epoch} ({stage.name} stage)"
-            given = f"learning_rate {run.learning_rate:g}"
-            raise UsageError(f"the loss is no number in {where}; try less than {given}")
-        rate = float(schedule.get_last_lr()[0])
-        yield {"stage": stage.name, "epoch": epoch, "learning_rate": rate, **row}
+
+
+def _frozen(teacher: nn.Module, device: torch.device) -> nn.Module:
+    """A teacher: in evaluation mode, no gradients."""
+    teacher.to(device, memory_format=_layout(device))  # type: ignore[call-overload]
+    return teacher.eval().requires_grad_(False)
 
 
 def _layout(device: torch.device) -> torch.memory_format:
@@ -138,40 +327,6 @@ def _layout(device: torch.device) -> torch.memory_format:
 
 def _autocast(device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
-
-
-def _look(
-    stage: _Stage, loss: Method, network: nn.Module, teacher: nn.Module | None, batch: Batch
-) -> tuple[Forward, Forward]:
-    """What student and teacher say of a batch, and of them only whom the loss looks at."""
-    shown = told = distill.NOBODY
-    if teacher is not None:
-        with torch.no_grad():
-            told = models.observe(teacher, batch.x, loss.layers)
-    if stage.student:
-        shown = models.observe(network, batch.x, loss.layers)
-    return shown, told
-
-
-def _method(
-    name: str,
-    network: nn.Module,
-    teacher: nn.Module | None,
-    batches: Batches,
-    seed: int,
-    options: dict,
-) -> Method:
-    """The method, sized from one look of both networks at two images."""
-    mean, std = batches.images.mean, batches.images.std
-    x = normalised(batches.images.train[:2], mean, std)
-    was_training = network.training
-    with torch.no_grad():
-        shown = models.observe(network.eval(), x)
-        told = models.observe(teacher, x) if teacher is not None else distill.NOBODY
-    network.train(was_training)
-    loss = distill.build(name, shown, told, seed=seed, **options)
-    loss.enrol(len(batches.images.train))
-    return loss
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from sklearn.datasets import load_digits
 
-from kdlib.store import TABLES, Results, publish
+from kdlib.store import COLUMNS, TABLES, Results, publish
 
 LAYERS = ("stem", "block1", "block2", "block3", "pool", "logits")
 METHODS = ("alone", "smooth", "kd", "fitnet", "at")
@@ -103,7 +103,20 @@ def _measure(run: dict[str, Any], tables: dict[str, list[pd.DataFrame]], generat
         }
         rows = pd.DataFrame({"measure": values.keys(), "value": values.values()})
         rows["value"] += generator.normal(0, 0.012, len(rows))
-        tables["measures"].append(rows.assign(run=run["run"], layer=layer))
+        tables["measures"].append(rows.assign(run=run["run"], layer=layer, view="pooled"))
+    _compare(run, tables)
+
+
+def _compare(run: dict[str, Any], tables: dict[str, list[pd.DataFrame]]) -> None:
+    """How like the teacher's each layer is: most where both are equally deep."""
+    rows = [
+        (run["run"], own, other, 1 - 0.15 * abs(i - j) - 0.3 * (1 - _order(run, i)), "pooled")
+        for i, own in enumerate(LAYERS)
+        for j, other in enumerate(LAYERS)
+        if run["role"] == "student"
+    ]
+    if rows:
+        tables["likeness"].append(pd.DataFrame(rows, columns=COLUMNS["likeness"]))
 
 
 def _maps(

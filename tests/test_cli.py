@@ -57,7 +57,7 @@ def test_a_study_of_a_combination_with_an_unknown_part_is_said(tmp_path, capsys)
     file.write_text("methods: [kd+at, kd+att]")
     code, _, err = said(capsys, "study", str(file))
     assert code == 2
-    assert err.startswith(f"kdlib: unknown {file}: method 'att'; one of: alone, smooth, kd")
+    assert err.startswith(f"kdlib: unknown {file}: method 'att'; one of: kd, logitstd, dkd")
 
 
 def test_an_empty_folder_of_results_is_said(tmp_path, capsys):

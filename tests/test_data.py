@@ -1,4 +1,3 @@
-import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
@@ -42,6 +41,12 @@ def test_a_budget_that_cannot_be_names_what_can(digits, per_class):
         data.budget(digits.train_labels, per_class, 0)
 
 
+def test_a_class_that_has_too_few_images_is_named():
+    labels = torch.tensor([0, 0, 1, 0, 2, 2])
+    with pytest.raises(UsageError, match="1 to 1, what the smallest class has: bee"):
+        data.budget(labels, 2, 0, ("ant", "bee", "cat"))
+
+
 def test_an_unknown_data_set_names_the_known():
     with pytest.raises(UsageError, match="unknown data set 'digit'; one of: digits"):
         data.load("digit")
@@ -57,19 +62,6 @@ def test_samples_are_stratified_and_fixed(digits):
     assert len(data.sample(digits.test_labels, 500)) == 500
     with pytest.raises(UsageError, match="allowed: 1 to 500"):
         data.sample(digits.test_labels, 501)
-
-
-def test_shifting_agrees_with_moving_each_image_by_hand():
-    x = torch.randint(0, 255, (20, 2, 5, 6), dtype=torch.uint8)
-    by = torch.randint(-2, 3, (20, 2))
-    moved = data.shifted(x, by, 2).numpy()
-    for image, (down, right), got in zip(x.numpy(), by.tolist(), moved, strict=True):
-        wanted = np.zeros_like(image)
-        for row in range(5):
-            for column in range(6):
-                if 0 <= row - down < 5 and 0 <= column - right < 6:
-                    wanted[:, row, column] = image[:, row - down, column - right]
-        np.testing.assert_array_equal(got, wanted)
 
 
 def test_an_epoch_shows_every_image_of_the_pool_once(digits):
@@ -107,3 +99,101 @@ def test_batches_repeat_by_seed_and_differ_from_epoch_to_epoch(digits):
     assert torch.cat(first).equal(torch.cat([b.rows for b in one()]))
     assert not torch.cat(first).equal(torch.cat(second))
     assert sorted(torch.cat(first).tolist()) == list(range(1297))
+
+
+@pytest.fixture(scope="module")
+def mixed(digits):
+    """The digits, 300 of them in the pool, without a label."""
+    return digits._replace(
+        train=digits.train[300:], train_labels=digits.train_labels[300:], pool=digits.train[:300]
+    )
+
+
+def test_digits_come_in_other_sizes_too():
+    images = data.load("digits", size=32)
+    assert images.name == "digits+size=32"
+    assert images.train.shape == (1297, 1, 32, 32)
+    assert images.train_labels.equal(data.load("digits").train_labels)
+    assert images.shift == 4
+
+
+def test_mean_and_sd_of_colours_agree_with_numpy():
+    x = torch.randint(0, 200, (50, 3, 9, 7), dtype=torch.uint8)
+    images = data.Images("x", x, torch.zeros(50).long(), x, torch.zeros(50).long(), ("a",), 1, True)
+    assert abs(images.mean - x.numpy().mean() / 255) < 1e-12
+    assert abs(images.std - x.numpy().std(ddof=1) / 255) < 1e-12
+
+
+def test_rows_beyond_the_training_images_are_of_the_pool(mixed):
+    rows = torch.tensor([0, 996, 997, 1296, 5])
+    wanted = torch.stack([mixed.train[0], mixed.train[-1], mixed.pool[0], mixed.pool[-1]])
+    assert mixed.take(rows)[:4].equal(wanted)
+    assert mixed.take(rows)[4].equal(mixed.train[5])
+
+
+def test_unlabelled_images_join_the_pool_after_the_training_images(mixed):
+    still = mixed._replace(shift=0)
+    batches = data.Batches(still, data.budget(still.train_labels, 2, 0), 64, 0)
+    assert len(batches) == 21
+    seen = []
+    for batch in batches:
+        wanted = data.normalised(still.take(batch.rows), still.mean, still.std)
+        assert batch.x.equal(wanted)
+        seen.append(batch.rows[len(batch.y) :])
+        assert batch.rows[: len(batch.y)].max() < 997
+    assert sorted(torch.cat(seen).tolist()) == list(range(1297))
+
+
+def test_unlabelled_images_are_shown_where_every_training_image_has_its_label(mixed):
+    batches = data.Batches(mixed, torch.arange(997), 64, 0)
+    assert any((batch.rows[len(batch.y) :] >= 997).any() for batch in batches)
+
+
+def test_unlabelled_images_enter_the_hash(mixed):
+    assert mixed.hash != mixed._replace(pool=mixed.pool[:0]).hash
+
+
+def test_strong_images_are_the_same_images_and_change_no_other(digits):
+    labelled = data.budget(digits.train_labels, 5, 1)
+    plain, both = (
+        list(data.Batches(digits, labelled, 32, 1, strong=strong)) for strong in (False, True)
+    )
+    for a, b in zip(plain, both, strict=True):
+        assert a.strong is None
+        assert a.x.equal(b.x)
+        assert a.rows.equal(b.rows)
+        assert b.strong.shape == b.x.shape
+        assert not b.strong.equal(b.x)
+    black = -digits.mean / digits.std  # what the strong images are before cutout stays recognisable
+    likeness = torch.nn.functional.cosine_similarity
+    own = likeness((b.x - black).flatten(1), (b.strong - black).flatten(1)).mean()
+    other = likeness((b.x - black).flatten(1), (b.strong - black).roll(1, 0).flatten(1)).mean()
+    assert own > other
+
+
+def test_strong_labelled_images_are_paired_with_and_without_the_pool(digits):
+    labelled = data.budget(digits.train_labels, 5, 1)
+    with_pool, without = (
+        data.Batches(digits, labelled, 32, 1, pool=pool, strong=True) for pool in (True, False)
+    )
+    for a, b in zip(with_pool, without, strict=True):
+        assert a.strong[: len(a.y)].equal(b.strong)
+
+
+def test_named_augmentations_replace_those_of_the_set(digits):
+    def epoch(names, seed=0):
+        return list(data.Batches(digits, torch.arange(1297), 64, seed, augment=names))
+
+    own, none, cut, again = (epoch(n) for n in (None, (), ("flip", "cutout"), ("flip", "cutout")))
+    for a, b, c, d in zip(own, none, cut, again, strict=True):
+        assert a.rows.equal(b.rows)
+        assert a.rows.equal(c.rows)
+        assert b.x.equal(data.normalised(digits.train[b.rows], digits.mean, digits.std))
+        assert not a.x.equal(b.x)
+        assert not c.x.equal(b.x)
+        assert c.x.equal(d.x)
+
+
+def test_an_unknown_augmentation_names_the_known(digits):
+    with pytest.raises(UsageError, match="unknown augmentation 'blur'; one of: shift, flip, cutou"):
+        data.Batches(digits, torch.arange(9), 4, 0, augment=("blur",))

@@ -1,15 +1,16 @@
-"""Measures against loops written from the formulas, scikit-learn, and data with known answers."""
+"""The laws of all measures, and faithfulness against loops, scikit-learn and known answers."""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
-from sklearn.datasets import load_digits
 from sklearn.manifold import trustworthiness as sklearn_trustworthiness
-from sklearn.metrics import calinski_harabasz_score
 from sklearn.model_selection import LeaveOneOut, cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
 
-from kdlib import UsageError, metrics
-from kdlib.metrics import FAITHFULNESS, MEASURES, faithfulness, measure, ranks
+from kdlib import UsageError
+from kdlib.metrics import FAITHFULNESS, MEASURES, faithfulness, measure, network, ranks
+from kdlib.space import Space
 
 # jaxtyping's checker, where it is switched on, speaks before kdlib does
 WRONG_SHAPE = (UsageError, TypeError)
@@ -24,143 +25,23 @@ def blobs(n=120, d=6, classes=3, spread=1.0, seed=0):
 
 
 @pytest.fixture(scope="module")
-def digits():
-    x, y = load_digits(return_X_y=True)
-    order = np.random.default_rng(0).permutation(len(x))  # they come sorted by writer
-    x, y = x[order], y[order]
-    return x[:500], y[:500], x[500:1100], y[500:1100]
-
-
-@pytest.fixture(scope="module")
 def sample():
     x, y = blobs(n=90, spread=2.5)
     t, u = blobs(n=150, spread=2.5, seed=1)
     return x, y, t, u
 
 
-def test_within_share_of_four_points_by_hand():
-    x = np.array([[0.0, 0], [2, 0], [10, 0], [12, 0]])
-    # within: 4 * 1; total: 36 + 16 + 16 + 36
-    assert metrics.within_share(x, np.array([0, 0, 1, 1])) == pytest.approx(4 / 104)
+def look(x, y, t, u):
+    """A layer beside a teacher's: the same images, more clearly told apart, in another width."""
+    return Space(x, y, t, u), Space(np.c_[x, 3 * y], y)
 
 
-def test_within_share_agrees_with_a_loop_and_with_calinski_harabasz(sample):
-    x, y, _, _ = sample
-    mean, within, total = x.mean(0), 0.0, 0.0
-    for i in range(len(x)):
-        own = np.mean([x[j] for j in range(len(x)) if y[j] == y[i]], axis=0)
-        within += sum((x[i] - own) ** 2)
-        total += sum((x[i] - mean) ** 2)
-    share = metrics.within_share(x, y)
-    assert share == pytest.approx(within / total)
-    n, k = len(x), 3
-    assert (1 - share) / share * (n - k) / (k - 1) == pytest.approx(calinski_harabasz_score(x, y))
-
-
-def test_within_share_of_gaussian_classes_is_the_known_ratio_of_variances():
-    rng, y = np.random.default_rng(0), np.arange(40_000) % 2
-    x = rng.normal(size=(len(y), 2))  # tr S_W = 2
-    x[:, 0] += 4 * y  # the means are 4 apart: tr S_B = 4
-    assert metrics.within_share(x, y) == pytest.approx(2 / 6, abs=0.01)
-
-
-def test_within_share_is_0_for_points_and_1_for_equal_means():
-    y = np.array([0, 0, 1, 1])
-    assert metrics.within_share(np.eye(2)[y], y) == 0
-    assert metrics.within_share(np.array([[1.0, 0], [-1, 0], [0, 1], [0, -1]]), y) == 1
-
-
-def test_within_share_without_structure_is_what_the_docstring_says():
-    rng, y = np.random.default_rng(0), np.arange(60) % 20
-    shares = [metrics.within_share(rng.normal(size=(60, 5)), y) for _ in range(50)]
-    assert np.mean(shares) == pytest.approx((60 - 20) / (60 - 1), abs=0.02)
-
-
-def test_silhouette_agrees_with_a_loop(sample):
-    x, y, _, _ = sample
-    c = x - x.mean(0)
-    c = c / np.linalg.norm(c, axis=1, keepdims=True)
-    values = []
-    for i in range(len(c)):
-        distance = [1 - sum(c[i] * c[j]) for j in range(len(c))]
-        mean = {}
-        for label in set(y):
-            mean[label] = np.mean([distance[j] for j in range(len(c)) if y[j] == label and j != i])
-        a, b = mean[y[i]], min(mean[label] for label in mean if label != y[i])
-        values.append((b - a) / max(a, b))
-    assert metrics.silhouette(x, y) == pytest.approx(np.mean(values))
-
-
-def test_silhouette_is_1_for_two_points_and_negative_for_mixed_labels():
-    x = np.repeat([[1.0, 0], [-1, 0]], 3, axis=0)
-    assert metrics.silhouette(x, np.array([0, 0, 0, 1, 1, 1])) == pytest.approx(1)
-    assert metrics.silhouette(x, np.array([0, 1, 0, 1, 0, 1])) < 0
-
-
-def test_knn_agrees_with_a_loop_over_training_images(sample):
-    x, y, t, u = sample
-    hits = 0
-    for i in range(len(x)):
-        a = x[i] - t.mean(0)
-        cosine = [a @ (b - t.mean(0)) / np.linalg.norm(b - t.mean(0)) for b in t]
-        nearest = u[np.argsort(cosine)[::-1][:5]]
-        hits += np.bincount(nearest).argmax() == y[i]
-    assert 0.5 < hits / len(x) < 0.99  # else the comparison would say little
-    assert metrics.knn(x, y, t, u) == pytest.approx(hits / len(x))
-
-
-def test_knn_and_probe_ask_training_images_only(sample):
-    x, y, t, u = sample
-    for probe in (metrics.knn, metrics.probe):
-        assert probe(x, y, t, (u + 1) % 3) < 0.4  # taught wrong names, they answer wrong names
-        assert probe(x[:7], y[:7], t, u) in [i / 7 for i in range(8)]
-
-
-def test_probe_reaches_the_minimum_of_its_stated_loss(sample):
-    from scipy.optimize import minimize
-
-    x, y, t, u = sample
-    centre = t.mean(0)
-    scale = np.sqrt(((t - centre) ** 2).sum(1).mean())
-    z, hot = (t - centre) / scale, np.eye(3)[u]
-
-    def loss(flat):
-        w, b = flat[:18].reshape(6, 3), flat[18:]
-        s = z @ w + b
-        entropy = np.log(np.exp(s).sum(1)) - (s * hot).sum(1)
-        return entropy.mean() + metrics.PENALTY / 2 * (w**2).sum()
-
-    best = minimize(loss, np.zeros(21), method="BFGS", options={"gtol": 1e-4}).x
-    answers = ((x - centre) / scale @ best[:18].reshape(6, 3) + best[18:]).argmax(1)
-    accuracy = (answers == y).mean()
-    assert 0.5 < accuracy < 0.99
-    assert metrics.probe(x, y, t, u) == pytest.approx(accuracy, abs=1.1 / len(y))
-
-
-def test_probe_reads_what_is_linear_and_only_that():
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(800, 2))
-    line, ring = (x @ [1, 2] > 0.3).astype(int), (np.abs(x[:, 0]) > 0.67).astype(int)
-    assert metrics.probe(x[:400], line[:400], x[400:], line[400:]) > 0.97
-    assert metrics.probe(x[:400], ring[:400], x[400:], ring[400:]) < 0.65
-    assert metrics.knn(x[:400], ring[:400], x[400:], ring[400:]) > 0.65
-
-
-@pytest.mark.parametrize("d", [2, 64, 600])
-def test_probe_converges_without_a_warning_on_hard_layers(d):
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(300, d)) * np.logspace(0, -6, d) + 50  # badly conditioned, off centre
-    y = np.arange(300) % 10
-    assert 0 <= metrics.probe(x[:100], y[:100], x[100:], y[100:]) <= 1
-
-
-def test_probes_know_digits(digits):
-    x, y, t, u = digits
-    found = measure(x, y, train_features=t, train_labels=u)
-    assert list(found) == ["within_share", "silhouette", "knn", "probe"] == list(MEASURES)
-    assert found["knn"] > 0.9
-    assert found["probe"] > 0.9
-    assert all(isinstance(value, float) for value in found.values())
+def measured(name, x, y, t, u):
+    own, teacher = look(x, y, t, u)
+    layer = MEASURES[name].only or "block1"
+    if name == "agreement":  # wants as many logits
+        teacher = Space(x + np.roll(x, 1, axis=1), y)
+    return measure(own, teacher, layer=layer, measures=[name])[name]
 
 
 @pytest.mark.parametrize("name", MEASURES)
@@ -168,35 +49,98 @@ def test_measures_ignore_scale_shift_and_rotation_and_the_order_of_images(name, 
     x, y, t, u = sample
     turn = np.linalg.qr(np.random.default_rng(5).normal(size=(6, 6)))[0]
     order = np.random.default_rng(6).permutation(len(x))
-    expected = measure(x, y, train_features=t, train_labels=u, measures=[name])[name]
+    teacher = look(x, y, t, u)[1]
+    if name == "agreement":  # of names, not of a space: only scale and order
+        turn, teacher = np.eye(6), Space(x + np.roll(x, 1, axis=1), y)
+    layer = MEASURES[name].only or "block1"
+    expected = measured(name, x, y, t, u)
     for a, b in [(37.5 * x, 37.5 * t), (x + 9, t + 9), (x @ turn, t @ turn)]:
-        found = measure(a, y, train_features=b, train_labels=u, measures=[name])
-        assert found == {name: pytest.approx(expected, abs=1e-9)}
-    found = measure(x[order], y[order], train_features=t, train_labels=u, measures=[name])
-    assert found == {name: pytest.approx(expected)}
+        found = measure(Space(a, y, b, u), teacher, layer=layer, measures=[name])
+        assert found == {name: pytest.approx(expected, rel=1e-8, abs=1e-9)}
+    assert measured(name, x[order], y[order], t, u) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("name", MEASURES)
+@pytest.mark.parametrize("name", [k for k, m in MEASURES.items() if m.needs != "teacher"])
 def test_measures_move_in_the_stated_direction_and_stay_in_range(name):
     values = []
     for spread in (8.0, 3.0, 0.5):  # more and more compact
-        (x, y), (t, u) = blobs(spread=spread), blobs(spread=spread, seed=1)
-        values.append(measure(x, y, train_features=t, train_labels=u, measures=[name])[name])
+        values.append(measured(name, *blobs(spread=spread), *blobs(spread=spread, seed=1)))
     entry = MEASURES[name]
-    assert values == sorted(values, reverse=entry.better == "lower")
+    if entry.better != "neither direction" and not name.startswith("nc2"):
+        assert values == sorted(values, reverse=entry.better == "lower")
     assert values[0] != values[2]
     assert all(entry.low <= value <= entry.high for value in values)
+
+
+def test_measures_that_depend_on_n_say_so():
+    """Ten times the images of the same classes: these move by a fifth, the others hardly."""
+    for name, entry in MEASURES.items():
+        few, many, d, much = (100, 1000, 300, 20) if entry.depends_on_n else (500, 5000, 6, 3)
+        values = []
+        for n in (few, many):
+            x, y = blobs(n=n, d=d, spread=4)
+            noise = np.random.default_rng(5).normal(size=x.shape)
+            layer = MEASURES[name].only
+            own, teacher = Space(x, y, *blobs(d=d, spread=4, seed=1)), Space(x + much * noise, y)
+            values.append(measure(own, teacher, layer=layer, measures=[name])[name])
+        moved = abs(values[1] / values[0] - 1)
+        assert (moved > 0.2) if entry.depends_on_n else (moved < 0.12), (name, values)
+
+
+def test_one_call_measures_all_that_can_be(sample):
+    x, y, t, u = sample
+    alone = [k for k, m in MEASURES.items() if not m.needs]
+    probes = [k for k, m in MEASURES.items() if m.needs == "training"]
+    assert list(measure(Space(x, y))) == alone
+    assert set(measure(Space(x, y, t, u))) == {*alone, *probes}
+    own, teacher = look(*sample)
+    found = measure(own, teacher)
+    assert set(found) == {*MEASURES} - {"agreement"}
+    assert all(isinstance(value, float) for value in found.values())
+    assert set(measure(own, own, layer="logits")) == {*MEASURES}
+
+
+def test_a_network_is_measured_layer_by_layer_beside_its_teacher(sample):
+    own, teacher = look(*sample)
+    found = network({"stem": own, "pool": own}, {"pool": teacher, "more": teacher})
+    assert found["pool"] == measure(own, teacher)
+    assert found["stem"] == measure(own)
+    assert network({"stem": own}) == {"stem": measure(own)}
+    lone = Space(sample[0], np.r_[np.zeros(89, dtype=int), 1])
+    with pytest.raises(UsageError, match="pool: every class needs two images"):
+        network({"stem": own, "pool": lone})
+
+
+def test_measures_that_cannot_be_are_named(sample):
+    x, y, _, _ = sample
+    with pytest.raises(UsageError, match="unknown measure 'silhuette'; one of: within_share, silh"):
+        measure(Space(x, y), measures=["silhuette"])
+    for name, wanted in [("knn", "training images"), ("cka", "the teacher's layer")]:
+        with pytest.raises(UsageError, match=f"measure {name} needs {wanted}"):
+            measure(Space(x, y), measures=[name])
+    with pytest.raises(UsageError, match="measure agreement is of logits only; given 'pool'"):
+        measure(Space(x, y), Space(x, y), layer="pool", measures=["agreement"])
 
 
 @pytest.mark.parametrize("table", [MEASURES, FAITHFULNESS])
 def test_every_entry_has_words_and_a_documented_function(table):
     for entry in table.values():
-        assert entry.better in ("lower", "higher")
+        assert entry.better in ("lower", "higher", "neither direction")
         assert entry.low < entry.high
         assert entry.title
         assert entry.text
-        assert entry.better in entry.function.__doc__
-        assert "itfall" in entry.function.__doc__
+        told = " ".join(entry.function.__doc__.split()).lower()
+        assert entry.better in told
+        assert len(entry.pitfall) > 20
+        assert entry.pitfall.lower() in told
+
+
+def test_every_measure_has_a_formula_and_a_source_in_the_bibliography():
+    known = (Path(__file__).parents[1] / "book/references.bib").read_text()
+    for entry in MEASURES.values():
+        assert entry.formula.count("{") == entry.formula.count("}")
+        assert entry.formula
+        assert f"{{{entry.source}," in known
 
 
 def by_loops(x, z, k):
@@ -284,62 +228,8 @@ def test_ranks_start_with_the_point_itself():
     assert ranks(x).tolist() == [[0, 1, 2, 3], [1, 0, 2, 3], [3, 2, 0, 1], [3, 2, 1, 0]]
 
 
-NAN, INF = (np.where(np.eye(90, 6) == 1, bad, 1.0) for bad in (np.nan, np.inf))
-ONE, LONE = np.zeros(90, dtype=int), np.r_[np.zeros(89, dtype=int), 1]
-FLAT = np.ones((90, 6))
-
-
-@pytest.mark.parametrize("name", MEASURES)
-@pytest.mark.parametrize(
-    ("features", "labels", "error", "words"),
-    [
-        (NAN, None, UsageError, "features must be finite; 6 of 90 rows"),
-        (INF, None, UsageError, "features must be finite; 6 of 90 rows"),
-        (None, ONE, UsageError, "two classes; given only 0"),
-        (None, ONE[:5], WRONG_SHAPE, None),
-        (FLAT[:, 0], None, WRONG_SHAPE, None),
-    ],
-)
-def test_every_measure_names_what_is_wrong_with_its_input(
-    name, features, labels, error, words, sample
-):
-    x, y, t, u = sample
-    x, y = x if features is None else features, y if labels is None else labels
-    with pytest.raises(error, match=words):
-        measure(x, y, train_features=t, train_labels=u, measures=[name])
-
-
-@pytest.mark.parametrize("name", ["knn", "probe"])
-@pytest.mark.parametrize(
-    ("train_features", "train_labels", "error", "words"),
-    [
-        (NAN, ONE, UsageError, "training features must be finite; 6 of 90"),
-        (FLAT, ONE, UsageError, "training labels must hold at least two classes"),
-        (FLAT, LONE[:8], WRONG_SHAPE, None),
-        (FLAT[:, :4], LONE, WRONG_SHAPE, None),
-    ],
-)
-def test_probes_name_what_is_wrong_with_the_training_sample(
-    name, train_features, train_labels, error, words, sample
-):
-    x, y, _, _ = sample
-    with pytest.raises(error, match=words):
-        measure(x, y, train_features=train_features, train_labels=train_labels, measures=[name])
-
-
-def test_measures_name_their_own_limits(sample):
-    x, y, t, u = sample
-    for function in (metrics.within_share, metrics.silhouette):
-        with pytest.raises(UsageError, match="every class needs two images; class 1 has one"):
-            function(x, LONE)
-        with pytest.raises(UsageError, match="features must differ; all 90 rows are equal"):
-            function(FLAT, y)
-    with pytest.raises(UsageError, match="at least 5 training images; given 4"):
-        metrics.knn(x, y, t[:4], u[:4])
-    with pytest.raises(UsageError, match="training features must differ; all 90 rows are equal"):
-        metrics.probe(x, y, FLAT, y)
-    with pytest.raises(UsageError, match="unknown measure 'silhuette'; one of: within_share, silh"):
-        measure(x, y, train_features=t, train_labels=u, measures=["silhuette"])
+NAN = np.where(np.eye(90, 6) == 1, np.nan, 1.0)
+ONE = np.zeros(90, dtype=int)
 
 
 def test_faithfulness_names_what_is_wrong(sample):

@@ -1,3 +1,4 @@
+import json
 from collections import OrderedDict
 
 import pytest
@@ -101,14 +102,74 @@ def test_what_cannot_be_is_said_in_one_line(asked, said):
 
 def test_weights_come_back_bit_for_bit_and_foreign_ones_are_refused():
     network = models.build("resnet8", **SMALL, seed=3)
-    record = {
-        "parameters": {"network": "resnet8", "width": 1.0, "seed": 0},
-        "classes": 10,
-        "channels": 1,
-    }
+    record = {"architecture": models.architecture(network)}
     again = models.restore(record, models.weights(network))
     assert all(a.equal(b) for a, b in zip(network.parameters(), again.parameters(), strict=True))
     with pytest.raises(
         UsageError, match=r"weights do not fit resnet8: \d+ differ; stem.0.weight: wanted"
     ):
         models.restore(record, models.weights(models.build("resnet8", **SMALL, width=0.5)))
+    with pytest.raises(UsageError, match=r"the record of this run does not say how its network"):
+        models.restore({}, models.weights(network))
+
+
+def grafted(seed=5):
+    """A small student with a projector and the head of a larger teacher."""
+    student, teacher = (models.build("resnet8", **SMALL, width=w, seed=seed) for w in (0.5, 1.0))
+    projector = torch.nn.Sequential(
+        torch.nn.Conv2d(32, 64, 3, padding=1, bias=False),
+        torch.nn.BatchNorm2d(64),
+        torch.nn.ReLU(),
+    )
+    return student, projector, teacher.logits
+
+
+def test_a_grafted_student_answers_with_its_teachers_head_and_names_its_layers_alike():
+    student, projector, head = (part.eval() for part in grafted())
+    network, x = models.Grafted(student, projector, head).eval(), torch.rand(3, 1, 8, 8)
+    seen, own = models.observe(network, x), models.observe(student, x)
+    assert tuple(seen.features) == models.LAYERS
+    assert all(seen.features[layer].equal(own.features[layer]) for layer in models.LAYERS[:4])
+    pooled = projector(own.features["block3"]).mean((2, 3))
+    torch.testing.assert_close(seen.features["pool"], pooled)
+    torch.testing.assert_close(seen.logits, head(pooled))
+    alone = models.count(student) - models.count(student.logits)
+    assert models.count(network) == alone + models.count(projector) + models.count(head)
+    assert not student(x).equal(own.features["pool"]), "the student itself keeps its classifier"
+
+
+def test_a_grafted_student_comes_back_from_its_record():
+    network = models.Grafted(*grafted()).train()
+    network(torch.rand(4, 1, 8, 8))
+    record = json.loads(json.dumps({"architecture": models.architecture(network)}))
+    again = models.restore(record, models.weights(network))
+    x = torch.rand(2, 1, 8, 8)
+    assert again(x).equal(network.eval()(x))
+    odd = models.Grafted(grafted()[0], torch.nn.Dropout(), torch.nn.Linear(32, 10))
+    with pytest.raises(UsageError, match=r"unknown part of a projector or head 'Dropout'; one of"):
+        models.architecture(odd)
+
+
+@pytest.mark.parametrize("graft", [False, True])
+def test_redrawn_is_what_the_seed_would_have_made(graft):
+    def make(seed):
+        return (
+            models.Grafted(*grafted(seed)) if graft else models.build("resnet8", **SMALL, seed=seed)
+        )
+
+    network = make(1).train()
+    network(torch.rand(4, 1, 8, 8) + 3)
+    before, kept = torch.get_rng_state(), models.weights(network)
+    once, twice, other = (models.redrawn(network, seed).state_dict() for seed in (2, 2, 3))
+    assert torch.get_rng_state().equal(before)
+    assert all(value.equal(twice[name]) for name, value in once.items())
+    assert any(not value.equal(other[name]) for name, value in once.items())
+    student = {name: value for name, value in make(2).state_dict().items() if "stem" in name}
+    assert all(once[name].equal(value) for name, value in student.items())
+    now = models.weights(network)
+    assert all((kept[name] == now[name]).all() for name in kept), "the original stays as it was"
+
+
+def test_a_network_of_unknown_making_cannot_be_redrawn():
+    with pytest.raises(UsageError, match=r"Linear has no record of how it was built; use build"):
+        models.redrawn(torch.nn.Linear(2, 2), 0)

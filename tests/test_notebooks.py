@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from kdlib import UsageError, notebook, runs, store
+from kdlib import UsageError, metrics, notebook, runs, store
 
 ROOT = Path(__file__).parents[1]
 MADE_BY = {
@@ -99,9 +99,22 @@ def test_every_notebook_runs_by_hand_and_lands_where_its_parameters_say(made):
         record = store.load_run(folder)
         assert 0 <= record["test_accuracy"] <= 1
         assert record["parameters"]["epochs"] == 1
-        measures = store.load_measures(folder)
-        assert set(measures["measure"]) == {"within_share", "silhouette", "knn", "probe"}
-        assert measures["value"].between(-1, 1).all()
+        measures = store.load_measures(folder, None)
+        assert measures["value"].notna().all()
+        for key, rows in measures.groupby("measure"):
+            known = metrics.MEASURES[key]
+            assert rows["value"].between(known.low, known.high).all(), key
+        student = name == networks[1]
+        wanted = {k for k, m in metrics.MEASURES.items() if student or m.needs != "teacher"}
+        assert set(measures["measure"]) == wanted
+        views = measures.query("measure == 'probe'").pivot(
+            index="layer", columns="view", values="value"
+        )
+        assert (views["pooled"] == views["flat"])[["pool", "logits"]].all()
+        assert (views["pooled"] != views["flat"]).any()
+        alike = store.load_likeness(folder, None)
+        assert alike.groupby("view").size().tolist() == ([36, 36] if student else [])
+        assert alike["value"].between(-1, 1).all()
     assert len(store.load_run(results / "quick/digits" / networks[1])["labelled"]) == 50
     maps = pd.read_parquet(next((results / "quick/digits/maps").glob("tsne-2-*[0-9a-f].parquet")))
     assert maps.groupby(["run", "layer"]).size().tolist() == [200] * 12
@@ -132,7 +145,7 @@ def test_the_same_run_again_gives_the_same_bits_in_the_same_place(made, tmp_path
         ({"data": "cifar10"}, "unknown parameter 'data'; known: dataset"),
         ({"seed": "three"}, "parameter seed must be int, given 'three'; known: dataset"),
         ({"labels_per_class": 500}, "labels_per_class 500; allowed: 'all' or 1 to 124"),
-        ({"method": "kdd"}, "unknown method 'kdd'; one of: alone, smooth, kd, fitnet, at"),
+        ({"method": "kdd"}, "unknown method 'kdd'; one of: kd, logitstd, dkd, dist"),
         ({"teacher": "teachers/nobody"}, "no run.json in"),
     ],
     ids=lambda p: "-".join(p) if isinstance(p, dict) else "",

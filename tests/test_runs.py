@@ -48,64 +48,22 @@ def test_where_and_with_how_many_threads_is_no_other_run():
         ({"method": "../at"}, "allowed: a plain name"),
         ({"study": ""}, "study ''; allowed: a plain name"),
         ({"teacher": "../../somewhere"}, "names no run"),
+        ({"teacher_regime": "some"}, "unknown teacher_regime 'some'; one of: full, limited"),
+        (
+            {"teacher": "teachers/resnet20-full-0", "teacher_regime": "limited"},
+            "teacher_regime 'limited'; given teachers/resnet20-full-0",
+        ),
+        ({"students": []}, r"students \[\]; allowed: one or more"),
+        ({"students": [{"seed": 3}]}, "unknown parameter 'seed'; known: network, width"),
+        ({"students": [{}, {}]}, "allowed: one or more, each once"),
+        ({"students": ["at"]}, "students: 'at'; allowed: what differs, {method: at}"),
+        ({"size": 0}, "size 0; allowed: 1 or more"),
     ],
 )
 def test_a_parameter_that_cannot_be_is_said_in_one_line(given, said):
     with pytest.raises(UsageError, match=said) as caught:
         runs.Student(**given)
     assert "\n" not in str(caught.value)
-
-
-def test_the_quick_study_is_what_the_protocol_asks_for():
-    study = runs.study("studies/quick.yaml")
-    assert study.methods == ["alone", "smooth", "kd", "fitnet", "at"]
-    assert study.labels_per_class == [2, 5, "all"]
-    assert len(study.seeds) >= 3
-    assert len(study.students) == len({run.name for run in study.students}) == 15 * len(study.seeds)
-    assert set(study.drawn) == {"tsne", "ivis"}
-    assert study.mapped[0] == study.trained_teacher
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("metods: [kd]", "unknown parameter 'metods'; known: name, dataset"),
-        ("methods: kd", "parameter methods must be list, given 'kd'"),
-        ("seeds: [-1]", "student: seed -1; allowed: 0 or more"),
-        ("seeds: []", "seeds is empty"),
-        ("labels_per_class: [0]", "labels_per_class 0"),
-        ("student: {epoch: 3}", "student: unknown parameter 'epoch'"),
-        ("maps: {seeds: [7]}", "maps: seeds 7 is not in the study's seeds"),
-        ("seeds: [0, 0]", "allowed: each once"),
-        ("student: {seed: 7}", "student: seed is not set here; the study sets it itself"),
-        ("teacher: {device: cuda}", "teacher: device is not set here"),
-        ("features: {networks: [teachers/x]}", "features: networks is not set here"),
-        ("embeddings: {}", "embeddings is empty"),
-        ("features: {sample: 0}", "sample 0; allowed: 1 or more"),
-        ("a: [", "not YAML"),
-        ("- kd", "not a list of names and values"),
-    ],
-)
-def test_a_study_file_that_cannot_be_is_said_in_one_line_with_its_name(tmp_path, text, said):
-    file = tmp_path / "mine.yaml"
-    file.write_text(text)
-    with pytest.raises(UsageError, match=said) as caught:
-        runs.study(file)
-    assert str(caught.value).startswith(str(file))
-    assert "\n" not in str(caught.value)
-
-
-def test_a_study_file_that_is_no_text_is_said_in_one_line(tmp_path):
-    (tmp_path / "mine.yaml").write_bytes(bytes(range(128, 256)))
-    with pytest.raises(UsageError, match=r"mine.yaml: not YAML"):
-        runs.study(tmp_path / "mine.yaml")
-
-
-def test_a_missing_study_file_names_those_there_are():
-    with pytest.raises(
-        UsageError, match=r"no study file studies/quik.yaml; there: .*studies/quick"
-    ):
-        runs.study("studies/quik.yaml")
 
 
 def test_maps_of_other_networks_or_options_are_another_table():
@@ -118,3 +76,53 @@ def test_maps_of_other_networks_or_options_are_another_table():
     }
     assert len(names) == 5
     assert runs.Maps(workers=7).name == runs.Maps().name
+
+
+def test_a_teacher_is_found_by_its_network_and_regime_or_by_its_name():
+    assert runs.Student().teacher == "teachers/resnet20-full-0"
+    limited = runs.Student(teacher="resnet56", teacher_regime="limited", seed=3)
+    assert limited.teacher == "teachers/resnet56-limited-2-3"
+    assert (
+        limited.teacher
+        == runs.Teacher(network="resnet56", regime="limited", labels_per_class=2, seed=3).name
+    )
+    assert runs.Student(teacher=limited.teacher).teacher_regime == "limited"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"labels_per_class": 2}, "labels_per_class 2 of a full teacher; allowed: 'all'"),
+        ({"regime": "limited"}, "labels_per_class 'all' of a limited teacher; allowed: 1 or more"),
+        ({"regime": "pretrained"}, "weights None of a pretrained teacher; allowed: simclr"),
+        ({"weights": "simclr"}, "weights 'simclr' of a full teacher"),
+        ({"body_rate": -1.0}, "body_rate -1.0; allowed: 0 or more"),
+    ],
+)
+def test_a_teacher_that_cannot_be_is_said_in_one_line(given, said):
+    with pytest.raises(UsageError, match=said):
+        runs.Teacher(**given)
+
+
+def test_students_side_by_side_are_runs_of_their_own():
+    run = runs.Student(students=[{}, {"method": "at", "options": {"weight": 9}}, {"width": 1.0}])
+    assert [student.name.split("/")[-1] for student in run.each] == [
+        "resnet8x0.5-kd-2-0",
+        "resnet8x0.5-at-2-0+weight=9",
+        "resnet8-kd-2-0",
+    ]
+    assert run.name == run.each[0].name
+    assert all(student.each == [student] for student in run.each)
+
+
+def test_images_of_a_folder_get_a_folder_of_its_name():
+    run = runs.Student(dataset="folder:/some/where/my birds.tar.xz", size=32, grey=True)
+    assert run.root.as_posix() == "runs/quick/my-birds+size=32+grey"
+    assert runs.Maps(dataset="my-birds+size=32+grey").root == run.root
+
+
+def test_layers_are_compared_with_the_own_teacher_or_a_run_that_is_named():
+    assert runs.Measures().teacher == ""
+    assert runs.Measures(teacher="teachers/a").teacher == "teachers/a"
+    with pytest.raises(UsageError, match="teacher: 'a' names no run"):
+        runs.Measures(teacher="a")

@@ -23,8 +23,7 @@ def fit(digits, method="kd", seed=0, epochs=1, **options):
     run = runs.Student(method=method, seed=seed, epochs=epochs, labels_per_class=5)
     batches = data.Batches(digits, labelled, 64, seed, pool=method not in ("alone", "smooth"))
     taught = None if method in ("alone", "smooth") else teacher()
-    history = train.fit(network, batches, run, method=method, teacher=taught, **options)
-    return network, history
+    return train.fit(network, batches, run, method=method, teacher=taught, **options)
 
 
 def bits(network):
@@ -36,7 +35,9 @@ def test_a_few_epochs_learn_and_history_tells_every_term(digits):
     assert train.evaluate(network, digits).accuracy > 0.5  # chance: 0.1
     assert [row["epoch"] for row in history] == list(range(1, 9))
     assert history[-1]["labels"] < history[0]["labels"]
-    assert set(fit(digits, "kd")[1][0]) == {"stage", "epoch", "learning_rate", "labels", "kd"}
+    assert set(fit(digits, "kd")[1][0]) == {
+        *("generation", "stage", "epoch", "learning_rate", "labels", "kd")
+    }
 
 
 def test_without_a_first_stage_the_training_is_one_plain_loop(digits):
@@ -63,7 +64,7 @@ def test_a_first_stage_comes_before_the_main_one_and_history_shows_both(digits):
     _, history = fit(digits, "fitnet", stages=2, warm_up_epochs=2)
     stages = [(row["stage"], row["epoch"]) for row in history]
     assert stages == [("warm_up", 1), ("warm_up", 2), ("main", 1)]
-    told = {"stage", "epoch", "learning_rate"}
+    told = {"generation", "stage", "epoch", "learning_rate"}
     assert [set(row) - told for row in history] == [{"fitnet"}] * 2 + [{"labels", "kd"}]
     assert history[1]["fitnet"] < history[0]["fitnet"]
 
@@ -101,7 +102,7 @@ def test_a_first_stage_that_does_not_look_at_the_student_does_not_touch_it(digit
 def test_a_combination_trains_both_stages(digits):
     options = {"at": {"weight": 500.0}, "ab": {"warm_up_epochs": 1}}
     _, history = fit(digits, "kd+at+ab", **options)
-    told = [(row["stage"], *list(row)[3:]) for row in history]
+    told = [(row["stage"], *list(row)[4:]) for row in history]
     assert told == [("warm_up", "ab"), ("main", "labels", "kd", "at")]
 
 
@@ -111,7 +112,7 @@ def test_a_loss_that_is_no_number_stops_the_training(digits):
         broken.logits.weight.fill_(float("nan"))
     run = runs.Student(epochs=1, method="alone")
     batches = data.Batches(digits, torch.arange(100), 64, 0, pool=False)
-    with pytest.raises(UsageError, match="the loss is no number in epoch 1"):
+    with pytest.raises(UsageError, match="alone: the loss is no number in epoch 1"):
         train.fit(broken, batches, run)
 
 
@@ -164,5 +165,111 @@ def test_trainings_of_a_few_steps_have_a_schedule_too(digits, epochs):
     run = runs.Student(epochs=epochs, method="alone", batch_size=2000)
     batches = data.Batches(digits, torch.arange(len(digits.train)), run.batch_size, 0)
     assert len(batches) == 1
-    history = train.fit(student(), batches, run)
+    history = train.fit(student(), batches, run).history
     assert all(0 <= row["learning_rate"] <= run.learning_rate for row in history)
+
+
+SIDE_BY_SIDE = [
+    ("kd", 0.5, 0, {}),
+    ("kd", 0.5, 7, {}),  # another initial network
+    ("at", 1.0, 0, {"weight": 500.0}),  # another width
+    ("alone", 0.5, 0, {}),  # sees the labelled images only
+    ("fitnet", 0.5, 0, {"stages": 2, "warm_up_epochs": 2}),  # is trained longer
+    ("crd", 0.5, 0, {}),  # draws negatives while it trains
+    ("dml", 0.5, 0, {}),  # has a peer instead of a teacher
+    ("random", 0.5, 0, {}),  # has a teacher of its own
+    ("noisy_student", 1.0, 0, {"generations": 2}),  # sees other views, becomes a teacher
+    ("simkd", 0.5, 0, {}),  # ends as another network
+]
+
+
+def test_students_side_by_side_are_bit_for_bit_what_each_is_alone(digits):
+    def batches():
+        return data.Batches(digits, data.budget(digits.train_labels, 5, 0), 64, 0)
+
+    def pupil(method, width, seed, options):
+        network = models.build("resnet8", classes=10, channels=1, width=width, seed=seed)
+        return train.Pupil(network, runs.Student(epochs=1, seed=0), method, options)
+
+    together = train.fit_many([pupil(*given) for given in SIDE_BY_SIDE], batches(), teacher())
+    for given, side in zip(SIDE_BY_SIDE, together, strict=True):
+        (by_itself,) = train.fit_many([pupil(*given)], batches(), teacher())
+        assert bits(side.network) == bits(by_itself.network), given
+        assert side.history == by_itself.history
+
+
+def test_students_side_by_side_ask_the_teacher_once_per_batch(digits):
+    looks, taught = [], teacher()
+    taught.register_forward_hook(lambda *_: looks.append(1))
+    batches = data.Batches(digits, data.budget(digits.train_labels, 5, 0), 64, 0)
+    run = runs.Student(epochs=1)
+    pupils = [train.Pupil(student(i), run, method) for i, method in enumerate(("kd", "at", "kd"))]
+    train.fit_many(pupils, batches, taught)
+    assert len(looks) == len(batches) + len(pupils)  # a first look each, to size the method
+
+
+def test_without_the_pool_a_method_sees_labelled_images_only(digits):
+    labelled = data.budget(digits.train_labels, 5, 0)
+    run = runs.Student(epochs=1)
+    ended = []
+    for pool in (True, False):
+        batches = data.Batches(digits, labelled, 64, 0, pool=pool)
+        pupils = [train.Pupil(student(), run, "kd", pool=False)]
+        ended.append(bits(train.fit_many(pupils, batches, teacher())[0].network))
+    assert ended[0] == ended[1]
+
+
+def test_a_new_generation_begins_anew_taught_by_the_one_before(digits):
+    options = {"generations": 2}
+    network = teacher()
+    trained = train.fit(
+        network,
+        data.Batches(digits, data.budget(digits.train_labels, 5, 0), 64, 0),
+        runs.Student(epochs=2, seed=3),
+        method="born_again",
+        teacher=teacher(),
+        **options,
+    )
+    told = [(row["generation"], row["epoch"]) for row in trained.history]
+    assert told == [(1, 1), (1, 2), (2, 1), (2, 2)]
+    assert trained.network is not network
+    assert trained.history[2]["learning_rate"] == trained.history[0]["learning_rate"]
+
+
+@pytest.mark.parametrize(
+    ("method", "said"),
+    [
+        ("self", "self: the student must be of its teacher's own architecture; student 19,074"),
+        ("noisy_student", "noisy_student: the student must be no smaller than its teacher"),
+    ],
+)
+def test_a_student_of_the_wrong_size_is_refused(digits, method, said):
+    with pytest.raises(UsageError, match=said):
+        fit(digits, method)
+
+
+def test_a_frozen_body_does_not_move_and_a_slow_one_moves_less(digits):
+    labelled = data.budget(digits.train_labels, 5, 0)
+    moved = []
+    for rate in (0.0, 0.01, 1.0):
+        batches = data.Batches(digits, labelled, 64, 0, pool=False)
+        network, first = student(), student()
+        train.fit(network, batches, runs.Teacher(epochs=1), body_rate=rate)
+        pairs = list(zip(network.state_dict().items(), first.state_dict().values(), strict=True))
+        change = {name: float((now - then).abs().max()) for (name, now), then in pairs if then.ndim}
+        moved.append(max(value for name, value in change.items() if "logits" not in name))
+        assert change["logits.weight"] > 0
+    assert moved[0] == 0 < moved[1] < moved[2]
+
+
+def test_simclr_learns_to_tell_images_apart_without_labels(digits):
+    wrong = digits._replace(train_labels=torch.zeros_like(digits.train_labels))
+    run = runs.Teacher(regime="pretrained", weights="simclr", labels_per_class=5, pretrain_epochs=4)
+    networks = [student(), student()]
+    histories = [
+        train.pretrain(network, images, run)
+        for network, images in zip(networks, (digits, wrong), strict=True)
+    ]
+    assert bits(networks[0]) == bits(networks[1])  # no label was looked at
+    assert {row["stage"] for row in histories[0]} == {"simclr"}
+    assert histories[0][-1]["simclr"] < 0.9 * histories[0][0]["simclr"]

@@ -1,0 +1,121 @@
+"""Controls: no teacher, or a teacher without its dark knowledge."""
+# ruff: noqa: D102 -- `forward` is documented once, in Method
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from kdlib import UsageError
+from kdlib.data import Batch
+from kdlib.distill.answers import KD
+from kdlib.distill.method import (
+    Method,
+    Terms,
+    labels,
+    same_classes,
+    targets,
+)
+from kdlib.models import Forward
+
+
+class Alone(Method):
+    """No teacher: cross-entropy on the labelled images. The control for everything else."""
+
+    cite, title, teacher = "he2016deep", "alone", False
+    unlabelled = False
+
+    def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
+        return {"labels": labels(student, batch)}
+
+
+class Smooth(Method):
+    """Soft targets without a teacher: label smoothing.
+
+    Szegedy et al. 2016, section 7: cross-entropy with (1 - e) onehot(y) + e / k, e = 0.1.
+    """
+
+    cite, title, teacher = "szegedy2016rethinking", "label smoothing", False
+    unlabelled = False
+
+    def __init__(self, student: Forward, teacher: Forward, *, smoothing: float = 0.1):
+        super().__init__(student, teacher)
+        if not 0 <= smoothing < 1:
+            raise UsageError(f"smoothing {smoothing!r}; allowed: 0 or more and below 1")
+        self.smoothing = smoothing
+
+    def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
+        return {"labels": labels(student, batch, self.smoothing)}
+
+
+class Pseudo(Method):
+    """More labels and nothing else: cross-entropy with the teacher's top class of every image.
+
+    Pseudo-labels (Lee 2013), here a trained teacher's and also where the label is known: what KD
+    gains beyond this control is not in the teacher's top class.
+    """
+
+    cite, title = "lee2013pseudo", "pseudo-labels"
+
+    def __init__(self, student: Forward, teacher: Forward):
+        super().__init__(student, teacher)
+        same_classes("pseudo", student, teacher)
+
+    def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
+        return {"pseudo": F.cross_entropy(student.logits, teacher.logits.argmax(1))}
+
+
+class Shuffled(Method):
+    """KD without dark knowledge: the teacher's non-target probabilities go to the wrong classes.
+
+    Furlanello et al. 2018 (dark knowledge with permuted predictions): KD after the teacher's
+    non-target logits of each image are permuted. How sure it is of the target stays, what it is
+    reminded of is lost. The target is the label, or the teacher's top class where there is none. An
+    image keeps its permutation, one of 1009 that the seed draws, in whatever batch it comes.
+    Constants as KD. Needs three classes.
+    """
+
+    cite, title = "furlanello2018born", "shuffled KD"
+    orders: Tensor  # (1009, k), permutations of the classes
+
+    def __init__(
+        self,
+        student: Forward,
+        teacher: Forward,
+        *,
+        temperature: float = 4.0,
+        weight: float = 0.9,
+        label_weight: float = 0.1,
+    ):
+        super().__init__(student, teacher)
+        same_classes("shuffled", student, teacher, least=3)
+        constants = {"temperature": temperature, "weight": weight, "label_weight": label_weight}
+        self.kd = KD(student, teacher, **constants)
+        orders = [torch.randperm(teacher.logits.shape[1]) for _ in range(1009)]
+        self.register_buffer("orders", torch.stack(orders))
+
+    def permuted(self, teacher: Forward, batch: Batch) -> Float[Tensor, "b k"]:
+        """The teacher's logits, those of the non-target classes in another order."""
+        target = targets(teacher, batch)[:, None]
+        order = self.orders[batch.rows % len(self.orders)]
+        straight = torch.arange(order.shape[1], device=order.device).expand_as(order)
+        # sorting with the target at -1 puts it first: in the class order, and in the drawn one
+        place, source = (x.scatter(1, target, -1).argsort(1) for x in (straight, order))
+        return teacher.logits.scatter(1, place, teacher.logits.gather(1, source))
+
+    def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
+        terms = self.kd(student, teacher._replace(logits=self.permuted(teacher, batch)), batch)
+        return {"labels": terms["labels"], "shuffled": terms["kd"]}
+
+
+class Random(KD):
+    """KD from a teacher that has learnt nothing: its weights are drawn anew.
+
+    A poorly trained teacher can still help (Yuan et al. 2020); this one knows only what its
+    architecture does. Loss and constants as KD.
+    """
+
+    cite, title, term = "yuan2020revisiting", "random teacher", "random"
+    untrained = True

@@ -1,0 +1,338 @@
+"""Relations: match how images lie to each other."""
+# ruff: noqa: D102 -- `forward` is documented once, in Method
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kdlib import UsageError
+from kdlib.data import Batch
+from kdlib.distill.method import (
+    Method,
+    Terms,
+    exact,
+    labels,
+    own_seed,
+    positive,
+    squared,
+)
+from kdlib.models import Forward
+
+
+@exact
+def similarities(features: Float[Tensor, "b ..."]) -> Float[Tensor, "b b"]:
+    """Inner products of all pairs of images, rows of unit length."""
+    flat = features.flatten(1)
+    return F.normalize(flat @ flat.T, dim=1)
+
+
+class SP(Method):
+    """Find alike what the teacher finds alike: match the similarities of all pairs in a batch.
+
+    Tung and Mori 2019: ||G(f_s) - G(f_t)||_F^2 / b^2, G = F F^T of the flattened maps of the last
+    block, rows of unit length (L2); the benchmark's weight 3000, CE 1. Shapes may differ.
+    """
+
+    cite, title = "tung2019similarity", "SP"
+    layers = ("block3",)
+
+    def __init__(self, student: Forward, teacher: Forward, *, weight: float = 3000.0):
+        super().__init__(student, teacher)
+        self.weight = weight
+
+    def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
+        ours, theirs = (similarities(f.features["block3"]) for f in (student, teacher))
+        return {"labels": labels(student, batch), "sp": self.weight * squared(ours, theirs)}
+
+
+@exact
+def distances(h: Float[Tensor, "b d"]) -> Float[Tensor, "b b"]:
+    """Distances of all pairs of images, over their mean."""
+    apart = torch.cdist(h, h, compute_mode="donot_use_mm_for_euclid_dist")  # exact when near
+    mean = apart.sum() / max(1, len(h) * (len(h) - 1))
+    return apart / mean.clamp(min=1e-12)
+
+
+def angles(distance: Float[Tensor, "b b"], at: slice) -> Float[Tensor, "n b b"]:
+    """Cosines of the angles that all pairs of images make at some images (law of cosines).
+
+    A batch may hold one image twice: where two all but coincide (1e-4 of the mean distance), the
+    angle to them fades to none instead of being rounding noise.
+    """
+    half, near = distance.pow(2) / 2, 1 / distance.clamp(min=1e-4)
+    inner = half[at, :, None] + (half[at, None] - half)  # of the vectors to the two images
+    return inner * (near[at, :, None] * near[at, None])
+
+
+class _Turned(torch.autograd.Function):
+    """Sum of Huber differences of all angles, a few at a time: nothing of size b^3 is kept."""
+
+    @staticmethod
+    def forward(ctx: Any, student: Tensor, teacher: Tensor) -> Tensor:
+        total, gradient = student.new_zeros(()), torch.zeros_like(student)
+        for first in range(0, len(student), 8):
+            at, ours = slice(first, first + 8), student.detach().requires_grad_()
+            with torch.enable_grad():
+                part = F.smooth_l1_loss(angles(ours, at), angles(teacher, at), reduction="sum")
+            total += part.detach()
+            gradient += torch.autograd.grad(part, ours)[0]
+        ctx.save_for_backward(gradient)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        return ctx.saved_tensors[0] * upstream, None
+
+
+class RKD(Method):
+    """Lay images out as the teacher does: match distances of pairs and angles of triples.
+
+    Park et al. 2019: w_d Huber(d_s / mean d_s, d_t / mean d_t) + w_a Huber(cos_s, cos_t) on the
+    pooled features, means over all pairs and triples of the batch; the benchmark's w_d = 25, w_a =
+    50, CE 1. Rotation and scale of either space change nothing.
+    """
+
+    cite, title = "park2019relational", "RKD"
+    layers = ("pool",)
+
+    def __init__(
+        self,
+        student: Forward,
+        teacher: Forward,
+        *,
+        distance_weight: float = 25.0,
+        angle_weight: float = 50.0,
+    ):
+        super().__init__(student, teacher)
+        self.distance_weight, self.angle_weight = distance_weight, angle_weight
+
+    def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
+        ours, theirs = (distances(f.features["pool"]) for f in (student, teacher))
+        pairs = self.distance_weight * F.smooth_l1_loss(ours, theirs)
+        triples = self.angle_weight * _Turned.apply(ours, theirs) / len(ours) ** 3
+        return {"labels": labels(student, batch), "rkd": pairs + triples}
+
+
+@exact
+def neighbours(h: Float[Tensor, "b d"]) -> Float[Tensor, "b b"]:
+    """Probability that an image has another as its neighbour: (cosine + 1) / 2, rows sum to 1."""
+    unit = F.normalize(h, dim=1)
+    kernel = ((unit @ unit.T + 1) / 2).clamp(min=0)
+    return kernel / kernel.sum(1, keepdim=True)
+
+
+class PKT(Method):
+    """Have the teacher's neighbours: match the probability that one image is near another.
+
+    Passalis and Tefas 2018: p_t log(p_t / p_s), mean over all pairs, p[i, j] = (cos(h_i, h_j) + 1)
+    / 2 with rows that sum to 1, on the pooled features; the benchmark's weight 30000, CE 1, and its
+    1e-7 in the logarithm. As there, an image is also its own neighbour.
+    """
+
+    cite, title = "passalis2018learning", "PKT"
+    layers = ("pool",)
+
+    def __init__(self, student: Forward, teacher: Forward, *, weight: float = 30000.0):
+        super().__init__(student, teacher)
+        self.weight = weight
+
+    def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
+        ours, theirs = (neighbours(f.features["pool"]) for f in (student, teacher))
+        distance = (theirs * ((theirs + 1e-7) / (ours + 1e-7)).log()).mean()
+        return {"labels": labels(student, batch), "pkt": self.weight * distance}
+
+
+@exact
+def congruence(h: Float[Tensor, "b d"], gamma: float, order: int) -> Float[Tensor, "b b"]:
+    """Gaussian kernel exp(-gamma |a - b|^2) of unit vectors, its Taylor series up to `order`."""
+    unit = F.normalize(h, dim=1)
+    cosine = unit @ unit.T
+    terms = [(2 * gamma) ** p / math.factorial(p) * cosine**p for p in range(order + 1)]
+    return math.exp(-2 * gamma) * torch.stack(terms).sum(0)
+
+
+class CC(Method):
+    """Correlate images as the teacher does: match a Gaussian kernel over the batch.
+
+    Peng et al. 2019: ||K(h_s) - K(h_t)||_F^2 / b^2, K the Taylor series of a Gaussian kernel on
+    pooled features of unit length, gamma = 0.4, order 2. This is the paper's formula with weight
+    100 as in Knowledge-Distillation-Zoo; RepDistiller's "CC" multiplies differences of images that
+    happen to be next to each other, with weight 0.02. No KD term beside it, CE 1.
+    """
+
+    cite, title = "peng2019correlation", "CC"
+    layers = ("pool",)
+
+    def __init__(
+        self,
+        student: Forward,
+        teacher: Forward,
+        *,
+        weight: float = 100.0,
+        gamma: float = 0.4,
+        order: int = 2,
+    ):
+        super().__init__(student, teacher)
+        positive("gamma", gamma)
+        positive("order", order)
+        self.weight, self.gamma, self.order = weight, gamma, order
+
+    def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
+        ours, theirs = (
+            congruence(f.features["pool"], self.gamma, self.order) for f in (student, teacher)
+        )
+        return {"labels": labels(student, batch), "cc": self.weight * squared(ours, theirs)}
+
+
+@exact
+def view(h: Float[Tensor, "b d"], embed: nn.Module) -> Float[Tensor, "b e"]:
+    """A linear map of features, scaled to unit length."""
+    return F.normalize(embed(h), dim=1)
+
+
+@exact
+def merged(seen: Float[Tensor, "b d"], rows: Int[Tensor, " b"]) -> Float[Tensor, "b d"]:
+    """Of each image the mean of all its places in the batch."""
+    same = (rows[:, None] == rows).to(seen)  # (b, b)
+    return same @ seen / same.sum(1, keepdim=True)
+
+
+@exact
+def cosines(a: Float[Tensor, "b d"], b: Float[Tensor, "n d"]) -> Float[Tensor, "b n"]:
+    """Inner products of all pairs of unit vectors."""
+    return a @ b.to(a).T
+
+
+@exact
+def contrast(
+    scores: Float[Tensor, "b k"], images: int, normaliser: Float[Tensor, ""]
+) -> Float[Tensor, ""]:
+    """-log g(positive) - sum log(1 - g(negative)), mean over the batch; column 0 is the positive.
+
+    g(c) = p / (p + N / M) with p = exp(c) / Z, N negatives, M images.
+    """
+    log_p = scores - normaliser.log()
+    odds = log_p - math.log((scores.shape[1] - 1) / images)  # log of g / (1 - g)
+    return -(F.logsigmoid(odds[:, 0]) + F.logsigmoid(-odds[:, 1:]).sum(1)).mean()
+
+
+class CRD(Method):
+    """Tell images apart as the teacher does: be near its view of the same image, far from others.
+
+    Tian et al. 2020: -log g(positive) - sum_N log(1 - g(negative)), g(c) = e^(c / t) / (e^(c / t) +
+    N / M), c the inner product of unit vectors: trained linear maps of the pooled features to d =
+    128. Each network's view is compared with a memory of the other's view of all M training
+    images, which moves by 0.5 to what is seen. The benchmark's t = 0.07, N = 16384, weight 0.8, CE
+    1. As in the authors' code e^(c / t) is divided by Z = M times its mean over the first batch
+    (without it the loss is some N times as large). Departs from it: a negative is any other image,
+    drawn afresh on the device with replacement (each one once where there are not more than N),
+    whatever its class: labels are few here.
+    """
+
+    cite, title = "tian2020contrastive", "CRD"
+    layers = ("pool",)
+    memory: Tensor  # (2, images, d), views of the student and of the teacher
+    normaliser: Tensor  # (2,)
+
+    def __init__(
+        self,
+        student: Forward,
+        teacher: Forward,
+        *,
+        weight: float = 0.8,
+        temperature: float = 0.07,
+        negatives: int = 16384,
+        size: int = 128,
+        momentum: float = 0.5,
+    ):
+        super().__init__(student, teacher)
+        positive("temperature", temperature)
+        positive("negatives", negatives)
+        positive("size", size)
+        if not 0 <= momentum < 1:
+            raise UsageError(f"momentum {momentum!r}; allowed: 0 or more and below 1")
+        self.weight, self.temperature = weight, temperature
+        self.negatives, self.momentum = negatives, momentum
+        ours, theirs = (f.features["pool"].shape[1] for f in (student, teacher))
+        self.embed = nn.ModuleList([nn.Linear(ours, size), nn.Linear(theirs, size)])
+        self.seed = own_seed()
+        self.register_buffer("normaliser", torch.zeros(2))
+        self.register_buffer("memory", torch.zeros(2, 0, size))
+        self.started = False  # has a first batch set Z?
+
+    def enrol(self, images: int, student: nn.Module) -> None:
+        generator = torch.Generator().manual_seed(self.seed)
+        drawn = torch.randn(2, images, self.memory.shape[2], generator=generator)
+        self.memory = F.normalize(drawn, dim=2).to(self.memory)
+        device = next(student.parameters()).device
+        self.generator = torch.Generator(device).manual_seed(self.seed)
+        self.started = False
+
+    def compared(self, rows: Int[Tensor, " b"]) -> Int[Tensor, "b k"]:
+        """Rows of the memory: the image itself first, then those that it is told apart from."""
+        images, device = self.memory.shape[1], rows.device
+        shape = (len(rows), self.negatives)
+        if images - 1 <= self.negatives:
+            away = torch.arange(1, images, device=device).expand(len(rows), -1)
+        else:
+            away = torch.randint(1, images, shape, generator=self.generator, device=device)
+        return torch.cat([rows[:, None], (rows[:, None] + away) % images], 1)
+
+    @torch.no_grad()
+    def remember(self, views: list[Tensor], rows: Int[Tensor, " b"]) -> None:
+        """Move the memory of these images to what was seen; an image seen twice to the mean."""
+        for memory, seen in zip(self.memory, views, strict=True):
+            mean = merged(seen, rows).to(memory)
+            moved = self.momentum * memory[rows] + (1 - self.momentum) * mean
+            memory[rows] = F.normalize(moved, dim=1)  # rows that come twice: twice the same
+
+    def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
+        seen = [f.features["pool"] for f in (student, teacher)]
+        views = [view(h, embed) for h, embed in zip(seen, self.embed, strict=True)]
+        rows, memory = self.compared(batch.rows), self.memory.clone()  # it changes before backward
+        each = []
+        for n in (0, 1):
+            # all images at once: far less memory than gathering N vectors for each
+            scores = cosines(views[n], memory[1 - n]).gather(1, rows) / self.temperature
+            if not self.started:
+                self.normaliser[n] = memory.shape[1] * scores.detach().exp().mean()
+            each.append(contrast(scores, memory.shape[1], self.normaliser[n]))
+        self.started = True
+        self.remember(views, batch.rows)
+        return {"labels": labels(student, batch), "crd": self.weight * torch.stack(each).sum()}
+
+
+@exact
+def channels(features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c c"]:
+    """How the channels of one image go together: their inner products, rows of unit length."""
+    maps = features.flatten(2)  # (b, c, hw)
+    return F.normalize(torch.bmm(maps, maps.transpose(1, 2)), dim=2)
+
+
+class ICKD(Method):
+    """Keep channels as diverse as the teacher's: match how they go together within each image.
+
+    Liu et al. 2021 (ICKD-C): ||G(r(f_s)) - G(f_t)||_F^2 / c, mean over the batch, G = F F^T of the
+    (c, hw) maps of the last block, rows of unit length as in the authors' code; r is a trained 1x1
+    convolution with BatchNorm. The authors' CIFAR weight 2.5, CE 1. Maps may differ in size.
+    """
+
+    cite, title = "liu2021exploring", "ICKD"
+    layers = ("block3",)
+
+    def __init__(self, student: Forward, teacher: Forward, *, weight: float = 2.5):
+        super().__init__(student, teacher)
+        self.weight = weight
+        before, after = student.features["block3"].shape[1], teacher.features["block3"].shape[1]
+        self.embed = nn.Sequential(nn.Conv2d(before, after, 1, bias=False), nn.BatchNorm2d(after))
+
+    def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
+        told = channels(teacher.features["block3"])
+        distance = squared(channels(self.embed(student.features["block3"])), told)
+        return {"labels": labels(student, batch), "ickd": self.weight * told.shape[1] * distance}

@@ -1,0 +1,460 @@
+import io
+import os
+import struct
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from kdlib import UsageError, data, sources
+
+CLASSES = ("ant", "bee", "cat")
+
+
+@pytest.fixture(autouse=True)
+def kept(tmp_path, monkeypatch):
+    """Whatever is read is cached for this test only."""
+    monkeypatch.setenv("KDLIB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("KDLIB_DATA", str(tmp_path / "root"))
+    return tmp_path / "cache"
+
+
+def draw(shape, seed):
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def picture(file, shape=(32, 32, 3), seed=0):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(draw(shape, seed)).save(file)
+    return file
+
+
+def flowers(folder, shape=(32, 32, 3), train=6, test=3, pool=0):
+    """A folder of images as a new user has one: each differs, named by its order."""
+    seed = 0
+    for part, n in (("train", train), ("test", test)):
+        for name in CLASSES:
+            for i in range(n):
+                picture(folder / part / name / f"{i}.png", shape, seed := seed + 1)
+    for i in range(pool):
+        picture(folder / "unlabelled" / f"{i}.png", shape, seed := seed + 1)
+    return folder
+
+
+def packed(folder, suffix, around=""):
+    file = folder.with_name(folder.name + suffix)
+    if suffix == ".zip":
+        with zipfile.ZipFile(file, "w") as archive:
+            for path in sorted(folder.rglob("*"), reverse=True):
+                archive.write(path, f"{around}{path.relative_to(folder)}")
+    else:
+        with tarfile.open(file, f"w:{suffix.removeprefix('.tar').removeprefix('.')}") as archive:
+            for path in sorted(folder.rglob("*"), reverse=True):  # not in the order of names
+                archive.add(path, f"{around}{path.relative_to(folder)}", recursive=False)
+    return file
+
+
+@pytest.mark.parametrize(("shape", "channels"), [((28, 28), 1), ((32, 32, 3), 3)])
+def test_a_folder_is_read_bit_for_bit(tmp_path, shape, channels):
+    images = data.load(f"folder:{flowers(tmp_path / 'flowers', shape, pool=4)}")
+    side = shape[0]
+    assert images.name == "flowers"
+    assert images.classes == CLASSES
+    assert images.train.shape == (18, channels, side, side)
+    assert images.test.shape == (9, channels, side, side)
+    assert images.pool.shape == (4, channels, side, side)
+    assert images.train_labels.tolist() == [k for k in range(3) for _ in range(6)]
+    assert (images.shift, images.flip) == (side // 8, channels == 3)
+    every = torch.cat([images.train, images.test, images.pool])
+    for seed, got in enumerate(every.numpy(), 1):
+        wanted = draw(shape, seed).reshape(side, side, channels)
+        np.testing.assert_array_equal(got.transpose(1, 2, 0), wanted)
+
+
+@pytest.mark.parametrize("suffix", [".tar.xz", ".tar.gz", ".tar", ".zip"])
+def test_an_archive_is_read_in_place_as_its_folder(tmp_path, suffix):
+    folder = flowers(tmp_path / "flowers", (8, 8, 3), pool=2)
+    file = packed(folder, suffix, around="./some-folder/")
+    before = sorted(tmp_path.iterdir())
+    images = data.load(f"folder:{file}")
+    assert images.name == "flowers"
+    assert images.hash == data.load(f"folder:{folder}").hash
+    assert sorted(tmp_path.iterdir()) == sorted([*before, tmp_path / "cache"])
+
+
+def test_one_folder_of_classes_is_split_by_seed_a_fifth_of_each_class(tmp_path):
+    for k, name in enumerate(CLASSES):
+        for i in range(10):
+            picture(tmp_path / "all" / name / f"{i}.png", (8, 8), seed=10 * k + i)
+    first, again, other = (data.load(f"folder:{tmp_path}/all", seed=s) for s in (0, 0, 1))
+    assert torch.bincount(first.train_labels).tolist() == [8, 8, 8]
+    assert torch.bincount(first.test_labels).tolist() == [2, 2, 2]
+    assert first.hash == again.hash != other.hash
+    together = torch.cat([first.train, first.test]).flatten(1).tolist()
+    assert sorted(together) == sorted(draw((8, 8), s).flatten().tolist() for s in range(30))
+
+
+def test_size_resizes_the_shorter_side_and_cuts_out_the_middle(tmp_path):
+    wide = np.zeros((10, 30, 3), np.uint8)
+    wide[:, 7:23] = (250, 100, 0)  # the middle square and around it
+    for part in ("train", "test"):
+        picture(tmp_path / "f" / part / "tall" / "0.png", (40, 12, 3))
+        (tmp_path / "f" / part / "wide").mkdir()
+        Image.fromarray(wide).save(tmp_path / "f" / part / "wide" / "0.png")
+    images = data.load(f"folder:{tmp_path}/f", size=16)
+    assert images.name == "f+size=16"
+    assert images.train.shape == (2, 3, 16, 16)
+    assert images.train[1].flatten(1).T.unique(dim=0).tolist() == [[250, 100, 0]]
+    grey = data.load(f"folder:{tmp_path}/f", size=16, grey=True)
+    assert grey.name == "f+size=16+grey"
+    assert grey.train[1].unique().tolist() == [round(0.299 * 250 + 0.587 * 100)]
+
+
+def test_grey_colour_and_16_bit_files_share_one_set(tmp_path):
+    for part in ("train", "test"):
+        picture(tmp_path / "f" / part / "colour" / "0.png", (8, 8, 3))
+        picture(tmp_path / "f" / part / "grey" / "0.png", (8, 8))
+        deep = draw((8, 8), 5).astype(np.uint16) * 256 + 7
+        Image.fromarray(deep).save(tmp_path / "f" / part / "grey" / "1.png")
+    images = data.load(f"folder:{tmp_path}/f")
+    assert images.train.shape == (3, 3, 8, 8)
+    np.testing.assert_array_equal(images.train[1], np.stack([draw((8, 8), 0)] * 3))
+    np.testing.assert_array_equal(images.train[2], np.stack([draw((8, 8), 5)] * 3))
+
+
+def refused(path, words, **options):
+    """Loading raises one line that holds these words; nothing of it is cached."""
+    with pytest.raises(UsageError, match=words) as caught:
+        data.load(f"folder:{path}", **options)
+    assert "\n" not in str(caught.value)
+    assert not list(sources.cache().glob("*"))
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    refused(tmp_path / "flower", "flower: not there; allowed: a folder or .tar.xz")
+    with pytest.raises(UsageError, match="folder: names no path"):
+        data.load("folder:")
+    (tmp_path / "notes.txt").write_text("x")
+    refused(tmp_path / "notes.txt", "notes.txt: neither a folder nor one of .tar.xz")
+
+
+def test_a_folder_without_images_says_so(tmp_path):
+    (tmp_path / "empty").mkdir()
+    refused(tmp_path / "empty", "empty: no images in there")
+
+
+def test_a_corrupt_image_is_named(tmp_path):
+    folder = flowers(tmp_path / "flowers")
+    file = folder / "train/bee/3.png"
+    whole = file.read_bytes()
+    for broken in (b"", b"no image", whole[: len(whole) // 2], whole[:40] + bytes(9) + whole[49:]):
+        file.write_bytes(broken)
+        refused(folder, "flowers/train/bee/3.png: no readable image")
+    refused(packed(folder, ".tar.xz"), "flowers.tar.xz/train/bee/3.png: no readable image")
+
+
+def test_images_of_several_sizes_need_a_size(tmp_path):
+    folder = flowers(tmp_path / "flowers")
+    picture(folder / "train/cat/5.png", (20, 32, 3))
+    refused(folder, r"train/cat/5.png is 32 x 20, .*test/ant/0.png is 32 x 32: give a size")
+    assert data.load(f"folder:{folder}", size=8).train.shape == (18, 3, 8, 8)
+
+
+def test_an_empty_class_is_named(tmp_path):
+    folder = flowers(tmp_path / "flowers")
+    for part in ("train", "test"):
+        (folder / part / "dog").mkdir()
+    refused(folder, "flowers/train/dog: no images of this class")
+    refused(packed(folder, ".tar.gz"), "flowers.tar.gz/train/dog: no images")
+    refused(packed(folder, ".zip"), "flowers.zip/train/dog: no images")
+
+
+def test_one_class_only_is_too_few(tmp_path):
+    picture(tmp_path / "f/rose/0.png")
+    picture(tmp_path / "f/rose/1.png", seed=1)
+    refused(tmp_path / "f", "only class 'rose' in there; needs 2")
+
+
+def test_a_class_of_one_image_cannot_be_split(tmp_path):
+    for name in ("rose/0", "rose/1", "tulip/0"):
+        picture(tmp_path / f"f/{name}.png")
+    refused(tmp_path / "f", "class 'tulip' has 1 image, too few to split")
+
+
+def test_train_and_test_hold_the_same_classes(tmp_path):
+    folder = flowers(tmp_path / "flowers")
+    picture(folder / "test/eel/0.png")
+    refused(folder, "not both in train/ and in test/: class eel")
+
+
+def test_train_alone_is_not_enough(tmp_path):
+    picture(tmp_path / "f/train/a/0.png")
+    picture(tmp_path / "f/train/b/0.png")
+    refused(tmp_path / "f", "f/test/: no folder of a class in there")
+
+
+def test_an_image_in_no_class_is_named(tmp_path):
+    folder = flowers(tmp_path / "flowers")
+    picture(folder / "train/stray.png")
+    refused(folder, "flowers/train/stray.png: lies in no folder of a class")
+
+
+@pytest.mark.parametrize("suffix", [".tar.xz", ".tar.gz", ".tar", ".zip"])
+def test_an_archive_that_is_damaged_or_cut_short_is_named(tmp_path, suffix):
+    file = packed(flowers(tmp_path / "flowers", (8, 8)), suffix)
+    whole = file.read_bytes()
+    for broken in (b"", b"no archive at all" * 99, whole[: len(whole) * 2 // 3]):
+        file.write_bytes(broken)
+        refused(file, f"flowers{suffix}: cannot be read")
+    for at in (len(whole) // 3, len(whole) // 2):  # some bytes changed in the middle
+        file.write_bytes(
+            whole[:at] + bytes(b ^ 90 for b in whole[at : at + 600]) + whole[at + 600 :]
+        )
+        refused(file, f"flowers{suffix}.*(cannot be read|no readable image)")
+
+
+def test_a_tar_file_that_ends_between_two_files_is_cut_short_all_the_same(tmp_path):
+    file = packed(flowers(tmp_path / "flowers", (8, 8)), ".tar")
+    with tarfile.open(file) as archive:
+        middle = archive.getmembers()[12].offset
+    file.write_bytes(file.read_bytes()[:middle])
+    refused(file, "flowers.tar: cannot be read .damaged or cut")
+
+
+def test_huge_images_need_a_size(tmp_path):
+    for name in ("a/0", "a/1", "b/0", "b/1"):
+        picture(tmp_path / f"f/{name}.png", (1030, 8))
+    refused(tmp_path / "f", r"f/a/0.png: more than 1024 pixels wide or high: give a size")
+    assert data.load(f"folder:{tmp_path}/f", size=8).train.shape == (2, 1, 8, 8)
+
+
+@pytest.mark.parametrize("name", ["../out/0.png", "/out/0.png", "a/../../0.png", "..\\out\\0.png"])
+def test_a_path_out_of_the_archive_is_refused(tmp_path, name):
+    content = picture(tmp_path / "0.png").read_bytes()
+    with zipfile.ZipFile(tmp_path / "f.zip", "w") as archive:
+        archive.writestr(name, content)
+    refused(tmp_path / "f.zip", "leads out of the archive")
+    with tarfile.open(tmp_path / "f.tar", "w") as archive:
+        member = tarfile.TarInfo(name)
+        member.size = len(content)
+        archive.addfile(member, io.BytesIO(content))
+    refused(tmp_path / "f.tar", "leads out of the archive")
+
+
+def test_of_two_files_of_one_name_in_an_archive_the_later_counts(tmp_path):
+    file = packed(flowers(tmp_path / "flowers", (8, 8)), ".tar")
+    new = picture(tmp_path / "new.png", (8, 8), seed=99)
+    with tarfile.open(file, "a") as archive:
+        archive.add(new, "train/ant/0.png")
+    images = data.load(f"folder:{file}")
+    assert len(images.train) == 18
+    np.testing.assert_array_equal(images.train[0, 0], draw((8, 8), 99))
+
+
+def test_a_link_in_an_archive_is_refused(tmp_path):
+    with tarfile.open(tmp_path / "f.tar", "w") as archive:
+        member = tarfile.TarInfo("train/a/0.png")
+        member.type, member.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(member)
+    refused(tmp_path / "f.tar", "'train/a/0.png' is a link")
+
+
+def test_a_broken_link_in_a_folder_is_named(tmp_path):
+    folder = flowers(tmp_path / "flowers")
+    (folder / "train/ant/9.png").symlink_to(tmp_path / "nowhere.png")
+    refused(folder, "flowers/train/ant/9.png")
+
+
+@pytest.mark.parametrize("size", [0, -3, 3, 5000])
+def test_a_size_that_cannot_be_names_what_can(tmp_path, size):
+    refused(flowers(tmp_path / "flowers"), "allowed: 4 to 1024", size=size)
+
+
+def test_a_set_is_decoded_once_and_then_mapped_into_memory(tmp_path, kept):
+    folder = flowers(tmp_path / "flowers", pool=3)
+    first = data.load(f"folder:{folder}")
+    (file,) = kept.iterdir()
+    written = file.stat().st_mtime_ns
+    again = data.load(f"folder:{folder}")
+    assert file.stat().st_mtime_ns == written
+    assert again.hash == first.hash
+    assert (again.mean, again.std) == (first.mean, first.std)
+    assert [v for v in again if not torch.is_tensor(v)] == [
+        v for v in first if not torch.is_tensor(v)
+    ]
+
+
+def test_a_changed_source_is_read_again(tmp_path, kept):
+    folder = flowers(tmp_path / "flowers")
+    first = data.load(f"folder:{folder}")
+    picture(folder / "train/ant/0.png", seed=99)
+    assert data.load(f"folder:{folder}").hash != first.hash
+    picture(folder / "train/ant/0.png", seed=1)
+    assert data.load(f"folder:{folder}").hash == first.hash
+    assert len(list(kept.iterdir())) == 3
+
+
+def test_a_damaged_cache_is_made_again(tmp_path, kept):
+    folder = flowers(tmp_path / "flowers")
+    wanted = data.load(f"folder:{folder}").hash
+    (file,) = kept.iterdir()
+    file.write_bytes(file.read_bytes()[:1000])
+    assert data.load(f"folder:{folder}").hash == wanted
+
+
+def test_a_cache_that_cannot_be_written_says_which_setting(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("KDLIB_CACHE", str(tmp_path / "file"))
+    with pytest.raises(UsageError, match=r"cannot be written .* KDLIB_CACHE names another"):
+        data.load(f"folder:{flowers(tmp_path / 'flowers')}")
+
+
+def test_cache_and_files_lie_where_the_environment_says(monkeypatch, tmp_path):
+    for name in ("KDLIB_CACHE", "KDLIB_DATA"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert (sources.cache(), sources.root()) == (tmp_path / "kdlib", tmp_path / "kdlib/data")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert sources.cache() == tmp_path / ".cache/kdlib"
+    monkeypatch.setenv("KDLIB_DATA", "~/mine")
+    assert sources.root() == tmp_path / "mine"
+
+
+@pytest.mark.parametrize(
+    ("dataset", "options", "wanted"),
+    [
+        ("digits", {}, "digits"),
+        ("cifar10", {"size": 16, "grey": True}, "cifar10+size=16+grey"),
+        ("folder:/a/b/flowers.tar.xz", {}, "flowers"),
+        ("folder:/a/b/flowers/", {"size": 32}, "flowers+size=32"),
+        ("folder:/a/my flowers (2).zip", {}, "my-flowers-2"),
+        ("folder:/a/digits", {}, "digits-folder"),
+        ("folder:/", {}, "folder"),
+    ],
+)
+def test_a_data_set_has_a_name_that_a_folder_can_bear(dataset, options, wanted):
+    assert sources.place(dataset, **options) == wanted
+
+
+# torchvision's sets, from files as they lie below its root
+
+
+def idx(file, values):
+    """LeCun's format of MNIST."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    head = bytes([0, 0, 8, values.ndim]) + struct.pack(f">{values.ndim}I", *values.shape)
+    file.write_bytes(head + values.astype(np.uint8).tobytes())
+
+
+@pytest.mark.parametrize(
+    ("name", "place"), [("mnist", "MNIST"), ("fashionmnist", "FashionMNIST"), ("kmnist", "KMNIST")]
+)
+def test_files_of_torchvision_are_read_where_they_lie(name, place):
+    for part, n in (("train", 20), ("t10k", 10)):
+        raw = sources.root() / place / "raw"
+        idx(raw / f"{part}-images-idx3-ubyte", draw((n, 28, 28), n))
+        idx(raw / f"{part}-labels-idx1-ubyte", np.arange(n) % 10)
+    images = data.load(name)
+    np.testing.assert_array_equal(images.train[:, 0], draw((20, 28, 28), 20))
+    np.testing.assert_array_equal(images.test[:, 0], draw((10, 28, 28), 10))
+    assert images.train_labels.tolist() == [*range(10), *range(10)]
+    assert (images.name, len(images.classes), images.shift) == (name, 10, 3)
+    assert images.flip == (name == "fashionmnist")
+    assert data.load(name).hash == images.hash
+
+
+def test_emnist_stands_upright():
+    raw = sources.root() / "EMNIST/raw"
+    for part, n in (("train", 94), ("test", 47)):
+        idx(raw / f"emnist-balanced-{part}-images-idx3-ubyte", draw((n, 28, 28), n))
+        idx(raw / f"emnist-balanced-{part}-labels-idx1-ubyte", np.arange(n) % 47)
+    images = data.load("emnist")
+    np.testing.assert_array_equal(images.train[:, 0], draw((94, 28, 28), 94).transpose(0, 2, 1))
+    assert len(images.classes) == 47
+
+
+def test_a_set_without_test_images_is_split(tmp_path):
+    for k in range(10):
+        for i in range(5):
+            picture(sources.root() / f"eurosat/2750/K{k}/{i}.jpg", (64, 64, 3), seed=5 * k + i)
+    images = data.load("eurosat")
+    assert torch.bincount(images.train_labels).tolist() == [4] * 10
+    assert torch.bincount(images.test_labels).tolist() == [1] * 10
+    assert images.classes[3] == "K3"
+
+
+def test_images_of_many_sizes_come_in_the_size_of_the_table():
+    for part in ("train", "val"):
+        for k, name in enumerate(("n01440764", "n02102040")):
+            for i in range(2):
+                file = sources.root() / f"imagenette2-160/{part}/{name}/{i}.JPEG"
+                picture(file.with_suffix(".jpeg"), (160, 170 + i + k, 3))
+    images = data.load("imagenette")
+    assert images.train.shape == (4, 3, 64, 64)
+    assert images.classes == ("tench", "English springer")
+    assert data.load("imagenette", size=32).test.shape == (4, 3, 32, 32)
+
+
+def test_the_unlabelled_part_of_stl10_joins_the_pool(monkeypatch):
+    import hashlib
+
+    from kdlib.vision import torchvision
+
+    folder = sources.root() / "stl10_binary"
+    folder.mkdir(parents=True)
+    sums = {}
+    for part, n in (("train", 4), ("test", 2), ("unlabeled", 3)):
+        files = {f"{part}_X.bin": draw((n, 3, 96, 96), n), f"{part}_y.bin": np.arange(n) % 2 + 1}
+        for name, values in files.items():
+            (folder / name).write_bytes(values.astype(np.uint8).tobytes())
+            sums[name] = hashlib.md5((folder / name).read_bytes()).hexdigest()
+    (folder / "class_names.txt").write_text("airplane\nbird\n")
+    for listed in ("train_list", "test_list"):  # the sums of the real files
+        own = [[name, sums.get(name)] for name, _ in getattr(torchvision.datasets.STL10, listed)]
+        monkeypatch.setattr(torchvision.datasets.STL10, listed, own)
+    images = data.load("stl10")
+    np.testing.assert_array_equal(images.pool, draw((3, 3, 96, 96), 3).transpose(0, 1, 3, 2))
+    assert images.train.shape == (4, 3, 96, 96)
+    assert images.train_labels.tolist() == [0, 1, 0, 1]
+
+
+@pytest.mark.parametrize("name", sources.TORCHVISION)
+def test_without_files_and_network_one_line_says_where_they_are_looked_for(name, monkeypatch):
+    for protocol in ("http_proxy", "https_proxy"):  # nobody listens there
+        monkeypatch.setenv(protocol, "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    where = str(sources.root() / sources.TORCHVISION[name].files).replace("*", r"\*")
+    with pytest.raises(UsageError, match=f"{name}: not in {where}, and no download") as caught:
+        data.load(name)
+    assert "KDLIB_DATA" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_jpeg_copy_of_cifar10_is_ready_within_2_seconds_and_400_mb(tmp_path):
+    if not (file := os.environ.get("KDLIB_JPEG_CIFAR10")):
+        pytest.skip("KDLIB_JPEG_CIFAR10 names no archive of CIFAR-10's images as JPEG files")
+    images = data.load(f"folder:{file}")
+    assert images.train.shape == (50_000, 3, 32, 32)
+    assert torch.bincount(images.test_labels).tolist() == [1000] * 10
+    assert images.classes[0] == "airplane"
+    code = """if True:
+        import pathlib, sys, time
+        resident = lambda: int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * 4096
+        before = resident()
+        from kdlib import data
+        start = time.perf_counter()
+        images = data.load(sys.argv[1])
+        print(time.perf_counter() - start, (resident() - before) / 1e6)"""
+    command = [sys.executable, "-c", code, f"folder:{file}"]
+    root = Path(__file__).parents[1]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+    seconds, megabytes = map(float, done.stdout.split())
+    assert seconds < 2
+    assert megabytes < 400

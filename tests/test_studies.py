@@ -1,0 +1,147 @@
+import pytest
+
+from kdlib import UsageError, distill, runs, studies
+
+
+def test_the_quick_study_is_what_the_protocol_asks_for():
+    study = studies.read("studies/quick.yaml")
+    assert study.methods == ["alone", "smooth", "kd", "fitnet", "at"]
+    assert study.labels_per_class == [2, 5, "all"]
+    assert len(study.seeds) >= 3
+    assert len(study.students) == len({run.name for run in study.students}) == 15 * len(study.seeds)
+    assert set(study.drawn) == {"tsne", "ivis"}
+    assert study.mapped[0] == study.teachers[0]
+
+
+def names(**given):
+    return [run.name for run in studies.Study(name="mine", **given).students]
+
+
+def test_a_list_below_student_or_teacher_is_crossed_with_all_else():
+    found = names(student={"width": [0.5, 1], "pool": [True, False]}, methods=["alone", "kd"])
+    where = "students/resnet20-full-0"
+    assert found == [
+        f"{where}/resnet8x0.5-alone-2-0",
+        f"{where}/resnet8x0.5-kd-2-0",
+        f"{where}/resnet8x0.5-kd-2-0+pool=False",  # alone never sees the pool
+        f"{where}/resnet8-alone-2-0",
+        f"{where}/resnet8-kd-2-0",
+        f"{where}/resnet8-kd-2-0+pool=False",
+    ]
+
+
+def test_a_limited_teacher_has_the_labels_of_its_student():
+    study = studies.Study(
+        name="mine",
+        teacher={"regime": ["full", "limited", "pretrained"], "weights": "simclr"},
+        labels_per_class=[2, "all"],
+        seeds=[0, 1],
+    )
+    assert [run.name for run in study.teachers] == [
+        "teachers/resnet20-full-0",
+        "teachers/resnet20-limited-2-0",
+        "teachers/resnet20-pretrained-2-0+weights=simclr",
+        "teachers/resnet20-limited-2-1",
+        "teachers/resnet20-pretrained-2-1+weights=simclr",
+        "teachers/resnet20-pretrained-all-0+weights=simclr",  # limited to every label is full
+        "teachers/resnet20-pretrained-all-1+weights=simclr",
+    ]
+    for student in study.students:
+        teacher = next(run for run in study.teachers if run.name == student.teacher)
+        assert teacher.regime == "full" or teacher.seed == student.seed
+        assert teacher.labels_per_class in ("all", student.labels_per_class)
+    assert sum(run.method == "alone" for run in study.students) == 4
+    assert {block: len(runs) for block, runs in study.blocks.items()} == {
+        "teacher": 1,
+        "2-0": 6,
+        "2-1": 6,
+        "all-0": 4,
+        "all-1": 4,
+    }
+
+
+def test_a_method_may_have_parameters_of_its_own():
+    at = {"method": "at", "width": 1.0, "options": {"weight": 9}}
+    assert [name.split("/")[-1] for name in names(methods=["alone", at])] == [
+        "resnet8x0.5-alone-2-0",
+        "resnet8-at-2-0+weight=9",
+    ]
+
+
+def test_a_student_of_its_teachers_network_is_compared_with_that_network_alone():
+    assert [name.split("/")[-1] for name in names(methods=["alone", "self"])] == [
+        "resnet8x0.5-alone-2-0",
+        "resnet20-alone-2-0",
+        "resnet20-self-2-0",
+    ]
+
+
+def test_which_methods_need_no_teacher_or_its_network_is_what_the_library_says():
+    kinds = distill.METHODS.items()
+    assert {name for name, kind in kinds if not kind.teacher} == set(studies.TEACHERLESS)
+    assert {name for name, kind in kinds if kind.same_network or kind.no_smaller} == set(
+        studies.TEACHERS_NETWORK
+    )
+
+
+def test_students_of_one_kernel_are_those_of_the_study():
+    study = studies.Study(
+        name="mine",
+        methods=["alone", "kd", "at", "sp"],
+        student={"batch_size": [32, 64], "width": [0.5, 1]},
+        seeds=[0, 1],
+        together=3,
+    )
+    each = [run for together in study.kernels.values() for run in together.each]
+    assert sorted(run.name for run in each) == sorted(run.name for run in study.students)
+    assert max(len(together.each) for together in study.kernels.values()) == 3
+    for together in study.kernels.values():
+        assert len({run.batch_size for run in together.each}) == 1
+        again = runs.Student(**together.settings(), students=together.students)
+        assert again.each == together.each
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("metods: [kd]", "unknown parameter 'metods'; known: name, dataset"),
+        ("methods: kd", "parameter methods must be list, given 'kd'"),
+        ("seeds: [-1]", "student: seed -1; allowed: 0 or more"),
+        ("seeds: []", "seeds is empty"),
+        ("labels_per_class: [0]", "labels_per_class 0"),
+        ("student: {epoch: 3}", "student: unknown parameter 'epoch'"),
+        ("maps: {seeds: [7]}", "maps: seeds 7 is not in the study's seeds"),
+        ("seeds: [0, 0]", "allowed: each once"),
+        ("student: {seed: 7}", "student: seed is not set here; the study sets it itself"),
+        ("teacher: {device: cuda}", "teacher: device is not set here"),
+        ("features: {networks: [teachers/x]}", "features: networks is not set here"),
+        ("embeddings: {}", "embeddings is empty"),
+        ("features: {sample: 0}", "sample 0; allowed: 1 or more"),
+        ("together: 0", "together 0; allowed: 1 or more"),
+        ("teacher: {regime: some}", "teacher: unknown regime 'some'; one of: full, limited"),
+        ("methods: [{width: 1}]", "allowed: a name, or {method: kd, width: 1}"),
+        ("student: {width: []}", "student: width is empty"),
+        ("a: [", "not YAML"),
+        ("- kd", "not a list of names and values"),
+    ],
+)
+def test_a_study_file_that_cannot_be_is_said_in_one_line_with_its_name(tmp_path, text, said):
+    file = tmp_path / "mine.yaml"
+    file.write_text(text)
+    with pytest.raises(UsageError, match=said) as caught:
+        studies.read(file)
+    assert str(caught.value).startswith(str(file))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_study_file_that_is_no_text_is_said_in_one_line(tmp_path):
+    (tmp_path / "mine.yaml").write_bytes(bytes(range(128, 256)))
+    with pytest.raises(UsageError, match=r"mine.yaml: not YAML"):
+        studies.read(tmp_path / "mine.yaml")
+
+
+def test_a_missing_study_file_names_those_there_are():
+    with pytest.raises(
+        UsageError, match=r"no study file studies/quik.yaml; there: .*studies/quick"
+    ):
+        studies.read("studies/quik.yaml")
