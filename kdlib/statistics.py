@@ -59,13 +59,22 @@ def students(results: Results, teachers: str | None = None) -> pd.DataFrame:
     """Pick the students of one regime of teachers, with those alone, who have none.
 
     Without a regime: of the first one that the study has. Where a student alone was trained
-    beside several teachers it is the same one: kept once.
+    beside several teachers it is the same one: kept once. A second form of one method, with
+    another teacher or other options, is a method of its own: "kd (resnet20 temperature=2)".
     """
     teachers = regimes(results)[0] if teachers is None else teachers
     one_of("regime", teachers, REGIMES)
     found = results.runs[results.runs["role"] == "student"]
-    chosen = (found["method"] == "alone") | (found["run"].map(regime) == teachers)
-    return found[chosen].drop_duplicates([*PAIR, "method"])
+    found = found[(found["method"] == "alone") | (found["run"].map(regime) == teachers)].copy()
+    again = found.duplicated([*PAIR, "method"]) & (found["method"] != "alone")
+    found.loc[again, "method"] += " (" + found.loc[again, "run"].map(_form) + ")"
+    return found.drop_duplicates([*PAIR, "method"])
+
+
+def _form(run: str) -> str:
+    """What tells a student from others of its method: the teacher's network, changed options."""
+    network = re.split(rf"-(?:{'|'.join(REGIMES)})(?:-|$)", run.split("/")[1])[0]
+    return " ".join([network, *run.split("/")[-1].split("+")[1:]])
 
 
 def _values(

@@ -14,13 +14,13 @@ from kdlib import charts
 SIGNS = {"✓": ("supported", "consistent with"), "≈": ("mixed", "consistent in part")}
 SIGNS |= {"✗": ("not supported", "not shown")}
 LOOK = """
-.output:has(> .kd-judged) { background: none !important; color: inherit; padding: 0; }
+.output:has(> .kd-judged) { background: none !important; padding: 0; }
 .kd-judged { overflow-x: auto; margin: 1em 0; }
 .kd-judged table { border-collapse: collapse; font-size: .8em; line-height: 1.35; margin: 0; }
 .kd-judged table { min-width: 42em; }
 .kd-judged caption { caption-side: top; text-align: left; padding: .3em 0; }
-.kd-judged caption { color: inherit; }
-.kd-judged th, .kd-judged td { padding: .25em .6em; text-align: left; vertical-align: top; }
+.kd-judged caption, .kd-judged th, .kd-judged td { color: var(--pst-color-text-base, inherit); }
+.kd-judged th, .kd-judged td { padding: .25em .45em; text-align: left; vertical-align: top; }
 .kd-judged tbody tr { border-top: 1px solid var(--pst-color-border, #ccc); }
 .kd-judged tbody th { font-weight: 600; }
 .kd-number { white-space: nowrap; font-variant-numeric: tabular-nums; }
@@ -86,7 +86,9 @@ def judged(
         ],
         "verdict": cells["verdict"].map(badge),
     }
+    # What would be empty, or the same in every row, only takes room.
     empty = {"p flip": cells["p_flip"].isna(), "against": cells["tests_against"].fillna(0) == 0}
+    empty["strongest test"] = [cells[["measure", "layer"]].drop_duplicates().shape[0] == 1]
     left = {name: column for name, column in columns.items() if not all(empty.get(name, [False]))}
     return table(pd.DataFrame(left), caption)
 

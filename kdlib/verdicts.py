@@ -57,13 +57,14 @@ def _trios(results: Results) -> pd.DataFrame:
     runs = results.runs.assign(rival=lambda t: t["run"])
     teachers = runs[runs["role"] == "teacher"]
     teachers = teachers[["rival", "labels", "parameters", ACCURACY]]
-    found = runs[runs["role"] == "student"].drop(columns="rival")
-    alone = found[found["method"] == "alone"].drop_duplicates(PAIR)[[*PAIR, ACCURACY]]
-    taught = found[~found["method"].isin(("alone", *CONTROLS))]
-    taught = taught.assign(
-        rival=taught["run"].map(statistics.teacher),
-        teacher=taught["run"].map(statistics.regime),
-    )
+    found = [
+        statistics.students(results, regime).assign(teacher=regime)
+        for regime in statistics.regimes(results)
+    ]
+    students = pd.concat(found)
+    alone = students[students["method"] == "alone"].drop_duplicates(PAIR)[[*PAIR, ACCURACY]]
+    taught = students[~students["method"].isin(("alone", *CONTROLS))]
+    taught = taught.assign(rival=taught["run"].map(statistics.teacher))
     table = taught.merge(alone, on=PAIR, how="left", suffixes=("", "_alone"))
     return table.merge(teachers, on="rival", suffixes=("", "_teacher"))
 
@@ -97,7 +98,9 @@ def _compact(results: Results) -> Iterator[pd.DataFrame]:
 
 def _earlier(results: Results) -> Iterator[pd.DataFrame]:
     """C4: layers saved."""
-    for regime in statistics.regimes(results):
+    for regime in (
+        statistics.regimes(results) if "probe" in set(results.measures["measure"]) else ()
+    ):
         table = statistics.saved(results, teachers=regime).assign(teacher=regime)
         yield _over_seeds(table, "layers saved")
 
@@ -271,6 +274,9 @@ def control(results: Results) -> pd.DataFrame:
                 table = statistics.matched(results, measure, teachers=regime)
                 table["difference"] *= sign
                 found.append(table.assign(teacher=regime, measure=measure))
+    if not found:  # a study that never looked into its layers
+        columns = [*TEST, *NUMBERS, "p_holm", "speaks", *COUNTS, "verdict", "seeds", "budgets"]
+        return pd.DataFrame(columns=columns)
     table = pd.concat(found).assign(claim="C3", space=LAYERS)
     table = table[table["layer"].isin(INTERMEDIATE) & ~table["method"].isin(CONTROLS)]
     tests = statistics.summarise(table.dropna(subset="budget"), TEST)

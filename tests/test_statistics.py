@@ -256,3 +256,19 @@ def test_a_partner_is_sought_within_its_own_seed():
     }
     found = statistics.matched(study(scores, accuracy=[0.8, 0.7, 0.9]), "probe")
     assert found["budget"].isna().all()
+
+
+def test_a_second_form_of_a_method_is_a_method_of_its_own():
+    cells = [("alone", "resnet20-full-0"), ("kd", "resnet20-full-0"), ("kd", "resnet56-full-0")]
+    scores = {(m, "2", s, t): np.full(6, 0.5) for m, t in cells for s in range(3)}
+    made = study(scores)
+    hot = made.runs.query("method == 'kd' and run.str.contains('resnet20')")
+    hot = hot.assign(run=hot["run"] + "+temperature=2")
+    values = made.measures[made.measures["run"].str.contains("resnet20-full-0/resnet8-kd")]
+    values = values.assign(run=values["run"] + "+temperature=2")
+    made = made._replace(
+        runs=pd.concat([made.runs, hot]), measures=pd.concat([made.measures, values])
+    )
+    table = statistics.paired(made, "probe")
+    assert set(table["method"]) == {"kd", "kd (resnet56)", "kd (resnet20 temperature=2)"}
+    assert (table["n"] == 3).all()

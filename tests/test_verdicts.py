@@ -190,6 +190,13 @@ def test_any_results_can_be_judged():
         assert len(verdicts.control(made)) == 2 * 3 * 3
 
 
+def test_a_study_that_never_looked_into_layers_has_its_accuracies_judged():
+    made = study(regime="limited")
+    made = made._replace(measures=made.measures.head(0), faithfulness=made.faithfulness.head(0))
+    assert judge(made) == dict.fromkeys(verdicts.CLAIMS, "no data") | {"C2": "supported"}
+    assert verdicts.control(made).empty
+
+
 def accurate(method, labels, scores):
     """A study whose test accuracies are given, budget by budget."""
     made = study(methods=[(method, CLEAR)], labels=labels)
