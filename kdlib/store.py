@@ -5,7 +5,7 @@
                                  weights.safetensors
                                  features.safetensors  <split>.<layer>, <split>.rows, .labels
                                  measures.parquet      layer measure value
-    runs/<study>/<dataset>/maps/<maps>.parquet         run layer embedding image x y
+    runs/<study>/<dataset>/maps/<maps>.parquet         run layer embedding image x y error
                                <maps>-faithfulness.parquet
     book/results/<study>/                              what the book shows: see `Results`
                           executed/*.ipynb             notebooks as they ran
