@@ -356,7 +356,7 @@ def _bar(title: str, progress: Progress | None) -> Iterator[Progress]:
     from tqdm import tqdm
 
     shape = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
-    with tqdm(total=1.0, desc=title, delay=2, bar_format=shape) as bar:
+    with tqdm(total=1.0, desc=title, delay=2, mininterval=1, bar_format=shape) as bar:
         yield _seldom(lambda done: bar.update(done - bar.n))
         bar.update(1 - bar.n)
 
