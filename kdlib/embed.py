@@ -115,7 +115,7 @@ def family(
         drawn = family({("kd", "stem"): a, ("kd", "block1"): b}, workers=2).maps
     """
     _check_call(method, seed, options)
-    check("workers", workers, 1)
+    _check_family(features, workers)
     coupling = _coupling(coupling, method, features)
     with threadpool_limits(1):
         cells, same = _distinct(features)
@@ -155,7 +155,7 @@ def restarts(
     each other. Arguments and errors as `family`.
     """
     _check_call(method, seed, options)
-    check("workers", workers, 1)
+    _check_family(features, workers)
     with threadpool_limits(1):
         cells, same = _distinct(features)
         layers = [_named(key, features[key]) for key in cells]
@@ -277,15 +277,22 @@ def align(
     return aligned
 
 
+def _check_family(features: Mapping[Cell, np.ndarray], workers: int) -> None:
+    check("workers", workers, 1)
+    if not features:
+        raise UsageError("a family needs at least one layer; given none")
+    for key in features:
+        if not isinstance(key, tuple) or len(key) != 2:
+            raise UsageError(f"a family's keys are (network, layer); given {key!r}")
+    if len({len(layer) for layer in features.values()}) > 1:
+        counts = {key: len(layer) for key, layer in features.items()}
+        raise UsageError(f"the layers must show the same images; given n = {counts}")
+
+
 def _distinct(
     features: Mapping[Cell, np.ndarray],
 ) -> tuple[list[Cell], dict[Cell, Cell]]:
     """The cells to draw, and for every cell the first one that is equal to the bit."""
-    if not features:
-        raise UsageError("a family needs at least one layer; given none")
-    if len({len(layer) for layer in features.values()}) > 1:
-        counts = {key: len(layer) for key, layer in features.items()}
-        raise UsageError(f"the layers must show the same images; given n = {counts}")
     first: dict[bytes, Cell] = {}
     same = {key: first.setdefault(_content(x), key) for key, x in features.items()}
     return list(first.values()), same
@@ -349,7 +356,7 @@ def _bar(title: str, progress: Progress | None) -> Iterator[Progress]:
     from tqdm import tqdm
 
     shape = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
-    with tqdm(total=1.0, desc=title, delay=2, bar_format=shape) as bar:
+    with tqdm(total=1.0, desc=title, delay=2, mininterval=1, bar_format=shape) as bar:
         yield _seldom(lambda done: bar.update(done - bar.n))
         bar.update(1 - bar.n)
 

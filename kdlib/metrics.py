@@ -14,9 +14,16 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int, Num
 
+<<<<<<< HEAD
 from kdlib import UsageError, geometry, likeness, one_of
 from kdlib.geometry import NEIGHBOURS
 from kdlib.space import Space, checked, finite
+=======
+from kdlib import UsageError, one_of
+
+NEIGHBOURS = 5  # whose majority is the answer of a k-NN probe
+BLOCK = 1000  # images whose neighbours are ranked at a time
+>>>>>>> 48adc9f61d015c99e58f992f23d42fdc8c9fd6f8
 
 
 class Measure(NamedTuple):
@@ -522,8 +529,8 @@ def ranks(points: Num[np.ndarray, "n d"], rows: slice = slice(None)) -> Int[np.n
 
 
 def _blocks(n: int) -> list[slice]:
-    """Some rows at a time: memory stays below 0.3 GB at n = 10,000."""
-    return [slice(first, min(first + 1000, n)) for first in range(0, n, 1000)]
+    """Some rows at a time: the memory needed grows with n, not with its square."""
+    return [slice(first, min(first + BLOCK, n)) for first in range(0, n, BLOCK)]
 
 
 def _check_k(k: int, n: int) -> None:

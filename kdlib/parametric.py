@@ -166,9 +166,9 @@ def fit_batched(
     annealed = torch.optim.lr_scheduler.CosineAnnealingLR(adam, steps)
     chance = torch.Generator(device).manual_seed(fit.seed)
     each = torch.arange(len(layers), device=device)[:, None]
-    draws = _triplets(near.shape[1], steps, fit)
-    for step, (anchor, rank, others) in enumerate(draws):
-        rows = _rows(near, anchor.to(device), rank.to(device), others.to(device))
+    draws = [drawn.to(device) for drawn in _triplets(near.shape[1], steps, fit)]
+    for step, triplets in enumerate(zip(*draws, strict=True)):
+        rows = _rows(near, *triplets)
         loss = _loss(_network(data[each, rows], weights, chance))
         adam.zero_grad(set_to_none=True)
         loss.backward()
@@ -235,18 +235,16 @@ def _distance(a: Any, b: Any) -> Any:
     return (a - b).square().sum(-1).clamp_min(1e-7).sqrt()
 
 
-def _triplets(n: int, steps: int, fit: Fit) -> Iterator[tuple[Any, Any, Any]]:
+def _triplets(n: int, steps: int, fit: Fit) -> tuple[Any, Any, Any]:
     """Draw for each step the anchors, the ranks of their positives, and four negatives to try."""
     import torch
 
-    chance = torch.Generator().manual_seed(fit.seed + 1)
-    queue = torch.empty(0, dtype=torch.long)
-    for _ in range(steps):
-        while len(queue) < fit.batch:
-            queue = torch.cat([queue, torch.randperm(n, generator=chance)])
-        anchor, queue = queue[: fit.batch], queue[fit.batch :]
-        rank = torch.randint(fit.k, (fit.batch,), generator=chance)
-        yield anchor, rank, torch.randint(n, (4, fit.batch), generator=chance)
+    chance = torch.Generator().manual_seed(fit.seed)
+    rounds = -(-steps * fit.batch // n)
+    order = torch.cat([torch.randperm(n, generator=chance) for _ in range(rounds)])
+    anchors = order[: steps * fit.batch].view(steps, fit.batch)
+    ranks = torch.randint(fit.k, (steps, fit.batch), generator=chance)
+    return anchors, ranks, torch.randint(n, (steps, 4, fit.batch), generator=chance)
 
 
 def _rows(near: Any, anchor: Any, rank: Any, others: Any) -> Any:

@@ -198,6 +198,8 @@ def test_a_family_names_the_layer_that_fails(few):
         embed.family(few, perplex=3)
     with pytest.raises(UsageError, match="a family needs at least one layer"):
         embed.family({})
+    with pytest.raises((UsageError, TypeError)):
+        embed.family({"pool": few["kd", "late"]})
 
 
 def test_a_bar_counts_maps_that_take_their_time(few, capfd):

@@ -121,7 +121,7 @@ def test_positives_are_neighbours_and_negatives_are_not(digits):
     near = torch.as_tensor(parametric.neighbours(embed.prepare(digits[0]), 15))[None]
     fit = Fit(15, 32, 1, 0.01, 0)
     wrong, seen = 0, []
-    for anchor, rank, others in parametric._triplets(500, 40, fit):
+    for anchor, rank, others in zip(*parametric._triplets(500, 40, fit), strict=True):
         a, p, n = parametric._rows(near, anchor, rank, others)[0].split(32)
         assert (a == anchor).all()
         assert (near[0, a] == p[:, None]).any(1).all()
