@@ -14,16 +14,11 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int, Num
 
-<<<<<<< HEAD
 from kdlib import UsageError, geometry, likeness, one_of
 from kdlib.geometry import NEIGHBOURS
 from kdlib.space import Space, checked, finite
-=======
-from kdlib import UsageError, one_of
 
-NEIGHBOURS = 5  # whose majority is the answer of a k-NN probe
 BLOCK = 1000  # images whose neighbours are ranked at a time
->>>>>>> 48adc9f61d015c99e58f992f23d42fdc8c9fd6f8
 
 
 class Measure(NamedTuple):

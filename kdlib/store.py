@@ -3,17 +3,11 @@
     runs/<study>/<dataset>/<run>/run.json              parameters, versions, seconds, accuracy
                                  history.parquet       one row per epoch
                                  weights.safetensors
-<<<<<<< HEAD
                                  features.safetensors  <split>.<layer>, <split>.rows, .labels;
                                                        flat.<split>.<layer>
                                  measures.parquet      layer measure value view
                                  likeness.parquet      layer teacher_layer value view
-    runs/<study>/<dataset>/maps/<maps>.parquet         run layer embedding image x y
-=======
-                                 features.safetensors  <split>.<layer>, <split>.rows, .labels
-                                 measures.parquet      layer measure value
     runs/<study>/<dataset>/maps/<maps>.parquet         run layer embedding image x y error
->>>>>>> 48adc9f61d015c99e58f992f23d42fdc8c9fd6f8
                                <maps>-faithfulness.parquet
     book/results/<study>/                              what the book shows: see `Results`
                           executed/*.ipynb             notebooks as they ran

@@ -4,21 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-<<<<<<< HEAD
-=======
 from scipy.spatial.distance import pdist
 from scipy.stats import spearmanr
 from sklearn.datasets import load_digits
->>>>>>> 48adc9f61d015c99e58f992f23d42fdc8c9fd6f8
 from sklearn.manifold import trustworthiness as sklearn_trustworthiness
 from sklearn.model_selection import LeaveOneOut, cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
 
-<<<<<<< HEAD
-from kdlib import UsageError
-from kdlib.metrics import FAITHFULNESS, MEASURES, faithfulness, measure, network, ranks
-from kdlib.space import Space
-=======
 from kdlib import UsageError, metrics
 from kdlib.metrics import (
     FAITHFULNESS,
@@ -27,9 +19,10 @@ from kdlib.metrics import (
     faithfulness,
     measure,
     neighbourhood_change,
+    network,
     ranks,
 )
->>>>>>> 48adc9f61d015c99e58f992f23d42fdc8c9fd6f8
+from kdlib.space import Space
 
 # jaxtyping's checker, where it is switched on, speaks before kdlib does
 WRONG_SHAPE = (UsageError, TypeError)
