@@ -8,16 +8,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from functools import cache
 from pathlib import Path, PurePosixPath
 from types import UnionType
-from typing import Any, ClassVar, get_args
-from typing import get_type_hints as _type_hints
+from typing import Any, ClassVar, get_args, get_type_hints
 
 from kdlib import UsageError, one_of
 from kdlib.sources import place
 
-get_type_hints = cache(_type_hints)  # of a class, always the same: a study asks for thousands
 
 # The networks that features, measures and maps are made of unless others are named.
 EXAMPLE: tuple[str, ...] = (

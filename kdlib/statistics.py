@@ -149,6 +149,49 @@ def paired(results: Results, measure: str, *, teachers: str | None = None) -> pd
     return table[[*CELL, "mean", "low", "high", "n"]]
 
 
+STANDING = ["network", "method", "labels", "accuracy", "low", "high", "n"]
+GAIN = ["gain", "gain_low", "gain_high", "pairs", "least", "most", "beside"]
+
+
+def standings(results: Results, *, teachers: str = "full") -> pd.DataFrame:
+    """Sum up, over seeds, how every method does and what it adds to the student alone.
+
+    Returns network, method, labels; accuracy with low and high, its 95 % t interval over n seeds;
+    gain with gain_low and gain_high, the same of the paired difference to alone; pairs, their
+    number; least and most, the gains of single seeds; beside: better, worse or not told apart, by
+    whether the interval excludes 0. Without a pair these are NaN and an empty word. First comes
+    the network that most runs share. Empty where no student was trained.
+    """
+    if results.runs.empty:
+        return pd.DataFrame(columns=[*STANDING, *GAIN])
+    by = STANDING[:3]
+    scores = summarise(students(results, teachers).assign(difference=lambda t: t[ACCURACY]), by)
+    each = differences(results, ACCURACY, teachers=teachers)
+    gains = (
+        summarise(each, by).set_index(by)[["mean", "low", "high", "n"]].set_axis(GAIN[:4], axis=1)
+    )
+    single = each.groupby(by)["difference"].agg(least="min", most="max")
+    table = scores.rename(columns={"mean": "accuracy"})[STANDING]
+    table = table.merge(gains.join(single).reset_index(), how="left", on=by)
+    table["beside"] = [
+        "" if pd.isna(low) else "better" if low > 0 else "worse" if high < 0 else "not told apart"
+        for low, high in zip(table["gain_low"], table["gain_high"], strict=True)
+    ]
+    common = table["network"].map(-table["network"].value_counts())
+    return table.loc[common.sort_values(kind="stable").index].reset_index(drop=True)
+
+
+def at_home(table: pd.DataFrame) -> pd.DataFrame:
+    """Keep of `standings` one network per method: the first, which most others share.
+
+    A column `name` is the method, and its network where that is another one.
+    """
+    first = table.groupby("method", sort=False)["network"].transform("first")
+    kept = table[table["network"] == first].reset_index(drop=True)
+    other = kept["network"] != (kept["network"].iloc[0] if len(kept) else "")
+    return kept.assign(name=kept["method"] + (", " + kept["network"]).where(other, ""))
+
+
 def sign_flip(differences: Iterable[float]) -> float | None:
     """Give the exact two-sided p of the mean under all 2^n flips of sign (Fisher 1935).
 

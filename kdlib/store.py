@@ -382,6 +382,32 @@ def load(folder: str | Path | None = None, *, view: str = "pooled") -> Results:
     return Results(study, **tables, images=sample["images"], labels=sample["labels"])
 
 
+def brief(study: str) -> Results:
+    """Read the runs of a published study alone, whichever study the book is built for.
+
+    Its other tables are left empty; where the study was not published, so are its runs.
+    """
+    folder = near(f"book/results/{study}")
+    empty = {name: pd.DataFrame() for name in TABLES}
+    told: dict[str, Any] = {"name": study}
+    if (folder / "study.json").is_file():
+        told = _read(folder / "study.json", lambda p: json.loads(p.read_text()), "publish")
+        empty["runs"] = _read(folder / "runs.parquet", pd.read_parquet, "publish")
+    nothing = np.zeros((0, 1, 1, 1), np.uint8)
+    return Results(told, **empty, images=nothing, labels=np.zeros(0, np.int64))
+
+
+def load_benchmark(study: str, name: str) -> dict[str, Any]:
+    """Read what a script of benchmarks/ measured; nothing where it has not run."""
+    path = near(f"book/results/{study}") / f"{name}.json"
+    return _read(path, lambda p: json.loads(p.read_text()), name) if path.is_file() else {}
+
+
+def save_benchmark(study: str, name: str, measured: Mapping[str, Any]) -> None:
+    """Write what a script of benchmarks/ measured, beside the study that shows it."""
+    _json(Path("book/results") / study / f"{name}.json", measured)
+
+
 def _shown() -> Path:
     return near("book/results") / os.environ.get("KDLIB_STUDY", "quick")
 

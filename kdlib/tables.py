@@ -1,8 +1,10 @@
-"""Tables of verdicts as HTML that reads well aloud, on a telephone, in light and in dark."""
+"""Tables as HTML that reads well aloud, on a telephone, in light and in dark."""
 
 from __future__ import annotations
 
+import base64
 import html
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -28,6 +30,8 @@ LOOK = """
 .kd-verdict[data-sign="✓"] { border-color: #2f7fd0; }
 .kd-verdict[data-sign="≈"] { border-color: #ee9a0b; }
 .kd-verdict[data-sign="✗"] { border-color: #cc3a1e; }
+html[data-theme="dark"] .bd-content div.cell_output .text_html {
+  background: none !important; color: inherit !important; padding: 0 !important; }
 """
 
 
@@ -91,6 +95,70 @@ def judged(
     empty["strongest test"] = [cells[["measure", "layer"]].drop_duplicates().shape[0] == 1]
     left = {name: column for name, column in columns.items() if not all(empty.get(name, [False]))}
     return table(pd.DataFrame(left), caption)
+
+
+BESIDE = {
+    "better": "✓ beats alone",
+    "not told apart": "≈ does not beat alone",
+    "worse": "✗ worse than alone",
+}
+
+
+def standing(standings: pd.DataFrame, method: str, kind: type, cost: Mapping[str, float]) -> HTML:
+    """Show a method's rows of `statistics.standings`, its constants and its cost beside alone.
+
+    `kind` is its class: the constants are the defaults of its keyword arguments. `cost` says how
+    many times as long as alone a training takes. Where it was not run, says so.
+    """
+    given = inspect.signature(kind).parameters.values()
+    constants = [f"{p.name} {p.default}" for p in given if p.kind is p.KEYWORD_ONLY]
+    took = f"{cost[method]:.1f} times alone's" if method in cost else "not measured"
+    told = f"<p>Constants: {', '.join(constants) or 'none'}. Time of a training: {took}.</p>"
+    rows = standings[standings["method"] == method]
+    if rows.empty:
+        return HTML(f"{told}<p><em>{method} was not run.</em></p>")
+    several = {} if rows["network"].nunique() == 1 else {"network": rows["network"]}
+    columns = {
+        "labels per class": rows["labels"],
+        **several,
+        "test accuracy, %": _percent(rows[["accuracy", "low", "high"]], ""),
+        "n": rows["n"],
+        "minus alone, points": _percent(rows[["gain", "gain_low", "gain_high"]], "+"),
+        "pairs": rows["pairs"].map(_plain("{:.0f}")),
+        "": [_beside(row) for row in rows.to_dict("records")],
+    }
+    caption = (
+        f"{method}, {', '.join(rows['network'].unique())}: mean and 95 % t interval over seeds"
+    )
+    return HTML(told + table(pd.DataFrame(columns), caption).data)
+
+
+def _percent(rows: pd.DataFrame, sign: str) -> list[str]:
+    """Write means with their intervals, in percent: columns mean, low, high."""
+    said = []
+    for each in rows.itertuples(index=False, name=None):
+        mean, low, high = (f"{100 * value:{sign}.1f}" for value in each)
+        words = f"{mean} [{low}, {high}]" if pd.notna(each[1]) else mean
+        said.append("–" if pd.isna(each[0]) else f'<span class="kd-number">{words}</span>')
+    return said
+
+
+def _beside(row: Mapping[Any, Any]) -> str:
+    """Say where a method lies beside alone; with the spread over seeds where it does not win."""
+    if row["method"] == "alone":
+        return "the reference"
+    if not row["beside"]:
+        return "no student alone beside it" if pd.isna(row["gain"]) else "one seed: not judged"
+    words = BESIDE[row["beside"]]
+    if row["beside"] == "better":
+        return words
+    return f"{words}: seeds {100 * row['least']:+.1f} to {100 * row['most']:+.1f}"
+
+
+def download(rows: pd.DataFrame, name: str, words: str) -> HTML:
+    """Link to a table as a CSV file that lies in the page itself."""
+    data = base64.b64encode(rows.to_csv(index=False).encode()).decode()
+    return HTML(f'<a download="{name}.csv" href="data:text/csv;base64,{data}">{words}</a>')
 
 
 def _cell(cell: Mapping[Any, Any], several: Sequence[str]) -> str:

@@ -30,6 +30,7 @@
       legend: { labelColor: text, titleColor: muted },
       header: { labelColor: text, titleColor: muted },
       title: { color: text, subtitleColor: muted },
+      text: { color: text },
     };
   }
 

@@ -231,3 +231,90 @@ def test_layers_saved_are_drawn_seed_by_seed(results):
     (data,) = spec["datasets"].values()
     assert len(data) == 4 * 3 * 4  # methods, label budgets, seeds
     assert "kd at 2 labels: +" in spec["description"]
+
+
+FAMILY = {"alone": "controls", "smooth": "controls", "kd": "answers", "fitnet": "features"}
+FAMILY |= {"at": "features"}
+
+
+@pytest.fixture(params=[charts.families, charts.ranked])
+def gallery(request, results):
+    charts.enable()
+    return request.param(statistics.standings(results), FAMILY)
+
+
+def test_the_gallery_is_drawn_and_spoken(gallery):
+    spec = gallery.to_dict(validate=True)
+    assert vl_convert.vegalite_to_png(spec).startswith(b"\x89PNG")
+    assert "n = 4" in spec["title"]["subtitle"]
+    assert "2 labels per class" in spec["description"]
+    assert "kd" in spec["description"]
+
+
+def rows(chart):
+    """The tables of a chart, as one."""
+    sets = chart.to_dict()["datasets"].values()
+    return pd.DataFrame([row for each in sets for row in each if row])
+
+
+def test_every_family_has_alone_beside_it(results):
+    table = rows(charts.families(statistics.standings(results), FAMILY))
+    assert set(table["family"]) == {"answers", "features", "controls"}
+    for _, panel in table.groupby("family"):
+        alone = panel[(panel["name"] == "alone") & (panel["labels"] == "2")]
+        scores = results.runs.query("method == 'alone' and labels == '2' and role == 'student'")
+        scores = scores[scores["network"] == "resnet8x0.5"]["test_accuracy"]
+        assert alone["accuracy"].item() == pytest.approx(100 * scores.mean(), abs=0.01)
+        assert alone["colour"].item() == charts.COLOURS["alone"]
+
+
+def test_names_keep_the_order_of_their_lines_and_a_distance(results):
+    table = rows(charts.families(statistics.standings(results), FAMILY)).dropna(subset="place")
+    assert table.groupby("family")["name"].value_counts().max() == 1
+    for _, panel in table.groupby("family"):
+        placed = panel.sort_values("accuracy")["place"]
+        assert placed.diff().dropna().min() > 0.4
+
+
+def test_a_method_of_another_network_is_drawn_beside_its_own_alone(results):
+    small = results.runs["network"] == "resnet8x0.5"
+    runs = results.runs[~(small & (results.runs["method"] == "at"))]
+    runs = runs[(runs["network"] != "resnet14x0.5") | runs["method"].isin(["at", "alone"])]
+    table = rows(charts.families(statistics.standings(results._replace(runs=runs)), FAMILY))
+    beside = table[table["family"] == "features"]
+    assert set(beside["name"]) == {
+        *("alone", "alone, resnet14x0.5", "fitnet", "at, resnet14x0.5"),
+    }
+    assert "alone, resnet14x0.5" not in set(table.loc[table["family"] == "answers", "name"])
+
+
+def test_methods_are_ranked_at_each_budget(results):
+    table = rows(charts.ranked(statistics.standings(results), FAMILY))
+    assert set(table["name"]) == {"smooth", "kd", "fitnet", "at"}
+    for labels, those in table.groupby("labels"):
+        assert list(those.sort_values("rank")["gain"]) == sorted(those["gain"], reverse=True)
+        assert sorted(those["rank"]) == [1, 2, 3, 4], labels
+    paired = statistics.paired(results, "test_accuracy").query("network == 'resnet8x0.5'")
+    row = paired.query("method == 'kd' and labels == '5'").iloc[0]
+    found = table.query("name == 'kd' and labels == '5'").iloc[0]
+    assert found["gain"] == pytest.approx(100 * row["mean"], abs=0.01)
+    assert found["gain_low"] == pytest.approx(100 * row["low"], abs=0.01)
+
+
+def test_a_reader_chooses_the_budget_of_the_ranking(results):
+    (param,) = charts.ranked(statistics.standings(results), FAMILY).to_dict()["params"]
+    assert param["bind"]["options"] == ["2", "5", "all"]
+    assert param["value"] == "2"
+
+
+@pytest.mark.parametrize("draw", [charts.families, charts.ranked])
+def test_a_study_without_students_has_no_gallery(results, draw):
+    none = statistics.standings(results._replace(runs=results.runs.iloc[:0]))
+    with pytest.raises(UsageError, match="no students"):
+        draw(none, FAMILY)
+
+
+def test_a_ranking_needs_students_alone(results):
+    taught = results.runs.query("method != 'alone'")
+    with pytest.raises(UsageError, match="nothing to rank"):
+        charts.ranked(statistics.standings(results._replace(runs=taught)), FAMILY)

@@ -44,7 +44,11 @@ def opened(chromium):
 
 
 @pytest.mark.parametrize(
-    "name", ["index", "layers", "measures", "verdicts", "again", "status", "executed/student"]
+    "name",
+    [
+        *("index", "layers", "measures", "regimes", "verdicts", "again", "status"),
+        *("methods", "answers", "features", "relations", "ways", "executed/student"),
+    ],
 )
 def test_no_page_asks_for_anything_or_complains(opened, name):
     page, asked, complaints = opened(f"book/{name}.html")

@@ -1,0 +1,62 @@
+"""How many times as long as alone's does a training by each method take?
+
+    python benchmarks/cost.py
+
+Every method by itself, as students of the study `methods` are trained but for a tenth of the
+epochs (first stages likewise), in turn, on one thread, median of three rounds; CPU seconds, so
+that another process on the machine does not count. Seconds in `runs` are no answer: students that
+are trained side by side share them. Prints the ratios and writes what the book shows.
+"""
+
+from statistics import median
+from time import process_time
+
+import torch
+from torch import nn
+
+from kdlib import data, distill, models, store, train
+from kdlib.data import Batches, Images
+from kdlib.runs import Student
+
+ROUNDS = 3
+FIRST_STAGES = {method: {"warm_up_epochs": 1} for method in ("fsp", "ab", "ft")}  # of 10
+
+
+def student_of(method: str) -> tuple[str, float]:
+    """The network and width that the study trains by a method."""
+    kind = distill.METHODS[method]
+    if kind.same_network or kind.no_smaller:
+        return "resnet20", 1.0
+    return "resnet8", 1.0 if method == "fsp" else 0.5
+
+
+def seconds(method: str, network: tuple[str, float], images: Images, teacher: nn.Module) -> float:
+    """CPU seconds of one short training."""
+    name, width = network
+    run = Student(network=name, width=width, epochs=2)
+    student = models.build(name, classes=10, channels=1, width=width, seed=0)
+    batches = Batches(images, data.budget(images.train_labels, 2, 0), run.batch_size, 0)
+    options = FIRST_STAGES.get(method, {})
+    start = process_time()
+    train.fit(student, batches, run, method=method, teacher=teacher, **options)
+    return process_time() - start
+
+
+def main() -> None:
+    """Measure every method and, for each of their networks, alone."""
+    torch.set_num_threads(1)
+    images = data.load("digits")
+    teacher = models.build("resnet20", classes=10, channels=1, seed=0)
+    cells = [(method, student_of(method)) for method in distill.METHODS]
+    cells = list(dict.fromkeys([*(("alone", network) for _, network in cells), *cells]))
+    seconds(*cells[0], images, teacher)  # the first training of a process starts more than itself
+    rounds = [{c: seconds(*c, images, teacher) for c in cells} for _ in range(ROUNDS)]
+    took = {cell: median(each[cell] for each in rounds) for cell in cells}
+    cost = {m: round(took[m, n] / took["alone", n], 2) for m, n in cells if m != "alone"}
+    for method, ratio in sorted(cost.items(), key=lambda pair: pair[1]):
+        print(f"{method:14} {ratio:5.2f} times alone's")
+    store.save_benchmark("methods", "cost", cost)
+
+
+if __name__ == "__main__":
+    main()
