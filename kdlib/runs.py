@@ -15,7 +15,6 @@ from typing import Any, ClassVar, get_args, get_type_hints
 from kdlib import UsageError, one_of
 from kdlib.sources import place
 
-
 # The networks that features, measures and maps are made of unless others are named.
 EXAMPLE: tuple[str, ...] = (
     "teachers/resnet20-full-0",
