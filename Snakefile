@@ -22,7 +22,11 @@ TEACHERS = {run.name: run for run in STUDY.teachers}
 ROOT = str(STUDY.teachers[0].root)
 MAPS = {maps.name: maps for maps in STUDY.drawn.values()}
 BLOCKS = {block: [run.name for run in members] for block, members in STUDY.blocks.items()}
-NETWORKS = [name for names in BLOCKS.values() for name in names]
+TAUGHT = {
+    block: sorted({run.teacher for run in members if isinstance(run, runs.Student)})
+    for block, members in STUDY.blocks.items()
+}
+NETWORKS = [run.name for run in (*STUDY.teachers, *STUDY.students)]
 PUBLISHED = f"book/results/{STUDY.name}"
 DATA = {"digits": Path(find_spec("sklearn").origin).parent / "datasets/data/digits.csv.gz"}
 
@@ -72,6 +76,8 @@ TRAINED = ["run.json", "weights.safetensors"]  # what a network is
 KEPT = ["run.json", "features.safetensors", "measures.parquet", "likeness.parquet"]  # what is published of it
 TABLES = ["runs", "measures", "likeness", "maps", "faithfulness", "predictions"]
 PAGES = ["teacher", "student", "features", "measure", "embed"]  # executed notebooks in the book
+if not STUDY.layers:  # runs alone; no book can be made of that
+    KEPT, PAGES = ["run.json"], ["teacher", "student"]
 BUILD = """
 mkdir -p book/executed _build/html
 cp {PUBLISHED}/executed/*.ipynb book/executed/
@@ -100,6 +106,7 @@ rule book:
 
 
 rule publish:
+    default_target: not STUDY.layers
     input:
         expand("{root}/{name}/{file}", root=ROOT, name=NETWORKS, file=KEPT),
         expand("{root}/maps/{name}{end}.parquet", root=ROOT, name=MAPS, end=["", "-faithfulness"]),
@@ -187,7 +194,7 @@ for block, names in BLOCKS.items():
         input:
             **needs("measure", data=False),
             networks=expand("{root}/{name}/features.safetensors", root=ROOT, name=names),
-            teacher=f"{TEACHER.folder}/features.safetensors",
+            teachers=expand("{root}/{name}/features.safetensors", root=ROOT, name=TAUGHT[block]),
         output:
             expand(
                 "{root}/{name}/{file}.parquet",

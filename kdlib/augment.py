@@ -42,7 +42,7 @@ def shift(x: UInt8[Tensor, "b c h w"], generator: Generator) -> UInt8[Tensor, "b
     """Pad and crop: each image by up to an eighth of its side, each way (He et al. 2016, 4.2)."""
     largest = reach(min(x.shape[2:]))
     by = torch.randint(-largest, largest + 1, (len(x), 2), generator=generator)
-    return shifted(x, by.to(x.device), largest)
+    return shifted(x, _sent(by, x), largest)
 
 
 def flip(x: UInt8[Tensor, "b c h w"], generator: Generator) -> UInt8[Tensor, "b c h w"]:
@@ -81,18 +81,20 @@ def randaugment(
     """Apply so many operations of `OPERATIONS` to each image (Cubuk et al. 2020, sec. 3).
 
     Each is drawn evenly, with repetition, at one `magnitude` in [0, 1] of its range (9 of 10 as
-    there); those with two directions draw theirs. Every operation runs on the whole batch and
-    each image takes its own result.
+    there); those with two directions draw theirs. Every operation runs once, on the images that
+    drew it: who did is known on the CPU, so nothing waits for the device.
     """
     for _ in range(operations):
-        index, sign = _uniform(x, 2, generator).unbind(1)
+        index, sign = torch.rand(2, len(x), generator=generator)
         index = (index * len(OPERATIONS)).long()
         strength = torch.where(sign < 0.5, -magnitude, magnitude)
         pixels = x.float()
-        made = pixels
         for k, operation in enumerate(OPERATIONS.values()):
-            made = torch.where(_each(index == k), operation(pixels, strength), made)
-        x = _bytes(made)
+            own = (index == k).nonzero()[:, 0]
+            if len(own):
+                rows = _sent(own, x)
+                pixels[rows] = operation(pixels[rows], _sent(strength[own], x))
+        x = _bytes(pixels)
     return x
 
 
@@ -164,9 +166,8 @@ def _brightness(x: Pixels, strength: Strength) -> Pixels:
 
 
 def _sharpness(x: Pixels, strength: Strength) -> Pixels:
-    kernel = torch.tensor([[1.0, 1, 1], [1, 5, 1], [1, 1, 1]], device=x.device) / 13
-    kernel = kernel.expand(x.shape[1], 1, 3, 3)
-    smooth = F.conv2d(F.pad(x, [1] * 4, mode="replicate"), kernel, groups=x.shape[1])
+    around = F.avg_pool2d(F.pad(x, [1] * 4, mode="replicate"), 3, 1)
+    smooth = (9 * around + 4 * x) / 13  # Pillow's filter: 1 for each neighbour, 5 for the pixel
     return _towards(smooth, x, 1 + 0.9 * strength)
 
 
@@ -225,12 +226,17 @@ MIXTURES = {"mixup": mixup, "cutmix": cutmix}
 def _partners(x: Tensor, generator: Generator, alpha: float) -> tuple[Tensor, Tensor]:
     seed = int(torch.randint(2**62, (), generator=generator))
     lam = torch.from_numpy(np.random.default_rng(seed).beta(alpha, alpha, len(x))).float()
-    return torch.randperm(len(x), generator=generator).to(x.device), lam.to(x.device)
+    return _sent(torch.randperm(len(x), generator=generator), x), _sent(lam, x)
 
 
 def _uniform(x: Tensor, numbers: int, generator: Generator) -> Float[Tensor, "b numbers"]:
     """So many numbers in [0, 1) for each image, on its device."""
-    return torch.rand(len(x), numbers, generator=generator).to(x.device, non_blocking=True)
+    return _sent(torch.rand(len(x), numbers, generator=generator), x)
+
+
+def _sent(drawn: Tensor, x: Tensor) -> Tensor:
+    """What was drawn on the CPU, on the device of the images; the CPU does not wait for it."""
+    return drawn.to(x.device, non_blocking=True)
 
 
 def _each(value: Tensor) -> Tensor:
@@ -259,7 +265,8 @@ def _grey(x: Tensor) -> Float[Tensor, "b 1 h w"]:
     """Luma of red, green and blue (ITU-R BT.601); a grey image is its own."""
     if x.shape[1] != 3:
         return x.mean(1, keepdim=True)
-    return (x * x.new_tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
+    red, green, blue = x.split(1, 1)
+    return 0.299 * red + 0.587 * green + 0.114 * blue
 
 
 def _bytes(x: Tensor) -> UInt8[Tensor, "b c h w"]:

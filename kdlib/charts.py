@@ -160,6 +160,58 @@ def accuracy(results: Results, *, network: str | None = None) -> alt.LayerChart 
     )
 
 
+def regimes(results: Results, *, network: str | None = None) -> alt.FacetChart:
+    """Draw test accuracy against labels per class, a panel for what the teacher learnt from.
+
+    A line through the means of every method and, dashed, of the teachers themselves; a band for
+    the 95 % t interval over seeds, where there is more than one.
+    """
+    network = _students(results, network)["network"].iloc[0]
+    parts = []
+    for regime in statistics.regimes(results):
+        students = statistics.students(results, regime).query("network == @network")
+        taught = students.loc[students["method"] != "alone", "run"].map(statistics.teacher)
+        teachers = results.runs[results.runs["run"].isin(taught)].assign(method="teacher")
+        if regime == "full":  # the same for every number of its students' labels
+            each = [teachers.assign(labels=labels) for labels in budgets(students)]
+            teachers = pd.concat(each)
+        parts.append(pd.concat([students, teachers]).assign(regime=regime))
+    runs = pd.concat(parts).assign(difference=lambda t: 100 * t["test_accuracy"])
+    table = statistics.summarise(runs, ["regime", "method", "labels"]).round(2)
+    table = table[["regime", "method", "labels", "mean", "low", "high", "n"]]
+    base = alt.Chart().encode(
+        x=alt.X("labels:N", sort=budgets(table), title="labels per class"),
+        color=_colour(table),
+        opacity=_fade(),
+    )
+    y = alt.Y("mean:Q", title="test accuracy, %", scale=alt.Scale(zero=False, domainMax=100))
+    said = [_number(f"{c}:Q", t, ".1f") for c, t in (("mean", "mean, %"), ("low", "from"))]
+    told = ["method:N", "labels:N", *said, _number("high:Q", "to", ".1f"), "n:Q"]
+    dash = alt.condition("datum.method == 'teacher'", alt.value([6, 4]), alt.value([1, 0]))
+    panel = alt.layer(
+        base.mark_errorband(opacity=0.15, clip=True).encode(y=alt.Y("low:Q"), y2="high:Q"),
+        base.mark_line(strokeWidth=2.2).encode(y=y, strokeDash=dash, tooltip=told),
+        base.mark_point(filled=True, size=55, opacity=1).encode(y=y, tooltip=told),
+        data=table,
+    ).properties(width=_share(600, table["regime"].nunique()), height=260)
+    shown = statistics.regimes(results)
+    column = alt.Column("regime:N", sort=shown, title="what the teacher learnt from")
+    means = table.set_index(["regime", "labels", "method"])["mean"]
+    few = budgets(table)[0]
+    spoken = "; ".join(f"{r}, {m} {means[r, few, m]:.1f}" for r, _, m in means.loc[:, [few]].index)
+    return (
+        panel.add_params(_chosen())
+        .facet(column=column, spacing=14)
+        .properties(
+            title=alt.Title(
+                f"Test accuracy of {network} and of its teachers",
+                subtitle="line: mean over seeds; band: 95 % interval; dashed: the teachers",
+            ),
+            description=f"Mean test accuracy in percent with {few} labels per class: {spoken}.",
+        )
+    )
+
+
 def layers(results: Results, measure: str = "knn", *, network: str | None = None) -> alt.FacetChart:
     """Draw a measure layer by layer: one panel per label budget, one line per method."""
     one_of("measure", measure, results.measures["measure"].unique())

@@ -1,11 +1,25 @@
-"""Weights from a file, also of other projects' networks, or torchvision's own."""
+"""Weights from a file, also of other projects' networks, or torchvision's own.
+
+What to `models.build` for checkpoints that are published for CIFAR:
+
+    akamaster           resnet20 to resnet110
+    chenyaofo           resnet20 to 56 with shortcut="conv"; vgg11_bn to 19_bn, mobilenet_v2 (with
+                        width_mult), shufflenet_v2_x0_5 to x2_0, each with small=True
+    huyvnphan           resnet18 to 50, densenet121 to 169 with small="pooled"; vgg11_bn to 19_bn;
+                        mobilenet_v2 with small=True
+    kuangliu, timm      resnet18 to 152 with small=True
+    RepDistiller        resnet8 to 110 with shortcut="conv", resnet8x4, resnet32x4, wrn-*, vgg*
+    pytorchcv           resnet20 to 110 with shortcut="conv"
+
+Images have to be normalised as there: the weights do not say how.
+"""
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import safetensors.torch
@@ -89,8 +103,7 @@ def load(network: nn.Module, source: str | Path, *, new_head: bool = False) -> l
         only_head = all(line.startswith(head) for line in differ)
         hint = "; new_head leaves the classifier as initialised" if only_head else ""
         raise UsageError(
-            f"weights {source} do not fit: {len(differ)} of {len(wanted)} differ; "
-            f"{'; '.join(differ[:3])}{hint}"
+            f"weights {source} do not fit: {len(differ)} differ; {'; '.join(differ[:3])}{hint}"
         )
     network.load_state_dict(named, strict=False)
     return [name for name in network.state_dict() if name not in wanted]
@@ -127,13 +140,13 @@ def _read(file: Path) -> Any:
         return torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise UsageError(f"weights {file}: there is no such file") from error
-    except pickle.UnpicklingError as error:
+    except UnpicklingError as error:
         raise UsageError(
             f"weights {file}: is no torch file, or holds more than tensors, which is not read "
             "for safety; allowed: a saved state_dict"
         ) from error
     except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
-        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        said = str(error).partition("\n")[0] or type(error).__name__
         raise UsageError(f"weights {file}: cannot be read: {said}") from error
 
 

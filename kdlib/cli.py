@@ -89,9 +89,10 @@ def study(file: Path, device: str = "auto", more: Sequence[str] = ()) -> int:
             models.check(network)
         images = data.load(planned.dataset, size=planned.size, grey=planned.grey)
         for labels in planned.labels_per_class:
-            data.budget(images.train_labels, labels, 0)
-        looked = planned.looked(runs.Features, next(iter(planned.blocks)))
-        data.sample(images.test_labels, looked.sample)  # type: ignore[attr-defined]
+            data.budget(images.train_labels, labels, 0, classes=images.classes)
+        for block in list(planned.blocks)[:1]:
+            looked = planned.looked(runs.Features, block)
+            data.sample(images.test_labels, looked.sample)  # type: ignore[attr-defined]
     except UsageError as problem:
         raise UsageError(f"{file}: {problem}") from None
     store.writable(planned.teachers[0].root)
@@ -198,10 +199,15 @@ def publish(file: Path, to: Path | None) -> None:
     trained = [*planned.teachers, *planned.students]
     root = trained[0].root
     tables = store.gather(
-        root, [run.name for run in trained], [maps.name for maps in planned.drawn.values()]
+        root,
+        [run.name for run in trained],
+        [maps.name for maps in planned.drawn.values()],
+        layers=planned.layers,
     )
     images = data.load(planned.dataset, size=planned.size, grey=planned.grey)
-    rows = store.load_layers(trained[0].folder).test_rows
+    rows = (
+        store.load_layers(trained[0].folder).test_rows.tolist() if planned.layers else list[int]()
+    )
     told = {
         "name": planned.name,
         "dataset": images.name,
@@ -240,8 +246,10 @@ def _executed(planned: studies.Study) -> dict[str, Path]:
     made = {run.name: run.folder / "teacher.ipynb" for run in planned.teachers}
     for kernel, together in planned.kernels.items():
         made |= {run.name: root / f"students/{kernel}.ipynb" for run in together.each}
-    block = list(planned.blocks)[-1]
     pages = {"teacher": made[planned.teachers[0].name], "student": made[planned.mapped[-1].name]}
+    if not planned.layers:
+        return {name: file for name, file in (made | pages).items() if file.is_file()}
+    block = list(planned.blocks)[-1]
     pages |= {
         "features": root / f"features/{block}.ipynb",
         "measure": root / f"measures/{block}.ipynb",

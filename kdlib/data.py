@@ -124,17 +124,17 @@ def load(name: str, *, size: int | None = None, grey: bool = False, seed: int = 
     if not name.startswith("folder:"):
         one_of("data set", name, [*DATASETS, "folder:<path>"])
         read = DATASETS[name]
-    if size is not None and not 4 <= size <= 1024:
-        raise UsageError(f"size {size!r}; allowed: 4 to 1024 pixels")
+    if size is not None and not 4 <= size <= sources.LARGEST:
+        raise UsageError(f"size {size}; allowed: 4 to {sources.LARGEST} pixels")
     if name == "digits":
         return _read(read(name, seed), sources.place(name, size, grey), size, grey)
     kept = _kept(name, size, grey, seed)
     if (images := _recall(kept)) is None:
         listing = read(name, seed)  # may download
         kept = _kept(name, size, grey, seed)
-        _keep(_read(listing, sources.place(name, size, grey), size, grey), kept)
-        images = _recall(kept)
-    assert images is not None
+        images = _read(listing, sources.place(name, size, grey), size, grey)
+        _keep(images, kept)
+        images = _recall(kept) or images
     return images
 
 

@@ -38,6 +38,7 @@ def extract(
 ) -> dict[str, Float[Tensor, "n d"]]:
     """The features of every layer in one pass, in evaluation mode, as float32 on the CPU.
 
+    The network's device holds one batch at a time; the images may lie elsewhere.
     A layer's feature is the mean over positions of its output, one number per channel (global
     average pooling); `logits` are taken as they are. In a ResNet `pool` is by construction the
     same mean of `block3`. With the `axes` of `fit`, it is the place of the flattened map along
@@ -52,8 +53,8 @@ def extract(
                 x = (_flat(x) - axes[layer].mean) @ axes[layer].directions
             elif x.ndim == 4:
                 x = F.adaptive_avg_pool2d(x, 1).flatten(1)
-            parts[layer].append(x)
-    return {layer: torch.cat(part).cpu() for layer, part in parts.items()}
+            parts[layer].append(x.cpu())
+    return {layer: torch.cat(part) for layer, part in parts.items()}
 
 
 @torch.no_grad()
@@ -89,9 +90,9 @@ def _outputs(
     layers: tuple[str, ...],
     batch_size: int,
 ) -> Iterator[dict[str, Tensor]]:
-    network.eval()
+    device = next(network.eval().parameters()).device
     for x in images.split(batch_size):
-        seen = models.observe(network, normalised(x, mean, std), layers).features
+        seen = models.observe(network, normalised(x.to(device), mean, std), layers).features
         yield {layer: seen[layer].float() for layer in layers}
 
 

@@ -12,11 +12,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int, Num
+from jaxtyping import Float, Int, Num
 
 from kdlib import UsageError, geometry, likeness, one_of
 from kdlib.geometry import NEIGHBOURS
 from kdlib.space import Space, checked, finite
+
+BLOCK = 1000  # images whose neighbours are ranked at a time
 
 
 class Measure(NamedTuple):
@@ -330,20 +332,20 @@ def network(
 
 
 def trustworthiness(
-    near: Int[np.ndarray, "n n"], shown: Int[np.ndarray, "n n"], k: int = 15
+    near: Int[np.ndarray, "b n"], shown: Int[np.ndarray, "b n"], k: int = 15
 ) -> float:
     """Are neighbours on the map neighbours in the layer? 1 when no false neighbour is shown.
 
     1 - 2 / (n k (2n - 3k - 1)) * sum of (r - k) over all pairs that are among the k nearest on
     the map but only the r-th nearest in the layer (Venna & Kaski 2001). `near` and `shown` are
-    the `ranks` in the layer and on the map. In [0, 1], higher is better, about .5 for a random
-    map. Pitfalls: depends on n and k, so compare at equal n and k only; many equal distances
-    (ReLU zeros) move it a little.
+    the `ranks` in the layer and on the map, of all n images or of some. In [0, 1], higher is
+    better, about .5 for a random map. Pitfalls: depends on n and k, so compare at equal n and k
+    only; many equal distances (ReLU zeros) move it a little.
     """
     return 1 - _intruders(near, shown, k)
 
 
-def continuity(near: Int[np.ndarray, "n n"], shown: Int[np.ndarray, "n n"], k: int = 15) -> float:
+def continuity(near: Int[np.ndarray, "b n"], shown: Int[np.ndarray, "b n"], k: int = 15) -> float:
     """Are neighbours in the layer neighbours on the map? 1 when no neighbour is torn away.
 
     Trustworthiness with layer and map exchanged: the sum runs over pairs among the k nearest in
@@ -355,7 +357,7 @@ def continuity(near: Int[np.ndarray, "n n"], shown: Int[np.ndarray, "n n"], k: i
 
 
 def neighbours_kept(
-    near: Int[np.ndarray, "n n"], shown: Int[np.ndarray, "n n"], k: int = 15
+    near: Int[np.ndarray, "b n"], shown: Int[np.ndarray, "b n"], k: int = 15
 ) -> float:
     """Mean share of an image's k nearest in the layer that are among its k nearest on the map.
 
@@ -365,18 +367,58 @@ def neighbours_kept(
     return float(((near <= k) & (shown <= k)).sum() / (len(near) * k) - 1 / k)
 
 
-def map_knn(shown: Int[np.ndarray, "n n"], labels: Int[np.ndarray, " n"]) -> float:
+def distance_correlation(
+    features: Num[np.ndarray, "n d"], map: Num[np.ndarray, "n 2"], pairs: int = 50_000
+) -> float:
+    """Are far images far on the map? Spearman's correlation of distances in layer and map.
+
+    Over the same `pairs` random pairs for every map, drawn with replacement. In [-1, 1], higher
+    is better, 0 for a random map. Pitfall: most pairs are far pairs, so it says how true the
+    arrangement of clusters is and nothing about neighbours; PCA often wins.
+    """
+    from scipy.stats import spearmanr
+
+    a, b = np.random.default_rng(0).integers(len(features), size=(2, pairs))
+    a, b = a[a != b], b[a != b]
+    apart = [np.linalg.norm(x[a] - x[b], axis=1) for x in (features, map)]
+    if any((those == those[0]).all() for those in apart):
+        return 0.0
+    return float(spearmanr(*apart).statistic)
+
+
+def neighbourhood_change(
+    features_a: Num[np.ndarray, "n d"], features_b: Num[np.ndarray, "n e"], k: int = 15
+) -> Float[np.ndarray, " n"]:
+    """Share of each image's k nearest in one space that are not among its k nearest in another.
+
+    Of two layers or networks: what really changes for an image, which no motion between maps
+    shows. Of a layer and its map: the error of each point, whose mean is 1 - neighbours kept. In
+    [0, 1], 0 is the same neighbours, 1 - k / (n - 1) by chance. Euclidean, exact; equal distances
+    go to the lower row. Raises UsageError for values that are not finite, different n, and unless
+    k < n / 2.
+    """
+    a, b = finite("features_a", features_a), finite("features_b", features_b)
+    if len(a) != len(b):
+        raise UsageError(f"both spaces must hold the same images; given n = {len(a)}, {len(b)}")
+    _check_k(k, len(a))
+    kept = [((ranks(a, r) <= k) & (ranks(b, r) <= k)).sum(axis=1) - 1 for r in _blocks(len(a))]
+    return 1 - np.concatenate(kept) / k
+
+
+def map_knn(shown: Int[np.ndarray, "b n"], labels: Int[np.ndarray, " n"]) -> float:
     """Accuracy of asking an image's five nearest on the map, itself left out.
 
     Majority of the 5 labels; a tie goes to the lowest. In [0, 1], higher is better, chance is
-    one over the number of classes. Pitfall: says what the picture shows, not
-    what the layer knows, and may exceed it: t-SNE sharpens clusters. The layer's own is `knn`.
+    one over the number of classes. Pitfalls: says what the picture shows, not what the layer
+    knows, and may exceed it: t-SNE sharpens clusters, and coupled maps borrow from each other, so
+    only that of an uncoupled map is a measure. The layer's own is `knn`.
     """
     classes, answers = np.unique(labels, return_inverse=True)
     rows, asked = np.nonzero((shown >= 1) & (shown <= NEIGHBOURS))
     votes = np.zeros((len(shown), len(classes)))
     np.add.at(votes, (rows, answers[asked]), 1)
-    return float((votes.argmax(axis=1) == answers).mean())
+    own = answers[shown.argmin(axis=1)]
+    return float((votes.argmax(axis=1) == own).mean())
 
 
 FAITHFULNESS: dict[str, Measure] = {
@@ -404,6 +446,14 @@ FAITHFULNESS: dict[str, Measure] = {
         1,
         "share of the nearest neighbours in the layer that stay the nearest on the map",
     ),
+    "distance_correlation": Measure(
+        "Distance correlation",
+        distance_correlation,
+        "higher",
+        -1,
+        1,
+        "rank correlation of distances in the layer and on the map",
+    ),
     "map_knn": Measure(
         "k-NN accuracy of the map",
         map_knn,
@@ -422,11 +472,12 @@ def faithfulness(
     *,
     k: int = 15,
 ) -> dict[str, float]:
-    """Say how far a map can be trusted: the four numbers of FAITHFULNESS.
+    """Say how far a map can be trusted: the five numbers of FAITHFULNESS.
 
     Distances are Euclidean, in the layer and on the map, for every method, although IVIS looks
-    for cosine neighbours. Memory grows with n^2 (n = 5000: about 1 GB). Raises UsageError for
-    values that are not finite, wrong lengths, one class only, and unless k < n / 2 and n > 5.
+    for cosine neighbours. The error of each point is `neighbourhood_change` of layer and map.
+    Raises UsageError for values that are not finite, wrong lengths, one class only, and unless
+    k < n / 2 and n > 5.
 
         faithfulness(layer, points, labels)                # {"trustworthiness": .97, ...}
     """
@@ -434,39 +485,56 @@ def faithfulness(
     points = finite("map", map)
     if points.shape != (len(x), 2):
         raise UsageError(f"map must be of shape ({len(x)}, 2); given {points.shape}")
-    if not 1 <= k < len(x) / 2:
-        raise UsageError(
-            f"k must be between 1 and {(len(x) - 1) // 2} for n = {len(x)} images; given {k}"
-        )
+    _check_k(k, len(x))
     if len(x) <= NEIGHBOURS:
         raise UsageError(f"faithfulness needs more than {NEIGHBOURS} images; given {len(x)}")
-    near, shown = ranks(x), ranks(points)
+    parts, sizes = [], []
+    for rows in _blocks(len(x)):
+        near, shown = ranks(x, rows), ranks(points, rows)
+        three = [f(near, shown, k) for f in (trustworthiness, continuity, neighbours_kept)]
+        parts.append([*three, map_knn(shown, y)])
+        sizes.append(len(near))
+    trust, whole, kept, right = np.average(parts, axis=0, weights=sizes).tolist()
     return {
-        "trustworthiness": trustworthiness(near, shown, k),
-        "continuity": continuity(near, shown, k),
-        "neighbours_kept": neighbours_kept(near, shown, k),
-        "map_knn": map_knn(shown, y),
+        "trustworthiness": trust,
+        "continuity": whole,
+        "neighbours_kept": kept,
+        "distance_correlation": distance_correlation(x, points),
+        "map_knn": right,
     }
 
 
-def ranks(points: Num[np.ndarray, "n d"]) -> Int[np.ndarray, "n n"]:
+def ranks(points: Num[np.ndarray, "n d"], rows: slice = slice(None)) -> Int[np.ndarray, "b n"]:
     """Rank all points by their Euclidean distance from each: 0 itself, 1 the nearest, ... n - 1.
 
-    Equal distances are ranked by row number.
+    From those of `rows` only, where all would need too much memory. Equal distances are ranked by
+    row number.
     """
     from sklearn.metrics.pairwise import euclidean_distances
 
     x = np.asarray(points, dtype=np.float64)
-    distances = euclidean_distances(x - x.mean(axis=0))
-    np.fill_diagonal(distances, -1)
-    order = distances.argsort(axis=1, kind="stable")
+    x = x - x.mean(axis=0)
+    asked = np.arange(len(x))[rows]
+    distances = euclidean_distances(x[asked], x)
+    distances[np.arange(len(asked)), asked] = -1
+    order = distances.argsort(axis=1, kind="stable").astype(np.int32)
     place = np.empty_like(order)
-    np.put_along_axis(place, order, np.arange(len(order))[None], axis=1)
+    np.put_along_axis(place, order, np.arange(len(x), dtype=np.int32)[None], axis=1)
     return place
+
+
+def _blocks(n: int) -> list[slice]:
+    """Some rows at a time: the memory needed grows with n, not with its square."""
+    return [slice(first, min(first + BLOCK, n)) for first in range(0, n, BLOCK)]
+
+
+def _check_k(k: int, n: int) -> None:
+    if not 1 <= k < n / 2:
+        raise UsageError(f"k must be between 1 and {(n - 1) // 2} for n = {n} images; given {k}")
 
 
 def _intruders(true: np.ndarray, judged: np.ndarray, k: int) -> float:
     """How far the k nearest of `judged` come from in `true`, as a share of the worst case."""
-    n = len(true)
-    far = np.maximum(true - k, 0)[judged <= k].sum()
-    return float(2 * far / (n * k * (2 * n - 3 * k - 1)))
+    asked, n = true.shape
+    far = np.maximum(true - k, 0)[judged <= k].sum(dtype=np.int64)
+    return float(2 * far / (asked * k * (2 * n - 3 * k - 1)))

@@ -6,7 +6,8 @@ import copy
 import importlib
 import inspect
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -46,8 +47,7 @@ def build(
     if not width > 0:
         raise UsageError(f"width {width!r}; allowed: a number above 0")
     check(name)
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # for layers that draw when they are made
+    with _seeded(seed):
         if name in NETWORKS:
             network = _own(name, classes, channels, width, options)
             draw(network, seed)
@@ -64,6 +64,14 @@ def build(
     plan = {"name": name, "classes": classes, "channels": channels, "width": width, "size": size}
     network.architecture = {**plan, **options}  # type: ignore[assignment]
     return network
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Layers draw their first weights from torch's own generator; the caller's state comes back."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
 
 
 def check(name: str) -> None:
@@ -125,7 +133,7 @@ def _try(name: str, network: nn.Module, x: Float[Tensor, "n c h w"], classes: in
     try:
         seen = observe(network.eval(), x)
     except (RuntimeError, ValueError, AssertionError, IndexError) as error:
-        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        said = str(error).partition("\n")[0] or type(error).__name__
         shape = tuple(x.shape[1:])
         raise UsageError(f"network {name!r}: cannot take an image of {shape}: {said}") from error
     found = tuple(getattr(seen.logits, "shape", ())) or type(seen.logits).__name__
@@ -151,8 +159,7 @@ def _assemble(plan: Mapping[str, Any], seed: int = 0) -> nn.Module:
     """The network of an `architecture`, with the initial weights of `seed`."""
     if "student" not in plan:
         return build(**plan, seed=seed)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with _seeded(seed):
         projector, head = _read(plan["projector"]), _read(plan["head"])
     return Grafted(_assemble(plan["student"], seed), projector, head)
 
@@ -239,6 +246,8 @@ def restore(record: Mapping[str, Any], kept: Mapping[str, np.ndarray]) -> nn.Mod
     The record holds an `architecture`. Raises UsageError, naming keys and shapes, where the
     weights are of another network.
     """
+    if "architecture" not in record:
+        raise UsageError("the record of this run does not say how its network was built; run again")
     plan = record["architecture"]
     network = _assemble(plan)
     if differ := differences(network.state_dict(), kept):

@@ -361,18 +361,20 @@ NETWORKS: dict[str, Network] = {
 def draw(network: nn.Module, seed: int) -> None:
     """Give a new network the initial weights of `seed`.
 
-    Convolutions start as He 2015 (fan out), linear layers uniform in +-1/sqrt(d), biases at zero.
+    Convolutions start as He 2015 (fan out); linear layers, and patches that do not overlap,
+    uniform in +-1/sqrt(d); biases at zero.
     """
     generator = torch.Generator().manual_seed(seed)
     for module in network.modules():
-        if isinstance(module, nn.Conv2d):
+        if not isinstance(module, nn.Conv2d | nn.Linear):
+            continue
+        patches = isinstance(module, nn.Conv2d) and module.stride[0] == module.kernel_size[0] > 1
+        if isinstance(module, nn.Conv2d) and not patches:
             nn.init.kaiming_normal_(
                 module.weight, mode="fan_out", nonlinearity="relu", generator=generator
             )
-        elif isinstance(module, nn.Linear):
-            bound = module.in_features**-0.5
-            nn.init.uniform_(module.weight, -bound, bound, generator=generator)
         else:
-            continue
+            bound = module.weight[0].numel() ** -0.5
+            nn.init.uniform_(module.weight, -bound, bound, generator=generator)
         if module.bias is not None:
             nn.init.zeros_(module.bias)

@@ -120,7 +120,7 @@ class Run(Place):
         return self._stem() + _suffix({k: v for k, v in untold.items() if v != default[k]})
 
     def _stem(self) -> str:
-        size = "" if self.width == 1 else f"x{self.width:.12g}"
+        size = "" if self.width == 1 else f"x{self.width}"  # resnet8x4.0; resnet8x4 is a network
         return f"{self.network.replace(':', '.')}{size}"
 
     @property
@@ -298,6 +298,7 @@ class Maps(Place):
 
     networks: list = field(default_factory=lambda: list(EXAMPLE))  # names of runs
     embedding: str = "tsne"  # a name of kdlib.embed.EMBEDDERS
+    coupling: float | None = None  # of t-SNE maps; 0: none; default .1, .2 for one network
     seed: int = 0  # of the embedding
     options: dict = field(default_factory=dict)  # of the embedding: {perplexity: 50}
     workers: int = 2  # maps made at the same time; the result does not depend on it
@@ -306,9 +307,10 @@ class Maps(Place):
     def name(self) -> str:
         """The table's name: tsne-6-networks-1f3a for six networks, told apart by a hash."""
         networks = hashlib.sha256("|".join(self.networks).encode()).hexdigest()[:4]
-        seed = {"seed": self.seed} if self.seed else {}
         stem = f"{self.embedding}-{len(self.networks)}-networks-{networks}"
-        return stem + _suffix(self.options | seed)
+        seed = {"seed": self.seed} if self.seed else {}
+        coupling = {} if self.coupling is None else {"coupling": float(self.coupling)}
+        return stem + _suffix(self.options | seed | coupling)
 
 
 def _suffix(changed: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import io
 import lzma
 import os
@@ -25,11 +26,14 @@ from kdlib import UsageError
 ARCHIVES = (".tar.xz", ".tar.gz", ".tgz", ".tar", ".zip")
 PICTURES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 UNLABELLED = {"unlabelled", "unlabeled"}
+LARGEST = 1024  # pixels of a side
 TEST_SHARE = 0.2  # of each class, where a source has no test images of its own
 BROKEN: tuple[type[Exception], ...] = (OSError, EOFError, RuntimeError, tarfile.TarError)
 BROKEN += (zipfile.BadZipFile, lzma.LZMAError, zlib.error)
 NO_PICTURE: tuple[type[Exception], ...] = (SyntaxError, ValueError, Image.DecompressionBombError)
 NO_PICTURE += BROKEN
+
+BAR = partial(tqdm, delay=2, mininterval=2, leave=False)
 
 Found = tuple[int, str, Callable[[], Any]]  # row, name, and what opens it as a PIL image
 
@@ -61,16 +65,18 @@ def place(dataset: str, size: int | None = None, grey: bool = False) -> str:
 
 def path_of(dataset: str) -> Path:
     """The absolute path that `folder:<path>` names."""
+    if dataset == "folder:":
+        raise UsageError("folder: names no path; allowed: folder:<a folder or archive>")
     return Path(dataset.removeprefix("folder:")).expanduser().resolve()
 
 
 def state(path: Path) -> Iterator[tuple[str, int, int]]:
     """Name, bytes and time of every file at `path`: differs where the source has changed."""
-    inside = [Path(d, f) for d, _, names in os.walk(path, followlinks=True) for f in names]
-    for file in [path] if path.is_file() else sorted(inside):
+    inside = [f"{d}/{f}" for d, _, files in os.walk(path, followlinks=True) for f in files]
+    for file in [str(path)] if path.is_file() else sorted(inside):
         with contextlib.suppress(OSError):  # who reads it will say so
-            told = file.stat()
-            yield str(file), told.st_size, told.st_mtime_ns
+            told = os.stat(file)  # noqa: PTH116  (a Path takes as long again)
+            yield file, told.st_size, told.st_mtime_ns
 
 
 def held_out(labels: Int[np.ndarray, " n"], seed: int) -> np.ndarray:
@@ -94,31 +100,43 @@ def folder(dataset: str, seed: int) -> Listing:
     what is missing, empty, unreadable, or leads out of the archive.
     """
     path = path_of(dataset)
-    names = {name for name, _ in _members(path, lambda name: False)}
+    names = {name for name, _ in BAR(_members(path, lambda name: False), "looking through files")}
     names = {name for name in names if not re.search(r"(^|/)(\.|__MACOSX/)", name)}
     top = _around(path, names)
     names = {name.removeprefix(top) for name in names}
-    heads = {name.split("/")[0] for name in names}
     pool = sorted(name for name in names if _pooled(name) and _is_picture(name))
-    if not heads & {"train", "test"}:
-        classes, labels, rows = _labelled(path, names, "")
-        few = np.flatnonzero(np.bincount(labels) < 2)
-        if len(few):
-            raise UsageError(f"{path}: class {classes[few[0]]!r} has 1 image, too few to split")
-        test = held_out(labels, seed)
-        order = np.argsort(test, kind="stable")
-        labels, rows = labels[order], [rows[i] for i in order]
-        counts = (int((~test).sum()), int(test.sum()), len(pool))
+    where = f"{path}/{top}"
+    if {name.split("/")[0] for name in names} & {"train", "test"}:
+        classes, labels, rows, n = _split_as_given(where, names)
     else:
-        classes, labels, rows = _labelled(path, names, "train/")
-        others, more, test_rows = _labelled(path, names, "test/")
-        if classes != others:
-            differ = ", ".join(sorted({*classes} ^ {*others}))
-            raise UsageError(f"{path}: not both in train/ and in test/: class {differ}")
-        counts = (len(labels), len(more), len(pool))
-        labels, rows = np.concatenate([labels, more]), rows + test_rows
+        classes, labels, rows, n = _split_by_seed(where, names, seed)
     slots = {top + name: row for row, name in enumerate(rows + pool)}
+    counts = (n, len(rows) - n, len(pool))
     return Listing(classes, labels, counts, partial(_opened, path, slots), None)
+
+
+_Split = tuple[
+    tuple[str, ...], np.ndarray, list[str], int
+]  # classes, labels, names, how many train
+
+
+def _split_as_given(where: str, names: set[str]) -> _Split:
+    classes, train_labels, train = _labelled(where, names, "train/")
+    others, test_labels, test = _labelled(where, names, "test/")
+    if classes != others:
+        differ = ", ".join(sorted({*classes} ^ {*others}))
+        raise UsageError(f"{where}: not both in train/ and in test/: class {differ}")
+    return classes, np.concatenate([train_labels, test_labels]), train + test, len(train)
+
+
+def _split_by_seed(where: str, names: set[str], seed: int) -> _Split:
+    names = {name for name in names if not _pooled(name)}
+    classes, labels, rows = _labelled(where, names, "")
+    for k in np.flatnonzero(np.bincount(labels) < 2):
+        raise UsageError(f"{where}{classes[k]}: class {classes[k]!r} has 1 image, too few to split")
+    test = held_out(labels, seed)
+    order = np.argsort(test, kind="stable")
+    return classes, labels[order], [rows[i] for i in order], int((~test).sum())
 
 
 def _around(path: Path, names: set[str]) -> str:
@@ -136,23 +154,24 @@ def _around(path: Path, names: set[str]) -> str:
         top += f"{heads.pop()}/"
 
 
-def _labelled(path: Path, names: set[str], part: str) -> tuple[tuple[str, ...], np.ndarray, list]:
+def _labelled(
+    where: str, names: set[str], part: str
+) -> tuple[tuple[str, ...], np.ndarray, list[str]]:
     """Classes, labels, and names of the pictures below `part`, one folder per class."""
     below = [name.removeprefix(part) for name in names if name.startswith(part)]
-    below = [name for name in below if name and not (_pooled(name) and not part)]
     rows = sorted(name for name in below if _is_picture(name))
-    stray = next((row for row in rows if "/" not in row), None)
-    if stray:
-        raise UsageError(f"{path}/{part}{stray}: lies in no folder of a class")
-    position = {k: i for i, k in enumerate(sorted({n.split("/")[0] for n in below if "/" in n}))}
-    classes = tuple(position)
-    labels = np.array([position[row.split("/")[0]] for row in rows], dtype=np.int64)
+    for row in rows:
+        if "/" not in row:
+            raise UsageError(f"{where}{part}{row}: lies in no folder of a class")
+    classes = sorted({name.split("/")[0] for name in below if "/" in name})
     if len(classes) < 2:
         only = f"only class {classes[0]!r}" if classes else "no folder of a class"
-        raise UsageError(f"{path}/{part}: {only} in there; needs 2 classes or more")
+        raise UsageError(f"{where}{part}: {only} in there; needs 2 classes or more")
+    number = {name: k for k, name in enumerate(classes)}
+    labels = np.array([number[row.split("/")[0]] for row in rows], dtype=np.int64)
     for k in np.flatnonzero(np.bincount(labels, minlength=len(classes)) == 0):
-        raise UsageError(f"{path}/{part}{classes[k]}: no images of this class")
-    return classes, labels, [part + row for row in rows]
+        raise UsageError(f"{where}{part}{classes[k]}: no images of this class")
+    return tuple(classes), labels, [part + row for row in rows]
 
 
 def _is_picture(name: str) -> bool:
@@ -182,11 +201,7 @@ def _members(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, b
         raise UsageError(f"folder:{path}: {there} {' '.join(ARCHIVES)}")
     walk = _on_disk if path.is_dir() else _in_zip if known == ".zip" else _in_tar
     try:
-        for name, content in walk(path, wanted):
-            parts = PurePosixPath(name.replace("\\", "/"))
-            if parts.is_absolute() or ".." in parts.parts:
-                raise UsageError(f"{path}: {name!r} leads out of the archive")
-            yield str(parts) + "/" * name.endswith("/"), content
+        yield from walk(path, wanted)
     except BROKEN as error:
         raise UsageError(f"{path}: cannot be read ({str(error) or type(error).__name__})") from None
 
@@ -206,25 +221,36 @@ def _on_disk(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, b
 
 
 def _in_tar(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
-    with tarfile.open(path, "r|*") as archive:
+    unpack: Any = {".xz": lzma.open, ".gz": gzip.open, ".tgz": gzip.open}.get(
+        path.suffix.lower(), open
+    )
+    with unpack(path, "rb") as file, tarfile.open(fileobj=file, mode="r|") as archive:
         for member in iter(archive.next, None):
             archive.members.clear()  # type: ignore[attr-defined]  # or all are kept
-            name = member.name + "/" * member.isdir()
+            name = _plain(path, member.name + "/" * member.isdir())
             if (member.issym() or member.islnk()) and _is_picture(name):
                 raise UsageError(f"{path}: {name!r} is a link; only files are read in an archive")
-            file = archive.extractfile(member) if member.isfile() and wanted(_plain(name)) else None
-            yield name, file.read() if file else b""
+            content = archive.extractfile(member) if member.isfile() and wanted(name) else None
+            yield name, content.read() if content else b""
+        rest: Any = archive.fileobj  # tarfile takes a header that is damaged or missing for the end
+        missing = rest.tell() < archive.offset + tarfile.BLOCKSIZE  # type: ignore[attr-defined]
+        if missing or any(part.strip(b"\0") for part in iter(lambda: rest.read(2**16), b"")):
+            raise tarfile.ReadError("damaged or cut short")
 
 
 def _in_zip(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
     with zipfile.ZipFile(path) as archive:
-        for name in archive.namelist():
-            yield name, archive.read(name) if wanted(_plain(name)) else b""
+        for member in archive.namelist():
+            name = _plain(path, member)
+            yield name, archive.read(member) if wanted(name) else b""
 
 
-def _plain(name: str) -> str:
-    """./train//a.png as train/a.png."""
-    return str(PurePosixPath(name.replace("\\", "/"))) + "/" * name.endswith("/")
+def _plain(path: Path, name: str) -> str:
+    """./train//a.png as train/a.png. Raises UsageError where it leads out of the archive."""
+    parts = PurePosixPath(name.replace("\\", "/"))
+    if parts.is_absolute() or ".." in parts.parts:
+        raise UsageError(f"{path}: {name!r} leads out of the archive")
+    return str(parts) + "/" * name.endswith("/")
 
 
 # Pictures
@@ -238,25 +264,24 @@ def pile(
     With `size` the shorter side is brought to it and the middle is cut out; without, all have to
     be of one size. Raises UsageError, naming the file, for one that is not, or is damaged.
     """
-    stack = np.empty((0, 0, 0, 0), dtype=np.uint8)
-    done, coloured, first = 0, False, ""
-    for row, name, open_one in tqdm(
-        found, "reading images", count, delay=2, mininterval=2, leave=False
-    ):
+    stack, read, coloured, first = np.empty((0,)), np.zeros(count, dtype=bool), False, ""
+    for row, name, open_one in BAR(found, "reading images", count):
         pixels = _pixels(name, open_one, size, grey)
-        if not done:
-            stack, first = np.empty((count, 1 if grey else 3, *pixels.shape[-2:]), np.uint8), name
-        if pixels.shape[-2:] != stack.shape[2:]:
-            sides = [" x ".join(map(str, s[:-3:-1])) for s in (pixels.shape, stack.shape)]
+        sides = pixels.shape[1:]
+        if not first:
+            if max(sides) > LARGEST:
+                raise UsageError(f"{name}: more than {LARGEST} pixels wide or high: give a size")
+            stack, first = np.empty((count, 1 if grey else 3, *sides), np.uint8), name
+        if sides != stack.shape[2:]:
+            one, other = (f"{w} x {h}" for h, w in (sides, stack.shape[2:]))
             raise UsageError(
-                f"{name} is {sides[0]}, {first} is {sides[1]}: give a size, such as size=32, "
+                f"{name} is {one}, {first} is {other}: give a size, such as size=32, "
                 "and all are brought to it"
             )
-        stack[row] = pixels
+        stack[row], read[row] = pixels, True
         coloured |= len(pixels) == 3
-        done += 1
-    if done != count:
-        raise UsageError(f"{first}: {done} of {count} images could be read: the source has changed")
+    if not read.all():
+        raise UsageError(f"{(~read).sum()} of {count} images beside {first} are no longer there")
     return stack if coloured or grey else np.ascontiguousarray(stack[:, :1])
 
 

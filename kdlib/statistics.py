@@ -6,7 +6,7 @@ The seed is the unit of replication: images of one network are not independent e
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -48,18 +48,38 @@ def size(labels: str) -> float:
     return float(labels) if labels.isdigit() else np.inf
 
 
-def students(results: Results, teachers: str = "full") -> pd.DataFrame:
+def regimes(results: Results) -> list[str]:
+    """List the regimes of teachers in a study, the fullest first; full where there is no method."""
+    runs = results.runs[(results.runs["role"] == "student") & (results.runs["method"] != "alone")]
+    found = set(runs["run"].map(regime))
+    return [regime for regime in REGIMES if regime in found] or ["full"]
+
+
+def students(results: Results, teachers: str | None = None) -> pd.DataFrame:
     """Pick the students of one regime of teachers, with those alone, who have none.
 
-    Where a student alone was trained beside several teachers it is the same one: kept once.
+    Without a regime: of the first one that the study has. Where a student alone was trained
+    beside several teachers it is the same one: kept once. A second form of one method, with
+    another teacher or other options, is a method of its own: "kd (resnet20 temperature=2)".
     """
+    teachers = regimes(results)[0] if teachers is None else teachers
     one_of("regime", teachers, REGIMES)
     found = results.runs[results.runs["role"] == "student"]
-    chosen = (found["method"] == "alone") | (found["run"].map(regime) == teachers)
-    return found[chosen].drop_duplicates([*PAIR, "method"])
+    found = found[(found["method"] == "alone") | (found["run"].map(regime) == teachers)].copy()
+    again = found.duplicated([*PAIR, "method"]) & (found["method"] != "alone")
+    found.loc[again, "method"] += " (" + found.loc[again, "run"].map(_form) + ")"
+    return found.drop_duplicates([*PAIR, "method"])
 
 
-def _values(results: Results, measure: str, teachers: str, embedding: str | None) -> pd.DataFrame:
+def _form(run: str) -> str:
+    """What tells a student from others of its method: the teacher's network, changed options."""
+    network = re.split(rf"-(?:{'|'.join(REGIMES)})(?:-|$)", run.split("/")[1])[0]
+    return " ".join([network, *run.split("/")[-1].split("+")[1:]])
+
+
+def _values(
+    results: Results, measure: str, teachers: str | None, embedding: str | None
+) -> pd.DataFrame:
     """List a measure of every student: run, method, network, labels, seed, layer, value."""
     found = students(results, teachers)[["run", "method", *PAIR, ACCURACY]]
     if measure == ACCURACY:  # of the whole network: one value, at a layer of that name
@@ -74,13 +94,13 @@ def _values(results: Results, measure: str, teachers: str, embedding: str | None
 
 
 def differences(
-    results: Results, measure: str, *, teachers: str = "full", embedding: str | None = None
+    results: Results, measure: str, *, teachers: str | None = None, embedding: str | None = None
 ) -> pd.DataFrame:
     """Give every seed's difference method - alone, layer by layer.
 
     Runs are paired: with one seed they share the labelled images, the first weights and the order
     of batches. A run whose partner is missing is left out. `teachers` is the regime of the
-    methods' teachers; with an `embedding` the measure is one of its maps.
+    methods' teachers (see `students`); with an `embedding` the measure is one of its maps.
 
     Returns columns network, method, labels, layer, seed, difference.
     """
@@ -118,7 +138,7 @@ def summarise(table: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     )[[*by, *NUMBERS]]
 
 
-def paired(results: Results, measure: str, *, teachers: str = "full") -> pd.DataFrame:
+def paired(results: Results, measure: str, *, teachers: str | None = None) -> pd.DataFrame:
     """Average the paired differences over seeds, with the 95 % t interval (df = n - 1).
 
     One seed has no interval: low and high are NaN.
@@ -172,13 +192,13 @@ def at_home(table: pd.DataFrame) -> pd.DataFrame:
     return kept.assign(name=kept["method"] + (", " + kept["network"]).where(other, ""))
 
 
-def sign_flip(differences: Sequence[float] | pd.Series) -> float | None:
+def sign_flip(differences: Iterable[float]) -> float | None:
     """Give the exact two-sided p of the mean under all 2^n flips of sign (Fisher 1935).
 
     None below 6 seeds, where the smallest possible p is above 0.05 (2 / 2^5 = 0.0625), and above
     20, where there are too many flips to go through.
     """
-    values = np.asarray(differences, dtype=float)
+    values = np.asarray(list(differences), dtype=float)
     if not 6 <= len(values) <= 20:
         return None
     sums = np.zeros(1)
@@ -187,13 +207,13 @@ def sign_flip(differences: Sequence[float] | pd.Series) -> float | None:
     return float((np.abs(sums) >= abs(values.sum()) * (1 - 1e-9)).mean())
 
 
-def holm(p: Sequence[float] | pd.Series) -> Float[np.ndarray, " m"]:
+def holm(p: Iterable[float]) -> Float[np.ndarray, " m"]:
     """Adjust the p of m tests so that they may be read together (Holm 1979).
 
     The i-th smallest, from 1, becomes max over j <= i of (m - j + 1) p_j, 1 at most. NaN is no
     test: it stays and does not count.
     """
-    given = np.asarray(p, dtype=float)
+    given = np.asarray(list(p), dtype=float)
     order = np.argsort(given)[: np.isfinite(given).sum()]
     steps = given[order] * np.arange(len(order), 0, -1)
     adjusted = np.full(len(given), np.nan)
@@ -201,14 +221,14 @@ def holm(p: Sequence[float] | pd.Series) -> Float[np.ndarray, " m"]:
     return adjusted
 
 
-def welch(one: Sequence[float], other: Sequence[float]) -> dict[str, float]:
+def welch(one: Iterable[float], other: Iterable[float]) -> dict[str, float]:
     """Compare the means of two groups that share no seeds: mean of one - mean of other.
 
     The interval and p have the degrees of freedom of Welch (1947); d divides by the pooled
     standard deviation; n is the smaller group. A group of one has no interval; groups without
     any spread have no d and no p.
     """
-    x, y = np.asarray(one, dtype=float), np.asarray(other, dtype=float)
+    x, y = (np.asarray(list(group), dtype=float) for group in (one, other))
     mean, n = x.mean() - y.mean(), min(len(x), len(y))
     nothing = dict.fromkeys(NUMBERS, np.nan) | {"mean": mean, "n": n}
     if n < 2:
@@ -225,7 +245,7 @@ def welch(one: Sequence[float], other: Sequence[float]) -> dict[str, float]:
 
 
 def compare(
-    results: Results, measure: str, *, teachers: str = "full", embedding: str | None = None
+    results: Results, measure: str, *, teachers: str | None = None, embedding: str | None = None
 ) -> pd.DataFrame:
     """Compare every method with alone, layer by layer: paired, or by Welch where no seed is shared.
 
@@ -248,7 +268,7 @@ def compare(
 # ---- earlier, and as accurate ------------------------------------------------------------------
 
 
-def depth(profile: Sequence[float], target: float) -> float:
+def depth(profile: Iterable[float], target: float) -> float:
     """Say how many layers deep a profile first reaches a target; 0 is the first layer.
 
     Linear between layers. One that never reaches it counts as reaching it one layer after the
@@ -257,7 +277,7 @@ def depth(profile: Sequence[float], target: float) -> float:
     >>> depth([0.4, 0.6, 0.8], 0.7)
     1.5
     """
-    values = np.asarray(profile, dtype=float)
+    values = np.asarray(list(profile), dtype=float)
     above = np.flatnonzero(values >= target)
     if not len(above):
         return float(len(values))
@@ -280,7 +300,7 @@ def depths(table: pd.DataFrame) -> list[str]:
     return kept
 
 
-def saved(results: Results, measure: str = "probe", *, teachers: str = "full") -> pd.DataFrame:
+def saved(results: Results, measure: str = "probe", *, teachers: str | None = None) -> pd.DataFrame:
     """Count the layers that a student saves: at what depth is it as good as alone at its end?
 
     Per seed: the depth where the student alone first reaches the accuracy of its own last layer,
@@ -308,7 +328,7 @@ def saved(results: Results, measure: str = "probe", *, teachers: str = "full") -
     return pd.DataFrame(rows, columns=[*columns, "difference"])
 
 
-def matched(results: Results, measure: str, *, teachers: str = "full") -> pd.DataFrame:
+def matched(results: Results, measure: str, *, teachers: str | None = None) -> pd.DataFrame:
     """Compare a method with a student alone that is as accurate, thanks to more labels.
 
     Per seed the partner is the student alone of the smallest larger label budget whose test

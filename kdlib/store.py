@@ -7,7 +7,7 @@
                                                        flat.<split>.<layer>
                                  measures.parquet      layer measure value view
                                  likeness.parquet      layer teacher_layer value view
-    runs/<study>/<dataset>/maps/<maps>.parquet         run layer embedding image x y
+    runs/<study>/<dataset>/maps/<maps>.parquet         run layer embedding image x y error
                                <maps>-faithfulness.parquet
     book/results/<study>/                              what the book shows: see `Results`
                           executed/*.ipynb             notebooks as they ran
@@ -42,12 +42,17 @@ TABLES = ("runs", "measures", "likeness", "maps", "faithfulness", "predictions")
 VIEWS = ("pooled", "flat")  # how a layer with positions is seen: their mean, or principal axes
 RECORDED = ("torch", "numpy", "scikit-learn", "openTSNE", "ivis", "tensorflow", "papermill")
 
-MEASURED = ["run", "layer", "measure", "value", "view"]
-ALIKE = ["run", "layer", "teacher_layer", "value", "view"]
+COLUMNS = {
+    "measures": ["run", "layer", "measure", "value", "view"],
+    "likeness": ["run", "layer", "teacher_layer", "value", "view"],
+    "maps": ["run", "layer", "embedding", "image", "x", "y", "error"],
+    "faithfulness": ["run", "layer", "embedding", "measure", "value", "engine", "coupling"],
+    "predictions": ["run", "image", "prediction"],
+}
 
 RECORD = (  # what every run.json holds
     *("parameters", "test_accuracy", "test_images", "seconds"),
-    *("parameters_count", "architecture"),
+    *("parameters_count", "architecture", "data"),
 )
 
 
@@ -136,12 +141,19 @@ def save_run(
     _json(folder / "run.json", record)
 
 
-def load_run(folder: str | Path) -> dict[str, Any]:
-    """Read the record of a trained network. Raises UsageError if there is none, or it is broken."""
+def load_run(folder: str | Path, data: str | None = None) -> dict[str, Any]:
+    """Read the record of a trained network.
+
+    Raises UsageError if there is none, if it is broken, and, with `data`, if the network was
+    trained on images of another hash: two folders of images can be called alike.
+    """
     path = Path(folder) / "run.json"
     record = _read(path, lambda p: json.loads(p.read_text()), _maker(path.parent))
     if not isinstance(record, dict) or not set(RECORD) <= set(record):
         raise UsageError(f"{path} is no record of a run; delete it and run again")
+    if data not in (None, record["data"]):
+        given = f"{record['parameters']['dataset']} was {record['data']}, now {data}"
+        raise UsageError(f"{path.parent} was trained on other images (hash of {given})")
     return record
 
 
@@ -273,16 +285,24 @@ def save_likeness(folder: Path, views: Mapping[str, Mapping[tuple[str, str], flo
     _parquet(folder / "likeness.parquet", pd.DataFrame(rows, columns=columns))
 
 
-def load_likeness(folder: str | Path) -> pd.DataFrame:
+def load_measures(folder: str | Path, view: str | None = "pooled") -> pd.DataFrame:
+    """Read the measures of a network, in one view or (None) in all: layer measure value view."""
+    return _measured(Path(folder) / "measures.parquet", view)
+
+
+def load_likeness(folder: str | Path, view: str | None = "pooled") -> pd.DataFrame:
     """Read how alike layers are to the teacher's: layer teacher_layer value view."""
-    made_by = "`papermill notebooks/measure.ipynb out.ipynb` for its network"
-    return _read(Path(folder) / "likeness.parquet", pd.read_parquet, made_by)
+    return _measured(Path(folder) / "likeness.parquet", view)
 
 
-def load_measures(folder: str | Path) -> pd.DataFrame:
-    """Read the measures of a network: layer measure value view."""
+def _measured(path: Path, view: str | None) -> pd.DataFrame:
     made_by = "`papermill notebooks/measure.ipynb out.ipynb` for its network"
-    return _read(Path(folder) / "measures.parquet", pd.read_parquet, made_by)
+    return _read(path, lambda p: _viewed(pd.read_parquet(p), view), made_by)
+
+
+def _viewed(table: pd.DataFrame, view: str | None) -> pd.DataFrame:
+    kept = table["view"].isin(VIEWS if view is None else [view])
+    return table[kept].reset_index(drop=True)
 
 
 Cells = Mapping[tuple[str, str], Float[np.ndarray, "n 2"]]  # (run, layer) -> map
@@ -294,21 +314,29 @@ def save_maps(
     embedding: str,
     maps: Cells,
     faithfulness: Mapping[tuple[str, str], Mapping[str, float]],
+    errors: Mapping[tuple[str, str], Float[np.ndarray, " n"]],
+    *,
+    engine: str,
+    coupling: float,
 ) -> None:
-    """Write the maps of a family of layers, and how faithful each is."""
+    """Write the maps of a family of layers, and how faithful each map and each point is.
+
+    `engine` drew them; `coupling` 0 says that each was drawn for itself.
+    """
     parts = [
         pd.DataFrame(
             {"run": run, "layer": layer, "embedding": embedding, "image": range(len(xy))}
             | {"x": xy[:, 0].astype("float32"), "y": xy[:, 1].astype("float32")}
+            | {"error": errors[run, layer].astype("float32")}
         )
         for (run, layer), xy in maps.items()
     ]
     rows = [
-        (run, layer, embedding, measure, value)
+        (run, layer, embedding, measure, value, engine, coupling)
         for (run, layer), those in faithfulness.items()
         for measure, value in those.items()
     ]
-    columns = ["run", "layer", "embedding", "measure", "value"]
+    columns = ["run", "layer", "embedding", "measure", "value", "engine", "coupling"]
     _parquet(root / "maps" / f"{name}-faithfulness.parquet", pd.DataFrame(rows, columns=columns))
     _parquet(root / "maps" / f"{name}.parquet", pd.concat(parts, ignore_index=True))
 
@@ -326,8 +354,8 @@ class Results(NamedTuple):
     runs: pd.DataFrame  # run role network method labels seed parameters test_accuracy seconds
     measures: pd.DataFrame  # run layer measure value view, of one view
     likeness: pd.DataFrame  # run layer teacher_layer value view, of one view: debiased CKA
-    maps: pd.DataFrame  # run layer embedding image x y
-    faithfulness: pd.DataFrame  # run layer embedding measure value
+    maps: pd.DataFrame  # run layer embedding image x y error
+    faithfulness: pd.DataFrame  # run layer embedding measure value engine coupling
     predictions: pd.DataFrame  # run image prediction
     images: UInt8[np.ndarray, "n h w c"]  # the test sample, c is 1 or 3
     labels: Int[np.ndarray, " n"]
@@ -349,7 +377,7 @@ def load(folder: str | Path | None = None, *, view: str = "pooled") -> Results:
     study = _read(folder / "study.json", lambda p: json.loads(p.read_text()), made_by)
     tables = {name: _read(folder / f"{name}.parquet", pd.read_parquet, made_by) for name in TABLES}
     for name in ("measures", "likeness"):
-        tables[name] = tables[name][tables[name]["view"] == view].reset_index(drop=True)
+        tables[name] = _viewed(tables[name], view)
     sample = _read(folder / "sample.safetensors", load_file, made_by)
     return Results(study, **tables, images=sample["images"], labels=sample["labels"])
 
@@ -403,21 +431,30 @@ def publish(folder: Path, results: Results, executed: Mapping[str, Path] | None 
     _json(folder / "study.json", results.study)
 
 
-def gather(root: Path, names: list[str], maps: list[str]) -> dict[str, pd.DataFrame]:
+def gather(
+    root: Path, names: list[str], maps: list[str], *, layers: bool = True
+) -> dict[str, pd.DataFrame]:
     """The tables of `Results` from a study's own folder: the runs and maps named.
 
-    Raises UsageError where one is missing, or where two networks were shown other images.
+    Without `layers` there are runs only, and the other tables are empty. Raises UsageError where
+    one is missing, or where two networks were shown other images.
     """
-    records, measures, likeness, predictions = [], [], [], []
+    records = pd.DataFrame([_row(name, load_run(root / name)) for name in names])
+    looked = _gathered(root, names, maps) if layers else {}
+    empty = {name: pd.DataFrame(columns=pd.Index(COLUMNS[name])) for name in TABLES[1:]}
+    return {"runs": records, **empty, **looked}
+
+
+def _gathered(root: Path, names: list[str], maps: list[str]) -> dict[str, pd.DataFrame]:
+    measures, likeness, predictions = [], [], []
     rows: np.ndarray | None = None
     for name in names:
-        record, layers = load_run(root / name), load_layers(root / name)
+        layers = load_layers(root / name)
         rows = layers.test_rows if rows is None else rows
         if not np.array_equal(rows, layers.test_rows):
             raise UsageError(f"{name} was shown other images than {names[0]}; extract it again")
-        records.append(_row(name, record))
-        measures.append(load_measures(root / name).assign(run=name))
-        likeness.append(load_likeness(root / name).assign(run=name))
+        measures.append(load_measures(root / name, None).assign(run=name))
+        likeness.append(load_likeness(root / name, None).assign(run=name))
         said = layers.test["logits"].argmax(1)
         predictions.append(
             pd.DataFrame({"image": range(len(said)), "prediction": said, "run": name})
@@ -433,10 +470,9 @@ def gather(root: Path, names: list[str], maps: list[str]) -> dict[str, pd.DataFr
         for kind, end in (("maps", ""), ("faithfulness", "-faithfulness"))
     }
     return {
-        "runs": pd.DataFrame(records),
-        "measures": pd.concat(measures, ignore_index=True)[MEASURED],
-        "likeness": pd.concat(likeness, ignore_index=True)[ALIKE],
-        "predictions": pd.concat(predictions, ignore_index=True)[["run", "image", "prediction"]],
+        "measures": pd.concat(measures, ignore_index=True)[COLUMNS["measures"]],
+        "likeness": pd.concat(likeness, ignore_index=True)[COLUMNS["likeness"]],
+        "predictions": pd.concat(predictions, ignore_index=True)[COLUMNS["predictions"]],
         **drawn,
     }
 
@@ -447,7 +483,7 @@ def _row(name: str, record: dict[str, Any]) -> dict[str, Any]:
     return {
         "run": name,
         "role": "student" if "method" in given else "teacher",
-        "network": network if width == 1 else f"{network}x{width:g}",
+        "network": network if width == 1 else f"{network}x{width}",
         "method": given.get("method", "alone"),
         "teacher": given.get("teacher", ""),
         "pool": given.get("pool", False),

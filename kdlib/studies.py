@@ -5,8 +5,10 @@ No torch in here: the pipeline plans a whole study by these classes alone.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from itertools import product
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -42,6 +44,7 @@ class Study:
     labels_per_class: list = field(default_factory=lambda: [2])
     seeds: list = field(default_factory=lambda: [0])
     together: int = 5  # students of one teacher, label budget and seed in one kernel, at most
+    layers: bool = True  # look into the networks; without, their accuracy is all that is kept
     features: dict = field(default_factory=dict)  # parameters of notebooks/features.ipynb
     embeddings: dict = field(default_factory=lambda: {"tsne": {}})  # method -> its options
     maps: dict = field(default_factory=dict)  # mapped: axes as above; default: all, first seed
@@ -65,11 +68,9 @@ class Study:
         self._check_fixed("features", self.features, "networks")
         for given in (self.student, *map(_told, self.methods)):
             self._check_fixed("student", given, *SET_BY_AXES)
-        _ = (
-            self.students,
-            self.drawn,
-            self.looked(Features, next(iter(self.blocks))),
-        )  # raise if bad
+        _ = self.students, self.drawn  # raise for bad values
+        for block in list(self.blocks)[:1]:
+            self.looked(Features, block)
 
     def _check_fixed(self, part: str, given: dict, *more: str) -> None:
         """Raise UsageError where a part names what the study sets itself."""
@@ -96,7 +97,7 @@ class Study:
         """The names of its methods, each once."""
         return list(dict.fromkeys(run.method for run in self.students))
 
-    @property
+    @cached_property
     def teachers(self) -> list[Teacher]:
         """All teachers: those of every label once, the others per label budget and seed."""
         cells = product(self.labels_per_class, self.seeds, _variants(self.teacher))
@@ -113,7 +114,7 @@ class Study:
             given = given | {"labels_per_class": labels, "seed": seed}
         return _made(Teacher, "teacher", given | self._data())
 
-    @property
+    @cached_property
     def students(self) -> list[Student]:
         """All students, those of one label budget and seed side by side."""
         return self._students(**self.axes, all_variants=True)
@@ -151,7 +152,7 @@ class Study:
         told = {"labels_per_class": labels, "seed": seed, "teacher": teacher.name}
         yield _made(Student, "student", fixed | told | self._data())
 
-    @property
+    @cached_property
     def kernels(self) -> dict[str, Student]:
         """The students that are trained side by side in one kernel, by the name of that."""
         groups: dict[tuple[str, int], list[Student]] = {}
@@ -159,18 +160,19 @@ class Study:
             group = f"{Path(student.teacher).name}/{student.labels_per_class}-{student.seed}"
             groups.setdefault((group, student.batch_size), []).append(student)
         kernels: dict[str, Student] = {}
+        numbers: Counter[str] = Counter()
         for (group, _), members in groups.items():
             for start in range(0, len(members), self.together):
-                number = 1 + sum(name.startswith(f"{group}-") for name in kernels)
+                numbers[group] += 1
                 part = members[start : start + self.together]
-                kernels[f"{group}-{number}"] = side_by_side(part)
+                kernels[f"{group}-{numbers[group]}"] = side_by_side(part)
         return kernels
 
-    @property
+    @cached_property
     def blocks(self) -> dict[str, list[Run]]:
-        """Networks that are compared pairwise, by label budget and seed; full teachers apart."""
+        """Networks that are looked into together, by label budget and seed; full teachers apart."""
         blocks: dict[str, list[Run]] = {"teacher": []}
-        for run in (*self.teachers, *self.students):
+        for run in (*self.teachers, *self.students) if self.layers else ():
             full = isinstance(run, Teacher) and run.regime == "full"
             block = "teacher" if full else f"{run.labels_per_class}-{run.seed}"  # type: ignore[attr-defined]
             blocks.setdefault(block, []).append(run)
@@ -195,6 +197,7 @@ class Study:
                 {"networks": names, "embedding": method, "options": options or {}} | self._shown(),
             )
             for method, options in self.embeddings.items()
+            if self.layers
         }
 
     def looked(self, kind: type, block: str) -> Place:

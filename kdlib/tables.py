@@ -16,12 +16,16 @@ from kdlib import charts
 SIGNS = {"✓": ("supported", "consistent with"), "≈": ("mixed", "consistent in part")}
 SIGNS |= {"✗": ("not supported", "not shown")}
 LOOK = """
+.output:has(> .kd-judged) { background: none !important; padding: 0; }
 .kd-judged { overflow-x: auto; margin: 1em 0; }
-.kd-judged table { border-collapse: collapse; font-size: .85em; line-height: 1.35; margin: 0; }
+.kd-judged table { border-collapse: collapse; font-size: .8em; line-height: 1.35; margin: 0; }
+.kd-judged table { min-width: 42em; }
 .kd-judged caption { caption-side: top; text-align: left; padding: .3em 0; }
-.kd-judged th, .kd-judged td { padding: .25em .6em; text-align: left; vertical-align: top; }
+.kd-judged caption, .kd-judged th, .kd-judged td { color: var(--pst-color-text-base, inherit); }
+.kd-judged th, .kd-judged td { padding: .25em .45em; text-align: left; vertical-align: top; }
 .kd-judged tbody tr { border-top: 1px solid var(--pst-color-border, #ccc); }
-.kd-judged .kd-number { white-space: nowrap; font-variant-numeric: tabular-nums; }
+.kd-judged tbody th { font-weight: 600; }
+.kd-number { white-space: nowrap; font-variant-numeric: tabular-nums; }
 .kd-verdict { border-left: 4px solid #888; padding-left: .4em; white-space: nowrap; }
 .kd-verdict[data-sign="✓"] { border-color: #2f7fd0; }
 .kd-verdict[data-sign="≈"] { border-color: #ee9a0b; }
@@ -80,13 +84,17 @@ def judged(
         "d": cells["d"].map(_plain("{:+.1f}")),
         "p Holm": cells["p_holm"].map(_plain("{:.3f}")),
         "p flip": cells["p_flip"].map(_plain("{:.3f}")),
-        "for": cells["tests_for"].map(_plain("{:d}")) + cells["tests"].map(_plain(" of {:d}")),
-        "against": cells["tests_against"].map(_plain("{:d}")),
+        "for": [_count(f, of) for f, of in zip(cells["tests_for"], cells["tests"], strict=True)],
+        "against": [
+            _count(f, of) for f, of in zip(cells["tests_against"], cells["tests"], strict=True)
+        ],
         "verdict": cells["verdict"].map(badge),
     }
-    if cells["p_flip"].isna().all():
-        columns.pop("p flip")
-    return table(pd.DataFrame(columns), caption)
+    # What would be empty, or the same in every row, only takes room.
+    empty = {"p flip": cells["p_flip"].isna(), "against": cells["tests_against"].fillna(0) == 0}
+    empty["strongest test"] = [cells[["measure", "layer"]].drop_duplicates().shape[0] == 1]
+    left = {name: column for name, column in columns.items() if not all(empty.get(name, [False]))}
+    return table(pd.DataFrame(left), caption)
 
 
 BESIDE = {
@@ -159,7 +167,12 @@ def download(rows: pd.DataFrame, name: str, words: str) -> HTML:
 def _cell(cell: Mapping[Any, Any], several: Sequence[str]) -> str:
     if pd.isna(cell["method"]):
         return cell["claim"]
-    return " ".join([cell["claim"], *(cell[c] for c in several), cell["method"], cell["labels"]])
+    words = [*(cell[c] for c in several), cell["method"], f"{cell['labels']} labels"]
+    return f'<span class="kd-number">{cell["claim"]}: {", ".join(words)}</span>'
+
+
+def _count(some: Any, of: Any) -> str:
+    return "–" if pd.isna(of) else f'<span class="kd-number">{some} of {of}</span>'
 
 
 def _interval(row: Mapping[Any, Any]) -> str:

@@ -23,7 +23,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from kdlib import statistics
-from kdlib.statistics import ACCURACY, CONTROLS, NUMBERS, PAIR, REGIMES
+from kdlib.statistics import ACCURACY, CONTROLS, NUMBERS, PAIR
 from kdlib.store import Results
 
 LEVEL = 0.05
@@ -57,13 +57,14 @@ def _trios(results: Results) -> pd.DataFrame:
     runs = results.runs.assign(rival=lambda t: t["run"])
     teachers = runs[runs["role"] == "teacher"]
     teachers = teachers[["rival", "labels", "parameters", ACCURACY]]
-    found = runs[runs["role"] == "student"].drop(columns="rival")
-    alone = found[found["method"] == "alone"].drop_duplicates(PAIR)[[*PAIR, ACCURACY]]
-    taught = found[~found["method"].isin(("alone", *CONTROLS))]
-    taught = taught.assign(
-        rival=taught["run"].map(statistics.teacher),
-        teacher=taught["run"].map(statistics.regime),
-    )
+    found = [
+        statistics.students(results, regime).assign(teacher=regime)
+        for regime in statistics.regimes(results)
+    ]
+    students = pd.concat(found)
+    alone = students[students["method"] == "alone"].drop_duplicates(PAIR)[[*PAIR, ACCURACY]]
+    taught = students[~students["method"].isin(("alone", *CONTROLS))]
+    taught = taught.assign(rival=taught["run"].map(statistics.teacher))
     table = taught.merge(alone, on=PAIR, how="left", suffixes=("", "_alone"))
     return table.merge(teachers, on="rival", suffixes=("", "_teacher"))
 
@@ -90,14 +91,16 @@ def _outdone(results: Results) -> Iterator[pd.DataFrame]:
 
 def _compact(results: Results) -> Iterator[pd.DataFrame]:
     """C3: more compact at intermediate layers than alone."""
-    for regime in REGIMES:
+    for regime in statistics.regimes(results):
         for measure, sign in COMPACT.items():
             yield _at_layers(results, measure, regime, sign=sign)
 
 
 def _earlier(results: Results) -> Iterator[pd.DataFrame]:
     """C4: layers saved."""
-    for regime in REGIMES:
+    for regime in (
+        statistics.regimes(results) if "probe" in set(results.measures["measure"]) else ()
+    ):
         table = statistics.saved(results, teachers=regime).assign(teacher=regime)
         yield _over_seeds(table, "layers saved")
 
@@ -105,7 +108,7 @@ def _earlier(results: Results) -> Iterator[pd.DataFrame]:
 def _everywhere(results: Results) -> Iterator[pd.DataFrame]:
     """C5: classes further apart at intermediate layers, in the layers and in maps of them."""
     spaces = APART | dict.fromkeys(results.study["embeddings"], MAPPED)
-    for regime in REGIMES:
+    for regime in statistics.regimes(results):
         for space, measures in spaces.items():
             for measure in measures:
                 yield _at_layers(results, measure, regime, space=space)
@@ -216,9 +219,10 @@ def _judged(tests: pd.DataFrame) -> pd.DataFrame:
 
 def _ordered(parts: list[pd.DataFrame]) -> pd.DataFrame:
     """Join tables of cells and sort them by claim, network, teacher, label budget and method."""
-    table = pd.concat([part for part in parts if len(part)], ignore_index=True)
+    table = pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
+    table = table.reindex(columns=parts[0].columns)
     table = table.astype(dict.fromkeys(["n", *COUNTS], "Int64"))
-    table["budget"] = table["labels"].fillna("").map(statistics.size)
+    table["budget"] = [statistics.size(str(labels)) for labels in table["labels"]]
     table = table.sort_values([*CELL[:3], "budget", "method", "space"], kind="stable")
     return table.drop(columns="budget").reset_index(drop=True)
 
@@ -246,7 +250,7 @@ def claims(cells: pd.DataFrame) -> pd.DataFrame:
         against = bool(judged["tests_against"].any())
         supported = int(((judged["tests_for"] > 0) & (judged["tests_against"] == 0)).sum())
         few = 2 * supported <= len(judged)
-        word = _word(bool(judged["tests_for"].any()), few or against, judged["n"].min())
+        word = _word(bool(judged["tests_for"].any()), few or against, int(judged["n"].min()))
         rows.append((claim, word, supported, len(judged)))
     return pd.DataFrame(rows, columns=["claim", "verdict", "supported", "cells"])
 
@@ -264,12 +268,15 @@ def control(results: Results) -> pd.DataFrame:
     The verdict is "no such student" where no seed has one.
     """
     found = []
-    for regime in REGIMES:
+    for regime in statistics.regimes(results):
         for measure, sign in COMPACT.items():
             if measure in set(results.measures["measure"]):
                 table = statistics.matched(results, measure, teachers=regime)
                 table["difference"] *= sign
                 found.append(table.assign(teacher=regime, measure=measure))
+    if not found:  # a study that never looked into its layers
+        columns = [*TEST, *NUMBERS, "p_holm", "speaks", *COUNTS, "verdict", "seeds", "budgets"]
+        return pd.DataFrame(columns=columns)
     table = pd.concat(found).assign(claim="C3", space=LAYERS)
     table = table[table["layer"].isin(INTERMEDIATE) & ~table["method"].isin(CONTROLS)]
     tests = statistics.summarise(table.dropna(subset="budget"), TEST)
@@ -285,4 +292,5 @@ def control(results: Results) -> pd.DataFrame:
     partners["seeds"] = partners["some"].astype(str) + " of " + partners["all"].astype(str)
     partners = partners[["seeds", "budgets"]].reset_index()
     joined = partners.merge(_judged(_spoken(tests)), on=CELL, how="left")
-    return _ordered([joined.fillna({"verdict": "no such student"})])
+    said = joined["verdict"].astype(object).fillna("no such student")
+    return _ordered([joined.assign(verdict=said)])

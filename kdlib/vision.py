@@ -8,6 +8,7 @@ declared.
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -169,7 +170,9 @@ def build(
     """One of torchvision's networks, untrained, with `layer_paths`. `options` go to its builder.
 
     `small` is for small images: the first convolution becomes 3x3 with stride 1 and the pooling
-    after it is left out, or stays with "pooled". Raises UsageError for what torchvision refuses.
+    after it is left out, or stays with "pooled". With True MobileNetV2 halves once less, too, and
+    VGG classifies 512 features by layers of 512: the forms that are published for CIFAR. Raises
+    UsageError for what torchvision refuses.
     """
     row = family(name)
     known = {"image_size": size, "input_size": (size, size)}
@@ -179,7 +182,11 @@ def build(
             name, weights=None, num_classes=classes, **given | options
         )
     except (TypeError, ValueError, AssertionError) as error:
-        raise UsageError(f"torchvision's {name}: {str(error).splitlines()[0]}") from error
+        said = str(error).partition("\n")[0]
+        raise UsageError(f"torchvision's {name}: {said}") from error
+    takes = inspect.signature(type(network)).parameters  # some take more than they read
+    if ignored := [option for option in options if "kwargs" in takes and option not in takes]:
+        raise UsageError(f"torchvision's {name}: takes no {ignored[0]!r}")
     if small not in (False, True, "pooled") or (small and row.size):
         allowed = "False" if row.size else "False, True, pooled"
         raise UsageError(f"small {small!r} of {name}; allowed: {allowed}")

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from sklearn.datasets import load_digits
 
-from kdlib.store import ALIKE, TABLES, Results, publish
+from kdlib.store import COLUMNS, TABLES, Results, publish
 
 LAYERS = ("stem", "block1", "block2", "block3", "pool", "logits")
 METHODS = ("alone", "smooth", "kd", "fitnet", "at")
@@ -74,6 +74,8 @@ def _run(role: str, network: str, method: str, labels: str, seed: int, size: int
         "role": role,
         "network": network,
         "method": method,
+        "teacher": "teachers/resnet20-full-0" if role == "student" else "",
+        "pool": role == "student",
         "labels": labels,
         "seed": seed,
         "parameters": size,
@@ -116,7 +118,7 @@ def _compare(run: dict[str, Any], tables: dict[str, list[pd.DataFrame]]) -> None
         if run["role"] == "student"
     ]
     if rows:
-        tables["likeness"].append(pd.DataFrame(rows, columns=ALIKE))
+        tables["likeness"].append(pd.DataFrame(rows, columns=COLUMNS["likeness"]))
 
 
 def _maps(

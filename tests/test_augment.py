@@ -177,3 +177,16 @@ def test_mixup_draws_its_shares_from_a_beta_distribution():
     lam = augment.mixup(x, y, drawn(), alpha=0.2).lam
     assert abs(float(lam.mean()) - 0.5) < 0.02
     assert abs(float(lam.var()) - 1 / (4 * (2 * 0.2 + 1))) < 0.01  # of Beta(a, a)
+
+
+def test_randaugment_is_two_operations_on_each_image_of_its_own():
+    x = images(300)
+    index, sign = torch.rand(2, 300, generator=drawn(4))
+    names = [list(augment.OPERATIONS)[int(14 * i)] for i in index]
+    assert len(set(names)) == 14
+    got = augment.randaugment(x, drawn(4), operations=1, magnitude=0.5)
+    for image, name, direction, after in zip(x, names, sign.tolist(), got, strict=True):
+        strength = torch.tensor([-0.5 if direction < 0.5 else 0.5])
+        wanted = augment.OPERATIONS[name](image[None].float(), strength)[0]
+        assert (after.float() - wanted.clamp(0, 255)).abs().max() <= 0.51, name
+    assert augment.randaugment(x, drawn(4), operations=0).equal(x)

@@ -8,7 +8,7 @@ import results as invented
 import vl_convert
 from scipy import stats
 
-from kdlib import UsageError, charts, statistics
+from kdlib import UsageError, charts, statistics, verdicts
 
 
 @pytest.fixture(scope="module")
@@ -193,6 +193,44 @@ def test_accuracy_pairs_like_a_measure():
     wanted = (wide["kd"] - wide["alone"])["2"].mean()
     row = statistics.paired(made, "test_accuracy").query("method == 'kd' and labels == '2'").iloc[0]
     assert row["mean"] == pytest.approx(wanted)
+
+
+@pytest.fixture(scope="module")
+def judged(results):
+    """Every test of every claim on the invented results."""
+    return verdicts.tests(results)
+
+
+@pytest.mark.parametrize("claim", ["C3", "C4", "C5"])
+def test_tests_of_a_claim_are_drawn_with_their_intervals(judged, claim):
+    charts.enable()
+    spec = charts.forest(judged.query("claim == @claim"), "A claim").to_dict(validate=True)
+    assert vl_convert.vegalite_to_png(spec).startswith(b"\x89PNG")
+    assert "n = 4 seeds" in spec["title"]["subtitle"][0] or "1/4" in spec["title"]["subtitle"][0]
+    assert "kd" in spec["description"]
+
+
+def test_a_panel_without_tests_keeps_its_place(judged):
+    drawn = judged.query("claim == 'C5' and labels == '2' and network == 'resnet8x0.5'")
+    assert "silhouette" not in set(drawn[drawn["space"] == "tsne"]["measure"])
+    spec = charts.forest(drawn, "Maps", row="what", column="space").to_dict()
+    (data,) = spec["datasets"].values()
+    panels = {(row["what"], row["space"]) for row in data}
+    assert len(panels) == 4 * 3  # two measures at two layers, in layers and two kinds of map
+
+
+def test_no_tests_cannot_be_drawn(judged):
+    with pytest.raises(UsageError, match="no tests to draw for 'C2'"):
+        charts.forest(judged.query("claim == 'C2'"), "C2")
+
+
+def test_layers_saved_are_drawn_seed_by_seed(results):
+    charts.enable()
+    spec = charts.saved(results).to_dict(validate=True)
+    assert vl_convert.vegalite_to_png(spec).startswith(b"\x89PNG")
+    (data,) = spec["datasets"].values()
+    assert len(data) == 4 * 3 * 4  # methods, label budgets, seeds
+    assert "kd at 2 labels: +" in spec["description"]
 
 
 FAMILY = {"alone": "controls", "smooth": "controls", "kd": "answers", "fitnet": "features"}

@@ -47,7 +47,7 @@ def look(pair):
 def made(name, pair, **options):
     student, teacher, _ = look(pair)
     method = distill.build(name, student, teacher, **options)
-    method.enrol(N)
+    method.enrol(N, pair[0])
     return method
 
 
@@ -165,7 +165,8 @@ def reference_mlkd(student, teacher, batch, a=0.1, b=0.9):
                 total += (p[i] @ p[j] - q[i] @ q[j]) ** 2 / N
         for k in range(K):
             for m in range(K):
-                total += (p[:, k] @ p[:, m] - q[:, k] @ q[:, m]) ** 2 / K
+                apart = (p[:, k] @ p[:, m] - q[:, k] @ q[:, m]) ** 2 / K
+                total += apart * (64 / 100 * K / N) ** 2
     return a * cross_entropy(student, batch) + b * total
 
 
@@ -257,6 +258,27 @@ def reference_cc(student, teacher, batch, weight=100.0, gamma=0.4):
     return cross_entropy(student, batch) + weight * total / N**2
 
 
+def imitation(zs, zt):
+    """-sum_k p_t log p_s, mean over images."""
+    p, q = softmax(zs), softmax(zt)
+    return -np.mean(
+        [sum(a * np.log(b) for a, b in zip(*row, strict=True)) for row in zip(q, p, strict=True)]
+    )
+
+
+def reference_born_again(student, teacher, batch):
+    return cross_entropy(student, batch) + imitation(*numbers(student, teacher, "logits"))
+
+
+def reference_transfer(student, teacher, batch):
+    return imitation(*numbers(student, teacher, "logits"))
+
+
+def reference_noisy_student(student, teacher, batch):
+    zs, zt = numbers(student, teacher, "logits")
+    return cross_entropy(student, batch) + imitation(zs[LABELLED:], zt[LABELLED:])
+
+
 def reference_pseudo(student, teacher, batch):
     zs, zt = numbers(student, teacher, "logits")
     return -np.mean([np.log(softmax(z[None])[0, t.argmax()]) for z, t in zip(zs, zt, strict=True)])
@@ -292,6 +314,11 @@ REFERENCES = {
     "rkd": reference_rkd,
     "pkt": reference_pkt,
     "cc": reference_cc,
+    "born_again": reference_born_again,
+    "transfer": reference_transfer,
+    "noisy_student": reference_noisy_student,
+    "self": reference_kd,
+    "random": reference_kd,
     "pseudo": reference_pseudo,
     "shuffled": reference_shuffled,
 }
@@ -486,6 +513,37 @@ def reference_crd(student, teacher, batch, method, weight=0.8, t=0.07, rows=None
     return cross_entropy(student, batch) + weight * total / N
 
 
+def reference_simkd(student, teacher, batch, method):
+    total = []
+    for fs, ft in zip(*numbers(student, teacher, "block3"), strict=True):
+        steps = list(method.projector)
+        for conv, norm in zip(steps[0::3], steps[1::3], strict=True):
+            weight = weights_of(conv)
+            if weight.shape[2] == 1:
+                out = pointwise(weight, fs)
+            else:
+                out, padded = (
+                    np.zeros((len(weight), *fs.shape[1:])),
+                    np.pad(fs, ((0, 0), (1, 1), (1, 1))),
+                )
+                for row in range(fs.shape[1]):
+                    for column in range(fs.shape[2]):
+                        window = padded[:, row : row + 3, column : column + 3]
+                        out[:, row, column] = (weight * window).sum((1, 2, 3))
+            fs = np.maximum(fresh(norm, out), 0)
+        total.append((fs - ft) ** 2)
+    return np.mean(total)
+
+
+def reference_dml(student, teacher, batch, method):
+    peer = Forward(method.peer(batch.x.double()), {})
+    zs, zp = numbers(student, peer, "logits")
+    total = cross_entropy(student, batch) + cross_entropy(peer, batch)
+    for p, q in zip(softmax(zs), softmax(zp), strict=True):
+        total += (kl(p, q) + kl(q, p)) / N
+    return total
+
+
 ADAPTED = {
     "vid": reference_vid,
     "ickd": reference_ickd,
@@ -494,13 +552,15 @@ ADAPTED = {
     "ft": reference_ft,
     "ofd": reference_ofd,
     "crd": reference_crd,
+    "simkd": reference_simkd,
+    "dml": reference_dml,
 }
 
 
 @pytest.mark.parametrize("name", ADAPTED)
 def test_a_loss_with_adapters_agrees_with_a_loop_written_from_the_paper(name, pair):
     student, teacher, batch = look(pair)
-    student, teacher = double(student), double(teacher)
+    student, teacher, batch = double(student), double(teacher), batch._replace(x=batch.x.double())
     method = made(name, pair).double().eval()
     loss = sum(both(method, student, teacher, batch).values())
     assert loss.dtype == torch.float64
@@ -556,7 +616,7 @@ def test_finite_also_for_huge_logits(name, pair):
     )
     loss.backward()
     assert loss.isfinite()
-    assert huge.grad.isfinite().all()
+    assert huge.grad is None if name == "simkd" else huge.grad.isfinite().all()
 
 
 @pytest.mark.parametrize("name", distill.METHODS)
@@ -593,6 +653,7 @@ def test_the_order_of_the_batch_is_irrelevant(name, pair):
     def turned(f):
         return Forward(f.logits[order], {k: v[order] for k, v in f.features.items()})
 
+    batch = batch._replace(x=batch.x.double())
     other = Batch(batch.x[order], batch.y[order[:LABELLED]], batch.rows[order])
     a, b = (
         sum(both(made(name, pair).double(), *given).values())
@@ -701,7 +762,7 @@ def test_crd_draws_negatives_by_its_seed_and_agrees_with_a_loop_over_them(pair):
 
     def drawn(seed):
         method = made("crd", pair, seed=seed, negatives=7).double()
-        method.enrol(50)
+        method.enrol(50, pair[0])
         return method
 
     rows = drawn(1).compared(batch.rows)
@@ -722,7 +783,7 @@ def test_crd_remembers_half_of_what_it_sees(pair):
     student, teacher, batch = look(pair)
     student, teacher = double(student), double(teacher)
     method = made("crd", pair).double()
-    method.enrol(20)
+    method.enrol(20, pair[0])
     rows = torch.tensor([4, 7, 2, 9, 1, 7, 3, 19, 0, 5, 6, 8])  # 7 twice: with its label, and pool
     loss = sum(method(student, teacher, batch._replace(rows=rows)).values())
     wanted = first_memory(method, 20)
@@ -884,12 +945,30 @@ def test_its_own_term_falls_within_three_epochs(name, lesson):
     digits, teacher = lesson
     run = runs.Student(method=name, labels_per_class=5, epochs=3)
     batches = data.Batches(digits, data.budget(digits.train_labels, 5, 0), run.batch_size, 0)
-    pupil = network("resnet8", 0.5 if name == "fsp" else 0.25)
+    as_large = name in ("fsp", "born_again", "self", "noisy_student")
+    pupil = network("resnet8", 0.5 if as_large else 0.25)
     options = {"warm_up_epochs": 3} if name in TWO_STAGE else {}
-    history = train.fit(pupil, batches, run, method=name, teacher=teacher, **options)
-    own = [row[name] for row in history if name in row]
+    options |= {"generations": 1} if name in ("born_again", "noisy_student") else {}
+    trained = train.fit(pupil, batches, run, method=name, teacher=teacher, **options)
+    terms = (name, "labels") if name == "born_again" else (name,)  # a poor teacher denies labels
+    own = [sum(row[term] for term in terms) for row in trained.history if name in row]
+    assert isinstance(trained.network, models.Grafted) == (name == "simkd")
     assert len(own) == 3
     assert own[-1] < own[0]
+
+
+def test_the_class_level_of_mlkd_is_the_papers_where_the_paper_measured_it():
+    draw = torch.Generator().manual_seed(0)
+    p, q = torch.randn(2, 64, 100, generator=draw).double().softmax(2)
+    found = answers.levels(p.log() * 3, q.log() * 3, 3.0)[2]
+    assert found.item() == pytest.approx(((p.T @ p - q.T @ q) ** 2).sum().item() / 100)
+
+
+def test_the_class_level_of_mlkd_does_not_grow_with_the_batch(pair):
+    student, teacher, _ = look(pair)
+    once = answers.levels(student.logits, teacher.logits, 2.0)
+    twice = answers.levels(*(f.logits.repeat(3, 1) for f in (student, teacher)), 2.0)
+    assert twice[2].item() == pytest.approx(once[2].item(), rel=1e-5)
 
 
 def test_the_gradient_of_kd_hardly_depends_on_the_temperature(pair):
@@ -908,6 +987,7 @@ def test_the_gradient_of_kd_hardly_depends_on_the_temperature(pair):
 
 def test_methods_without_a_teacher_say_so():
     assert [name for name in distill.METHODS if not distill.needs_teacher(name)] == [
+        "dml",
         "alone",
         "smooth",
     ]
@@ -928,7 +1008,7 @@ def test_methods_without_a_teacher_say_so():
         ("smooth", {"smoothing": 1.5}, "smoothing 1.5; allowed"),
         ("fitnet", {"layer": "block7"}, "unknown layer 'block7'"),
         ("fitnet", {"stages": 3}, "unknown number of stages 3; one of: 1, 2"),
-        ("fitnet", {"stages": 2, "warm_up_epochs": 0}, "warm_up_epochs 0; allowed: 1 or more"),
+        ("fitnet", {"stages": 2, "warm_up_epochs": -1}, "warm_up_epochs -1; allowed: 1 or more"),
         (
             "fitnet",
             {"layer": "pool"},
@@ -937,6 +1017,16 @@ def test_methods_without_a_teacher_say_so():
         *(
             (name, {"temperature": -1.0}, "temperature -1.0; allowed: a number above 0")
             for name in ("logitstd", "dkd", "dist", "nkd", "shuffled")
+        ),
+        ("transfer", {"temperature": 0.0}, "temperature 0.0; allowed: a number above 0"),
+        ("born_again", {"generations": 0}, "generations 0; allowed: a number above 0"),
+        ("noisy_student", {"generations": 0}, "generations 0; allowed: a number above 0"),
+        ("noisy_student", {"dropout": 1.0}, "dropout 1.0; allowed: 0 or more and below 1"),
+        ("simkd", {"reduction": 0}, "reduction 0; allowed: a number above 0"),
+        (
+            "fitnet",
+            {"warm_up_epochs": 5},
+            "warm_up_epochs 5 of fitnet; allowed: with stages=2 only",
         ),
         ("ab", {"margin": 0.0}, "margin 0.0; allowed: a number above 0"),
         ("ft", {"share": 0.0}, "share 0.0; allowed: a number above 0"),
@@ -989,7 +1079,11 @@ def test_maps_of_unequal_size_can_be_compared_by_relations(name, pair):
 
 
 @pytest.mark.parametrize(
-    "name", ["kd", "logitstd", "dkd", "dist", "nkd", "mlkd", "pseudo", "shuffled"]
+    "name",
+    [
+        *("kd", "logitstd", "dkd", "dist", "nkd", "mlkd", "pseudo", "shuffled"),
+        *("born_again", "transfer", "noisy_student", "self", "random"),
+    ],
 )
 def test_other_classes_than_the_teacher_are_said(name, pair):
     student, teacher, _ = look(pair)
@@ -1078,3 +1172,181 @@ def test_every_method_cites_an_entry_of_the_bibliography():
     entries = (Path(__file__).parents[1] / "book/references.bib").read_text()
     for name, kind in distill.METHODS.items():
         assert f"{{{kind.cite}," in entries, name
+
+
+def test_the_table_is_in_the_order_of_the_families():
+    families = [kind.family for kind in distill.METHODS.values()]
+    assert list(dict.fromkeys(families)) == [
+        "answers",
+        "features",
+        "relations",
+        "ways",
+        "controls",
+    ]
+    assert families == sorted(families, key=list(dict.fromkeys(families)).index)
+
+
+@pytest.mark.parametrize(
+    ("what", "names"),
+    [
+        ("same_network", ["born_again", "self"]),
+        ("untrained", ["random"]),
+        ("strong", ["noisy_student"]),
+    ],
+)
+def test_a_method_says_what_it_asks_of_the_training(what, names):
+    assert [name for name, kind in distill.METHODS.items() if getattr(kind, what)] == names
+
+
+@pytest.mark.parametrize("name", distill.METHODS)
+def test_only_born_again_and_noisy_student_have_generations(name, pair):
+    several = name in ("born_again", "noisy_student")
+    assert made(name, pair).generations == (3 if several else 1)
+    if several:
+        assert made(name, pair, generations=2).generations == 2
+
+
+@pytest.mark.parametrize("name", ["born_again", "transfer", "noisy_student"])
+def test_a_perfect_copy_has_nothing_to_imitate(name, pair):
+    _, teacher, batch = look(pair)
+    z = teacher.logits.double().requires_grad_()
+    terms = made(name, pair)(Forward(z, {}), Forward(z.detach(), {}), batch)
+    terms[name].backward()
+    assert z.grad.abs().max() < 1e-12
+
+
+def test_transfer_looks_at_no_label(pair):
+    student, teacher, batch = look(pair)
+    method = made("transfer", pair)
+    assert set(method(student, teacher, batch)) == {"transfer"}
+    one, other = (method(student, teacher, batch._replace(y=y)) for y in (batch.y, batch.y[:0]))
+    assert one["transfer"].equal(other["transfer"])
+
+
+def test_two_peers_teach_each_other_and_neither_answers_for_the_other(pair):
+    network, _, batch = pair
+    method = made("dml", pair)
+    ours, theirs = network.state_dict(), method.peer.state_dict()
+    assert list(ours) == list(theirs)
+    assert not ours["stem.0.weight"].equal(theirs["stem.0.weight"])
+    terms = method(seen_by(network, batch.x), distill.NOBODY, batch)
+    (terms["labels"] + terms["dml"]).backward(retain_graph=True)
+    assert all(p.grad is None for p in method.peer.parameters())
+    before = [p.grad.clone() for p in network.parameters()]
+    terms["peer"].backward()
+    assert all(p.grad.equal(b) for p, b in zip(network.parameters(), before, strict=True))
+    assert all(p.grad.abs().sum() > 0 for p in method.peer.parameters())
+
+
+def test_a_peer_is_drawn_by_the_seed_of_the_method(pair):
+    def peer(seed):
+        return made("dml", pair, seed=seed).peer.state_dict()["stem.0.weight"]
+
+    state = torch.get_rng_state()
+    assert peer(3).equal(peer(3))
+    assert not peer(3).equal(peer(4))
+    assert torch.get_rng_state().equal(state)
+
+
+def test_a_noisy_student_forgets_half_of_its_features_while_it_trains_and_then_none(pair):
+    network, _, batch = pair
+    given = []
+    clean = seen_by(network.eval(), batch.x).logits
+    method, state = made("noisy_student", pair), torch.get_rng_state()
+    seen = network.logits.register_forward_pre_hook(lambda _, h: given.append(h[0]))
+    assert seen_by(network, batch.x).logits.equal(clean)
+    pool = seen_by(network.train(), batch.x).features["pool"]
+    kept = given[-1] != 0
+    assert kept[pool > 0].double().mean() == pytest.approx(0.5, abs=0.1)
+    torch.testing.assert_close(given[-1][kept], 2 * pool[kept])
+    network(batch.x)
+    assert not given[-1].eq(0).equal(~kept)  # drawn anew
+    assert torch.get_rng_state().equal(state)
+    assert method.finish(network, None) is network
+    network(batch.x)
+    assert given[-1].eq(0).equal(seen_by(network, batch.x).features["pool"].eq(0))
+    seen.remove()
+
+
+def test_a_noisy_student_without_a_pool_learns_the_labels_alone(pair):
+    student, teacher, batch = look(pair)
+    terms = made("noisy_student", pair)(student, teacher, batch._replace(y=torch.arange(N) % K))
+    assert terms["noisy_student"] == 0
+    assert terms["labels"] > 0
+
+
+def test_what_simkd_keeps_thinks_with_the_teachers_head(pair):
+    network, teacher, batch = pair
+    method = made("simkd", pair).eval()
+    kept = method.finish(network, teacher).eval()
+    seen = seen_by(network.eval(), batch.x).features["block3"]
+    wanted = teacher.logits(method.projector(seen).mean((2, 3)))
+    torch.testing.assert_close(kept(batch.x), wanted)
+    assert models.observe(kept, batch.x).logits.shape == (N, K)
+    method.projector.register_forward_hook(lambda *_: teacher_maps(teacher, batch))
+    copy = teacher.logits(method.projector(seen).mean((2, 3)))
+    torch.testing.assert_close(copy, teacher(batch.x))
+
+
+def teacher_maps(teacher, batch):
+    return seen_by(teacher, batch.x).features["block3"]
+
+
+@pytest.mark.parametrize("name", ["self", "random"])
+def test_self_and_random_differ_from_kd_in_their_networks_only(name, pair):
+    student, teacher, batch = look(pair)
+    terms = made(name, pair, temperature=3.0)(student, teacher, batch)
+    wanted = made("kd", pair, temperature=3.0)(student, teacher, batch)
+    assert terms["labels"].equal(wanted["labels"])
+    assert terms[name].equal(wanted["kd"])
+
+
+def test_fsp_and_ab_need_no_teacher_once_their_first_stage_is_over(pair):
+    said = {name: kind.main_teacher for name, kind in distill.METHODS.items()}
+    assert [name for name, needed in said.items() if not needed] == ["fsp", "ab"]
+    assert not made("ab+alone", pair).main_teacher
+    assert made("ab+at", pair).main_teacher
+
+
+def products_of_features(h):
+    """Cosines of all angles from the vectors between images themselves: one product per triple."""
+    apart = h[None] - h[:, None]
+    length = torch.linalg.vector_norm(apart, dim=2)
+    mean = length.sum() / (len(h) * (len(h) - 1))
+    units = apart / torch.maximum(length, 1e-4 * mean)[:, :, None]
+    return torch.bmm(units, units.transpose(1, 2))
+
+
+def test_angles_and_their_gradient_are_those_of_products_of_features():
+    draw = torch.Generator().manual_seed(0)
+    ours = torch.randn(20, 7, generator=draw).double().requires_grad_()
+    theirs = torch.randn(20, 9, generator=draw).double()
+    found = relations._Turned.apply(relations.distances(ours), relations.distances(theirs))
+    wanted = torch.nn.functional.smooth_l1_loss(
+        products_of_features(ours), products_of_features(theirs), reduction="sum"
+    )
+    assert found.item() == pytest.approx(wanted.item(), rel=1e-9)
+    (got,) = torch.autograd.grad(found, ours)
+    (due,) = torch.autograd.grad(wanted, ours)
+    torch.testing.assert_close(got, due, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", ["dml+kd", "transfer+at", "simkd+kd", "at+simkd", "kd+crd+dml"])
+def test_ways_and_simkd_combine_with_other_methods(name, pair):
+    network, teacher, batch = pair
+    seen, told, _ = look(pair)
+    method = made(name, pair)
+    terms = method(seen, told, batch)
+    assert {*name.split("+")} <= set(terms)
+    assert ("labels" in terms) == (name.split("+")[0] not in ("transfer", "simkd"))
+    sum(terms.values()).backward()
+    assert all(p.grad is not None for p in method.parameters())
+    kept = method.finish(network, teacher)
+    assert isinstance(kept, models.Grafted) == ("simkd" in name)
+
+
+@pytest.mark.parametrize("name", ["kd+born_again", "self+at", "noisy_student+kd", "at+random"])
+def test_what_changes_the_networks_or_the_images_stands_alone(name, pair):
+    (alone,) = {"born_again", "self", "noisy_student", "random"} & {*name.split("+")}
+    with pytest.raises(UsageError, match=rf"^method '.*': {alone} cannot be combined with others$"):
+        made(name, pair)

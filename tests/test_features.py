@@ -1,9 +1,11 @@
+from collections import OrderedDict
+
 import numpy as np
 import pytest
 import torch
 from sklearn.decomposition import PCA
 
-from kdlib import UsageError, data, features, models
+from kdlib import UsageError, data, features, likeness, metrics, models, space
 
 SPATIAL = ["stem", "block1", "block2", "block3"]
 
@@ -20,6 +22,13 @@ def network():
 
 def told(images):
     return {"mean": images.mean, "std": images.std}
+
+
+def same(channels):
+    """A network of one layer that says of an image what it is."""
+    stem = torch.nn.Conv2d(channels, channels, 1, bias=False)
+    torch.nn.init.dirac_(stem.weight)
+    return torch.nn.Sequential(OrderedDict(stem=stem))
 
 
 def whole(network, images, x, layer):
@@ -53,8 +62,7 @@ def test_the_sign_of_an_axis_is_fixed(network, digits):
 
 def test_the_flat_view_keeps_what_pooling_throws_away(digits):
     """Two images whose map has one mean but other places of it."""
-    shift = torch.nn.Sequential()
-    shift.add_module("stem", torch.nn.Identity())
+    shift = same(1)
     x = torch.zeros(40, 1, 8, 8, dtype=torch.uint8)
     x[:20, 0, 2, 2], x[20:, 0, 5, 5] = 200, 200
     given = {"mean": 0.5, "std": 0.2, "layers": ["stem"]}
@@ -67,8 +75,7 @@ def test_the_flat_view_keeps_what_pooling_throws_away(digits):
 
 
 def test_large_maps_are_averaged_down_and_many_images_thinned_out(monkeypatch):
-    look = torch.nn.Sequential()
-    look.add_module("stem", torch.nn.Identity())
+    look = same(3)
     x = torch.randint(0, 256, (50, 3, 32, 20), generator=torch.Generator().manual_seed(0))
     x = x.to(torch.uint8)
     given = {"mean": 0.5, "std": 0.2}
@@ -93,3 +100,46 @@ def test_a_layer_that_is_dead_has_one_axis_along_which_nothing_moves(network, di
 def test_axes_of_an_unknown_layer_are_refused(network, digits):
     with pytest.raises(UsageError, match="unknown layer 'block9'"):
         features.fit(network, digits.train[:9], layers=["block9"], **told(digits))
+
+
+def test_a_network_that_nobody_trained_is_measured_as_any_other(network, digits):
+    """What the architecture alone gives: a control."""
+    teacher = models.build("resnet20", classes=10, channels=1, seed=1)
+    test, train = slice(0, 200), slice(0, 400)
+    labels = {"labels": digits.test_labels[test], "train_labels": digits.train_labels[train]}
+    labels = {key: value.numpy() for key, value in labels.items()}
+    views: dict[str, dict] = {"pooled": {}, "flat": {}}
+    for name, each in (("own", network), ("teacher", teacher)):
+        axes = features.fit(each, digits.train[train], **told(digits))
+        for view, given in (("pooled", None), ("flat", axes)):
+            seen = [
+                {
+                    layer: x.numpy()
+                    for layer, x in features.extract(each, part, axes=given, **told(digits)).items()
+                }
+                for part in (digits.test[test], digits.train[train])
+            ]
+            views[view][name] = space.spaces(seen[0], train=seen[1], **labels)
+    for view, layers in (("pooled", list(models.LAYERS)), ("flat", SPATIAL)):
+        values = metrics.network(**views[view])
+        assert list(values) == layers
+        for measured in values.values():
+            for key, value in measured.items():
+                assert metrics.MEASURES[key].low <= value <= metrics.MEASURES[key].high, key
+        alike = likeness.matrix(views[view]["own"], views[view]["teacher"])
+        assert len(alike) == len(layers) ** 2
+    assert metrics.network(views["flat"]["own"])["stem"]["probe"] > 0.8  # pixels, nearly
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_a_gpu_finds_the_same_flat_view(network, digits):
+    train, test = digits.train[:200], digits.test[:40]
+    seen = []
+    for device in ("cpu", "cuda"):
+        net = network.to(device)
+        axes = features.fit(net, train.to(device), **told(digits))
+        seen.append(features.extract(net, test.to(device), axes=axes, **told(digits)))
+    network.to("cpu")
+    for layer in SPATIAL:
+        first = seen[0][layer][:, :10], seen[1][layer][:, :10]
+        torch.testing.assert_close(*first, rtol=0.01, atol=0.01 * float(first[0].abs().max()))

@@ -4,12 +4,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.spatial.distance import pdist
+from scipy.stats import spearmanr
 from sklearn.manifold import trustworthiness as sklearn_trustworthiness
 from sklearn.model_selection import LeaveOneOut, cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
 
-from kdlib import UsageError
-from kdlib.metrics import FAITHFULNESS, MEASURES, faithfulness, measure, network, ranks
+from kdlib import UsageError, metrics
+from kdlib.metrics import (
+    FAITHFULNESS,
+    MEASURES,
+    distance_correlation,
+    faithfulness,
+    measure,
+    neighbourhood_change,
+    network,
+    ranks,
+)
 from kdlib.space import Space
 
 # jaxtyping's checker, where it is switched on, speaks before kdlib does
@@ -215,6 +226,43 @@ def test_torn_and_glued_maps_are_told_apart():
     a, b = faithfulness(x, torn, y), faithfulness(x, glued, y)
     assert a["continuity"] < a["trustworthiness"]
     assert b["trustworthiness"] < b["continuity"]
+
+
+def test_distance_correlation_agrees_with_all_pairs_and_is_free_of_scale():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(150, 12)) * np.arange(12, 0, -1)
+    z = 7 * x[:, :2] + rng.normal(size=(150, 2))
+    expected = spearmanr(pdist(x), pdist(z)).statistic
+    assert distance_correlation(x, z) == pytest.approx(expected, abs=0.01)
+    assert distance_correlation(9 * x + 4, z) == pytest.approx(distance_correlation(x, z))
+    assert abs(distance_correlation(x, rng.normal(size=(150, 2)))) < 0.05
+    assert distance_correlation(x, np.ones((150, 2))) == 0
+
+
+def test_neighbourhood_change_agrees_with_sets_and_is_the_error_of_each_point():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(80, 5)), rng.normal(size=(80, 9))
+    found = neighbourhood_change(a, b, k=7)
+    for i in range(80):
+        near = [set(np.argsort(np.delete(np.linalg.norm(x - x[i], axis=1), i))[:7]) for x in (a, b)]
+        assert found[i] == pytest.approx(1 - len(near[0] & near[1]) / 7)
+    assert (neighbourhood_change(a, 3 * a @ np.linalg.qr(rng.normal(size=(5, 5)))[0]) == 0).all()
+    lost = neighbourhood_change(a, a[:, :2])
+    kept = faithfulness(a, a[:, :2], np.arange(80) % 2)["neighbours_kept"]
+    assert lost.mean() == pytest.approx(1 - kept)
+    with pytest.raises(WRONG_SHAPE):
+        neighbourhood_change(a, b[1:])
+    with pytest.raises(UsageError, match="k must be between 1 and 39 for n = 80 images; given 40"):
+        neighbourhood_change(a, b, k=40)
+
+
+def test_faithfulness_of_many_images_is_that_of_their_blocks(monkeypatch):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(95, 6)), np.arange(95) % 3
+    whole = faithfulness(x, x[:, :2], y)
+    monkeypatch.setattr(metrics, "BLOCK", 20)
+    assert faithfulness(x, x[:, :2], y) == pytest.approx(whole)
+    assert np.vstack([ranks(x, rows) for rows in metrics._blocks(95)]).tolist() == ranks(x).tolist()
 
 
 def test_faithfulness_survives_duplicates():

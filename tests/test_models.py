@@ -102,17 +102,15 @@ def test_what_cannot_be_is_said_in_one_line(asked, said):
 
 def test_weights_come_back_bit_for_bit_and_foreign_ones_are_refused():
     network = models.build("resnet8", **SMALL, seed=3)
-    record = {
-        "parameters": {"network": "resnet8", "width": 1.0, "seed": 0},
-        "classes": 10,
-        "channels": 1,
-    }
+    record = {"architecture": models.architecture(network)}
     again = models.restore(record, models.weights(network))
     assert all(a.equal(b) for a, b in zip(network.parameters(), again.parameters(), strict=True))
     with pytest.raises(
         UsageError, match=r"weights do not fit resnet8: \d+ differ; stem.0.weight: wanted"
     ):
         models.restore(record, models.weights(models.build("resnet8", **SMALL, width=0.5)))
+    with pytest.raises(UsageError, match=r"the record of this run does not say how its network"):
+        models.restore({}, models.weights(network))
 
 
 def grafted(seed=5):

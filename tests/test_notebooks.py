@@ -99,7 +99,7 @@ def test_every_notebook_runs_by_hand_and_lands_where_its_parameters_say(made):
         record = store.load_run(folder)
         assert 0 <= record["test_accuracy"] <= 1
         assert record["parameters"]["epochs"] == 1
-        measures = store.load_measures(folder)
+        measures = store.load_measures(folder, None)
         assert measures["value"].notna().all()
         for key, rows in measures.groupby("measure"):
             known = metrics.MEASURES[key]
@@ -112,7 +112,7 @@ def test_every_notebook_runs_by_hand_and_lands_where_its_parameters_say(made):
         )
         assert (views["pooled"] == views["flat"])[["pool", "logits"]].all()
         assert (views["pooled"] != views["flat"]).any()
-        alike = store.load_likeness(folder)
+        alike = store.load_likeness(folder, None)
         assert alike.groupby("view").size().tolist() == ([36, 36] if student else [])
         assert alike["value"].between(-1, 1).all()
     assert len(store.load_run(results / "quick/digits" / networks[1])["labelled"]) == 50

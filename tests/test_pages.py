@@ -46,8 +46,8 @@ def opened(chromium):
 @pytest.mark.parametrize(
     "name",
     [
-        *("index", "layers", "measures", "again", "status", "executed/student"),
-        *("methods", "answers", "features", "relations", "ways"),
+        *("index", "layers", "measures", "regimes", "verdicts", "again", "status"),
+        *("methods", "answers", "features", "relations", "ways", "executed/student"),
     ],
 )
 def test_no_page_asks_for_anything_or_complains(opened, name):

@@ -69,7 +69,7 @@ def studied(project):
     """The study after a kill -9 of everything while students trained, and a second start."""
     process = start(project)
     deadline = time.time() + 120
-    while not list((project / STUDENTS).glob("*/student.ipynb")) and time.time() < deadline:
+    while not list((project / STUDENTS).glob("*.ipynb")) and time.time() < deadline:
         time.sleep(0.1)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
@@ -143,8 +143,7 @@ def test_a_new_seed_trains_the_new_students_only_and_taken_back_nothing(project,
     undo()
     assert planned(project) == set()
     assert {job for job in jobs if job.startswith("student")} == {
-        "student resnet8x0.5-alone-2-1+epochs=1",
-        "student resnet8x0.5-kd-2-1+epochs=1",
+        "student resnet8-full-0+epochs=1-2-1-1",
     }
 
 
@@ -152,7 +151,8 @@ def test_a_failing_notebook_says_why_and_where_and_the_others_go_on(project, stu
     study = project / "studies/broken.yaml"
     text = (project / "studies/smoke.yaml").read_text()
     study.write_text(
-        text.replace("student: {epochs: 1}", "student: {epochs: 1, options: {temperature: 3}}")
+        text.replace("[alone, kd]", "[{method: alone, options: {temperature: 3}}, kd]")
+        + "together: 1"
     )
     code, said = run(project, file="studies/broken.yaml")
     assert code == 1
@@ -161,9 +161,7 @@ def test_a_failing_notebook_says_why_and_where_and_the_others_go_on(project, stu
     executed = project / failed.split(": ")[-1].strip()
     assert "unknown option" in executed.read_text()
     students = project / "runs/broken/digits/students/resnet8-full-0+epochs=1"
-    assert [f.parent.name for f in students.glob("*/run.json")] == [
-        "resnet8x0.5-kd-2-0+temperature=3+epochs=1"
-    ]
+    assert [f.parent.name for f in students.glob("*/run.json")] == ["resnet8x0.5-kd-2-0+epochs=1"]
     assert "1 failed; the others are done and kept" in said
 
 
@@ -172,7 +170,7 @@ def test_a_failing_notebook_says_why_and_where_and_the_others_go_on(project, stu
     [
         ("methods: [alone, kdd]", "method 'kdd'; one of: kd, logitstd, dkd, dist"),
         ("dataset: mnisst", "data set 'mnisst'; one of: digits"),
-        ("student: {network: resnet9}", "network 'resnet9'; one of: resnet8"),
+        ("student: {network: resnet9}", "unknown network 'resnet9'; one of: resnet8"),
         ("labels_per_class: [500]", "labels_per_class 500; allowed: 'all' or 1 to 124"),
         ("features: {sample: 501}", "sample 501; allowed: 1 to 500"),
         ("methods: [kd]", "allowed: alone and at least one more"),

@@ -8,7 +8,7 @@ def test_a_run_lies_in_a_folder_made_of_its_parameters():
     wanted = "runs/quick/digits/students/resnet20-full-0/resnet8x0.5-at-5-3"
     assert run.folder.as_posix() == wanted
     assert runs.Teacher().name == "teachers/resnet20-full-0"
-    assert runs.Teacher(width=2.0).name == "teachers/resnet20x2-full-0"
+    assert runs.Teacher(width=2.0).name == "teachers/resnet20x2.0-full-0"
 
 
 def test_settings_that_differ_get_a_folder_of_their_own():
@@ -119,3 +119,10 @@ def test_images_of_a_folder_get_a_folder_of_its_name():
     run = runs.Student(dataset="folder:/some/where/my birds.tar.xz", size=32, grey=True)
     assert run.root.as_posix() == "runs/quick/my-birds+size=32+grey"
     assert runs.Maps(dataset="my-birds+size=32+grey").root == run.root
+
+
+def test_layers_are_compared_with_the_own_teacher_or_a_run_that_is_named():
+    assert runs.Measures().teacher == ""
+    assert runs.Measures(teacher="teachers/a").teacher == "teachers/a"
+    with pytest.raises(UsageError, match="teacher: 'a' names no run"):
+        runs.Measures(teacher="a")

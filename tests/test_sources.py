@@ -1,8 +1,11 @@
 import io
 import os
 import struct
+import subprocess
+import sys
 import tarfile
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -135,6 +138,8 @@ def refused(path, words, **options):
 
 def test_a_folder_that_is_not_there_is_named(tmp_path):
     refused(tmp_path / "flower", "flower: not there; allowed: a folder or .tar.xz")
+    with pytest.raises(UsageError, match="folder: names no path"):
+        data.load("folder:")
     (tmp_path / "notes.txt").write_text("x")
     refused(tmp_path / "notes.txt", "notes.txt: neither a folder nor one of .tar.xz")
 
@@ -206,7 +211,27 @@ def test_an_archive_that_is_damaged_or_cut_short_is_named(tmp_path, suffix):
     whole = file.read_bytes()
     for broken in (b"", b"no archive at all" * 99, whole[: len(whole) * 2 // 3]):
         file.write_bytes(broken)
-        refused(file, f"flowers{suffix}: ")
+        refused(file, f"flowers{suffix}: cannot be read")
+    for at in (len(whole) // 3, len(whole) // 2):  # some bytes changed in the middle
+        file.write_bytes(
+            whole[:at] + bytes(b ^ 90 for b in whole[at : at + 600]) + whole[at + 600 :]
+        )
+        refused(file, f"flowers{suffix}.*(cannot be read|no readable image)")
+
+
+def test_a_tar_file_that_ends_between_two_files_is_cut_short_all_the_same(tmp_path):
+    file = packed(flowers(tmp_path / "flowers", (8, 8)), ".tar")
+    with tarfile.open(file) as archive:
+        middle = archive.getmembers()[12].offset
+    file.write_bytes(file.read_bytes()[:middle])
+    refused(file, "flowers.tar: cannot be read .damaged or cut")
+
+
+def test_huge_images_need_a_size(tmp_path):
+    for name in ("a/0", "a/1", "b/0", "b/1"):
+        picture(tmp_path / f"f/{name}.png", (1030, 8))
+    refused(tmp_path / "f", r"f/a/0.png: more than 1024 pixels wide or high: give a size")
+    assert data.load(f"folder:{tmp_path}/f", size=8).train.shape == (2, 1, 8, 8)
 
 
 @pytest.mark.parametrize("name", ["../out/0.png", "/out/0.png", "a/../../0.png", "..\\out\\0.png"])
@@ -220,6 +245,16 @@ def test_a_path_out_of_the_archive_is_refused(tmp_path, name):
         member.size = len(content)
         archive.addfile(member, io.BytesIO(content))
     refused(tmp_path / "f.tar", "leads out of the archive")
+
+
+def test_of_two_files_of_one_name_in_an_archive_the_later_counts(tmp_path):
+    file = packed(flowers(tmp_path / "flowers", (8, 8)), ".tar")
+    new = picture(tmp_path / "new.png", (8, 8), seed=99)
+    with tarfile.open(file, "a") as archive:
+        archive.add(new, "train/ant/0.png")
+    images = data.load(f"folder:{file}")
+    assert len(images.train) == 18
+    np.testing.assert_array_equal(images.train[0, 0], draw((8, 8), 99))
 
 
 def test_a_link_in_an_archive_is_refused(tmp_path):
@@ -278,6 +313,18 @@ def test_a_cache_that_cannot_be_written_says_which_setting(tmp_path, monkeypatch
     monkeypatch.setenv("KDLIB_CACHE", str(tmp_path / "file"))
     with pytest.raises(UsageError, match=r"cannot be written .* KDLIB_CACHE names another"):
         data.load(f"folder:{flowers(tmp_path / 'flowers')}")
+
+
+def test_cache_and_files_lie_where_the_environment_says(monkeypatch, tmp_path):
+    for name in ("KDLIB_CACHE", "KDLIB_DATA"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert (sources.cache(), sources.root()) == (tmp_path / "kdlib", tmp_path / "kdlib/data")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert sources.cache() == tmp_path / ".cache/kdlib"
+    monkeypatch.setenv("KDLIB_DATA", "~/mine")
+    assert sources.root() == tmp_path / "mine"
 
 
 @pytest.mark.parametrize(
@@ -390,10 +437,24 @@ def test_without_files_and_network_one_line_says_where_they_are_looked_for(name,
     assert "\n" not in str(caught.value)
 
 
-def test_the_jpeg_copy_of_cifar10_is_read(tmp_path):
+def test_the_jpeg_copy_of_cifar10_is_ready_within_2_seconds_and_400_mb(tmp_path):
     if not (file := os.environ.get("KDLIB_JPEG_CIFAR10")):
         pytest.skip("KDLIB_JPEG_CIFAR10 names no archive of CIFAR-10's images as JPEG files")
-    listing = sources.folder(f"folder:{file}", 0)
-    assert listing.counts == (50_000, 10_000, 0)
-    assert np.bincount(listing.labels).tolist() == [6000] * 10
-    assert listing.classes[0] == "airplane"
+    images = data.load(f"folder:{file}")
+    assert images.train.shape == (50_000, 3, 32, 32)
+    assert torch.bincount(images.test_labels).tolist() == [1000] * 10
+    assert images.classes[0] == "airplane"
+    code = """if True:
+        import pathlib, sys, time
+        resident = lambda: int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * 4096
+        before = resident()
+        from kdlib import data
+        start = time.perf_counter()
+        images = data.load(sys.argv[1])
+        print(time.perf_counter() - start, (resident() - before) / 1e6)"""
+    command = [sys.executable, "-c", code, f"folder:{file}"]
+    root = Path(__file__).parents[1]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+    seconds, megabytes = map(float, done.stdout.split())
+    assert seconds < 2
+    assert megabytes < 400

@@ -14,10 +14,11 @@ HISTORY = [{"epoch": 1, "labels": 2.0}]
 
 
 def save(folder, accuracy=0.5, seed=0, **more):
-    given = {"network": "resnet8", "width": 1.0, "seed": seed, "dataset": "digits", **more}
+    given = {"network": "resnet8", "width": 1.0, "seed": seed, "dataset": "digits"}
+    given |= {"labels_per_class": "all", **more}
     weights = {"a": np.arange(6, dtype="float32").reshape(2, 3), "steps": np.array(7)}
     facts = {"test_accuracy": accuracy, "test_images": 10, "seconds": 1.0, "parameters_count": 6}
-    facts |= {"classes": 10, "channels": 1}
+    facts |= {"architecture": {"classes": 10, "channels": 1}, "data": "0123"}
     store.save_run(folder, given, weights, HISTORY, **facts)
 
 
@@ -38,6 +39,13 @@ def test_a_run_comes_back_as_it_was(tmp_path):
     assert weights["steps"].shape == ()
     np.testing.assert_array_equal(weights["a"], np.arange(6).reshape(2, 3))
     assert store.load_history(tmp_path / "run").to_dict("records") == HISTORY
+
+
+def test_a_network_that_saw_other_images_is_not_taken(tmp_path):
+    save(tmp_path / "run")
+    assert store.load_run(tmp_path / "run", "0123")
+    with pytest.raises(UsageError, match=r"was trained on other images \(hash of digits was 0123"):
+        store.load_run(tmp_path / "run", "4567")
 
 
 def test_files_can_be_read_by_everyone_and_none_is_left_half(tmp_path):
@@ -138,12 +146,17 @@ def test_layers_come_back_with_their_flat_view(tmp_path):
 def test_measures_of_the_flat_view_stand_beside_the_pooled_ones(tmp_path):
     values = {"stem": {"knn": 0.25}, "logits": {"knn": 0.5}}
     store.save_measures(tmp_path, values, {"stem": {"knn": 0.75}})
-    assert store.load_measures(tmp_path).values.tolist() == [
+    assert store.load_measures(tmp_path, None).values.tolist() == [
         ["stem", "knn", 0.25, "pooled"],
         ["logits", "knn", 0.5, "pooled"],
         ["stem", "knn", 0.75, "flat"],
         ["logits", "knn", 0.5, "flat"],  # has no positions: the same in both
     ]
+    assert store.load_measures(tmp_path)["value"].tolist() == [0.25, 0.5]
+    assert store.load_measures(tmp_path, "flat")["value"].tolist() == [0.75, 0.5]
+    pd.DataFrame({"layer": ["stem"]}).to_parquet(tmp_path / "measures.parquet")  # older
+    with pytest.raises(UsageError, match=r"cannot read .*measures.parquet.*; delete it and run"):
+        store.load_measures(tmp_path)
 
 
 def test_results_are_loaded_in_one_view(tmp_path):
@@ -181,18 +194,22 @@ def test_a_study_is_gathered_from_its_runs_and_maps(tmp_path):
         alike = {("stem", "logits"): 0.5} if "student" in name else {}
         store.save_likeness(tmp_path / name, {"pooled": alike, "flat": alike})
     maps = {(name, "stem"): np.full((4, 2), i, float) for i, name in enumerate(names)}
-    store.save_maps(
-        tmp_path, "tsne-x", "tsne", maps, {key: {"trustworthiness": 1.0} for key in maps}
-    )
+    found = {key: {"trustworthiness": 1.0} for key in maps}
+    errors = {key: np.array([0, 0.5, 0, 1]) for key in maps}
+    made = {"engine": "openTSNE 1", "coupling": 0.1}
+    store.save_maps(tmp_path, "tsne-x", "tsne", maps, found, errors, **made)
     tables = store.gather(tmp_path, names, ["tsne-x"])
     assert list(tables["runs"]["test_accuracy"]) == [0.5, 0.6]
     measures = tables["measures"]
     assert list(measures.query("view == 'pooled'")["value"]) == [0.25, 1.25]
-    assert list(tables["likeness"].columns) == store.ALIKE
+    assert list(tables["likeness"].columns) == store.COLUMNS["likeness"]
     assert tables["likeness"].query("view == 'flat'").values.tolist() == [
         [names[1], "stem", "logits", 0.5, "flat"]
     ]
     assert len(tables["maps"]) == 8
+    assert tables["maps"]["error"].tolist() == [0, 0.5, 0, 1] * 2
+    said = tables["faithfulness"][["value", "engine", "coupling"]].drop_duplicates()
+    assert said.values.tolist() == [[1.0, "openTSNE 1", 0.1]]
     assert tables["predictions"].query("run == @names[0]")["prediction"].tolist() == [1, 1, 1, 1]
     store.save_layers(tmp_path / "teachers/other", layers(rows=(5, 6, 7, 8)))
     save(tmp_path / "teachers/other")

@@ -37,7 +37,7 @@ class FitNet(Method):
     benchmark does (weight 100, hint at block2), where the paper trains the hint first.
 
     stages=2 is the paper's form: first the hint alone, which moves the student up to that layer,
-    for `warm_up_epochs`; then CE + 4 KL(p_t^T || p_s^T), T = 3, without the factor T^2 (KL
+    for `warm_up_epochs` (0: 10); then CE + 4 KL(p_t^T || p_s^T), T = 3, without the factor T^2 (KL
     in place of cross-entropy, the gradient is the same). Departs from it: the 4 does not fall to 1.
     """
 
@@ -51,11 +51,15 @@ class FitNet(Method):
         layer: str = "block2",
         weight: float = 100.0,
         stages: int = 1,
-        warm_up_epochs: int = 10,
+        warm_up_epochs: int = 0,
     ):
         super().__init__(student, teacher)
         one_of("number of stages", stages, (1, 2))
-        self.warm_up_epochs = first_stage(warm_up_epochs) if stages == 2 else 0
+        if stages == 1 and warm_up_epochs:
+            raise UsageError(
+                f"warm_up_epochs {warm_up_epochs!r} of fitnet; allowed: with stages=2 only"
+            )
+        self.warm_up_epochs = first_stage(warm_up_epochs or 10) if stages == 2 else 0
         if stages == 2:
             same_classes("fitnet", student, teacher)
         one_of("layer", layer, student.features)
@@ -194,13 +198,15 @@ class VID(Method):
 def context(
     student: Float[Tensor, "b c h w"], teacher: Float[Tensor, "b c h w"]
 ) -> Float[Tensor, ""]:
-    """Mean squared difference at full size and pooled to 4, 2, 1 pixels, each half the last."""
-    total, weight, whole = F.mse_loss(student, teacher), 1.0, 1.0
+    """Mean squared difference at full size and pooled to 4, 2, 1 pixels, each half the last.
+
+    It is the difference that is pooled, not either map, and each size from the one before.
+    """
+    total, weight, whole, apart = F.mse_loss(student, teacher), 1.0, 1.0, student - teacher
     for size in (4, 2, 1):
         if size < min(student.shape[2:]):
-            weight /= 2
-            ours, theirs = (F.adaptive_avg_pool2d(f, size) for f in (student, teacher))
-            total, whole = total + weight * F.mse_loss(ours, theirs), whole + weight
+            weight, apart = weight / 2, F.adaptive_avg_pool2d(apart, size)
+            total, whole = total + weight * apart.square().mean(), whole + weight
     return total / whole
 
 
@@ -220,9 +226,11 @@ class _Fusion(nn.Module):
     def forward(self, x: Tensor, deeper: Tensor | None) -> tuple[Tensor, Tensor]:
         x = self.reduce(x)
         if deeper is not None and self.attend is not None:
-            deeper = F.interpolate(deeper, size=x.shape[2:])  # nearest
-            share = torch.sigmoid(self.attend(torch.cat([x, deeper], 1)))  # (b, 2, h, w)
-            x = x * share[:, :1] + deeper * share[:, 1:]
+            # a convolution of both maps as one, its second half before the deeper map is enlarged
+            ours, theirs = self.attend.weight.chunk(2, dim=1)
+            told = F.interpolate(F.conv2d(deeper, theirs), size=x.shape[2:])  # nearest
+            share = torch.sigmoid(F.conv2d(x, ours, self.attend.bias) + told)  # (b, 2, h, w)
+            x = x * share[:, :1] + F.interpolate(deeper, size=x.shape[2:]) * share[:, 1:]
         return x, self.expand(x)
 
 

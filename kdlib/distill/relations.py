@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -51,25 +51,43 @@ class SP(Method):
         return {"labels": labels(student, batch), "sp": self.weight * squared(ours, theirs)}
 
 
-class Geometry(NamedTuple):
-    """How the images of a batch lie to each other."""
-
-    distances: Float[Tensor, "b b"]  # over their mean
-    angles: Float[Tensor, "b b b"]  # cosine of the angle that images j, k make at image i
-
-
 @exact
-def geometry(h: Float[Tensor, "b d"]) -> Geometry:
-    """Distances of all pairs and angles of all triples of images, whatever the scale.
+def distances(h: Float[Tensor, "b d"]) -> Float[Tensor, "b b"]:
+    """Distances of all pairs of images, over their mean."""
+    apart = torch.cdist(h, h, compute_mode="donot_use_mm_for_euclid_dist")  # exact when near
+    mean = apart.sum() / max(1, len(h) * (len(h) - 1))
+    return apart / mean.clamp(min=1e-12)
+
+
+def angles(distance: Float[Tensor, "b b"], at: slice) -> Float[Tensor, "n b b"]:
+    """Cosines of the angles that all pairs of images make at some images (law of cosines).
 
     A batch may hold one image twice: where two all but coincide (1e-4 of the mean distance), the
-    direction between them fades to none instead of being rounding noise of unit length.
+    angle to them fades to none instead of being rounding noise.
     """
-    apart = h[None] - h[:, None]  # (b, b, d), from image i to image j
-    distance = torch.linalg.vector_norm(apart, dim=2)
-    mean = (distance.sum() / max(1, len(h) * (len(h) - 1))).clamp(min=1e-12)
-    directions = apart / torch.maximum(distance, 1e-4 * mean.detach())[:, :, None]
-    return Geometry(distance / mean, torch.bmm(directions, directions.transpose(1, 2)))
+    half, near = distance.pow(2) / 2, 1 / distance.clamp(min=1e-4)
+    inner = half[at, :, None] + (half[at, None] - half)  # of the vectors to the two images
+    return inner * (near[at, :, None] * near[at, None])
+
+
+class _Turned(torch.autograd.Function):
+    """Sum of Huber differences of all angles, a few at a time: nothing of size b^3 is kept."""
+
+    @staticmethod
+    def forward(ctx: Any, student: Tensor, teacher: Tensor) -> Tensor:
+        total, gradient = student.new_zeros(()), torch.zeros_like(student)
+        for first in range(0, len(student), 8):
+            at, ours = slice(first, first + 8), student.detach().requires_grad_()
+            with torch.enable_grad():
+                part = F.smooth_l1_loss(angles(ours, at), angles(teacher, at), reduction="sum")
+            total += part.detach()
+            gradient += torch.autograd.grad(part, ours)[0]
+        ctx.save_for_backward(gradient)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        return ctx.saved_tensors[0] * upstream, None
 
 
 class RKD(Method):
@@ -77,7 +95,7 @@ class RKD(Method):
 
     Park et al. 2019: w_d Huber(d_s / mean d_s, d_t / mean d_t) + w_a Huber(cos_s, cos_t) on the
     pooled features, means over all pairs and triples of the batch; the benchmark's w_d = 25, w_a =
-    50, CE 1. Rotation and scale of either space change nothing. Memory grows as b^3.
+    50, CE 1. Rotation and scale of either space change nothing.
     """
 
     cite, title = "park2019relational", "RKD"
@@ -95,10 +113,10 @@ class RKD(Method):
         self.distance_weight, self.angle_weight = distance_weight, angle_weight
 
     def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
-        ours, theirs = (geometry(f.features["pool"]) for f in (student, teacher))
-        distances = self.distance_weight * F.smooth_l1_loss(ours.distances, theirs.distances)
-        angles = self.angle_weight * F.smooth_l1_loss(ours.angles, theirs.angles)
-        return {"labels": labels(student, batch), "rkd": distances + angles}
+        ours, theirs = (distances(f.features["pool"]) for f in (student, teacher))
+        pairs = self.distance_weight * F.smooth_l1_loss(ours, theirs)
+        triples = self.angle_weight * _Turned.apply(ours, theirs) / len(ours) ** 3
+        return {"labels": labels(student, batch), "rkd": pairs + triples}
 
 
 @exact

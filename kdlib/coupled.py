@@ -1,0 +1,101 @@
+"""t-SNE of one layer, or of many in step: an image keeps its place between neighbouring maps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Float32
+
+from kdlib import UsageError
+from kdlib.prepare import check, unit
+
+EXAGGERATED = 250  # iterations with early exaggeration
+STEP = 10  # iterations between two couplings
+FREE = 20  # last iterations, without coupling
+
+
+def tsne(
+    layers: Sequence[Float32[np.ndarray, "n _"]],
+    *,
+    starts: Sequence[Float[np.ndarray, "n 2"]],
+    seed: int,
+    workers: int,
+    progress: Callable[[float], None],
+    beside: Sequence[Sequence[int]] = (),
+    coupling: int | float = 0.0,
+    perplexity: int | float = 30,
+    early_exaggeration: int | float = 12,
+    iterations: int = 250,
+) -> list[Float[np.ndarray, "n 2"]]:
+    """Keep each image beside its neighbours: t-SNE by openTSNE, Barnes-Hut, exact neighbours.
+
+    van der Maaten & Hinton 2008; Policar et al. 2024. 250 iterations with early exaggeration,
+    then `iterations` without. Distances between far clusters and the sizes of clusters mean
+    nothing. Draws no random numbers.
+
+    Several maps advance in step, one thread each, `workers` at a time. After every 10 iterations
+    but the last 20 each map is pulled towards the maps `beside` it (`pulled`); a simple relative
+    of Dynamic t-SNE (Rauber et al. 2016). Raises UsageError unless 4 * perplexity <= n.
+    """
+    n = len(layers[0])
+    if n < 4:
+        raise UsageError(f"t-SNE needs at least 4 images; given n = {n}")
+    check("perplexity", perplexity, 1, n // 4, f" for n = {n} images", whole=False)
+    check("early_exaggeration", early_exaggeration, 1, whole=False)
+    check("iterations", iterations, 1)
+    stages = [
+        *_blocks(EXAGGERATED, exaggeration=early_exaggeration, momentum=0.5),
+        *_blocks(iterations, exaggeration=1, momentum=0.8),
+    ]
+    total, done = EXAGGERATED + iterations, 0
+    with ThreadPoolExecutor(workers) as pool:
+        maps = list(pool.map(lambda x, s: _begun(x, s, perplexity), layers, starts))
+        for stage in stages:
+            list(pool.map(lambda one, stage=stage: one.optimize(**stage, inplace=True), maps))
+            done += stage["n_iter"]
+            if coupling and done <= total - FREE:
+                for one, points in zip(maps, pulled(maps, beside, coupling), strict=True):
+                    one[:] = points
+            progress(done / total)
+    return [np.asarray(one) for one in maps]
+
+
+def pulled(
+    maps: Sequence[np.ndarray], beside: Sequence[Sequence[int]], coupling: int | float
+) -> list[Float[np.ndarray, "n 2"]]:
+    """Move each map a little towards the mean of those beside it, image by image.
+
+    z = s ((1 - coupling) u + coupling * mean of the neighbours' u), where u is a map centred and
+    scaled to a root mean square radius of 1, and s the map's own radius: no map grows or shrinks
+    to fit another. A map with none beside it stays.
+    """
+    same = [unit(one) for one in maps]
+    moved = []
+    for one, own, others in zip(maps, same, beside, strict=True):
+        z = np.asarray(one)
+        radius = np.sqrt(np.square(z - z.mean(axis=0)).sum(axis=1).mean())
+        near = np.mean([same[i] for i in others], axis=0) if others else own
+        moved.append(((1 - coupling) * own + coupling * near) * radius)
+    return moved
+
+
+def _begun(layer: np.ndarray, start: np.ndarray, perplexity: int | float) -> Any:
+    """A map before its first iteration."""
+    from openTSNE import TSNEEmbedding
+    from openTSNE.affinity import PerplexityBasedNN
+
+    affinities = PerplexityBasedNN(
+        layer, perplexity=perplexity, method="exact", n_jobs=1, random_state=0
+    )
+    return TSNEEmbedding(
+        start.copy(), affinities, negative_gradient_method="bh", n_jobs=1, random_state=0
+    )
+
+
+def _blocks(iterations: int, **how: Any) -> Iterator[dict[str, Any]]:
+    """Cut a phase into blocks of 10 iterations; the last may be shorter."""
+    for first in range(0, iterations, STEP):
+        yield {"n_iter": min(STEP, iterations - first), **how}

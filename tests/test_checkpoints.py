@@ -1,0 +1,339 @@
+"""Published checkpoints: each is made here by its project's names and order, and answered by an
+independent forward pass that reads the tensors by those names.
+"""
+
+import pickle
+
+import pytest
+import safetensors.torch
+import torch
+from torch.nn import functional as F
+
+from kdlib import UsageError, checkpoints, models
+
+
+class Checkpoint(dict):
+    """Tensors by name, with random values a trained network could have."""
+
+    def __init__(self):
+        super().__init__()
+        self.generator = torch.Generator().manual_seed(0)
+
+    def draw(self, *shape):
+        return torch.rand(shape, generator=self.generator)
+
+    def conv(self, name, before, after, size=3, bias=False):
+        self[f"{name}.weight"] = (self.draw(after, before, size, size) - 0.5) / before**0.5
+        if bias:
+            self[f"{name}.bias"] = self.draw(after) - 0.5
+
+    def norm(self, name, size, counted=True):
+        for part in ("weight", "bias", "running_mean", "running_var"):
+            self[f"{name}.{part}"] = self.draw(size) + (0.5 if part == "running_var" else -0.2)
+        if counted:
+            self[f"{name}.num_batches_tracked"] = torch.tensor(7)
+
+    def linear(self, name, before, after):
+        self[f"{name}.weight"], self[f"{name}.bias"] = (
+            self.draw(after, before) - 0.5,
+            self.draw(after),
+        )
+
+    def run_conv(self, name, x, stride=1):
+        weight = self[f"{name}.weight"]
+        return F.conv2d(x, weight, self.get(f"{name}.bias"), stride, weight.shape[2] // 2)
+
+    def run_norm(self, name, x):
+        mean, var, weight, bias = (
+            self[f"{name}.{part}"][:, None, None]
+            for part in ("running_mean", "running_var", "weight", "bias")
+        )
+        return (x - mean) / (var + 1e-5).sqrt() * weight + bias
+
+    def run_linear(self, name, x):
+        return x.mean((2, 3)) @ self[f"{name}.weight"].T + self[f"{name}.bias"]
+
+
+def resnet(sizes, units, shortcut, head, classes=10, counted=True):
+    """conv1 bn1 layer1.0.conv1 ...: akamaster (pad, linear), chenyaofo (downsample, fc)."""
+    kept, before = Checkpoint(), sizes[0]
+    kept.conv("conv1", 3, before)
+    kept.norm("bn1", before, counted)
+    for stage, after in enumerate(sizes, 1):
+        for unit in range(units):
+            name = f"layer{stage}.{unit}"
+            for i, size in ((1, before), (2, after)):
+                kept.conv(f"{name}.conv{i}", size, after)
+                kept.norm(f"{name}.bn{i}", after, counted)
+            if shortcut and before != after:
+                kept.conv(f"{name}.{shortcut}.0", before, after, 1)
+                kept.norm(f"{name}.{shortcut}.1", after, counted)
+            before = after
+    kept.linear(head, before, classes)
+    return kept
+
+
+def run_resnet(kept, x, units, shortcut, head):
+    x = kept.run_norm("bn1", kept.run_conv("conv1", x)).relu()
+    stages = {name.split(".")[0] for name in kept if name.startswith("layer")}
+    for stage in sorted(stages):
+        for unit in range(units):
+            name = f"{stage}.{unit}"
+            after = len(kept[f"{name}.conv1.weight"])
+            stride = 1 if x.shape[1] == after else 2
+            out = kept.run_norm(f"{name}.bn1", kept.run_conv(f"{name}.conv1", x, stride)).relu()
+            out = kept.run_norm(f"{name}.bn2", kept.run_conv(f"{name}.conv2", out))
+            if stride == 2 and shortcut:
+                x = kept.run_norm(
+                    f"{name}.{shortcut}.1", kept.run_conv(f"{name}.{shortcut}.0", x, 2)
+                )
+            elif stride == 2:
+                x = F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, after // 4, after // 4))
+            x = (out + x).relu()
+    return kept.run_linear(head, x)
+
+
+def wrn(depth, widen, classes=100):
+    """conv1 block1.layer.0.bn1 ...: RepDistiller, batches normalised before each convolution."""
+    kept, before = Checkpoint(), 16
+    kept.conv("conv1", 3, before)
+    for block in (1, 2, 3):
+        after = 2 ** (block - 1) * 16 * widen
+        for unit in range((depth - 4) // 6):
+            name = f"block{block}.layer.{unit}"
+            kept.norm(f"{name}.bn1", before)
+            kept.conv(f"{name}.conv1", before, after)
+            kept.norm(f"{name}.bn2", after)
+            kept.conv(f"{name}.conv2", after, after)
+            if before != after:
+                kept.conv(f"{name}.convShortcut", before, after, 1)
+            before = after
+    kept.norm("bn1", before)
+    kept.linear("fc", before, classes)
+    return kept
+
+
+def run_wrn(kept, x, depth):
+    x = kept.run_conv("conv1", x)
+    for block in (1, 2, 3):
+        for unit in range((depth - 4) // 6):
+            name = f"block{block}.layer.{unit}"
+            stride = 2 if block > 1 and unit == 0 else 1
+            ready = kept.run_norm(f"{name}.bn1", x).relu()
+            out = kept.run_conv(f"{name}.conv1", ready, stride)
+            out = kept.run_conv(f"{name}.conv2", kept.run_norm(f"{name}.bn2", out).relu())
+            if f"{name}.convShortcut.weight" in kept:
+                x = kept.run_conv(f"{name}.convShortcut", ready, stride)
+            x = x + out
+    return kept.run_linear("fc", kept.run_norm("bn1", x).relu())
+
+
+def vgg(repeats, classes=100):
+    """block0.0 (convolution) block0.1 (norm) block0.3 ...: RepDistiller."""
+    kept, before = Checkpoint(), 3
+    for block, (after, repeat) in enumerate(zip((64, 128, 256, 512, 512), repeats, strict=True)):
+        for i in range(repeat):
+            kept.conv(f"block{block}.{3 * i}", before, after, bias=True)
+            kept.norm(f"block{block}.{3 * i + 1}", after)
+            before = after
+    kept.linear("classifier", before, classes)
+    return kept
+
+
+def run_vgg(kept, x, repeats):
+    for block, repeat in enumerate(repeats):
+        x = F.max_pool2d(x, 2) if block in (1, 2, 3) else x
+        for i in range(repeat):
+            name = f"block{block}."
+            x = kept.run_conv(f"{name}{3 * i}", x)
+            x = kept.run_norm(f"{name}{3 * i + 1}", x).relu()
+    return kept.run_linear("classifier", x)
+
+
+def x32():
+    return torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1)) * 2 - 1
+
+
+CIFAR = (16, 32, 64)
+CASES = {
+    "akamaster": (
+        "resnet20",
+        {},
+        lambda: resnet(CIFAR, 3, "", "linear", counted=False),
+        lambda kept, x: run_resnet(kept, x, 3, "", "linear"),
+    ),
+    "chenyaofo": (
+        "resnet20",
+        {"shortcut": "conv"},
+        lambda: resnet(CIFAR, 3, "downsample", "fc"),
+        lambda kept, x: run_resnet(kept, x, 3, "downsample", "fc"),
+    ),
+    "kuangliu": (
+        "resnet18",
+        {"small": True},
+        lambda: resnet((64, 128, 256, 512), 2, "shortcut", "linear"),
+        lambda kept, x: run_resnet(kept, x, 2, "shortcut", "linear"),
+    ),
+    "RepDistiller wrn-16-2": (
+        "wrn-16-2",
+        {},
+        lambda: wrn(16, 2),
+        lambda kept, x: run_wrn(kept, x, 16),
+    ),
+    "RepDistiller wrn-16-1": (
+        "wrn-16-1",
+        {},
+        lambda: wrn(16, 1),
+        lambda kept, x: run_wrn(kept, x, 16),
+    ),
+    "RepDistiller vgg11": (
+        "vgg11",
+        {},
+        lambda: vgg((1, 1, 2, 2, 2)),
+        lambda kept, x: run_vgg(kept, x, (1, 1, 2, 2, 2)),
+    ),
+}
+
+
+@pytest.mark.parametrize("project", CASES)
+def test_a_checkpoint_of_another_project_answers_as_it_does_there(project, tmp_path):
+    name, options, make, answer = CASES[project]
+    kept = make()
+    classes = len(list(kept.values())[-1])
+    torch.save({"state_dict": {f"module.{k}": v for k, v in kept.items()}}, tmp_path / "model.th")
+    network = models.build(name, classes=classes, **options)
+    assert checkpoints.load(network, tmp_path / "model.th") == []
+    with torch.no_grad():
+        ours, theirs = network.eval()(x32()), answer(kept, x32())
+    assert theirs.std() > 1e-3
+    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3 * float(theirs.std()))
+
+
+def test_names_of_pytorchcv_are_known(tmp_path):
+    kept, theirs = resnet(CIFAR, 3, "downsample", "fc"), {}
+    for name, value in kept.items():
+        start, *rest = name.split(".")
+        if start in ("conv1", "bn1"):
+            name = f"features.init_block.{start[:-1]}.{rest[0]}"
+        elif start == "fc":
+            name = f"output.{rest[0]}"
+        elif rest[1] == "downsample":
+            part = ("conv", "bn")[int(rest[2])]
+            name = (
+                f"features.stage{start[-1]}.unit{int(rest[0]) + 1}.identity_conv.{part}.{rest[3]}"
+            )
+        else:
+            unit = f"features.stage{start[-1]}.unit{int(rest[0]) + 1}.body.conv{rest[1][-1]}"
+            name = f"{unit}.{rest[1][:-1]}.{rest[2]}"
+        theirs[name] = value
+    safetensors.torch.save_file(theirs, tmp_path / "theirs.safetensors")
+    network = models.build("resnet20", classes=10, shortcut="conv")
+    checkpoints.load(network, tmp_path / "theirs.safetensors")
+    assert network.block2[2].conv1.weight.equal(kept["layer2.2.conv1.weight"])
+    assert network.block2[0].shortcut[1].bias.equal(kept["layer2.0.downsample.1.bias"])
+
+
+@pytest.mark.parametrize("nested", ["", "state_dict", "model", "net"])
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.module."])
+def test_wrappers_are_taken_off(nested, prefix, tmp_path):
+    network = models.build("resnet8", classes=10, width=0.5, seed=1)
+    kept = {f"{prefix}{name}": value for name, value in network.state_dict().items()}
+    whole = {nested: kept, "epoch": 3, "best": torch.tensor(0.9)} if nested else kept
+    torch.save(whole, tmp_path / "kept.pt")
+    other = models.build("resnet8", classes=10, width=0.5, seed=2)
+    checkpoints.load(other, tmp_path / "kept.pt")
+    assert all(
+        value.equal(other.state_dict()[name]) for name, value in network.state_dict().items()
+    )
+
+
+def test_what_the_store_keeps_is_a_checkpoint(tmp_path):
+    network = models.build("vit", classes=3, channels=1, width=0.25)
+    safetensors.torch.save_file(network.state_dict(), tmp_path / "weights.safetensors")
+    other = models.build("vit", classes=3, channels=1, width=0.25, seed=1)
+    checkpoints.load(other, tmp_path / "weights.safetensors")
+    x = torch.rand(2, 1, 8, 8)
+    assert network(x).equal(other(x))
+
+
+def test_a_new_head_stays_as_initialised_and_only_if_asked(tmp_path):
+    kept = dict(resnet(CIFAR, 1, "", "linear", classes=100))
+    torch.save(kept, tmp_path / "model.th")
+    network = models.build("resnet8", classes=10, seed=3)
+    before = models.weights(network)
+    said = r"do not fit: 2 differ; logits.weight: wanted \(10, 64\), found \(100, 64\); .*; new_"
+    with pytest.raises(UsageError, match=said):
+        checkpoints.load(network, tmp_path / "model.th")
+    assert (models.weights(network)["stem.0.weight"] == before["stem.0.weight"]).all()
+    assert checkpoints.load(network, tmp_path / "model.th", new_head=True) == [
+        "logits.weight",
+        "logits.bias",
+    ]
+    after = models.weights(network)
+    assert (after["logits.weight"] == before["logits.weight"]).all()
+    assert network.stem[0].weight.equal(kept["conv1.weight"])
+
+
+class Evil:
+    def __reduce__(self):
+        return (exec, ("raise SystemExit('code of a checkpoint was run')",))
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda file: None, "there is no such file"),
+        (
+            lambda file: file.write_text("no weights"),
+            "is no torch file, or holds more than tensors",
+        ),
+        (lambda file: file.write_bytes(b""), "cannot be read"),
+        (lambda file: file.write_bytes(pickle.dumps({"a": Evil()}, 2)), "more than tensors"),
+        (lambda file: torch.save({"state_dict": Evil()}, file), "more than tensors"),
+        (lambda file: torch.save(torch.ones(3), file), "holds a Tensor, not a state_dict"),
+        (lambda file: torch.save({"epoch": 3}, file), "holds no tensors, but epoch"),
+        (
+            lambda file: torch.save(dict(resnet(CIFAR, 3, "", "linear")), file),
+            r"do not fit: 72 differ; block1.1.conv1.weight: wanted None, found",
+        ),
+        (
+            lambda file: torch.save({"a.weight": torch.ones(3)}, file),
+            "38 differ; stem.0.weight",
+        ),
+    ],
+)
+def test_what_cannot_be_loaded_is_said_in_one_line_and_nothing_is_changed(make, said, tmp_path):
+    file = tmp_path / "model.th"
+    make(file)
+    network = models.build("resnet8", classes=10)
+    before = models.weights(network)
+    with pytest.raises(UsageError, match=said) as raised:
+        checkpoints.load(network, file)
+    assert "\n" not in str(raised.value)
+    after = models.weights(network)
+    assert all((after[name] == before[name]).all() for name in before)
+
+
+def test_a_damaged_safetensors_file_is_named(tmp_path):
+    file = tmp_path / "weights.safetensors"
+    file.write_bytes(b"12345678 no header")
+    with pytest.raises(UsageError, match=r"weights.safetensors: cannot be read"):
+        checkpoints.load(models.build("resnet8", classes=10), file)
+
+
+def test_torchvisions_weights_need_a_network_or_the_file(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nobody listens there
+    network = models.build("squeezenet1_1", classes=1000, size=64)
+    with pytest.raises(
+        UsageError, match=r"'imagenet' of squeezenet1_1: cannot fetch .*\.pth .*put"
+    ):
+        checkpoints.load(network, "imagenet")
+    folder = tmp_path / "hub" / "checkpoints"
+    folder.mkdir(parents=True, exist_ok=True)
+    other = models.build("squeezenet1_1", classes=1000, size=64, seed=1)
+    torch.save(other.state_dict(), folder / "squeezenet1_1-b8a52dc0.pth")
+    assert checkpoints.load(network, "imagenet") == []
+    assert network.features[0].weight.equal(other.features[0].weight)
+    with pytest.raises(UsageError, match="'imagenet' of resnet8; allowed: for torchvision's"):
+        checkpoints.load(models.build("resnet8", classes=10), "imagenet")

@@ -1,0 +1,213 @@
+"""Families of maps: they compare, stay faithful, and no map borrows what its layer lacks."""
+
+import re
+import time
+
+import numpy as np
+import pytest
+
+from kdlib import UsageError, embed
+from kdlib.coupled import pulled
+from kdlib.metrics import faithfulness
+
+LAYERS = ("early", "middle", "late")
+CELLS = [(network, layer) for network in ("alone", "kd") for layer in LAYERS]
+QUICK = {"perplexity": 5, "iterations": 30}
+
+
+def invented(n=240):
+    """Two networks that see the same images, and their classes more and more clearly."""
+    rng = np.random.default_rng(0)
+    labels, centres = np.arange(n) % 6, rng.normal(size=(6, 8))
+    own = 2 * rng.normal(size=(n, 3)) @ np.linalg.qr(rng.normal(size=(8, 3)))[0].T
+    features = {}
+    for network, layer in CELLS:
+        order = 0.5 * 2 ** LAYERS.index(layer) + (0.2 if network == "kd" else 0)
+        seen = own + order * centres[labels] + 0.2 * rng.normal(size=(n, 8))
+        features[network, layer] = np.maximum(seen @ rng.normal(size=(8, 24)), 0)
+    return features, labels
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    """Features, labels, and maps: independent, restarted uncoupled, coupled."""
+    features, labels = invented()
+    told = []
+    how = {"perplexity": 20, "workers": 2, "progress": told.append}
+    alone = {key: embed.embed(x, perplexity=20) for key, x in features.items()}
+    again = embed.restarts(features, **how)
+    together = embed.family(features, **how)
+    assert told == sorted(told[: told.index(1.0) + 1]) + sorted(told[told.index(1.0) + 1 :])
+    return features, labels, alone, again, together
+
+
+@pytest.fixture(scope="module")
+def few():
+    features, _ = invented(60)
+    return features
+
+
+def movement(maps):
+    """Mean displacement from the one network to the other, as a reader sees it."""
+    return np.mean(
+        [embed.displacement(maps["alone", x], maps["kd", x], turned=False) for x in LAYERS]
+    )
+
+
+def quality(drawn, maps):
+    features, labels = drawn[:2]
+    return {key: faithfulness(x, maps[key], labels) for key, x in features.items()}
+
+
+def mean(found, measure, layer=None):
+    return np.mean([those[measure] for key, those in found.items() if layer in (None, key[1])])
+
+
+def test_coupling_at_least_halves_what_moves_between_two_networks(drawn):
+    _, _, alone, again, together = drawn
+    assert together.coupling == 0.1
+    assert movement(together.maps) < 0.5 * movement(alone)
+    assert movement(together.maps) < 0.85 * movement(again[0])  # a shared start alone does less
+
+
+def test_coupled_maps_are_as_faithful_as_independent_ones(drawn):
+    together = quality(drawn, drawn[4].maps)
+    independent = [quality(drawn, maps) for maps in (drawn[2], *drawn[3])]
+    for measure in ("trustworthiness", "neighbours_kept"):
+        before = np.mean([mean(found, measure) for found in independent])
+        assert mean(together, measure) > before - 0.005
+
+
+def test_no_layer_borrows_its_classes_from_another(drawn):
+    together = quality(drawn, drawn[4].maps)
+    independent = [quality(drawn, maps) for maps in (drawn[2], *drawn[3])]
+    for layer in LAYERS:
+        before = np.mean([mean(found, "map_knn", layer) for found in independent])
+        assert mean(together, "map_knn", layer) < before + 0.02
+    # what would fail: the early layer shown by the late layer's map
+    late = faithfulness(drawn[0]["kd", "early"], drawn[2]["kd", "late"], drawn[1])
+    assert late["map_knn"] > mean(together, "map_knn", "early") + 0.2
+
+
+def test_the_noise_floor_is_high_where_a_layer_has_no_structure():
+    rng = np.random.default_rng(0)
+    sheet = rng.uniform(size=(150, 2)) @ rng.normal(size=(2, 8))
+    layers = {("kd", "noise"): rng.normal(size=(150, 30)), ("kd", "sheet"): sheet}
+    again = embed.restarts(layers, perplexity=20, workers=2)
+    floor = embed.noise_floor(again)
+    assert floor["kd", "noise"] > 0.5
+    assert floor["kd", "sheet"] < 0.3
+    moved = [
+        embed.displacement(again[i]["kd", "noise"], again[j]["kd", "noise"]).mean()
+        for i, j in ((0, 1), (0, 2), (1, 2))
+    ]
+    assert floor["kd", "noise"] == pytest.approx(np.mean(moved))
+
+
+def test_the_floor_of_pca_is_zero(few):
+    floor = embed.noise_floor(embed.restarts(few, "pca"))
+    np.testing.assert_allclose(list(floor.values()), 0, atol=1e-6)
+
+
+def test_displacement_is_zero_for_a_turned_copy_and_known_for_random_places():
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=(2000, 2))
+    copy = 3 * a[:, ::-1] + 5
+    np.testing.assert_allclose(embed.displacement(a, copy), 0, atol=1e-9)
+    assert embed.displacement(a, copy, turned=False).mean() > 0.5
+    other = rng.normal(size=(2000, 2))
+    assert embed.displacement(a, other, turned=False).mean() == pytest.approx(1.25, abs=0.05)
+
+
+def test_a_pull_is_the_formula_and_changes_no_radius_by_itself():
+    rng = np.random.default_rng(0)
+    maps = [rng.normal(size=(30, 2)) * scale + 4 for scale in (1, 50, 7)]
+    moved = pulled(maps, [[1], [0], []], 0.3)
+    radius = [np.sqrt(((m - m.mean(0)) ** 2).sum(1).mean()) for m in maps]
+    same = [(m - m.mean(0)) / r for m, r in zip(maps, radius, strict=True)]
+    np.testing.assert_allclose(moved[0], (0.7 * same[0] + 0.3 * same[1]) * radius[0])
+    np.testing.assert_allclose(moved[1], (0.7 * same[1] + 0.3 * same[0]) * radius[1])
+    np.testing.assert_allclose(moved[2], same[2] * radius[2])
+
+
+def test_a_cell_lies_beside_the_next_layers_and_the_other_networks():
+    names = ("teacher", "alone", "kd")
+    cells = [(network, layer) for network in names for layer in LAYERS]
+    same = {key: key for key in cells} | {("kd", "late"): ("kd", "middle")}
+    beside = embed._beside([key for key in cells if same[key] == key], same)
+    assert beside[0] == [1, 3, 6]  # teacher early: its middle, early of alone and kd
+    assert beside[4] == [1, 3, 5, 7]
+    assert beside[7] == [1, 2, 4, 5, 6]  # kd middle stands for kd late, too
+
+
+def test_the_same_bits_for_any_number_of_workers(few):
+    one, two = (embed.family(few, workers=workers, **QUICK).maps for workers in (1, 2))
+    assert list(one) == list(two) == CELLS
+    for key in CELLS:
+        assert (one[key] == two[key]).all()
+        assert one[key].dtype == np.float32
+
+
+def test_uncoupled_maps_are_those_of_one_layer_turned_to_the_start(few):
+    found = embed.family(few, coupling=0, **QUICK)
+    assert found.coupling == 0
+    assert found.engine.startswith("openTSNE ")
+    start = embed.shared_start([embed.prepare(x) for x in few.values()])
+    single = [embed.embed(x, start=start, **QUICK) for x in few.values()]
+    expected = embed.align(np.stack(single), start)
+    np.testing.assert_allclose(np.stack(list(found.maps.values())), expected, atol=1e-5)
+
+
+def test_the_strength_follows_the_shape_of_the_family(few):
+    chain = {key: x for key, x in few.items() if key[0] == "kd"}
+    assert embed.family(chain, **QUICK).coupling == 0.2
+    assert embed.family(few, **QUICK).coupling == 0.1
+    assert embed.family(few, "pca").coupling == 0
+    with pytest.raises(UsageError, match=r"method 'pca' has no coupling; allowed: 0; given 0.1"):
+        embed.family(few, "pca", coupling=0.1)
+    for wrong in (-0.1, 0.6, float("nan")):
+        with pytest.raises(UsageError, match=r"coupling must be a number between 0 and 0.5"):
+            embed.family(few, coupling=wrong)
+
+
+@pytest.mark.parametrize("method", ["tsne", "pca"])
+def test_equal_layers_are_drawn_once_and_get_the_same_map(method, few):
+    layers = {("kd", "block3"): few["kd", "late"], ("kd", "pool"): few["kd", "late"].copy()}
+    layers["kd", "logits"] = few["kd", "late"] * 2
+    options = QUICK if method == "tsne" else {}
+    maps = embed.family(layers, method, **options).maps
+    assert list(maps) == list(layers)
+    np.testing.assert_array_equal(maps["kd", "block3"], maps["kd", "pool"])
+    assert maps["kd", "block3"] is not maps["kd", "pool"]
+
+
+def test_a_family_names_the_layer_that_fails(few):
+    bad = few["kd", "late"].copy()
+    bad[3, 4] = np.nan
+    with pytest.raises(UsageError, match=r"map of \('s', '2'\): features must be finite; 1 of 60"):
+        embed.family({("s", "1"): few["kd", "late"], ("s", "2"): bad}, "pca")
+    with pytest.raises(UsageError, match=r"same images; given n = \{.*: 60, .*: 30\}"):
+        embed.family({("s", "1"): bad, ("s", "2"): bad[:30]}, "pca")
+    with pytest.raises(UsageError, match=r"map of .*: features must differ; all 60 rows are equal"):
+        embed.restarts({("s", "1"): np.ones((60, 4))}, "pca")
+    with pytest.raises(UsageError, match=r"perplexity must be .* between 1 and 15 for n = 60"):
+        embed.family(few)
+    with pytest.raises(UsageError, match="workers must be a whole number of at least 1; given 0"):
+        embed.family(few, workers=0)
+    with pytest.raises(UsageError, match="unknown option of tsne 'perplex'"):
+        embed.family(few, perplex=3)
+    with pytest.raises(UsageError, match="a family needs at least one layer"):
+        embed.family({})
+    with pytest.raises((UsageError, TypeError)):
+        embed.family({"pool": few["kd", "late"]})
+
+
+def test_a_bar_counts_maps_that_take_their_time(few, capfd):
+    embed.family(few, "pca")
+    assert capfd.readouterr() == ("", "")  # done before it would have shown
+    for iterations in (1500, 6000, 24_000):
+        began = time.monotonic()
+        embed.family(few, perplexity=5, iterations=iterations)
+        if time.monotonic() - began > 2.5:
+            break
+    assert re.search(r"6 t-SNE maps: +\d+%", capfd.readouterr().err)

@@ -1,0 +1,61 @@
+import re
+
+import numpy as np
+import pandas as pd
+import results as invented
+from test_verdicts import study
+
+from kdlib import tables, verdicts
+
+FIGURES = {claim: what.figure for claim, what in verdicts.CLAIMS.items()}
+
+
+def rows(html):
+    """The texts of a table's body, row by row."""
+    body = html.data.split("<tbody>")[1]
+    found = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in body.split("</tr>")[:-1]]
+    return [[re.sub(r"<[^>]+>", "", cell) for cell in row] for row in found]
+
+
+def test_a_table_has_a_caption_and_headers_that_say_what_they_head():
+    table = pd.DataFrame({"claim": ["C1", "C2"], "n": ["3", "5"]})
+    text = tables.table(table, 'Verdicts of "a" & b').data
+    assert "<caption>Verdicts of &quot;a&quot; &amp; b</caption>" in text
+    assert text.count('<th scope="col">') == 2
+    assert text.count('<th scope="row">') == 2
+    assert 'tabindex="0"' in text  # it scrolls, so a keyboard must reach it
+    assert rows(tables.table(table, "x")) == [["C1", "3"], ["C2", "5"]]
+
+
+def test_a_verdict_is_a_sign_and_a_word_not_a_colour_alone():
+    signs = {tables.badge(word).split('data-sign="')[1][0] for word in verdicts.WORDS[5]}
+    assert signs == {"✓", "≈", "✗"}
+    for word in (*verdicts.UNDECIDED, "no such student"):
+        assert f"</span> {word}</span>" in tables.badge(word)
+        assert 'data-sign="–"' in tables.badge(word)
+
+
+def test_every_cell_shows_its_numbers_and_links_to_its_figure():
+    cells = verdicts.cells(verdicts.tests(study()))
+    shown = tables.judged(cells, FIGURES, "all")
+    assert len(rows(shown)) == len(cells)
+    for claim, figure in FIGURES.items():
+        assert f'<a href="{figure}">' in shown.data, claim
+    first = cells.iloc[0]
+    interval = f"{first['mean']:+.3f} [{first['low']:+.3f}, {first['high']:+.3f}]"
+    assert interval in rows(shown)[0]
+    assert "no data" in rows(shown)[1][-1]  # C2
+    assert "nan" not in shown.data.lower().replace("tenant", "")
+
+
+def test_a_column_that_would_be_empty_is_left_out():
+    cells = verdicts.cells(verdicts.tests(study()))
+    assert "p flip" not in tables.judged(cells, FIGURES, "x").data
+    some = cells.assign(p_flip=np.where(cells.index == 0, 0.031, np.nan))
+    assert "p flip" in tables.judged(some, FIGURES, "x").data
+
+
+def test_the_control_shows_how_many_seeds_have_a_partner():
+    control = verdicts.control(invented.make(n=20))
+    shown = tables.judged(control, FIGURES, "x", also=["seeds", "budgets"])
+    assert any("0 of 3" in row and "– no such student" in row[-1] for row in rows(shown))
