@@ -16,7 +16,6 @@ from kdlib import charts
 SIGNS = {"✓": ("supported", "consistent with"), "≈": ("mixed", "consistent in part")}
 SIGNS |= {"✗": ("not supported", "not shown")}
 LOOK = """
-.output:has(> .kd-judged) { background: none !important; padding: 0; }
 .kd-judged { overflow-x: auto; margin: 1em 0; }
 .kd-judged table { border-collapse: collapse; font-size: .8em; line-height: 1.35; margin: 0; }
 .kd-judged table { min-width: 42em; }
