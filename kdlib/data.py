@@ -60,10 +60,12 @@ class Images(NamedTuple):
 
     @property
     def hash(self) -> str:
-        """The first 16 hex digits of the SHA-256 of all images and labels."""
+        """The first 16 hex digits of the SHA-256 of all images, labels, and published constants."""
         digest = hashlib.sha256()
         for tensor in (self.train, self.train_labels, self.test, self.test_labels, self.pool):
             digest.update(tensor.cpu().contiguous().numpy().data)
+        if self.constants:
+            digest.update(repr(self.constants).encode())
         return digest.hexdigest()[:16]
 
     def take(self, rows: Int[Tensor, " b"]) -> UInt8[Tensor, "b c h w"]:

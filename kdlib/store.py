@@ -153,7 +153,7 @@ def load_run(folder: str | Path, data: str | None = None) -> dict[str, Any]:
         raise UsageError(f"{path} is no record of a run; delete it and run again")
     if data not in (None, record["data"]):
         given = f"{record['parameters']['dataset']} was {record['data']}, now {data}"
-        raise UsageError(f"{path.parent} was trained on other images (hash of {given})")
+        raise UsageError(f"{path.parent} was trained on other images, or normalised otherwise (hash of {given})")
     return record
 
 
