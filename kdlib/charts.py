@@ -471,7 +471,8 @@ def ranked(standings: pd.DataFrame, family: Mapping[str, str]) -> alt.LayerChart
         color=alt.Color("family:N", scale=alt.Scale(domain=names, range=shades), sort=names),
         tooltip=["name:N", "family:N", *numbers, "pairs:Q"],
     )
-    x, low = (alt.X(f"{c}:Q", title="test accuracy minus alone, points") for c in GAIN[:2])
+    axis = alt.Axis(title="test accuracy minus alone, points", tickCount=8, labelOverlap=True)
+    x, low = (alt.X(f"{c}:Q", axis=axis) for c in GAIN[:2])
     form = alt.Shape("family:N", scale=alt.Scale(domain=names, range=shapes), sort=names)
     marks = [
         alt.Chart().mark_rule(strokeDash=[4, 3], color="#888").encode(x=alt.datum(0)),

@@ -16,7 +16,6 @@ from kdlib import charts
 SIGNS = {"✓": ("supported", "consistent with"), "≈": ("mixed", "consistent in part")}
 SIGNS |= {"✗": ("not supported", "not shown")}
 LOOK = """
-.output:has(> .kd-judged) { background: none !important; padding: 0; }
 .kd-judged { overflow-x: auto; margin: 1em 0; }
 .kd-judged table { border-collapse: collapse; font-size: .8em; line-height: 1.35; margin: 0; }
 .kd-judged table { min-width: 42em; }
@@ -117,15 +116,16 @@ def standing(standings: pd.DataFrame, method: str, kind: type, cost: Mapping[str
     rows = standings[standings["method"] == method]
     if rows.empty:
         return HTML(f"{told}<p><em>{method} was not run.</em></p>")
-    several = {} if rows["network"].nunique() == 1 else {"network": rows["network"]}
+    spread = zip(rows["least"], rows["most"], strict=True)
     columns = {
         "labels per class": rows["labels"],
-        **several,
+        **({"network": rows["network"]} if rows["network"].nunique() > 1 else {}),
+        "beside alone": [_beside(row) for row in rows.to_dict("records")],
+        "minus alone, points": _percent(rows[["gain", "gain_low", "gain_high"]], "+"),
+        "single seeds": [_number(f"{100 * a:+.1f} to {100 * b:+.1f}", a) for a, b in spread],
+        "pairs": rows["pairs"].map(_plain("{:.0f}")),
         "test accuracy, %": _percent(rows[["accuracy", "low", "high"]], ""),
         "n": rows["n"],
-        "minus alone, points": _percent(rows[["gain", "gain_low", "gain_high"]], "+"),
-        "pairs": rows["pairs"].map(_plain("{:.0f}")),
-        "": [_beside(row) for row in rows.to_dict("records")],
     }
     caption = (
         f"{method}, {', '.join(rows['network'].unique())}: mean and 95 % t interval over seeds"
@@ -133,26 +133,28 @@ def standing(standings: pd.DataFrame, method: str, kind: type, cost: Mapping[str
     return HTML(told + table(pd.DataFrame(columns), caption).data)
 
 
+def _number(words: str, value: float) -> str:
+    return "–" if pd.isna(value) else f'<span class="kd-number">{words}</span>'
+
+
 def _percent(rows: pd.DataFrame, sign: str) -> list[str]:
     """Write means with their intervals, in percent: columns mean, low, high."""
     said = []
     for each in rows.itertuples(index=False, name=None):
         mean, low, high = (f"{100 * value:{sign}.1f}" for value in each)
-        words = f"{mean} [{low}, {high}]" if pd.notna(each[1]) else mean
-        said.append("–" if pd.isna(each[0]) else f'<span class="kd-number">{words}</span>')
+        said.append(_number(mean if pd.isna(each[1]) else f"{mean} [{low}, {high}]", each[0]))
     return said
 
 
 def _beside(row: Mapping[Any, Any]) -> str:
-    """Say where a method lies beside alone; with the spread over seeds where it does not win."""
+    """Say where a method lies beside the student alone."""
     if row["method"] == "alone":
-        return "the reference"
-    if not row["beside"]:
-        return "no student alone beside it" if pd.isna(row["gain"]) else "one seed: not judged"
-    words = BESIDE[row["beside"]]
-    if row["beside"] == "better":
-        return words
-    return f"{words}: seeds {100 * row['least']:+.1f} to {100 * row['most']:+.1f}"
+        words = "the reference"
+    elif pd.isna(row["gain"]):
+        words = "no student alone beside it"
+    else:
+        words = BESIDE.get(row["beside"], "one seed: not judged")
+    return f'<span class="kd-number">{words}</span>'
 
 
 def download(rows: pd.DataFrame, name: str, words: str) -> HTML:

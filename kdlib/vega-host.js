@@ -5,7 +5,8 @@
   const STYLE = `
     .kd-chart { margin: 1.2em 0; overflow-x: auto; }
     .kd-chart .vega-embed { display: block; }
-    .kd-chart svg { max-width: max(100%, 560px); height: auto; }`;
+    .kd-chart svg { max-width: max(100%, 560px); height: auto; }
+    .kd-chart .vega-bind label { margin-right: 1em; }`;
 
   let bundle;
   function library() {

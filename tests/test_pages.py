@@ -59,6 +59,7 @@ def test_no_page_asks_for_anything_or_complains(opened, name):
         figure.scroll_into_view_if_needed()
         page.wait_for_timeout(300)
     assert page.locator(".kd-widget[aria-busy], .kd-chart[aria-busy]").count() == 0
+    assert page.locator("mjx-container :is([fill=red], [data-mml-node=merror])").count() == 0
     assert asked == []
     assert complaints == []
 
