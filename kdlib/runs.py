@@ -100,6 +100,7 @@ class Run(Place):
     size: int | None = None  # side in pixels to which images are resized and cropped
     grey: bool = False  # colour images made grey
     normalise: str = "data"  # by the training images' own mean and spread, or as imagenet, ...
+    augment: str = "own"  # the data set's own shifts and flips, or several: shift+flip+cutout
     seed: int = 0  # draws labelled images, initial weights, order and augmentation of batches
     weights_seed: int | None = None  # draws the initial weights, where `seed` is not to
     epochs: int = 20  # each as many steps as the whole training set needs; 0: left as it begins
@@ -133,6 +134,11 @@ class Run(Place):
     def _stem(self) -> str:
         size = "" if self.width == 1 else f"x{self.width}"  # resnet8x4.0; resnet8x4 is a network
         return f"{self.network.replace(':', '.')}{size}"
+
+    @property
+    def augmentations(self) -> tuple[str, ...] | None:
+        """What the batches are augmented by; None: as the data set says."""
+        return None if self.augment == "own" else tuple(self.augment.split("+"))
 
     @property
     def initial(self) -> int:

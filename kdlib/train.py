@@ -141,7 +141,7 @@ def pretrain(network: nn.Module, images: Images, run: Teacher) -> list[Row]:
             checkpoints.load(network, run.weights, new_head=True)
         return []
     rows = torch.arange(len(images.train))
-    batches = Batches(images, rows, run.batch_size, run.seed, pool=False)
+    batches = Batches(images, rows, run.batch_size, run.seed, False, run.augmentations)
     epochs = replace(run, epochs=run.pretrain_epochs)
     history = fit(network, batches, epochs, method="simclr").history
     return [row | {"stage": "simclr"} for row in history]

@@ -64,7 +64,9 @@ def test_the_symbols_of_a_formula_are_named(method):
     text = section(method)
     formula = text.split("$$")[1]
     named = text.split("$$")[2].split("```")[0]
-    for greek in set(re.findall(r"\\(alpha|beta|gamma|lambda|tau|varepsilon|kappa|phi|mu|pi)\b", formula)):
+    for greek in set(
+        re.findall(r"\\(alpha|beta|gamma|lambda|tau|varepsilon|kappa|phi|mu|pi)\b", formula)
+    ):
         assert f"\\{greek}" in named, greek
     assert set(re.findall(r"`(\w+)`", named)) <= set(inspect.signature(METHODS[method]).parameters)
 

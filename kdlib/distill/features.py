@@ -527,9 +527,9 @@ class SimKD(Method):
         positive("reduction", reduction)
         ours, theirs = (f.features["block3"].shape for f in (student, teacher))
         before, after = ours[1], theirs[1]
-        self.size = [min(a, b) for a, b in zip(ours[2:], theirs[2:], strict=True)]
+        self.size = (min(ours[2], theirs[2]), min(ours[3], theirs[3]))
         middle, steps = max(1, after // reduction), list[nn.Module]()
-        if list(ours[2:]) != self.size:
+        if tuple(ours[2:]) != self.size:
             steps.append(nn.AdaptiveAvgPool2d(self.size))
         for a, b, size in ((before, middle, 1), (middle, middle, 3), (middle, after, 1)):
             conv = nn.Conv2d(a, b, size, padding=size // 2, bias=False)
