@@ -24,6 +24,15 @@ from kdlib import UsageError, __version__, one_of, sources
 from kdlib.augment import AUGMENTATIONS, cutout, mirrored, randaugment, reach, shifted
 from kdlib.sources import Listing
 
+Level = float | tuple[float, ...]  # one for all channels, or one for each
+
+
+class Constants(NamedTuple):
+    """What images are normalised by."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
 
 class Images(NamedTuple):
     """One data set, whole: a uint8 tensor per split, kept on the device that trains."""
@@ -37,23 +46,26 @@ class Images(NamedTuple):
     shift: int  # augmentation: largest shift in pixels, each way
     flip: bool  # augmentation: mirror left and right
     pool: UInt8[Tensor, "u c h w"] = torch.empty(0, 1, 1, 1, dtype=torch.uint8)  # never labelled
+    constants: Constants | None = None  # published ones; without, of the training images
 
     @property
-    def mean(self) -> float:
-        """Mean grey or colour value of the training images, in [0, 1]."""
-        return _moments(self.train)[0] / 255
+    def mean(self) -> Level:
+        """Mean value of the training images in [0, 1], or what `constants` say."""
+        return self.constants.mean if self.constants else _moments(self.train)[0] / 255
 
     @property
-    def std(self) -> float:
-        """Standard deviation of the training images' values, in [0, 1]."""
-        return _moments(self.train)[1] / 255
+    def std(self) -> Level:
+        """Standard deviation of the training images' values, or what `constants` say."""
+        return self.constants.std if self.constants else _moments(self.train)[1] / 255
 
     @property
     def hash(self) -> str:
-        """The first 16 hex digits of the SHA-256 of all images and labels."""
+        """The first 16 hex digits of the SHA-256 of all images, labels, and published constants."""
         digest = hashlib.sha256()
         for tensor in (self.train, self.train_labels, self.test, self.test_labels, self.pool):
             digest.update(tensor.cpu().contiguous().numpy().data)
+        if self.constants:
+            digest.update(repr(self.constants).encode())
         return digest.hexdigest()[:16]
 
     def take(self, rows: Int[Tensor, " b"]) -> UInt8[Tensor, "b c h w"]:
@@ -68,6 +80,15 @@ class Images(NamedTuple):
         """The same data set on another device."""
         moved = {k: v.to(device) for k, v in self._asdict().items() if isinstance(v, Tensor)}
         return self._replace(**moved)  # type: ignore[arg-type]
+
+
+CONSTANTS: dict[str, Constants | None] = {  # mean and standard deviation by channel, in [0, 1]
+    "data": None,  # one of each, of all bytes of the training images
+    "imagenet": Constants((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),  # torchvision, akamaster
+    "cifar10": Constants((0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)),
+    "cifar100": Constants((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
+    "kuangliu": Constants((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),  # chenyaofo, too
+}
 
 
 def _moments(x: UInt8[Tensor, "n c h w"]) -> tuple[float, float]:
@@ -112,14 +133,30 @@ DATASETS: dict[str, Callable[[str, int], Listing]] = {
 }
 
 
-def load(name: str, *, size: int | None = None, grey: bool = False, seed: int = 0) -> Images:
+def load(
+    name: str,
+    *,
+    size: int | None = None,
+    grey: bool = False,
+    normalise: str = "data",
+    seed: int = 0,
+) -> Images:
     """Read a data set of `DATASETS`, or the images of `folder:<path>` (a folder or an archive).
 
     `size` brings the shorter side to so many pixels and cuts out the middle; `grey` drops the
-    colours; `seed` draws the test images where a source has none of its own. After the first read
-    it is one memory-mapped file in KDLIB_CACHE (default: kdlib in the user's cache), which is
-    read again when the source has changed. Raises UsageError: a name not in there, or bad images.
+    colours; `normalise` names published `CONSTANTS`; `seed` draws the test images where a source
+    has none of its own. After the first read it is one memory-mapped file in KDLIB_CACHE (default:
+    kdlib in the user's cache), which is read again when the source has changed. Raises
+    UsageError: a name not in there, or bad images.
     """
+    one_of("normalise", normalise, CONSTANTS)
+    images = _load(name, size, grey, seed)._replace(constants=CONSTANTS[normalise])
+    if images.constants and len(images.constants.mean) != images.train.shape[1]:
+        raise UsageError(f"normalise {normalise!r} of grey images; allowed: data")
+    return images
+
+
+def _load(name: str, size: int | None, grey: bool, seed: int) -> Images:
     read: Callable[[str, int], Listing] = sources.folder
     if not name.startswith("folder:"):
         one_of("data set", name, [*DATASETS, "folder:<path>"])
@@ -329,6 +366,9 @@ class Batches:
             )
 
 
-def normalised(x: UInt8[Tensor, "b c h w"], mean: float, std: float) -> Float[Tensor, "b c h w"]:
-    """Bytes to numbers of mean 0 and standard deviation 1 over the training set."""
-    return (x.float() / 255 - mean) / std
+def normalised(x: UInt8[Tensor, "b c h w"], mean: Level, std: Level) -> Float[Tensor, "b c h w"]:
+    """Bytes to numbers: (x / 255 - mean) / std, by one mean and spread or by those of a channel."""
+    if isinstance(mean, float) and isinstance(std, float):
+        return (x.float() / 255 - mean) / std
+    level, spread = (torch.tensor(v, device=x.device).reshape(-1, 1, 1) for v in (mean, std))
+    return (x.float() / 255 - level) / spread

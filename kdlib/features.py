@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdlib import models
-from kdlib.data import normalised
+from kdlib.data import Level, normalised
 
 COMPONENTS = 64  # principal axes of a flattened map
 FITTED = 2000  # training images that they are fitted to, at most
@@ -30,8 +30,8 @@ def extract(
     network: nn.Module,
     images: UInt8[Tensor, "n c h w"],
     *,
-    mean: float,
-    std: float,
+    mean: Level,
+    std: Level,
     layers: Iterable[str] = models.LAYERS,
     axes: Mapping[str, Axes] | None = None,
     batch_size: int = 512,
@@ -62,8 +62,8 @@ def fit(
     network: nn.Module,
     images: UInt8[Tensor, "n c h w"],
     *,
-    mean: float,
-    std: float,
+    mean: Level,
+    std: Level,
     layers: Iterable[str] = models.LAYERS,
     batch_size: int = 512,
 ) -> dict[str, Axes]:
@@ -85,8 +85,8 @@ def fit(
 def _outputs(
     network: nn.Module,
     images: Tensor,
-    mean: float,
-    std: float,
+    mean: Level,
+    std: Level,
     layers: tuple[str, ...],
     batch_size: int,
 ) -> Iterator[dict[str, Tensor]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar
 
 from kdlib import runs
 
@@ -28,7 +28,7 @@ def parameters(kind: type[Kind], namespace: Mapping[str, Any]) -> Kind:
         for name, value in namespace.items()
         if isinstance(value, _PLAIN) and not name.startswith("_") and name not in _IPYTHON
     }
-    runs.check(get_type_hints(kind), given)
+    runs.check(runs.hints(kind), given)
     if Path("../Snakefile").is_file() and not Path("Snakefile").is_file():
         os.chdir("..")
     return kind(**given)

@@ -15,6 +15,16 @@ from typing import Any, ClassVar, get_args, get_type_hints
 from kdlib import UsageError, one_of
 from kdlib.sources import place
 
+_HINTS: dict[type, dict[str, Any]] = {}  # kept: a large study asks thousands of times
+
+
+def hints(kind: type) -> dict[str, Any]:
+    """The declared types of a class, by field."""
+    if kind not in _HINTS:
+        _HINTS[kind] = get_type_hints(kind)
+    return _HINTS[kind]
+
+
 # The networks that features, measures and maps are made of unless others are named.
 EXAMPLE: tuple[str, ...] = (
     "teachers/resnet20-full-0",
@@ -38,12 +48,12 @@ class Place:
     machine: ClassVar[tuple[str, ...]] = ("results", "device", "threads", "workers")
 
     def __post_init__(self) -> None:
-        check(get_type_hints(type(self)), asdict(self))
+        check(hints(type(self)), asdict(self))
         _plain("dataset", self.data_name)
         for name in ("network", "method", "study", "embedding"):
             if hasattr(self, name):
                 _plain(name, getattr(self, name).replace(":", ".", name == "network"))
-        for name, hint in get_type_hints(type(self)).items():
+        for name, hint in hints(type(self)).items():
             if hint is float:  # 1 and 1.0 are one run
                 object.__setattr__(self, name, float(getattr(self, name)))
         for name, low in {"seed": 0, "threads": 1, "workers": 1}.items():
@@ -89,9 +99,11 @@ class Run(Place):
     network_options: dict = field(default_factory=dict)  # of its architecture: {shortcut: conv}
     size: int | None = None  # side in pixels to which images are resized and cropped
     grey: bool = False  # colour images made grey
+    normalise: str = "data"  # by the training images' own mean and spread, or as imagenet, ...
+    augment: str = "own"  # the data set's own shifts and flips, or several: shift+flip+cutout
     seed: int = 0  # draws labelled images, initial weights, order and augmentation of batches
     weights_seed: int | None = None  # draws the initial weights, where `seed` is not to
-    epochs: int = 20  # each as many steps as the whole training set needs
+    epochs: int = 20  # each as many steps as the whole training set needs; 0: left as it begins
     batch_size: int = 64  # labelled images per step; as many of the pool again
     learning_rate: float = 0.1  # peak of a one-cycle schedule
     weight_decay: float = 5e-4  # of SGD with Nesterov momentum 0.9
@@ -105,7 +117,7 @@ class Run(Place):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, low in {"epochs": 1, "batch_size": 2, "weight_decay": 0, "size": 1}.items():
+        for name, low in {"epochs": 0, "batch_size": 2, "weight_decay": 0, "size": 1}.items():
             _at_least(self, name, low)
         _at_least(self, "weights_seed", 0)
         for name in ("width", "learning_rate"):
@@ -122,6 +134,11 @@ class Run(Place):
     def _stem(self) -> str:
         size = "" if self.width == 1 else f"x{self.width}"  # resnet8x4.0; resnet8x4 is a network
         return f"{self.network.replace(':', '.')}{size}"
+
+    @property
+    def augmentations(self) -> tuple[str, ...] | None:
+        """What the batches are augmented by; None: as the data set says."""
+        return None if self.augment == "own" else tuple(self.augment.split("+"))
 
     @property
     def initial(self) -> int:
@@ -234,11 +251,11 @@ class Student(Run):
         """The students that are trained side by side, as if each were trained by itself."""
         if self.students == [{}]:
             return [self]
-        hints = {k: v for k, v in get_type_hints(Student).items() if k in self.own}
+        known = {k: v for k, v in hints(Student).items() if k in self.own}
         for changes in self.students:
             if not isinstance(changes, dict):
                 raise UsageError(f"students: {changes!r}; allowed: what differs, {{method: at}}")
-            check(hints, changes)
+            check(known, changes)
         each = [replace(self, **({"students": [{}]} | changes)) for changes in self.students]
         if not each or len({run.name for run in each}) < len(each):
             raise UsageError(f"students {self.students!r}; allowed: one or more, each once")
@@ -267,6 +284,7 @@ class Features(Place):
     networks: list = field(default_factory=lambda: list(EXAMPLE))  # names of runs
     size: int | None = None  # side in pixels to which images are resized and cropped
     grey: bool = False  # colour images made grey
+    normalise: str = "data"  # by the training images' own mean and spread, or as imagenet, ...
     sample: int = 500  # test images, the same for every network, all classes alike
     train_sample: int = 2000  # training images for the probes, or all there are
     device: str = "auto"  # auto, cpu or cuda

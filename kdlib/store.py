@@ -153,7 +153,9 @@ def load_run(folder: str | Path, data: str | None = None) -> dict[str, Any]:
         raise UsageError(f"{path} is no record of a run; delete it and run again")
     if data not in (None, record["data"]):
         given = f"{record['parameters']['dataset']} was {record['data']}, now {data}"
-        raise UsageError(f"{path.parent} was trained on other images (hash of {given})")
+        raise UsageError(
+            f"{path.parent} was trained on other images, or normalised otherwise (hash of {given})"
+        )
     return record
 
 
@@ -388,7 +390,7 @@ def brief(study: str) -> Results:
     Its other tables are left empty; where the study was not published, so are its runs.
     """
     folder = near(f"book/results/{study}")
-    empty = {name: pd.DataFrame() for name in TABLES}
+    empty = {name: pd.DataFrame(columns=pd.Index(COLUMNS.get(name, []))) for name in TABLES}
     told: dict[str, Any] = {"name": study}
     if (folder / "study.json").is_file():
         told = _read(folder / "study.json", lambda p: json.loads(p.read_text()), "publish")

@@ -11,12 +11,12 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from itertools import product
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 import yaml
 
 from kdlib import UsageError
-from kdlib.runs import Features, Maps, Place, Run, Student, Teacher, check, side_by_side
+from kdlib.runs import Features, Maps, Place, Run, Student, Teacher, check, hints, side_by_side
 
 # Methods that need no teacher, and those whose student is of the teacher's own architecture;
 # a test holds both against kdlib.distill.
@@ -36,6 +36,7 @@ class Study:
     dataset: str = "digits"  # a name of kdlib.data.DATASETS, or folder:<path>
     size: int | None = None  # side in pixels to which images are resized and cropped
     grey: bool = False  # colour images made grey
+    normalise: str = "data"  # a name of kdlib.data.CONSTANTS
     teacher: dict = field(default_factory=dict)  # parameters of notebooks/teacher.ipynb
     student: dict = field(default_factory=dict)  # parameters of notebooks/student.ipynb
     methods: list = field(
@@ -50,7 +51,7 @@ class Study:
     maps: dict = field(default_factory=dict)  # mapped: axes as above; default: all, first seed
 
     def __post_init__(self) -> None:
-        check(get_type_hints(Study), asdict(self))
+        check(hints(Study), asdict(self))
         check(dict.fromkeys(self.axes, list), self.maps)
         for axis, values in {**self.axes, **self.maps, **self._crossed()}.items():
             if not values:
@@ -75,7 +76,7 @@ class Study:
     def _check_fixed(self, part: str, given: dict, *more: str) -> None:
         """Raise UsageError where a part names what the study sets itself."""
         for name in given:
-            if name in (*Place.machine, "study", "dataset", "size", "grey", *more):
+            if name in (*Place.machine, "study", "dataset", "size", "grey", "normalise", *more):
                 raise UsageError(f"{part}: {name} is not set here; the study sets it itself")
 
     def _crossed(self) -> dict[str, list]:
@@ -207,7 +208,7 @@ class Study:
         return _made(kind, "features", given | {"networks": names})
 
     def _data(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("dataset", "size", "grey")} | {
+        return {name: getattr(self, name) for name in ("dataset", "size", "grey", "normalise")} | {
             "study": self.name
         }
 
@@ -237,7 +238,7 @@ def _once(made: Iterator[Any]) -> list[Any]:
 
 def _made(kind: type, what: str, given: dict[str, Any]) -> Any:
     try:
-        check(get_type_hints(kind), given)
+        check(hints(kind), given)
         return kind(**given)
     except UsageError as problem:
         raise UsageError(f"{what}: {problem}") from None
@@ -253,7 +254,7 @@ def read(file: str | Path) -> Study:
         given = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
         if not isinstance(given, dict):
             raise UsageError("not a list of names and values")
-        check(get_type_hints(Study), given)
+        check(hints(Study), given)
         told: dict[str, Any] = {"name": file.stem} | given
         return Study(**told)
     except (yaml.YAMLError, UnicodeDecodeError) as problem:

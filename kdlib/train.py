@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 from tqdm import tqdm
 
 from kdlib import UsageError, checkpoints, distill, models
-from kdlib.data import Batch, Batches, Images, normalised
+from kdlib.data import Batch, Batches, Images, Level, normalised
 from kdlib.distill import Method
 from kdlib.models import Forward
 from kdlib.runs import Run, Teacher
@@ -102,18 +102,25 @@ def fit_many(
         _frozen(teacher, batches.images.train.device)
     learners = [_Learner(pupil, teacher, batches) for pupil in pupils]
     epochs = max(learner.epochs for learner in learners)
-    learning = dict(enumerate(learner.learn() for learner in learners))
-    wishes = {i: next(lessons) for i, lessons in learning.items()}
+    learning = [learner.learn() for learner in learners]
+    wishes: dict[int, _Wish] = {}
     trained: dict[int, Trained] = {}
+
+    def teach(i: int, seen: _Seen | None) -> None:
+        """Go on with one learner, up to its next wish or to its end."""
+        try:
+            wishes[i] = learning[i].send(seen)
+        except StopIteration as done:
+            wishes.pop(i, None)
+            trained[i] = done.value
+
+    for i in range(len(learners)):
+        teach(i, None)
     bar = tqdm(range(epochs), "epochs", delay=2, mininterval=2, leave=False)
     for batch in chain.from_iterable(batches for _ in bar):
         seen = _seen(wishes, batch)
         for i, wish in list(wishes.items()):
-            try:
-                wishes[i] = learning[i].send(seen[wish.key])
-            except StopIteration as done:
-                trained[i] = done.value
-                del wishes[i]
+            teach(i, seen[wish.key])
     return [trained[i] for i in range(len(learners))]
 
 
@@ -121,16 +128,20 @@ def pretrain(network: nn.Module, images: Images, run: Teacher) -> list[Row]:
     """Give a teacher what it knows before it sees its labels; one row per epoch, if it is trained.
 
     `run.weights` is "simclr": self-supervised on all images without their labels (Chen et al.
-    2020, see `distill.SimCLR`); "imagenet": torchvision's; or a checkpoint's file; or None:
-    nothing. Then only the classifier begins anew. Raises UsageError for weights that do not fit.
+    2020, see `distill.SimCLR`); "imagenet": torchvision's; or a checkpoint's file, whose
+    classifier begins anew where it is of other classes; or None: nothing. Raises UsageError for
+    weights that do not fit.
     """
     if run.weights is None:
         return []
     if run.weights != "simclr":
-        checkpoints.load(network, run.weights, new_head=True)
+        try:
+            checkpoints.load(network, run.weights)
+        except UsageError:  # of other classes, perhaps
+            checkpoints.load(network, run.weights, new_head=True)
         return []
     rows = torch.arange(len(images.train))
-    batches = Batches(images, rows, run.batch_size, run.seed, pool=False)
+    batches = Batches(images, rows, run.batch_size, run.seed, False, run.augmentations)
     epochs = replace(run, epochs=run.pretrain_epochs)
     history = fit(network, batches, epochs, method="simclr").history
     return [row | {"stage": "simclr"} for row in history]
@@ -197,7 +208,7 @@ class _Learner:
         stages = sum(stage.epochs for stage in _stages(self.loss, pupil.run))
         self.epochs = self.loss.generations * stages
 
-    def learn(self) -> Generator[_Wish, _Seen, Trained]:
+    def learn(self) -> Generator[_Wish, _Seen | None, Trained]:
         history: list[Row] = []
         for generation in range(1, self.loss.generations + 1):
             if generation > 1:
@@ -331,7 +342,7 @@ def _autocast(device: torch.device) -> torch.autocast:
 
 @torch.no_grad()
 def predict(
-    network: nn.Module, images: UInt8[Tensor, "n c h w"], mean: float, std: float
+    network: nn.Module, images: UInt8[Tensor, "n c h w"], mean: Level, std: Level
 ) -> Int[Tensor, " n"]:
     """The class that the network names for each image."""
     network.eval()

@@ -1288,6 +1288,21 @@ def test_what_simkd_keeps_thinks_with_the_teachers_head(pair):
     torch.testing.assert_close(copy, teacher(batch.x))
 
 
+@pytest.mark.parametrize("larger", ["student", "teacher"])
+def test_simkd_averages_the_larger_of_two_maps_down(pair, larger):
+    student, teacher, batch = look(pair)
+    said = {"student": student, "teacher": teacher}
+    maps = {**said[larger].features}
+    maps["block3"] = torch.randn(N, maps["block3"].shape[1], 4, 4)
+    said[larger] = Forward(said[larger].logits, maps)
+    method = distill.build("simkd", said["student"], said["teacher"]).eval()
+    terms = method(said["student"], said["teacher"], batch)
+    maps["block3"] = torch.nn.functional.avg_pool2d(maps["block3"], 2)
+    assert terms["simkd"] == method(said["student"], said["teacher"], batch)["simkd"]
+    network, before, _ = pair
+    assert models.observe(method.finish(network, before), batch.x).logits.shape == (N, K)
+
+
 def teacher_maps(teacher, batch):
     return seen_by(teacher, batch.x).features["block3"]
 

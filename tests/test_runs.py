@@ -39,7 +39,7 @@ def test_where_and_with_how_many_threads_is_no_other_run():
         ({"labels_per_class": 0}, "labels_per_class 0; allowed: 1 or more, or 'all'"),
         ({"labels_per_class": "some"}, "labels_per_class 'some'; allowed"),
         ({"labels_per_class": 2.5}, "labels_per_class must be int or str, given 2.5"),
-        ({"epochs": 0}, "epochs 0; allowed: 1 or more"),
+        ({"epochs": -1}, "epochs -1; allowed: 0 or more"),
         ({"batch_size": 1}, "batch_size 1; allowed: 2 or more"),
         ({"learning_rate": 0.0}, "learning_rate 0.0; allowed: above 0"),
         ({"learning_rate": float("nan")}, "learning_rate nan; allowed: above 0"),

@@ -273,3 +273,30 @@ def test_simclr_learns_to_tell_images_apart_without_labels(digits):
     assert bits(networks[0]) == bits(networks[1])  # no label was looked at
     assert {row["stage"] for row in histories[0]} == {"simclr"}
     assert histories[0][-1]["simclr"] < 0.9 * histories[0][0]["simclr"]
+
+
+def test_no_epochs_leave_a_network_as_it_begins_beside_others_that_are_trained(digits):
+    batches = data.Batches(digits, data.budget(digits.train_labels, 5, 0), 64, 0)
+    pupils = [train.Pupil(student(), runs.Student(epochs=n)) for n in (0, 1)]
+    untrained, trained = train.fit_many(pupils, batches)
+    assert bits(untrained.network) == bits(student())
+    assert untrained.history == []
+    assert len(trained.history) == 1
+
+
+def test_a_pretrained_teacher_takes_the_weights_of_a_file(digits, tmp_path):
+    import safetensors.numpy
+
+    kept = tmp_path / "weights.safetensors"
+    safetensors.numpy.save_file(models.weights(student(5)), kept)
+    run = runs.Teacher(regime="pretrained", weights=str(kept), network="resnet8", epochs=0)
+    network = student(0)
+    assert train.pretrain(network, digits, run) == []
+    assert bits(network) == bits(student(5))
+    other = models.build("resnet8", classes=7, channels=1, width=0.5, seed=0)
+    train.pretrain(other, digits, run)  # of other classes: its classifier begins anew
+    fresh = models.build("resnet8", classes=7, channels=1, width=0.5, seed=0)
+    assert other.logits.weight.equal(fresh.logits.weight)
+    assert other.stem[0].weight.equal(network.stem[0].weight)
+    with pytest.raises(UsageError, match="nowhere"):
+        train.pretrain(network, digits, runs.Teacher(regime="pretrained", weights="nowhere"))

@@ -514,7 +514,7 @@ class SimKD(Method):
     Chen et al. 2022: mean (P(f_s) - f_t)^2 at the last block, and nothing else: no labels, no
     answers. P is a trained bottleneck of 1x1, 3x3 and 1x1 convolutions, each with BatchNorm and
     ReLU, through 1/2 of the teacher's channels. The network that is kept is the student, P, and the
-    teacher's classifier. Departs from the authors' code: maps must be of equal size.
+    teacher's classifier. The larger of two maps is averaged down to the smaller.
     """
 
     cite, title = "chen2022knowledge", "SimKD"
@@ -525,9 +525,12 @@ class SimKD(Method):
     ):
         super().__init__(student, teacher)
         positive("reduction", reduction)
-        same_size("simkd", "block3", student, teacher)
-        before, after = (f.features["block3"].shape[1] for f in (student, teacher))
+        ours, theirs = (f.features["block3"].shape for f in (student, teacher))
+        before, after = ours[1], theirs[1]
+        self.size = (min(ours[2], theirs[2]), min(ours[3], theirs[3]))
         middle, steps = max(1, after // reduction), list[nn.Module]()
+        if tuple(ours[2:]) != self.size:
+            steps.append(nn.AdaptiveAvgPool2d(self.size))
         for a, b, size in ((before, middle, 1), (middle, middle, 3), (middle, after, 1)):
             conv = nn.Conv2d(a, b, size, padding=size // 2, bias=False)
             steps += [conv, nn.BatchNorm2d(b), nn.ReLU()]
@@ -535,7 +538,8 @@ class SimKD(Method):
 
     def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
         ours = self.projector(student.features["block3"])
-        return {"simkd": self.weight * squared(ours, teacher.features["block3"])}
+        theirs = F.adaptive_avg_pool2d(teacher.features["block3"], self.size)
+        return {"simkd": self.weight * squared(ours, theirs)}
 
     def finish(self, student: nn.Module, teacher: nn.Module | None) -> nn.Module:
         return models.Grafted(student, self.projector, models.part(teacher, "logits"))  # type: ignore[arg-type]
