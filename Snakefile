@@ -28,6 +28,7 @@ TAUGHT = {
 }
 NETWORKS = [run.name for run in (*STUDY.teachers, *STUDY.students)]
 PUBLISHED = f"book/results/{STUDY.name}"
+KEPT_IN_GIT = ["methods", "regimes"]  # studies that the book shows beside its own
 DATA = {"digits": Path(find_spec("sklearn").origin).parent / "datasets/data/digits.csv.gz"}
 
 
@@ -96,6 +97,7 @@ rule book:
         "_config.yml",
         "_toc.yml",
         [f for f in glob("book/*") if Path(f).is_file()],
+        [f for name in KEPT_IN_GIT for f in glob(f"book/results/{name}/*.*")],
         [f for f in glob("kdlib/**", recursive=True) if Path(f).suffix in (".py", ".js", ".css")],
     output:
         "_build/html/index.html",
