@@ -129,7 +129,7 @@ def _compare_ways(truth: np.ndarray, tables: dict[str, list[pd.DataFrame]]) -> N
     runs = [f"students/resnet20-full/resnet8x0.5-{method}-2-0" for method in ("alone", "kd")]
     moved = {"own start": 1.0, "shared start": 0.5, "coupled": 0.2, "ivis": 0.6, "pca": 0.3}
     rows = [
-        *(("layer", run, layer, "map_knn", 0.9) for run in runs for layer in LAYERS),
+        *(("original space", run, layer, "map_knn", 0.9) for run in runs for layer in LAYERS),
         *(
             (w, runs[1], "block2", "map_knn", v)
             for w, v in (("shuffled", 1), ("unsupervised", 0.1))

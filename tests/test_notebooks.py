@@ -129,7 +129,7 @@ def test_a_comparison_has_every_way_every_setting_and_the_images_it_says(made):
     folder = results / "quick/digits/maps"
     ways = pd.read_parquet(next(folder.glob("compare-2-*-comparability.parquet")))
     t_sne = {"own start", "shared start", "coupled"}
-    assert set(ways["way"]) == {"layer", *t_sne, "ivis", "pca", "shuffled", "unsupervised"}
+    assert set(ways["way"]) == {"original space", *t_sne, "ivis", "pca", "shuffled", "unsupervised"}
     moved = ways[ways["measure"] == "displacement_turned"].groupby("way")["value"].mean()
     assert moved["coupled"] < 0.5 * moved["own start"]
     told = ways[ways["way"].isin(["shuffled", "unsupervised"])].set_index("way")["value"]

@@ -226,7 +226,7 @@ def test_a_comparison_is_gathered_with_its_study(tmp_path):
     maps, found = {(name, "stem"): np.zeros((2, 2))}, {(name, "stem"): {"continuity": 1.0}}
     how = {"errors": {(name, "stem"): np.zeros(2)}, "engine": "numpy 2", "coupling": 0.0}
     store.save_maps(tmp_path, "pca-x", "pca", maps, found, **how)
-    with pytest.raises(UsageError, match="no compare-x-comparability.parquet in .*compare.ipynb"):
+    with pytest.raises(UsageError, match=r"no compare-x-comparability.parquet in .*compare"):
         store.gather(tmp_path, [name], ["pca-x"], "compare-x")
     numbers = dict.fromkeys(store.COLUMNS["sweeps"][-4:], 0.5)
     cell = {"run": name, "layer": "stem", "embedding": "tsne", "setting": 5, "seed": 0}
