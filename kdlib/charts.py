@@ -31,7 +31,7 @@ CONTROLS = statistics.CONTROLS
 SPARE = ("#832db6", "#12805c", "#a96b59", "#0f9fb5", "#d6499a", "#7d8500")  # for other methods
 
 # Classes: Petroff's ten colours, in the order that explorer.js has.
-CLASSES = ("#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6")
+CLASSES: tuple[str, ...] = ("#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6")
 CLASSES += ("#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd")
 
 MIME = "application/vnd.vegalite.v5+json"  # nbformat and JupyterLab refuse an object under v6

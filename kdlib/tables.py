@@ -189,8 +189,8 @@ def floors(found: pd.DataFrame, titles: Mapping[str, str], caption: str) -> HTML
     rows = {}
     for kind, cells in found.groupby("embedding", sort=False):
         rows[titles[str(kind)]] = {
-            one.layer: f"{'<s>' if one.high > 0.5 else ''}{one.mean:.2f}"
-            f"{'</s>' if one.high > 0.5 else ''} (up to {one.high:.2f})"
+            one.layer: f"{'<s>' if one.mean > 0.5 else ''}{one.mean:.2f}"
+            f"{'</s>' if one.mean > 0.5 else ''} (up to {one.high:.2f})"
             for one in cells.itertuples()
         }
     shown = pd.DataFrame(rows).T.fillna("–")
