@@ -539,7 +539,7 @@ def sweep(results: Results, embedding: str = "tsne", *, run: str | None = None) 
             color=alt.Color("class:N", scale=colour, sort=classes, title="class"),
             size=alt.condition(over, alt.value(220), alt.value(16)),
             stroke=alt.condition(over, alt.value("#888"), alt.value(None)),
-            tooltip=[alt.Tooltip("class:N"), alt.Tooltip("image:Q")],
+            tooltip=[alt.Tooltip("class:N"), alt.Tooltip("image:Q", title="number")],
         )
         .properties(width=165, height=165)
         .add_params(over)
@@ -575,7 +575,7 @@ def scatter(points: pd.DataFrame, title: str, *, size: int = 460) -> alt.Chart:
             alt.X("x:Q", axis=axis),
             alt.Y("y:Q", axis=axis),
             alt.Color("label:N", title="class", scale=alt.Scale(scheme="tableau10")),
-            [alt.Tooltip("label:N", title="class"), alt.Tooltip("image:Q", title="image")],
+            [alt.Tooltip("label:N", title="class"), alt.Tooltip("image:Q", title="number")],
         )
         .properties(description=f"{title}: a map of {len(points)} images, coloured by class")
     )

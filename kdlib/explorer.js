@@ -365,7 +365,7 @@ function trustWords(kind, { trustworthiness: trust, neighbours_kept: kept, noise
     + (floor == null ? "" : `, noise floor ${fixed(floor)}`);
   return [make("span", { className: `kd-grade kd-grade-${grade}`, "aria-hidden": "true" }, "●".repeat(grade + 1), "○".repeat(2 - grade)),
     make("b", {}, `${word}: `), `${advice}. `, make("span", { className: "kd-muted" }, `${numbers}.`),
-    ...(floor > 0.5 ? [make("b", { className: "kd-nothing" }, " Movement here means nothing: "), `another start moves an image by ${fixed(floor)} of the map's width.`] : [])];
+    ...(floor > 0.5 ? [make("b", { className: "kd-nothing" }, " Movement here means nothing: "), `drawn again, images lie ${fixed(floor)} of the map's width away.`] : [])];
 }
 
 /** Size a canvas to the pixels of the screen; false while it is not on the page. */

@@ -223,7 +223,7 @@ def test_a_map_whose_movement_means_nothing_is_faded_and_says_so(reader):
     words = reader.explorer.locator(".kd-panel.kd-left .kd-trust")
     assert "noise floor 0." in words.inner_text()
     assert "Movement here means nothing" in words.inner_text()
-    assert reader.canvas("left").evaluate("c => getComputedStyle(c).opacity") == "0.4"
+    assert reader.canvas("left").evaluate("c => getComputedStyle(c).opacity") == "0.5"
     reader.explorer.get_by_label("Network on the right").select_option("teachers/resnet20-full-0")
     reader.explorer.locator(".kd-ticks button", has_text="logits").click()
     reader.settle()

@@ -338,6 +338,14 @@ def test_a_sweep_has_a_panel_per_setting_and_seed_with_its_faithfulness(results,
         assert row["class"] == str(results.labels[row["image"]])
 
 
+def test_no_tooltip_is_called_image_which_is_shown_as_an_address(results):
+    points = pd.DataFrame({"x": [0], "y": [1], "label": ["2"], "image": [3]})
+    for chart in (charts.sweep(results), charts.scatter(points, "a map")):
+        spec = chart.to_dict()
+        shown = spec.get("spec", spec)["encoding"]["tooltip"]
+        assert [one["title"] for one in shown if one["field"] == "image"] == ["number"]
+
+
 def test_classes_have_the_colours_of_the_explorer():
     text = (Path(charts.__file__).parent / "explorer.js").read_text()
     listed = text.split("const COLOURS = [")[1].split("]")[0]
