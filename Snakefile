@@ -21,6 +21,7 @@ except UsageError as problem:
 TEACHERS = {run.name: run for run in STUDY.teachers}
 ROOT = str(STUDY.teachers[0].root)
 MAPS = {maps.name: maps for maps in STUDY.drawn.values()}
+COMPARED = {STUDY.compared.name: STUDY.compared} if STUDY.compared else {}
 BLOCKS = {block: [run.name for run in members] for block, members in STUDY.blocks.items()}
 TAUGHT = {
     block: sorted({run.teacher for run in members if isinstance(run, runs.Student)})
@@ -75,8 +76,10 @@ DRAW = RUN + "workers {threads}"
 
 TRAINED = ["run.json", "weights.safetensors"]  # what a network is
 KEPT = ["run.json", "features.safetensors", "measures.parquet", "likeness.parquet"]  # what is published of it
-TABLES = ["runs", "measures", "likeness", "maps", "faithfulness", "predictions"]
+COMPARISON = ["comparability", "sweeps"]
+TABLES = ["runs", "measures", "likeness", "maps", "faithfulness", "predictions", *COMPARISON]
 PAGES = ["teacher", "student", "features", "measure", "embed"]  # executed notebooks in the book
+PAGES += ["compare"] if COMPARED else []
 if not STUDY.layers:  # runs alone; no book can be made of that
     KEPT, PAGES = ["run.json"], ["teacher", "student"]
 BUILD = """
@@ -112,6 +115,7 @@ rule publish:
     input:
         expand("{root}/{name}/{file}", root=ROOT, name=NETWORKS, file=KEPT),
         expand("{root}/maps/{name}{end}.parquet", root=ROOT, name=MAPS, end=["", "-faithfulness"]),
+        expand("{root}/maps/{name}-{end}.parquet", root=ROOT, name=COMPARED, end=COMPARISON),
         code=["kdlib/cli.py", "kdlib/store.py", "kdlib/runs.py", "kdlib/data.py"],
     output:
         study=f"{PUBLISHED}/study.json",
@@ -227,5 +231,23 @@ rule maps:
         settings=lambda w: settings(MAPS[w.maps]),
     threads:
         workflow.cores
+    shell:
+        DRAW
+
+
+rule compare:
+    input:
+        **needs("compare", data=False),
+        networks=lambda w: [
+            f"{ROOT}/{n}/features.safetensors" for n in COMPARED[w.compared].networks
+        ],
+    output:
+        expand("{root}/maps/{{compared}}-{end}.parquet", root=ROOT, end=COMPARISON),
+    log:
+        ROOT + "/maps/{compared}.ipynb",
+    wildcard_constraints:
+        compared="compare-[^/]+-networks-[^/-]+",
+    params:
+        settings=lambda w: settings(COMPARED[w.compared]),
     shell:
         DRAW

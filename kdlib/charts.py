@@ -30,6 +30,10 @@ COLOURS = {
 CONTROLS = statistics.CONTROLS
 SPARE = ("#832db6", "#12805c", "#a96b59", "#0f9fb5", "#d6499a", "#7d8500")  # for other methods
 
+# Classes: Petroff's ten colours, in the order that explorer.js has.
+CLASSES: tuple[str, ...] = ("#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6")
+CLASSES += ("#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd")
+
 MIME = "application/vnd.vegalite.v5+json"  # nbformat and JupyterLab refuse an object under v6
 
 
@@ -499,6 +503,66 @@ def ranked(standings: pd.DataFrame, family: Mapping[str, str]) -> alt.LayerChart
     )
 
 
+SETTINGS = {"tsne": ("t-SNE", "perplexity", "start"), "ivis": ("IVIS", "k", "seed")}
+
+
+def sweep(results: Results, embedding: str = "tsne", *, run: str | None = None) -> alt.FacetChart:
+    """Draw one layer of one network again and again: a row per perplexity or k, a column per seed.
+
+    Above each map stand its trustworthiness and the share of neighbours it keeps; an image that
+    is pointed at is marked in all. `run` is by default the last that was drawn.
+    """
+    kinds = results.sweeps["embedding"].unique()
+    one_of("embedding", embedding, kinds)
+    maps = results.sweeps[results.sweeps["embedding"] == embedding]
+    run = maps["run"].iloc[-1] if run is None else run
+    one_of("run", run, maps["run"].unique())
+    maps = maps[maps["run"] == run]
+    kind, word, seed = SETTINGS[embedding]
+    cells = maps.groupby(["setting", "seed"], sort=True).first()
+    names = [
+        f"{word} {k}, {seed} {s}|trust {one.trustworthiness:.2f}, keeps {one.neighbours_kept:.0%}"
+        for (k, s), one in zip(cells.index, cells.itertuples(), strict=True)
+    ]
+    over = alt.selection_point(name="over", fields=["image"], on="pointerover", empty=False)
+    axis = alt.Axis(labels=False, ticks=False, title=None, grid=False)
+    classes = [str(name) for name in results.study["classes"]]
+    colour = alt.Scale(domain=classes, range=[CLASSES[i % 10] for i in range(len(classes))])
+    panel = (
+        alt.Chart(_stacked(maps, results))
+        .transform_calculate(map=f"sequence({len(names)})")
+        .transform_flatten(["x", "y", "map"])
+        .transform_calculate(name=f"{json.dumps(names)}[datum.map]")
+        .mark_circle(opacity=0.85, strokeWidth=1.5)
+        .encode(
+            x=alt.X("x:Q", axis=axis, scale=alt.Scale(zero=False)),
+            y=alt.Y("y:Q", axis=axis, scale=alt.Scale(zero=False)),
+            color=alt.Color("class:N", scale=colour, sort=classes, title="class"),
+            size=alt.condition(over, alt.value(220), alt.value(16)),
+            stroke=alt.condition(over, alt.value("#888"), alt.value(None)),
+            tooltip=[alt.Tooltip("class:N"), alt.Tooltip("image:Q", title="number")],
+        )
+        .properties(width=165, height=165)
+        .add_params(over)
+    )
+    lines = alt.Header(labelExpr="split(datum.value, '|')", labelFontSize=11, labelFontWeight=400)
+    layer, n = maps["layer"].iloc[0], maps["image"].nunique()
+    columns = cells.index.get_level_values("seed").nunique()
+    return (
+        panel.facet(
+            alt.Facet("name:N", sort=names, title=None, header=lines), columns=columns, spacing=8
+        )
+        .resolve_scale(x="independent", y="independent")
+        .properties(
+            title=alt.Title(
+                f"{layer} by {kind}, again and again",
+                subtitle=f"{_student(run, results)}; the same {n} images in every map",
+            ),
+            description=f"{kind} maps of {layer}: " + "; ".join(names).replace("|", ": ") + ".",
+        )
+    )
+
+
 # ---- parts
 
 
@@ -512,9 +576,25 @@ def scatter(points: pd.DataFrame, title: str, *, size: int = 460) -> alt.Chart:
             alt.X("x:Q", axis=axis),
             alt.Y("y:Q", axis=axis),
             alt.Color("label:N", title="class", scale=alt.Scale(scheme="tableau10")),
-            [alt.Tooltip("label:N", title="class"), alt.Tooltip("image:Q", title="image")],
+            [alt.Tooltip("label:N", title="class"), alt.Tooltip("image:Q", title="number")],
         )
         .properties(description=f"{title}: a map of {len(points)} images, coloured by class")
+    )
+
+
+def _stacked(maps: pd.DataFrame, results: Results) -> pd.DataFrame:
+    """One row per image with its places on all maps, as whole hundredths: what a page can carry."""
+    ordered = maps.sort_values(["image", "setting", "seed"])
+    whole = ordered.assign(x=(100 * ordered["x"]).round(), y=(100 * ordered["y"]).round())
+    table = whole.groupby("image", as_index=False)[["x", "y"]].agg(lambda v: [int(i) for i in v])
+    names = [str(results.study["classes"][results.labels[i]]) for i in table["image"]]
+    return table.assign(**{"class": names})
+
+
+def _student(run: str, results: Results) -> str:
+    one = results.runs.set_index("run").loc[run]
+    return (
+        f"{one['network']}, {one['method']}, {one['labels']} labels per class, seed {one['seed']}"
     )
 
 

@@ -202,6 +202,7 @@ def publish(file: Path, to: Path | None) -> None:
         root,
         [run.name for run in trained],
         [maps.name for maps in planned.drawn.values()],
+        planned.compared.name if planned.compared else "",
         layers=planned.layers,
     )
     images = data.load(planned.dataset, size=planned.size, grey=planned.grey)
@@ -255,6 +256,8 @@ def _executed(planned: studies.Study) -> dict[str, Path]:
         "measure": root / f"measures/{block}.ipynb",
     }
     pages |= {"embed": root / f"maps/{next(iter(planned.drawn.values())).name}.ipynb"}
+    if planned.compared:
+        pages |= {"compare": root / f"maps/{planned.compared.name}.ipynb"}
     return {name: file for name, file in (made | pages).items() if file.is_file()}
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from itertools import combinations, pairwise
@@ -39,6 +39,7 @@ PACKAGES = {  # that draw; IVIS by the engine it is given
     "pacmap": "pacmap",
     "localmap": "pacmap",
 }
+STARTLESS = ("ivis", "pca")  # methods that do not use the start
 RESTARTS = 3  # that the noise floor compares
 JITTER = 0.01  # of the start's own spread
 
@@ -87,6 +88,7 @@ class Family(NamedTuple):
     maps: Maps
     coupling: float  # 0: each map for itself; only then do numbers about maps mean something
     engine: str  # the package that drew them, and its version
+    first: Maps | None = None  # not turned, where no start plays a part: the first of `restarts`
 
 
 def family(
@@ -133,10 +135,8 @@ def family(
                 **options,
             )
     placed = [unit(one) for one in drawn] if coupling else align(np.stack(drawn), reference=start)
-    own = dict(zip(cells, np.asarray(placed, dtype=np.float32), strict=True))
-    return Family(
-        {key: own[same[key]].copy() for key in features}, coupling, _engine(method, options)
-    )
+    first = _shared(cells, same, map(unit, drawn)) if method in STARTLESS else None
+    return Family(_shared(cells, same, placed), coupling, _engine(method, options), first)
 
 
 def restarts(
@@ -145,6 +145,7 @@ def restarts(
     *,
     seed: int = 0,
     workers: int = 1,
+    first: Maps | None = None,
     progress: Progress | None = None,
     **options: Any,
 ) -> list[Maps]:
@@ -152,7 +153,8 @@ def restarts(
 
     The shared start is jittered by 1 % of its own spread; IVIS, UMAP and PaCMAP get another seed
     as well. For the noise floor, and for numbers about maps: those of coupled maps borrow from
-    each other. Arguments and errors as `family`.
+    each other. `first` (`Family.first`) saves drawing the first again. Arguments and errors as
+    `family`.
     """
     _check_call(method, seed, options)
     _check_family(features, workers)
@@ -163,7 +165,7 @@ def restarts(
         jitter = np.random.default_rng(seed).normal(size=(RESTARTS, n, 2)) * JITTER * start.std()
         drawn = []
         with _bar(f"{RESTARTS} x {len(cells)} {TITLES[method]} maps", progress) as tell:
-            for i in range(RESTARTS):
+            for i in range(0 if first is None else 1, RESTARTS):
                 drawn.append(
                     EMBEDDERS[method](
                         layers,
@@ -174,8 +176,8 @@ def restarts(
                         **options,
                     )
                 )
-    maps = [dict(zip(cells, map(unit, one), strict=True)) for one in drawn]
-    return [{key: one[same[key]].astype(np.float32) for key in features} for one in maps]
+    maps = [_shared(cells, same, map(unit, one)) for one in drawn]
+    return maps if first is None else [first, *maps]
 
 
 def noise_floor(restarted: Sequence[Maps]) -> dict[Cell, float]:
@@ -296,6 +298,12 @@ def _distinct(
     first: dict[bytes, Cell] = {}
     same = {key: first.setdefault(_content(x), key) for key, x in features.items()}
     return list(first.values()), same
+
+
+def _shared(cells: Sequence[Cell], same: Mapping[Cell, Cell], drawn: Iterable[np.ndarray]) -> Maps:
+    """The maps of the distinct cells, given to all."""
+    own = dict(zip(cells, drawn, strict=True))
+    return {key: own[one].astype(np.float32) for key, one in same.items()}
 
 
 def _content(layer: np.ndarray) -> bytes:

@@ -2,11 +2,13 @@
 //
 // An anywidget module without imports. The same file runs in JupyterLab, talking to Python, and in
 // the static book, without a kernel. What the reader can change lives in the traits of widgets.py,
-// under the names people use: left, right (run ids), layer, embedding, measure, selected (images).
+// under the names people use: left, right (run ids), layer, embedding, measure, shade (what colours
+// mean), selected (images).
 
 const MISSING = -32768; // the int16 that says "no coordinate here"; widgets.py knows it, too
 const PASSAGE = 450; // milliseconds from one layer to the next
 const MANY = 20; // classes, from which on names would cover the maps
+const UNKNOWN = 255; // the error of a dot that was not measured
 const SIDES = ["left", "right"];
 const EMBEDDING = { tsne: "t-SNE", ivis: "IVIS", umap: "UMAP", pca: "PCA" };
 
@@ -15,6 +17,7 @@ const EMBEDDING = { tsne: "t-SNE", ivis: "IVIS", umap: "UMAP", pca: "PCA" };
 const COLOURS = ["#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6",
                  "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd"];
 const SHAPES = ["circle", "square", "triangle", "diamond"];
+const SHADES = ["#3f90da", "#92dadd", "#b9ac70", "#ffa90e", "#bd1f01"]; // of few to many lost neighbours
 const colour = (c) => COLOURS[c % COLOURS.length];
 const shape = (c) => SHAPES[Math.floor(c / COLOURS.length) % SHAPES.length];
 
@@ -57,6 +60,7 @@ function decode(model) {
   const coordinates = new Int16Array(bytes(model.get("coordinates")).buffer);
   const predictions = new Int16Array(bytes(model.get("predictions")).buffer);
   const labels = new Int16Array(bytes(model.get("labels")).buffer);
+  const errors = bytes(model.get("errors"));
   const [E, L, block] = [meta.embeddings.length, meta.layers.length, meta.n * 2];
   return {
     ...meta,
@@ -67,10 +71,15 @@ function decode(model) {
       layer: meta.layers,
       embedding: meta.embeddings,
       measure: meta.measures.map((measure) => measure.key),
+      shade: meta.shades,
     },
     map(network, embedding, layer) {
       const start = ((network * E + embedding) * L + layer) * block;
       return coordinates.subarray(start, start + block);
+    },
+    errors(network, embedding, layer) {
+      const start = ((network * E + embedding) * L + layer) * meta.n;
+      return errors.subarray(start, start + meta.n);
     },
     guess: (network, image) => predictions[network * meta.n + image],
     wrong: (network, image) => predictions[network * meta.n + image] !== labels[image],
@@ -220,11 +229,19 @@ function legend(app) {
   });
   const names = make("input", { type: "checkbox", checked: app.names,
     onchange: () => { app.names = names.checked; app.draw(); } });
+  const shade = make("select", { "aria-label": "What colours mean", onchange: () => app.set("shade", shade.value) },
+    make("option", { value: "class" }, "class"), make("option", { value: "error" }, "neighbours lost"));
+  const ramp = make("span", { className: "kd-key" }, "none", ...SHADES.map((fill) =>
+    make("i", { className: "kd-shade", style: `background:${fill}` })), "all");
   return {
-    element: make("div", { className: "kd-legend", role: "group", "aria-label": "Classes" }, make("span", { className: "kd-muted" }, "class"), ...buttons,
-      make("span", { className: "kd-key" }, make("i", { className: "kd-ring" }), "misclassified"),
+    element: make("div", { className: "kd-legend", role: "group", "aria-label": "Classes" },
+      ...(app.data.shades.length > 1 ? [make("label", { className: "kd-muted" }, "colour ", shade), ramp] : [make("span", { className: "kd-muted" }, "class")]),
+      ...buttons, make("span", { className: "kd-key" }, make("i", { className: "kd-ring" }), "misclassified"),
       make("label", { className: "kd-key" }, names, "names")),
-    update() {},
+    update() {
+      shade.value = app.good.shade;
+      ramp.hidden = app.good.shade !== "error";
+    },
     clear() {
       app.hidden.clear();
       app.names = names.checked = classes.length <= MANY;
@@ -247,20 +264,22 @@ function outline(name, r) {
 function stamps(app, r, ink) {
   const key = `${r} ${ink}`;
   if (app.stamps?.key === key) return app.stamps;
-  const stamp = (c, wrong) => {
+  const stamp = (fill, kind, wrong) => {
     const canvas = make("canvas", { width: Math.ceil(r * 4), height: Math.ceil(r * 4) });
     const pen = canvas.getContext("2d");
     pen.translate(canvas.width / 2, canvas.height / 2);
-    const path = new Path2D(outline(shape(c), r));
-    pen.fillStyle = colour(c);
+    const path = new Path2D(outline(kind, r));
+    pen.fillStyle = fill;
     pen.fill(path);
     pen.strokeStyle = ink;
     pen.lineWidth = Math.max(1, r * 0.34);
     if (wrong) pen.stroke(path);
     return canvas;
   };
-  const all = (wrong) => app.data.classes.map((_, c) => stamp(c, wrong));
-  app.stamps = { key, right: all(false), wrong: all(true), half: Math.ceil(r * 4) / 2 };
+  const all = (wrong) => app.data.classes.map((_, c) => stamp(colour(c), shape(c), wrong));
+  const shades = (wrong) => [...SHADES, "#888"].map((fill) => stamp(fill, "circle", wrong));
+  app.stamps = { key, half: Math.ceil(r * 4) / 2,
+    class: { right: all(false), wrong: all(true) }, error: { right: shades(false), wrong: shades(true) } };
   return app.stamps;
 }
 
@@ -311,6 +330,7 @@ function panel(app, side) {
       const kind = EMBEDDING[app.good.embedding] || app.good.embedding;
       const faith = data.faithfulness[app.at(side)][app.at("embedding")][layer];
       trust.replaceChildren(...trustWords(kind, faith));
+      self.element.classList.toggle("kd-adrift", faith.noise_floor > 0.5);
       canvas.setAttribute("aria-label", `${kind} map of ${data.n} images at ${data.layers[layer]} of ${network.name}. `
         + "Left and right arrow: layer. Up and down arrow: image by image. Escape: clear the selection.");
     },
@@ -336,14 +356,16 @@ function panel(app, side) {
 }
 
 /** Say how far to trust a map: a word from the two numbers, then the numbers. */
-function trustWords(kind, { trustworthiness: trust, neighbours_kept: kept }) {
+function trustWords(kind, { trustworthiness: trust, neighbours_kept: kept, noise_floor: floor }) {
   if (trust == null) return [`${kind} map; its faithfulness was not measured.`];
   const grade = Math.min(trust >= 0.95 ? 2 : trust >= 0.85 ? 1 : 0, kept == null ? 2 : kept >= 0.4 ? 2 : kept >= 0.15 ? 1 : 0);
   const word = ["Poor map", "Fair map", "Good map"][grade];
   const advice = ["read the numbers, not the picture", "read groups, not single dots", "near here is mostly near in the layer"][grade];
-  const numbers = `trustworthiness ${fixed(trust)}` + (kept == null ? "" : `, keeps ${Math.round(100 * kept)} % of neighbours`);
+  const numbers = `trustworthiness ${fixed(trust)}` + (kept == null ? "" : `, keeps ${Math.round(100 * kept)} % of neighbours`)
+    + (floor == null ? "" : `, noise floor ${fixed(floor)}`);
   return [make("span", { className: `kd-grade kd-grade-${grade}`, "aria-hidden": "true" }, "●".repeat(grade + 1), "○".repeat(2 - grade)),
-    make("b", {}, `${word}: `), `${advice}. `, make("span", { className: "kd-muted" }, `${numbers}.`)];
+    make("b", {}, `${word}: `), `${advice}. `, make("span", { className: "kd-muted" }, `${numbers}.`),
+    ...(floor > 0.5 ? [make("b", { className: "kd-nothing" }, " Movement here means nothing: "), `drawn again, images lie ${fixed(floor)} of the map's width away.`] : [])];
 }
 
 /** Size a canvas to the pixels of the screen; false while it is not on the page. */
@@ -363,8 +385,11 @@ function drawDots(app, self) {
   if (!fit(self.canvas, self.base) || !self.dots) return;
   const { base } = self;
   const pen = base.getContext("2d");
-  const { right, wrong, half } = stamps(app, dotSize(data, base.width), app.ink.text);
+  const { [app.good.shade]: { right, wrong }, half } = stamps(app, dotSize(data, base.width), app.ink.text);
   const network = app.at(self.side);
+  const errors = app.good.shade === "error" && data.errors(network, app.at("embedding"), app.at("layer"));
+  const level = (e) => (e === UNKNOWN ? SHADES.length : Math.floor((e * SHADES.length) / UNKNOWN));
+  const which = (i) => (errors ? level(errors[i]) : data.labels[i]);
   // Faded dots first, misclassified ones last, so that what matters is never covered.
   const passes = [[], [], []];
   for (let i = 0; i < data.n; i++) {
@@ -381,7 +406,7 @@ function drawDots(app, self) {
       const xy = self.place(i);
       if (!xy) continue;
       const stamp = pass === 2 || (!pass && data.wrong(network, i)) ? wrong : right;
-      pen.drawImage(stamp[data.labels[i]], xy[0] - half, xy[1] - half);
+      pen.drawImage(stamp[which(i)], xy[0] - half, xy[1] - half);
       drawn++;
     }
   });
@@ -763,7 +788,7 @@ function render({ model, el: root }) {
     restyle();
   });
   sizes.observe(root);
-  const events = [["change:left change:right change:layer change:embedding", app.travel], ["change:measure change:selected", app.changed]];
+  const events = [["change:left change:right change:layer change:embedding", app.travel], ["change:measure change:shade change:selected", app.changed]];
   events.forEach(([names, action]) => names.split(" ").forEach((name) => model.on(name, action)));
   root.dataset.ready = "true";
   return () => {

@@ -421,6 +421,19 @@ def map_knn(shown: Int[np.ndarray, "b n"], labels: Int[np.ndarray, " n"]) -> flo
     return float((votes.argmax(axis=1) == own).mean())
 
 
+def map_silhouette(points: Num[np.ndarray, "n 2"], labels: Int[np.ndarray, " n"]) -> float:
+    """How much nearer an image's own class lies on the map than the nearest other: mean silhouette.
+
+    Rousseeuw 1987, Euclidean. In [-1, 1], higher is more compact. Pitfalls: depends on the method
+    and its parameters more than on the layer, whose own is `silhouette`; of uncoupled maps only.
+    Raises UsageError for values that are not finite, wrong lengths and one class only.
+    """
+    from sklearn.metrics import silhouette_score
+
+    x, y = checked(points, labels)
+    return float(silhouette_score(x, y))
+
+
 FAITHFULNESS: dict[str, Measure] = {
     "trustworthiness": Measure(
         "Trustworthiness",

@@ -37,6 +37,8 @@ class Fit(NamedTuple):
     epochs: int
     rate: float  # the peak of a cosine schedule
     seed: int
+    labels: Any = None  # whole numbers from 0, where the fit is told classes
+    weight: float = 0.0  # of the classes in the loss
 
 
 def ivis(
@@ -51,8 +53,10 @@ def ivis(
     batch: int = 32,
     steps: int = 5000,
     rates: Sequence[Any] = (1e-2, 3e-3),
+    labels: Any = None,
+    supervision_weight: int | float = 0.5,
 ) -> list[Float32[np.ndarray, "n 2"]]:
-    """Learn the map: a small siamese network, IVIS without labels (Szubert et al. 2019).
+    """Learn the map: a small siamese network, IVIS (Szubert et al. 2019).
 
     `engine` "package" is the reference, by its authors, one map after another; "torch" is our
     own of the same network and loss, many maps as one batch, on the GPU when there is one: the
@@ -62,8 +66,12 @@ def ivis(
     learning rate, no early stopping. `rates` are the peak rates, tried in turn until the loss
     stays finite. The starts are not used.
 
+    With `labels` (n,) the package's network learns to tell classes, too, that much of the loss
+    being about them: such a map shows any labels, shuffled ones as well, and is no evidence.
+
     IVIS cannot show early layers (2-D k-NN .25-.45 where t-SNE has .74-.84): say so beside the
-    map. Raises UsageError unless 2 k < n, and when the fit ends in numbers that are not finite.
+    map. Raises UsageError unless 2 k < n, for labels of another engine or length, and when the fit
+    ends in numbers that are not finite.
     """
     n = len(layers[0])
     one_of("engine of ivis", engine, ENGINES)
@@ -74,12 +82,15 @@ def ivis(
         raise UsageError(f"rates {rates!r}; allowed: a list of learning rates above 0")
     check("batch", batch, 1)
     check("steps", steps, 1)
+    told = _classes(labels, n, engine)
+    check("supervision_weight", supervision_weight, 0, 1, whole=False)
     batch = min(batch, n)
     draw = _draw_batched if engine == "torch" else _draw_each
     maps: list[Any] = [None] * len(layers)
     todo = list(range(len(layers)))
     for rate in rates:
-        fit = Fit(k, batch, max(20, round(steps * batch / n)), float(rate), seed)
+        epochs = max(20, round(steps * batch / n))
+        fit = Fit(k, batch, epochs, float(rate), seed, told, float(supervision_weight))
         drawn = draw([layers[i] for i in todo], fit, workers, progress)
         for i, points in zip(todo, drawn, strict=True):
             maps[i] = points
@@ -127,6 +138,17 @@ def _draw_each(
     if workers == 1 and len(layers) == 1:
         return [_fit_package(layers[0], None, fit, progress)]
     return each(functools.partial(_fit_package, fit=fit), layers, layers, workers, progress)
+
+
+def _classes(labels: Any, n: int, engine: str) -> Any:
+    """Number the classes from 0, as the package wants them."""
+    if labels is None:
+        return None
+    if engine != "package" or np.shape(labels) != (n,):
+        raise UsageError(
+            f"labels {np.shape(labels)} with engine {engine!r}; allowed: ({n},) with 'package'"
+        )
+    return np.unique(labels, return_inverse=True)[1]
 
 
 def _is_rate(value: object) -> bool:
@@ -278,6 +300,7 @@ def _fit_package(
         batch_size=fit.batch,
         epochs=fit.epochs,
         n_epochs_without_progress=fit.epochs,
+        supervision_weight=fit.weight,
         callbacks=[
             callbacks.LearningRateScheduler(
                 lambda epoch: float(fit.rate * (1 + np.cos(np.pi * epoch / fit.epochs)) / 2)
@@ -289,7 +312,9 @@ def _fit_package(
     with _global_seed(fit.seed), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         tensorflow.random.set_seed(fit.seed)
-        points = model.fit_transform(layer[order])
+        points = model.fit_transform(
+            layer[order], None if fit.labels is None else fit.labels[order]
+        )
         tensorflow.keras.backend.clear_session()
     finite = np.isfinite(model.loss_history_).all()
     return points[np.argsort(order)] if finite else np.full_like(points, np.nan)

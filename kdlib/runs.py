@@ -324,11 +324,47 @@ class Maps(Place):
     @property
     def name(self) -> str:
         """The table's name: tsne-6-networks-1f3a for six networks, told apart by a hash."""
-        networks = hashlib.sha256("|".join(self.networks).encode()).hexdigest()[:4]
-        stem = f"{self.embedding}-{len(self.networks)}-networks-{networks}"
+        stem = f"{self.embedding}-{_several(self.networks)}"
         seed = {"seed": self.seed} if self.seed else {}
         coupling = {} if self.coupling is None else {"coupling": float(self.coupling)}
         return stem + _suffix(self.options | seed | coupling)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison(Place):
+    """Which maps are drawn in several ways, to see what is a layer's and what the way's."""
+
+    networks: list = field(default_factory=lambda: list(EXAMPLE))  # runs; the last two are compared
+    images: int = 300  # of the sample, all classes alike
+    layer: str = "block2"  # drawn with each of the parameters and seeds below
+    perplexities: list = field(default_factory=lambda: [5, 15, 30, 50])  # of t-SNE
+    ks: list = field(default_factory=lambda: [5, 15, 50])  # of IVIS
+    seeds: list = field(default_factory=lambda: [0, 1, 2])  # of t-SNE's starts at random, of IVIS
+    steps: int = 500  # of IVIS
+    workers: int = 2  # maps made at the same time; the result does not depend on it
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.networks) < 2:
+            raise UsageError(f"networks {self.networks!r}; allowed: two or more")
+        for name, low in {"images": 20, "steps": 1}.items():
+            _at_least(self, name, low)
+        for name in ("perplexities", "ks", "seeds"):
+            if not getattr(self, name):
+                raise UsageError(f"{name} is empty; give at least one")
+
+    @property
+    def name(self) -> str:
+        """The tables' name: compare-3-networks-1f3a, and whatever differs from the defaults."""
+        default = {f.name: getattr(Comparison(), f.name) for f in fields(self)}
+        told = ("dataset", "study", "networks")
+        changed = {k: v for k, v in self.settings().items() if k not in told and v != default[k]}
+        return f"compare-{_several(self.networks)}" + _suffix(changed).replace(", ", ",")
+
+
+def _several(networks: Sequence[str]) -> str:
+    """Some networks in a name: how many, told apart by a hash."""
+    return f"{len(networks)}-networks-{hashlib.sha256('|'.join(networks).encode()).hexdigest()[:4]}"
 
 
 def _suffix(changed: Mapping[str, Any]) -> str:

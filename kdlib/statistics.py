@@ -390,3 +390,39 @@ def verdict(results: Results, measure: str, layer: str, *, method: str, labels: 
     if row["low"] > 0:
         return "higher"
     return "lower" if row["high"] < 0 else "not told apart"
+
+
+def ways(results: Results) -> pd.DataFrame:
+    """How far an image lies from its place in the other network, by way of drawing its maps.
+
+    Columns way layer displacement displacement_turned trustworthiness neighbours_kept map_knn
+    rise: means over both networks; `rise` is the larger of their rises in k-NN accuracy over the
+    maps with starts of their own. A layer that is another again (`pool`) counts like any.
+    """
+    table = results.comparability
+    knn = table[table["measure"] == "map_knn"].pivot_table(
+        index=["run", "layer"], columns="way", values="value"
+    )
+    rise = knn.sub(knn["own start"], axis=0).groupby(level="layer").max().stack().rename("rise")
+    means = table.pivot_table(index=["way", "layer"], columns="measure", values="value")
+    means = means[means["displacement"].notna()].join(rise)
+    order = [list(dict.fromkeys(table[column])) for column in ("way", "layer")]
+    cells = pd.MultiIndex.from_product(order, names=["way", "layer"])
+    means = means.reindex(cells[cells.isin(means.index)])
+    columns = ["displacement", "displacement_turned", "trustworthiness", "neighbours_kept"]
+    return means[[*columns, "map_knn", "rise"]].reset_index()
+
+
+def floors(results: Results) -> pd.DataFrame:
+    """The noise floor of every layer's maps: columns embedding layer mean low high runs.
+
+    Mean, least and largest over the networks that were drawn (`embed.noise_floor`).
+    """
+    table = results.faithfulness[results.faithfulness["measure"] == "noise_floor"]
+    found = table.groupby(["embedding", "layer"])["value"]
+    found = found.agg(["mean", "min", "max", "count"])
+    found.columns = ["mean", "low", "high", "runs"]
+    stages = list(results.study["layers"])
+    return found.reset_index().sort_values(
+        ["embedding", "layer"], key=lambda c: c.map(stages.index) if c.name == "layer" else c
+    )

@@ -9,6 +9,7 @@
                                  likeness.parquet      layer teacher_layer value view
     runs/<study>/<dataset>/maps/<maps>.parquet         run layer embedding image x y error
                                <maps>-faithfulness.parquet
+                               <comparison>-comparability.parquet, -sweeps.parquet
     book/results/<study>/                              what the book shows: see `Results`
                           executed/*.ipynb             notebooks as they ran
 
@@ -23,7 +24,7 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -38,7 +39,8 @@ from safetensors.numpy import load_file, save_file
 
 from kdlib import UsageError, one_of
 
-TABLES = ("runs", "measures", "likeness", "maps", "faithfulness", "predictions")
+COMPARED = ("comparability", "sweeps")  # the tables of a comparison
+TABLES = ("runs", "measures", "likeness", "maps", "faithfulness", "predictions", *COMPARED)
 VIEWS = ("pooled", "flat")  # how a layer with positions is seen: their mean, or principal axes
 RECORDED = ("torch", "numpy", "scikit-learn", "openTSNE", "ivis", "tensorflow", "papermill")
 
@@ -48,6 +50,11 @@ COLUMNS = {
     "maps": ["run", "layer", "embedding", "image", "x", "y", "error"],
     "faithfulness": ["run", "layer", "embedding", "measure", "value", "engine", "coupling"],
     "predictions": ["run", "image", "prediction"],
+    "comparability": ["way", "run", "layer", "measure", "value"],
+    "sweeps": [
+        *("run", "layer", "embedding", "setting", "seed", "image", "x", "y"),
+        *("trustworthiness", "neighbours_kept", "map_knn", "map_silhouette"),
+    ],
 }
 
 RECORD = (  # what every run.json holds
@@ -343,6 +350,32 @@ def save_maps(
     _parquet(root / "maps" / f"{name}.parquet", pd.concat(parts, ignore_index=True))
 
 
+def save_comparison(
+    root: Path,
+    name: str,
+    comparability: Sequence[tuple[str, str, str, str, float]],
+    sweeps: Sequence[Mapping[str, Any]],
+) -> None:
+    """Write how maps compare that were drawn in several ways, and those of several parameters.
+
+    `comparability` are rows (way, run, layer, measure, value). A sweep is one map: its columns,
+    `image` (n,) and the coordinates `xy` (n, 2), which are kept to three digits.
+    """
+    parts = [
+        pd.DataFrame(
+            {k: v for k, v in one.items() if k != "xy"}
+            | {axis: one["xy"][:, i].astype("float32").round(3) for i, axis in enumerate("xy")}
+        )
+        for one in sweeps
+    ]
+    tables = [
+        pd.DataFrame(comparability, columns=pd.Index(COLUMNS["comparability"])),
+        pd.concat(parts, ignore_index=True)[COLUMNS["sweeps"]],
+    ]
+    for kind, table in zip(COMPARED, tables, strict=True):
+        _parquet(root / "maps" / f"{name}-{kind}.parquet", table)
+
+
 # ---- one study, published ----------------------------------------------------------------------
 
 
@@ -359,6 +392,8 @@ class Results(NamedTuple):
     maps: pd.DataFrame  # run layer embedding image x y error
     faithfulness: pd.DataFrame  # run layer embedding measure value engine coupling
     predictions: pd.DataFrame  # run image prediction
+    comparability: pd.DataFrame  # way run layer measure value: maps drawn in several ways
+    sweeps: pd.DataFrame  # one layer's maps, by setting (perplexity, k) and seed; see COLUMNS
     images: UInt8[np.ndarray, "n h w c"]  # the test sample, c is 1 or 3
     labels: Int[np.ndarray, " n"]
 
@@ -434,15 +469,18 @@ def publish(folder: Path, results: Results, executed: Mapping[str, Path] | None 
 
 
 def gather(
-    root: Path, names: list[str], maps: list[str], *, layers: bool = True
+    root: Path, names: list[str], maps: list[str], compared: str = "", *, layers: bool = True
 ) -> dict[str, pd.DataFrame]:
-    """The tables of `Results` from a study's own folder: the runs and maps named.
+    """The tables of `Results` from a study's own folder: runs, maps and the comparison named.
 
     Without `layers` there are runs only, and the other tables are empty. Raises UsageError where
     one is missing, or where two networks were shown other images.
     """
     records = pd.DataFrame([_row(name, load_run(root / name)) for name in names])
     looked = _gathered(root, names, maps) if layers else {}
+    for kind in COMPARED if compared else ():
+        path = root / "maps" / f"{compared}-{kind}.parquet"
+        looked[kind] = _read(path, pd.read_parquet, "notebooks/compare.ipynb")
     empty = {name: pd.DataFrame(columns=pd.Index(COLUMNS[name])) for name in TABLES[1:]}
     return {"runs": records, **empty, **looked}
 

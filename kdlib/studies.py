@@ -16,7 +16,18 @@ from typing import Any
 import yaml
 
 from kdlib import UsageError
-from kdlib.runs import Features, Maps, Place, Run, Student, Teacher, check, hints, side_by_side
+from kdlib.runs import (
+    Comparison,
+    Features,
+    Maps,
+    Place,
+    Run,
+    Student,
+    Teacher,
+    check,
+    hints,
+    side_by_side,
+)
 
 # Methods that need no teacher, and those whose student is of the teacher's own architecture;
 # a test holds both against kdlib.distill.
@@ -195,11 +206,25 @@ class Study:
             method: _made(
                 Maps,
                 f"embeddings: {method}",
-                {"networks": names, "embedding": method, "options": options or {}} | self._shown(),
+                {"networks": names, "embedding": method} | _drawn(options or {}) | self._shown(),
             )
             for method, options in self.embeddings.items()
             if self.layers
         }
+
+    @property
+    def compared(self) -> Comparison | None:
+        """The maps that are drawn in several ways: alone and distilled, of the first cell."""
+        other = sorted(
+            (entry for entry in self.methods if _told(entry)["method"] != "alone"),
+            key=lambda entry: _told(entry)["method"] != "kd",
+        )
+        if not (self.layers and other and len(other) < len(self.methods)):
+            return None
+        axes = {"labels_per_class": self.labels_per_class[:1], "seeds": self.seeds[:1]}
+        pair = self._students(["alone", other[0]], **axes, all_variants=False)
+        names = [pair[-1].teacher, pair[0].name, pair[-1].name]
+        return _made(Comparison, "compared", {"networks": names} | self._shown())
 
     def looked(self, kind: type, block: str) -> Place:
         """The `Features` or `Measures` of one block's networks."""
@@ -223,6 +248,12 @@ def _told(entry: str | dict) -> dict:
     if "method" not in told:
         raise UsageError(f"methods: {entry!r}; allowed: a name, or {{method: kd, width: 1}}")
     return told
+
+
+def _drawn(options: dict) -> dict:
+    """The parameters of maps that an entry of `embeddings` names: options, and their coupling."""
+    apart = {key: options[key] for key in ("coupling",) if key in options}
+    return apart | {"options": {key: options[key] for key in options if key not in apart}}
 
 
 def _variants(given: dict) -> Iterator[dict]:

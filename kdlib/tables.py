@@ -157,6 +157,49 @@ def _beside(row: Mapping[Any, Any]) -> str:
     return f'<span class="kd-number">{words}</span>'
 
 
+WAYS = {
+    "own start": "t-SNE, each from a start of its own",
+    "shared start": "t-SNE, one start for all",
+    "coupled": "t-SNE, one start, coupled",
+    "ivis": "IVIS, turned to fit",
+    "pca": "PCA, turned to fit",
+}
+
+
+def compared(ways: pd.DataFrame, caption: str) -> HTML:
+    """Show `statistics.ways`, averaged over its layers: what comparable maps cost, and what not."""
+    found = ways.groupby("way", sort=False)
+    means = found.mean(numeric_only=True)
+    base = means.loc["own start", "displacement"]
+    numbers = {
+        "moves, as drawn": means["displacement"],
+        "share of own start": means["displacement"] / base,
+        "moves, turned to fit": means["displacement_turned"],
+        "trustworthiness": means["trustworthiness"],
+        "neighbours kept": means["neighbours_kept"],
+        "map k-NN": means["map_knn"],
+    }
+    columns = {name: values.map("{:.2f}".format) for name, values in numbers.items()}
+    rise = found["rise"].max().map("{:+.2f}".format)
+    columns["largest rise of map k-NN"] = rise.where(rise.index != "own start", "–")
+    names = [WAYS.get(way, way) for way in means.index]
+    return table(pd.DataFrame({"way": names, **columns}), caption)
+
+
+def floors(found: pd.DataFrame, titles: Mapping[str, str], caption: str) -> HTML:
+    """Show `statistics.floors`: a row per embedding, a column per layer; above .5 crossed out."""
+    rows = {}
+    for kind, cells in found.groupby("embedding", sort=False):
+        rows[titles[str(kind)]] = {
+            one.layer: f"{'<s>' if one.mean > 0.5 else ''}{one.mean:.2f}"
+            f"{'</s>' if one.mean > 0.5 else ''} (up to {one.high:.2f})"
+            for one in cells.itertuples()
+        }
+    shown = pd.DataFrame(rows).T.fillna("–")
+    shown.insert(0, "maps", shown.index)
+    return table(shown, caption)
+
+
 def download(rows: pd.DataFrame, name: str, words: str) -> HTML:
     """Link to a table as a CSV file that lies in the page itself."""
     data = base64.b64encode(rows.to_csv(index=False).encode()).decode()

@@ -18,6 +18,8 @@ from kdlib.store import Results
 
 HERE = Path(__file__).parent
 MISSING = -32768  # the int16 that says "no coordinate here"; explorer.js knows it, too
+UNKNOWN = 255  # the byte that says "error not measured"; so does it this
+SHADES = ("class", "error")  # what a dot's colour can mean: its class, or its lost neighbours
 SIDE = 48  # largest thumbnail, in pixels
 KINDS = ("teacher", "alone")  # of networks, beside "control" and "distilled"
 COLUMNS = 40  # thumbnails in a row of the sprite
@@ -42,15 +44,17 @@ class Explorer(anywidget.AnyWidget):
     layer = traitlets.Unicode(help="layer both maps show").tag(sync=True)
     embedding = traitlets.Unicode(help="how a layer became a map").tag(sync=True)
     measure = traitlets.Unicode(help="measure of the curves").tag(sync=True)
+    shade = traitlets.Unicode("class", help="what colours mean: class or error").tag(sync=True)
     selected = traitlets.List(traitlets.Int(), help="numbers of images").tag(sync=True)
 
     meta = traitlets.Dict().tag(sync=True)  # names, curves, faithfulness: see _meta
     coordinates = traitlets.Bytes().tag(sync=True)  # int16 [network][embedding][layer][image][2]
+    errors = traitlets.Bytes().tag(sync=True)  # uint8 [network][embedding][layer][image]: 254 is 1
     labels = traitlets.Bytes().tag(sync=True)  # int16 [image]
     predictions = traitlets.Bytes().tag(sync=True)  # int16 [network][image]; -1: not known
     sprite = traitlets.Bytes().tag(sync=True)  # WebP, COLUMNS images in a row
 
-    @traitlets.validate("left", "right", "layer", "embedding", "measure")
+    @traitlets.validate("left", "right", "layer", "embedding", "measure", "shade")
     def _known(self, proposal: dict[str, Any]) -> str:
         trait = proposal["trait"].name
         what = {"left": "left network", "right": "right network"}.get(trait, trait)
@@ -87,7 +91,7 @@ def explorer(
 
     left and right are run ids with maps in `results`; by default the student trained alone with
     the fewest labels, and the `kd` student of the same labels and seed. `view` takes the remaining
-    trait of the view, selected=[image numbers].
+    traits of the view, selected=[image numbers] and shade="error".
 
     Raises UsageError for a name the results do not hold, and when they hold no maps at all.
 
@@ -97,14 +101,15 @@ def explorer(
     if results.maps.empty:
         raise UsageError("these results hold no maps; embed some layers first, then publish")
     for name in view:
-        one_of("view option", name, ["selected"])
+        one_of("view option", name, ["selected", "shade"])
     networks = mapped(results)
     layers = list(results.study["layers"])
     left = _default_left(networks) if left is None else left
     one_of("left network", left, networks["run"])
     return Explorer(
         meta=_meta(results, networks),
-        coordinates=quantise(_coordinates(results, networks)).tobytes(),
+        coordinates=quantise(_placed(results, networks, ["x", "y"])).tobytes(),
+        errors=_errors(results, networks).tobytes(),
         labels=np.asarray(results.labels, "<i2").tobytes(),
         predictions=_predictions(results, networks).tobytes(),
         sprite=sprite(results.images),
@@ -186,19 +191,28 @@ def sprite(images: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def _coordinates(results: Results, networks: pd.DataFrame) -> np.ndarray:
-    """Gather all maps, (network, embedding, layer, image, 2); NaN where there is none."""
+def _placed(results: Results, networks: pd.DataFrame, columns: list[str]) -> np.ndarray:
+    """Gather columns of all maps, (network, embedding, layer, image, column); NaN where none is."""
     study, maps = results.study, results.maps
     axes = [list(networks["run"]), list(study["embeddings"]), list(study["layers"])]
-    points = np.full((*map(len, axes), len(results.images), 2), np.nan)
+    points = np.full((*map(len, axes), len(results.images), len(columns)), np.nan)
     places = [
         pd.Index(axis).get_indexer(maps[column])
         for axis, column in zip(axes, ("run", "embedding", "layer"), strict=True)
     ]
     places.append(maps["image"].to_numpy())
     known = np.all([p >= 0 for p in places], axis=0) & (places[-1] < len(results.images))
-    points[tuple(p[known] for p in places)] = maps.loc[known, ["x", "y"]].to_numpy()
+    points[tuple(p[known] for p in places)] = maps.loc[known, columns].to_numpy()
     return points
+
+
+def _errors(results: Results, networks: pd.DataFrame) -> np.ndarray:
+    """The share of neighbours that each dot lost, as bytes; UNKNOWN where it was not measured."""
+    if "error" not in results.maps:
+        return np.zeros(0, np.uint8)
+    errors = _placed(results, networks, ["error"])[..., 0]
+    whole = np.round(errors.clip(0, 1) * (UNKNOWN - 1))
+    return np.where(np.isnan(errors), UNKNOWN, whole).astype(np.uint8)
 
 
 def _predictions(results: Results, networks: pd.DataFrame) -> np.ndarray:
@@ -227,7 +241,8 @@ def _meta(results: Results, networks: pd.DataFrame) -> dict[str, Any]:
         "curves": {k: list(_curves(results, networks, k)) for k in keys},
         "faithfulness": _faithfulness(results, networks),
         "tile": [max(1, round(w * shrink)), max(1, round(h * shrink)), COLUMNS],
-        "share": ["left", "right", "layer", "embedding", "measure", "selected"],
+        "shades": list(SHADES if "error" in results.maps else SHADES[:1]),
+        "share": ["left", "right", "layer", "embedding", "measure", "shade", "selected"],
     }
 
 

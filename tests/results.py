@@ -17,6 +17,8 @@ LAYERS = ("stem", "block1", "block2", "block3", "pool", "logits")
 METHODS = ("alone", "smooth", "kd", "fitnet", "at")
 MAPPED = ("teacher", "alone", "kd", "at")
 EMBEDDINGS = ("tsne", "ivis")
+ENGINES = {"tsne": "openTSNE 1.0.4", "ivis": "torch 2.13.0"}
+COUPLING = {"tsne": 0.1, "ivis": 0.0}
 SKILL = {"teacher": 1.0, "alone": 0.45, "smooth": 0.48, "kd": 0.72, "fitnet": 0.6, "at": 0.66}
 HELP = {"2": 0.0, "5": 0.1, "all": 0.2}
 
@@ -52,6 +54,7 @@ def make(
         "layers": list(LAYERS),
         "embeddings": list(EMBEDDINGS),
     }
+    _compare_ways(truth, tables)
     frames = {name: pd.concat(rows, ignore_index=True) for name, rows in tables.items()}
     results = Results(study, runs=runs, **frames, images=images, labels=truth)
     if folder is not None:
@@ -121,6 +124,33 @@ def _compare(run: dict[str, Any], tables: dict[str, list[pd.DataFrame]]) -> None
         tables["likeness"].append(pd.DataFrame(rows, columns=COLUMNS["likeness"]))
 
 
+def _compare_ways(truth: np.ndarray, tables: dict[str, list[pd.DataFrame]]) -> None:
+    """Ways of drawing alone and kd, and block2 by three settings and two seeds."""
+    runs = [f"students/resnet20-full/resnet8x0.5-{method}-2-0" for method in ("alone", "kd")]
+    moved = {"own start": 1.0, "shared start": 0.5, "coupled": 0.2, "ivis": 0.6, "pca": 0.3}
+    rows = [
+        *(("original space", run, layer, "map_knn", 0.9) for run in runs for layer in LAYERS),
+        *(
+            (w, runs[1], "block2", "map_knn", v)
+            for w, v in (("shuffled", 1), ("unsupervised", 0.1))
+        ),
+    ]
+    for (way, far), (depth, layer) in itertools.product(moved.items(), enumerate(LAYERS)):
+        rows += [(way, runs[1], layer, "displacement", far)]
+        rows += [(way, runs[1], layer, "displacement_turned", 0.7 * far)]
+        for run, name in itertools.product(runs, ("trustworthiness", "neighbours_kept", "map_knn")):
+            rows.append((way, run, layer, name, 0.5 + 0.08 * depth - 0.05 * (way == "ivis")))
+    tables["comparability"].append(pd.DataFrame(rows, columns=COLUMNS["comparability"]))
+    settings = [("tsne", 5), ("tsne", 30), ("ivis", 15)]
+    for number, ((kind, k), seed, run) in enumerate(itertools.product(settings, (0, 1), runs)):
+        x, y = np.random.default_rng(number).normal(size=(2, len(truth))).round(3)
+        numbers = {"trustworthiness": 0.9, "neighbours_kept": 0.4, "map_knn": 0.8}
+        cell = {"run": run, "layer": "block2", "embedding": kind, "setting": k, "seed": seed}
+        points = {"image": np.arange(len(truth)), "x": x, "y": y, "map_silhouette": 0.01 * k}
+        table = pd.DataFrame(cell | points | numbers)[COLUMNS["sweeps"]]
+        tables["sweeps"].append(table)
+
+
 def _maps(
     run: dict[str, Any],
     truth: np.ndarray,
@@ -140,12 +170,18 @@ def _maps(
             x, y = (goal + noise * slack * (1.15 - 0.8 * order) + fresh).T
             image = np.arange(len(truth))
             place = {"run": run["run"], "layer": layer, "embedding": embedding}
-            tables["maps"].append(pd.DataFrame({**place, "image": image, "x": x, "y": y}))
+            error = (1 - order) * (image % 5) / 4
+            points = pd.DataFrame({**place, "image": image, "x": x, "y": y, "error": error})
+            tables["maps"].append(points)
             faith = {
                 "trustworthiness": 0.8 + 0.18 * order / slack,
                 "continuity": 0.85 + 0.12 * order,
                 "neighbours_kept": 0.2 + 0.4 * order / slack,
+                "distance_correlation": 0.3 + 0.5 * order,
                 "map_knn": 0.3 + 0.6 * order,
+                "map_silhouette": -0.2 + 0.7 * order,
+                "noise_floor": 0.9 - 0.8 * order,
             }
             rows = pd.DataFrame({"measure": faith.keys(), "value": faith.values()})
-            tables["faithfulness"].append(rows.assign(**place))
+            made = {"engine": ENGINES[embedding], "coupling": COUPLING[embedding]}
+            tables["faithfulness"].append(rows.assign(**place, **made))

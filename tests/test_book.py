@@ -217,6 +217,35 @@ def test_the_curve_and_the_words_show_the_starting_view(reader):
     assert "test accuracy" in reader.explorer.locator(".kd-top").inner_text()
 
 
+def test_a_map_whose_movement_means_nothing_is_faded_and_says_so(reader):
+    reader.explorer.locator(".kd-ticks button", has_text="stem").click()
+    reader.settle()
+    words = reader.explorer.locator(".kd-panel.kd-left .kd-trust")
+    assert "noise floor 0." in words.inner_text()
+    assert "Movement here means nothing" in words.inner_text()
+    assert reader.canvas("left").evaluate("c => getComputedStyle(c).opacity") == "0.5"
+    reader.explorer.get_by_label("Network on the right").select_option("teachers/resnet20-full-0")
+    reader.explorer.locator(".kd-ticks button", has_text="logits").click()
+    reader.settle()
+    assert "nothing" not in reader.explorer.locator(".kd-panel.kd-right .kd-trust").inner_text()
+    assert reader.canvas("right").evaluate("c => getComputedStyle(c).opacity") == "1"
+
+
+def test_dots_can_be_coloured_by_the_neighbours_they_lost(reader):
+    colours = (
+        "c => new Set(new Uint32Array(c.getContext('2d')"
+        ".getImageData(0, 0, c.width, c.height).data.buffer)).size"
+    )
+    before = reader.canvas("left").evaluate(colours)
+    reader.explorer.get_by_label("What colours mean").select_option("error")
+    assert "shade=error" in reader.page.url
+    assert reader.canvas("left").evaluate(colours) != before
+    assert reader.explorer.locator(".kd-shade").first.is_visible()
+    reader.explorer.get_by_role("button", name="Reset").click()
+    assert reader.canvas("left").evaluate(colours) == before
+    assert not reader.explorer.locator(".kd-shade").first.is_visible()
+
+
 def test_the_slider_moves_by_keyboard_and_the_address_follows(reader):
     reader.explorer.get_by_label("Layer", exact=True).focus()
     reader.page.keyboard.press("ArrowRight")

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import altair as alt
 import numpy as np
@@ -318,3 +319,39 @@ def test_a_ranking_needs_students_alone(results):
     taught = results.runs.query("method != 'alone'")
     with pytest.raises(UsageError, match="nothing to rank"):
         charts.ranked(statistics.standings(results._replace(runs=taught)), FAMILY)
+
+
+@pytest.mark.parametrize(("embedding", "panels"), [("tsne", 4), ("ivis", 2)])
+def test_a_sweep_has_a_panel_per_setting_and_seed_with_its_faithfulness(results, embedding, panels):
+    spec = charts.sweep(results, embedding).to_dict()
+    assert vl_convert.vegalite_to_vega(spec)
+    names = spec["facet"]["sort"]
+    assert len(names) == panels
+    assert all("|trust 0.90, keeps 40%" in name for name in names)
+    (rows,) = spec["datasets"].values()
+    maps = results.sweeps[results.sweeps["embedding"] == embedding]
+    maps = maps[maps["run"] == maps["run"].iloc[-1]]
+    first = maps["setting"].min()
+    second = maps[(maps["setting"] == first) & (maps["seed"] == 1)].set_index("image")
+    for row in rows:
+        assert row["x"][1] == round(100 * second.loc[row["image"], "x"])
+        assert row["class"] == str(results.labels[row["image"]])
+
+
+def test_no_tooltip_is_called_image_which_is_shown_as_an_address(results):
+    points = pd.DataFrame({"x": [0], "y": [1], "label": ["2"], "image": [3]})
+    for chart in (charts.sweep(results), charts.scatter(points, "a map")):
+        spec = chart.to_dict()
+        shown = spec.get("spec", spec)["encoding"]["tooltip"]
+        assert [one["title"] for one in shown if one["field"] == "image"] == ["number"]
+
+
+def test_classes_have_the_colours_of_the_explorer():
+    text = (Path(charts.__file__).parent / "explorer.js").read_text()
+    listed = text.split("const COLOURS = [")[1].split("]")[0]
+    assert tuple(json.loads(f"[{listed}]")) == charts.CLASSES
+
+
+def test_a_sweep_that_was_not_made_is_refused(results):
+    with pytest.raises(UsageError, match="unknown embedding 'umap'; one of: tsne, ivis"):
+        charts.sweep(results, "umap")

@@ -211,3 +211,20 @@ def test_a_bar_counts_maps_that_take_their_time(few, capfd):
         if time.monotonic() - began > 2.5:
             break
     assert re.search(r"6 t-SNE maps: +\d+%", capfd.readouterr().err)
+
+
+@pytest.mark.parametrize("method", ["ivis", "pca"])
+def test_a_map_that_needs_no_start_is_its_own_first_restart_to_the_bit(few, method):
+    how = {"steps": 20} if method == "ivis" else {}
+    drawn = embed.family(few, method, seed=3, **how)
+    plain = embed.restarts(few, method, seed=3, **how)
+    saved = embed.restarts(few, method, seed=3, first=drawn.first, **how)
+    for one, other in zip(plain, saved, strict=True):
+        for key in few:
+            np.testing.assert_array_equal(one[key], other[key])
+    assert saved[0] is drawn.first
+    assert embed.displacement(saved[0]["kd", "late"], drawn.maps["kd", "late"]).max() < 1e-5
+
+
+def test_a_map_that_needs_its_start_is_drawn_again(few):
+    assert embed.family(few, **QUICK).first is None

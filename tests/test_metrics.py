@@ -202,6 +202,18 @@ def test_map_knn_takes_any_whole_numbers_as_labels():
     assert faithfulness(x, x[:, :2], y * 100 - 7)["map_knn"] == expected
 
 
+def test_map_silhouette_agrees_with_a_loop():
+    x, y = blobs(n=40, spread=2.5)
+    values = []
+    for i in range(40):
+        away = np.linalg.norm(x[:, :2] - x[i, :2], axis=1)
+        own, *other = (away[(y == c) & (np.arange(40) != i)].mean() for c in (y[i], *{*y} - {y[i]}))
+        values.append((min(other) - own) / max(own, min(other)))
+    assert metrics.map_silhouette(x[:, :2], y) == pytest.approx(np.mean(values))
+    with pytest.raises(UsageError, match="at least two classes"):
+        metrics.map_silhouette(x[:, :2], np.zeros(40, int))
+
+
 def test_a_perfect_map_scores_1_at_any_scale_shift_and_rotation():
     x, y = blobs(n=100, d=2)
     turn = np.array([[0.6, -0.8], [0.8, 0.6]])

@@ -19,6 +19,7 @@ MADE_BY = {
     "features": runs.Features,
     "measure": runs.Measures,
     "embed": runs.Maps,
+    "compare": runs.Comparison,
 }
 
 
@@ -85,7 +86,9 @@ def made(tmp_path_factory):
     for name, parameters in steps:
         done = papermill(name, results.parent / f"{name}.ipynb", **parameters)
         assert done.returncode == 0, done.stderr
-    for name, more in (("features", {"sample": 200}), ("measure", {}), ("embed", {})):
+    little = {"perplexities": [5], "ks": [5], "seeds": [0, 1], "steps": 50, "images": 100}
+    steps = (("features", {"sample": 200}), ("measure", {}), ("embed", {}), ("compare", little))
+    for name, more in steps:
         told = {**more, "networks": networks, "results": str(results)}
         done = papermill(name, results.parent / f"{name}.ipynb", told)
         assert done.returncode == 0, done.stderr
@@ -119,6 +122,23 @@ def test_every_notebook_runs_by_hand_and_lands_where_its_parameters_say(made):
     maps = pd.read_parquet(next((results / "quick/digits/maps").glob("tsne-2-*[0-9a-f].parquet")))
     assert maps.groupby(["run", "layer"]).size().tolist() == [200] * 12
     assert maps[["x", "y"]].notna().all().all()
+
+
+def test_a_comparison_has_every_way_every_setting_and_the_images_it_says(made):
+    results, networks = made
+    folder = results / "quick/digits/maps"
+    ways = pd.read_parquet(next(folder.glob("compare-2-*-comparability.parquet")))
+    t_sne = {"own start", "shared start", "coupled"}
+    assert set(ways["way"]) == {"original space", *t_sne, "ivis", "pca", "shuffled", "unsupervised"}
+    moved = ways[ways["measure"] == "displacement_turned"].groupby("way")["value"].mean()
+    assert moved["coupled"] < 0.5 * moved["own start"]
+    told = ways[ways["way"].isin(["shuffled", "unsupervised"])].set_index("way")["value"]
+    assert told["shuffled"] > 0.5 > told["unsupervised"]
+    sweeps = pd.read_parquet(next(folder.glob("compare-2-*-sweeps.parquet")))
+    assert sweeps.groupby(["embedding", "seed", "run"]).size().tolist() == [100] * 8
+    assert sweeps["image"].nunique() == 100
+    assert sweeps["image"].between(0, 199).all()
+    assert set(sweeps["run"]) == set(networks)
 
 
 def test_the_same_run_again_gives_the_same_bits_in_the_same_place(made, tmp_path):

@@ -46,7 +46,7 @@ def opened(chromium):
 @pytest.mark.parametrize(
     "name",
     [
-        *("index", "layers", "measures", "regimes", "verdicts", "again", "status"),
+        *("index", "layers", "measures", "misreading", "regimes", "verdicts", "again", "status"),
         *("methods", "answers", "features", "relations", "ways", "executed/student"),
     ],
 )

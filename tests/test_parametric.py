@@ -147,3 +147,22 @@ def test_too_many_neighbours_are_refused(layers):
         UsageError, match=r"k must be .* between 1 and 59 for n = 120 .*; given 120"
     ):
         embed.family(layers, "ivis", k=120)
+
+
+def test_told_classes_ivis_shows_them_even_where_they_were_dealt_out_at_random(digits):
+    x = digits[0][:80]
+    dealt = np.random.default_rng(0).permutation(np.arange(80) % 4 * 10)
+    how = {"engine": "package", "k": 5, "steps": 800, "progress": silent}
+    told = embed.embed(x, "ivis", labels=dealt, supervision_weight=0.95, **how)
+    plain = embed.embed(x, "ivis", **how)
+    shown = [faithfulness(x, xy, dealt)["map_knn"] for xy in (told, plain)]
+    assert shown[0] > 0.8
+    assert shown[1] < 0.4
+
+
+def test_labels_of_another_engine_or_length_are_refused(digits):
+    x, y = digits
+    with pytest.raises(UsageError, match=r"engine 'torch'; allowed: \(500,\) with 'package'"):
+        embed.embed(x, "ivis", labels=y)
+    with pytest.raises(UsageError, match=r"labels \(499,\) with engine 'package'; allowed"):
+        embed.embed(x, "ivis", engine="package", labels=y[1:])

@@ -272,3 +272,23 @@ def test_a_second_form_of_a_method_is_a_method_of_its_own():
     table = statistics.paired(made, "probe")
     assert set(table["method"]) == {"kd", "kd (resnet56)", "kd (resnet20 temperature=2)"}
     assert (table["n"] == 3).all()
+
+
+def test_ways_compare_maps_with_those_of_separate_starts():
+    found = statistics.ways(invented.make(n=20)).set_index(["way", "layer"])
+    assert found.loc[("coupled", "block2"), "displacement"] == 0.2
+    assert found.loc[("coupled", "block2"), "displacement_turned"] == pytest.approx(0.14)
+    assert found.loc[("ivis", "pool"), "rise"] == pytest.approx(-0.05)
+    assert "original space" not in found.index
+    assert list(dict.fromkeys(found.index.get_level_values("layer"))) == list(invented.LAYERS)
+
+
+def test_the_floor_of_a_layer_is_a_mean_over_networks_in_the_order_of_layers():
+    results = invented.make(n=20)
+    found = statistics.floors(results)
+    own = results.faithfulness.query("measure == 'noise_floor' and embedding == 'tsne'")
+    values = own[own["layer"] == "block1"]["value"]
+    row = found.set_index(["embedding", "layer"]).loc[("tsne", "block1")]
+    assert row["mean"] == pytest.approx(values.mean())
+    assert (row["low"], row["high"], row["runs"]) == (values.min(), values.max(), len(values))
+    assert list(found["layer"])[:6] == list(invented.LAYERS)

@@ -219,6 +219,32 @@ def test_a_study_is_gathered_from_its_runs_and_maps(tmp_path):
         store.gather(tmp_path, [names[0], "teachers/other"], ["tsne-x"])
 
 
+def test_a_comparison_is_gathered_with_its_study(tmp_path):
+    name = "teachers/a"
+    save(tmp_path / name)
+    store.save_layers(tmp_path / name, layers())
+    store.save_measures(tmp_path / name, {"stem": {"knn": 0.5}})
+    store.save_likeness(tmp_path / name, {})
+    maps, found = {(name, "stem"): np.zeros((2, 2))}, {(name, "stem"): {"continuity": 1.0}}
+    how = {"errors": {(name, "stem"): np.zeros(2)}, "engine": "numpy 2", "coupling": 0.0}
+    store.save_maps(tmp_path, "pca-x", "pca", maps, found, **how)
+    with pytest.raises(UsageError, match=r"no compare-x-comparability.parquet in .*compare"):
+        store.gather(tmp_path, [name], ["pca-x"], "compare-x")
+    numbers = dict.fromkeys(store.COLUMNS["sweeps"][-4:], 0.5)
+    cell = {"run": name, "layer": "stem", "embedding": "tsne", "setting": 5, "seed": 0}
+    xy = np.array([[0.12345, 1], [2, 3]])
+    sweep = cell | numbers | {"image": np.array([3, 9]), "xy": xy}
+    store.save_comparison(tmp_path, "compare-x", [("pca", name, "stem", "map_knn", 0.5)], [sweep])
+    tables = store.gather(tmp_path, [name], ["pca-x"], "compare-x")
+    assert tables["comparability"].values.tolist() == [["pca", name, "stem", "map_knn", 0.5]]
+    assert list(tables["sweeps"].columns) == store.COLUMNS["sweeps"]
+    assert tables["sweeps"]["image"].tolist() == [3, 9]
+    np.testing.assert_allclose(tables["sweeps"][["x", "y"]], [[0.123, 1], [2, 3]], rtol=1e-6)
+    without = store.gather(tmp_path, [name], ["pca-x"])
+    assert without["sweeps"].empty
+    assert list(without["comparability"].columns) == store.COLUMNS["comparability"]
+
+
 def test_published_results_come_back_as_they_were(tmp_path):
     made = results.make(None)
     (tmp_path / "out.ipynb").write_text("{}")

@@ -101,6 +101,27 @@ def test_students_of_one_kernel_are_those_of_the_study():
         assert again.each == together.each
 
 
+def test_the_coupling_of_maps_is_set_beside_their_options():
+    study = studies.Study(name="mine", embeddings={"tsne": {"coupling": 0, "perplexity": 5}})
+    maps = study.drawn["tsne"]
+    assert (maps.coupling, maps.options) == (0.0, {"perplexity": 5})
+    assert study.drawn["tsne"].name.endswith("+coupling=0.0+perplexity=5")
+
+
+def test_the_comparison_is_of_alone_and_kd_in_the_first_cell():
+    study = studies.Study(name="mine", methods=["at", "alone", "kd"], seeds=[3, 4])
+    where = "students/resnet20-full-0/resnet8x0.5"
+    names = ["teachers/resnet20-full-0", f"{where}-alone-2-3", f"{where}-kd-2-3"]
+    assert study.compared.networks == names
+    assert (
+        studies.Study(name="mine", methods=["alone", "at"])
+        .compared.networks[-1]
+        .endswith("-at-2-0")
+    )
+    assert studies.Study(name="mine", layers=False).compared is None
+    assert studies.Study(name="mine", methods=["kd", "at"]).compared is None
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -116,6 +137,7 @@ def test_students_of_one_kernel_are_those_of_the_study():
         ("teacher: {device: cuda}", "teacher: device is not set here"),
         ("features: {networks: [teachers/x]}", "features: networks is not set here"),
         ("embeddings: {}", "embeddings is empty"),
+        ("embeddings: {tsne: {coupling: [1]}}", "embeddings: tsne: parameter coupling must be"),
         ("features: {sample: 0}", "sample 0; allowed: 1 or more"),
         ("together: 0", "together 0; allowed: 1 or more"),
         ("teacher: {regime: some}", "teacher: unknown regime 'some'; one of: full, limited"),

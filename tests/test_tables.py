@@ -5,7 +5,7 @@ import pandas as pd
 import results as invented
 from test_verdicts import study
 
-from kdlib import tables, verdicts
+from kdlib import statistics, tables, verdicts
 
 FIGURES = {claim: what.figure for claim, what in verdicts.CLAIMS.items()}
 
@@ -59,3 +59,25 @@ def test_the_control_shows_how_many_seeds_have_a_partner():
     control = verdicts.control(invented.make(n=20))
     shown = tables.judged(control, FIGURES, "x", also=["seeds", "budgets"])
     assert any("0 of 3" in row and "– no such student" in row[-1] for row in rows(shown))
+
+
+def test_ways_of_drawing_are_compared_with_separate_starts():
+    shown = rows(tables.compared(statistics.ways(invented.make(n=20)), "x"))
+    assert [row[0] for row in shown] == list(tables.WAYS.values())
+    coupled = shown[2]
+    assert coupled[1:4] == ["0.20", "0.20", "0.14"]  # moves, its share of the first, turned
+    assert (shown[0][-1], coupled[-1], shown[3][-1]) == ("–", "+0.00", "-0.05")
+
+
+def test_a_floor_above_a_half_is_crossed_out():
+    found = pd.DataFrame(
+        {
+            "embedding": ["tsne"] * 2,
+            "layer": ["stem", "pool"],
+            "mean": [0.6, 0.2],
+            "high": [0.7, 0.6],
+        }
+    )
+    shown = tables.floors(found, {"tsne": "t-SNE"}, "x")
+    assert "<s>0.60</s> (up to 0.70)" in shown.data
+    assert rows(shown) == [["t-SNE", "0.60 (up to 0.70)", "0.20 (up to 0.60)"]]

@@ -6,7 +6,7 @@ import results as invented
 from PIL import Image
 
 from kdlib import UsageError
-from kdlib.widgets import COLUMNS, MISSING, Explorer, explorer, mapped, quantise, sprite
+from kdlib.widgets import COLUMNS, MISSING, UNKNOWN, Explorer, explorer, mapped, quantise, sprite
 
 ALONE = "students/resnet20-full/resnet8x0.5-alone-2-0"
 KD = "students/resnet20-full/resnet8x0.5-kd-2-0"
@@ -53,6 +53,7 @@ def test_traits_can_be_set_and_observed(view):
         ("layer", "block9", "stem, block1, block2"),
         ("embedding", "umap", "tsne, ivis"),
         ("measure", "beauty", "within_share, silhouette, knn, probe"),
+        ("shade", "beauty", "class, error"),
         ("left", "nobody", ALONE),
         ("right", "nobody", KD),
         ("selected", [1, 120], "0 to 119"),
@@ -186,3 +187,22 @@ def test_five_thousand_images_stay_small():
 
 def test_an_explorer_without_data_can_be_made():
     assert Explorer().layer == ""
+
+
+def test_errors_belong_to_the_dots_of_their_map(results, view):
+    networks = [network["run"] for network in view.meta["networks"]]
+    table = np.frombuffer(view.errors, np.uint8).reshape(len(networks), 2, 6, len(results.images))
+    stored = results.maps.query("run == @KD and embedding == 'ivis' and layer == 'block3'")
+    stored = stored.sort_values("image")["error"].to_numpy()
+    assert stored.max() > 0.1
+    np.testing.assert_allclose(table[networks.index(KD), 1, 3] / 254, stored, atol=1 / 500)
+
+
+def test_what_was_not_measured_is_unknown_and_without_errors_there_is_no_choice(results):
+    unknown = results.maps.assign(error=results.maps["error"].where(results.maps["run"] != KD))
+    some = explorer(results._replace(maps=unknown))
+    assert (np.frombuffer(some.errors, np.uint8) == UNKNOWN).sum() == 2 * 6 * len(results.images)
+    none = explorer(results._replace(maps=results.maps.drop(columns="error")))
+    assert (none.errors, none.meta["shades"]) == (b"", ["class"])
+    with pytest.raises(UsageError, match="unknown shade 'error'; one of: class"):
+        none.shade = "error"
