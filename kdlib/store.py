@@ -426,7 +426,7 @@ def brief(study: str) -> Results:
     """
     folder = near(f"book/results/{study}")
     empty = {name: pd.DataFrame(columns=pd.Index(COLUMNS.get(name, []))) for name in TABLES}
-    told: dict[str, Any] = {"name": study}
+    told: dict[str, Any] = {"name": study, "dataset": "", "embeddings": []}
     if (folder / "study.json").is_file():
         told = _read(folder / "study.json", lambda p: json.loads(p.read_text()), "publish")
         empty["runs"] = _read(folder / "runs.parquet", pd.read_parquet, "publish")
