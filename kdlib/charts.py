@@ -185,7 +185,7 @@ def regimes(results: Results, *, network: str | None = None) -> alt.FacetChart:
     table = table[["regime", "method", "labels", "mean", "low", "high", "n"]]
     base = alt.Chart().encode(
         x=alt.X("labels:N", sort=budgets(table), title="labels per class"),
-        color=_colour(table),
+        color=_colour(table).legend(symbolOpacity=1),
         opacity=_fade(),
     )
     y = alt.Y("mean:Q", title="test accuracy, %", scale=alt.Scale(zero=False, domainMax=100))
@@ -193,7 +193,9 @@ def regimes(results: Results, *, network: str | None = None) -> alt.FacetChart:
     told = ["method:N", "labels:N", *said, _number("high:Q", "to", ".1f"), "n:Q"]
     dash = alt.condition("datum.method == 'teacher'", alt.value([6, 4]), alt.value([1, 0]))
     panel = alt.layer(
-        base.mark_errorband(opacity=0.15, clip=True).encode(y=alt.Y("low:Q"), y2="high:Q"),
+        base.mark_area(clip=True).encode(
+            y=alt.Y("low:Q", title="test accuracy, %"), y2="high:Q", opacity=alt.value(0.15)
+        ),
         base.mark_line(strokeWidth=2.2).encode(y=y, strokeDash=dash, tooltip=told),
         base.mark_point(filled=True, size=55, opacity=1).encode(y=y, tooltip=told),
         data=table,

@@ -355,3 +355,26 @@ def test_classes_have_the_colours_of_the_explorer():
 def test_a_sweep_that_was_not_made_is_refused(results):
     with pytest.raises(UsageError, match="unknown embedding 'umap'; one of: tsne, ivis"):
         charts.sweep(results, "umap")
+
+
+def test_regimes_have_a_panel_each_with_their_teachers(results):
+    students = results.runs.query("role == 'student' and method == 'kd'")
+    limited = students.assign(
+        run=students["run"].str.replace("resnet20-full", "resnet20-limited-2")
+    )
+    runs = pd.concat([results.runs, limited], ignore_index=True)
+    taught = {statistics.teacher(run): "limited" for run in limited["run"]}
+    taught |= {statistics.teacher(run): "full" for run in students["run"]}
+    one = results.runs.query("role == 'teacher'").iloc[[0]]
+    teachers = pd.concat([one.assign(run=name) for name in taught])
+    spec = charts.regimes(results._replace(runs=pd.concat([runs, teachers]))).to_dict(validate=True)
+    assert vl_convert.vegalite_to_png(spec).startswith(b"\x89PNG")
+    (table,) = (pd.DataFrame(rows) for rows in spec["datasets"].values())
+    assert set(table["regime"]) == {"full", "limited"}
+    for _, panel in table.groupby("regime"):
+        assert {"alone", "kd", "teacher"} <= set(panel["method"])
+    kd = table.query("regime == 'limited' and method == 'kd' and labels == '2'").iloc[0]
+    network = students["network"].iloc[0]
+    scores = students.query("labels == '2' and network == @network")["test_accuracy"]
+    assert kd["mean"] == pytest.approx(100 * scores.mean(), abs=0.01)
+    assert "limited, kd" in spec["description"]
