@@ -585,9 +585,9 @@ def scatter(points: pd.DataFrame, title: str, *, size: int = 460) -> alt.Chart:
 
 
 def _stacked(maps: pd.DataFrame, results: Results) -> pd.DataFrame:
-    """One row per image with its places on all maps, as whole hundredths: what a page can carry."""
+    """One row per image with its places on all maps, to a pixel: what a page can carry."""
     ordered = maps.sort_values(["image", "setting", "seed"])
-    whole = ordered.assign(x=(100 * ordered["x"]).round(), y=(100 * ordered["y"]).round())
+    whole = ordered.assign(x=(40 * ordered["x"]).round(), y=(40 * ordered["y"]).round())
     table = whole.groupby("image", as_index=False)[["x", "y"]].agg(lambda v: [int(i) for i in v])
     names = [str(results.study["classes"][results.labels[i]]) for i in table["image"]]
     return table.assign(**{"class": names})

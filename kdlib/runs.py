@@ -335,7 +335,7 @@ class Comparison(Place):
     """Which maps are drawn in several ways, to see what is a layer's and what the way's."""
 
     networks: list = field(default_factory=lambda: list(EXAMPLE))  # runs; the last two are compared
-    images: int = 300  # of the sample, all classes alike
+    images: int = 240  # of the sample, all classes alike
     layer: str = "block2"  # drawn with each of the parameters and seeds below
     perplexities: list = field(default_factory=lambda: [5, 15, 30, 50])  # of t-SNE
     ks: list = field(default_factory=lambda: [5, 15, 50])  # of IVIS
