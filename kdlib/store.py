@@ -45,6 +45,10 @@ VIEWS = ("pooled", "flat")  # how a layer with positions is seen: their mean, or
 RECORDED = ("torch", "numpy", "scikit-learn", "openTSNE", "ivis", "tensorflow", "papermill")
 
 COLUMNS = {
+    "runs": [
+        *("run", "role", "network", "method", "teacher", "pool", "labels", "seed"),
+        *("parameters", "test_accuracy", "seconds"),
+    ],
     "measures": ["run", "layer", "measure", "value", "view"],
     "likeness": ["run", "layer", "teacher_layer", "value", "view"],
     "maps": ["run", "layer", "embedding", "image", "x", "y", "error"],
