@@ -215,15 +215,14 @@ class Study:
     @property
     def compared(self) -> Comparison | None:
         """The maps that are drawn in several ways: alone and distilled, of the first cell."""
-        other = sorted(
-            (entry for entry in self.methods if _told(entry)["method"] != "alone"),
-            key=lambda entry: _told(entry)["method"] != "kd",
-        )
-        if not (self.layers and other and len(other) < len(self.methods)):
-            return None
         axes = {"labels_per_class": self.labels_per_class[:1], "seeds": self.seeds[:1]}
-        pair = self._students(["alone", other[0]], **axes, all_variants=False)
-        names = [pair[-1].teacher, pair[0].name, pair[-1].name]
+        cell = self._students(self.methods, **axes, all_variants=False) if self.layers else []
+        alone = [run for run in cell if run.method == "alone"]
+        other = [run for run in cell if run.method != "alone"]
+        if not (alone and other):
+            return None
+        distilled = min(other, key=lambda run: run.method != "kd")  # kd, or else the first
+        names = [distilled.teacher, alone[0].name, distilled.name]
         return _made(Comparison, "compared", {"networks": names} | self._shown())
 
     def looked(self, kind: type, block: str) -> Place:

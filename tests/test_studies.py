@@ -84,6 +84,19 @@ def test_which_methods_need_no_teacher_or_its_network_is_what_the_library_says()
     )
 
 
+def test_maps_are_compared_of_students_that_the_study_has():
+    alone = {"method": "alone", "options": {}, "epochs": 3}
+    study = studies.Study(name="mine", methods=[alone, "at", "kd"], seeds=[4, 5])
+    assert study.compared.networks == [
+        "teachers/resnet20-full-0",
+        "students/resnet20-full-0/resnet8x0.5-alone-2-4+epochs=3",
+        "students/resnet20-full-0/resnet8x0.5-kd-2-4",
+    ]
+    trained = {run.name for run in (*study.teachers, *study.students)}
+    assert set(study.compared.networks) <= trained
+    assert studies.Study(name="mine", methods=["alone", "kd"], layers=False).compared is None
+
+
 def test_students_of_one_kernel_are_those_of_the_study():
     study = studies.Study(
         name="mine",
