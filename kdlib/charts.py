@@ -13,6 +13,7 @@ import pandas as pd
 from scipy.optimize import isotonic_regression
 
 from kdlib import UsageError, metrics, one_of, statistics
+from kdlib.runs import regime_of
 from kdlib.store import Results
 
 # Who is drawn in which colour, in the order of every legend. Alone is grey, the controls are muted,
@@ -608,8 +609,8 @@ def budgets(table: pd.DataFrame) -> list[str]:
 
 
 def _students(results: Results, network: str | None) -> pd.DataFrame:
-    """Pick the students of one network, by default the first in the table."""
-    students = results.runs[results.runs["role"] == "student"]
+    """Pick the students of one network, by default the first; of the fullest teachers there are."""
+    students = statistics.students(results)
     if students.empty:
         raise UsageError("these results hold no students; nothing to compare")
     network = students["network"].iloc[0] if network is None else network
@@ -620,6 +621,8 @@ def _students(results: Results, network: str | None) -> pd.DataFrame:
 def _teacher(results: Results) -> list[alt.Chart]:
     """Draw the mean teacher as a dashed rule with its name; nothing where there is none."""
     teachers = results.runs[results.runs["role"] == "teacher"]
+    shown = statistics.regimes(results)[0]  # of the students that are drawn
+    teachers = teachers[teachers["run"].map(regime_of) == shown]
     if teachers.empty:
         return []
     mean = pd.DataFrame({"accuracy_pct": [100 * teachers["test_accuracy"].mean()]})

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from scipy import stats
 
 from kdlib import one_of
+from kdlib.runs import REGIMES, regime_of
 from kdlib.store import Results
 
 PAIR = ["network", "labels", "seed"]  # what two runs share that differ in the method only
@@ -22,7 +23,6 @@ CELL = ["network", "method", "labels", "layer"]
 NUMBERS = ["mean", "low", "high", "n", "d", "p", "p_flip"]  # what is said of a difference
 CONTROLS = ("smooth", "pseudo", "shuffled", "random")  # no knowledge of a trained teacher's own
 EQUAL = 1e-9  # a spread below this is rounding
-REGIMES = ("full", "limited", "pretrained")  # what a teacher learnt from
 
 
 # ---- who is compared with whom -----------------------------------------------------------------
@@ -39,8 +39,7 @@ def teacher(run: str) -> str:
 
 def regime(run: str) -> str:
     """Say what a student's teacher learnt from: full, limited or pretrained; full if unnamed."""
-    found = re.search(rf"-({'|'.join(REGIMES)})(-|$)", teacher(run))
-    return found.group(1) if found else "full"
+    return regime_of(teacher(run))
 
 
 def size(labels: str) -> float:

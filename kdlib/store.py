@@ -46,7 +46,7 @@ RECORDED = ("torch", "numpy", "scikit-learn", "openTSNE", "ivis", "tensorflow", 
 
 COLUMNS = {
     "runs": [
-        *("run", "role", "network", "method", "teacher", "pool", "labels", "seed"),
+        *("run", "role", "network", "method", "labels", "seed"),
         *("parameters", "test_accuracy", "seconds"),
     ],
     "measures": ["run", "layer", "measure", "value", "view"],
@@ -529,8 +529,6 @@ def _row(name: str, record: dict[str, Any]) -> dict[str, Any]:
         "role": "student" if "method" in given else "teacher",
         "network": network if width == 1 else f"{network}x{width}",
         "method": given.get("method", "alone"),
-        "teacher": given.get("teacher", ""),
-        "pool": given.get("pool", False),
         "labels": str(given["labels_per_class"]),
         "seed": given["seed"],
         "parameters": record["parameters_count"],

@@ -77,8 +77,6 @@ def _run(role: str, network: str, method: str, labels: str, seed: int, size: int
         "role": role,
         "network": network,
         "method": method,
-        "teacher": "teachers/resnet20-full-0" if role == "student" else "",
-        "pool": role == "student",
         "labels": labels,
         "seed": seed,
         "parameters": size,

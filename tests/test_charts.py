@@ -378,3 +378,19 @@ def test_regimes_have_a_panel_each_with_their_teachers(results):
     scores = first.query("labels == '2'")["test_accuracy"]
     assert kd["mean"] == pytest.approx(100 * scores.mean(), abs=0.01)
     assert "limited, kd" in spec["description"]
+
+
+def test_accuracy_is_of_one_regime_and_its_own_teachers(results):
+    students = results.runs.query("role == 'student' and method == 'kd'")
+    limited = students.assign(
+        run=students["run"].str.replace("resnet20-full", "resnet20-limited-2")
+    )
+    teacher = results.runs.query("role == 'teacher'").assign(
+        run="teachers/resnet20-limited-2-0", test_accuracy=0.0
+    )
+    mixed = pd.concat([results.runs, limited.assign(test_accuracy=0.0), teacher])
+    wanted, found = (
+        charts.accuracy(results._replace(runs=runs)).to_dict()["datasets"]
+        for runs in (results.runs, mixed)
+    )
+    assert sorted(map(str, found.values())) == sorted(map(str, wanted.values()))

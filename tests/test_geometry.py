@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from clouds import blobs
 from sklearn import metrics as sklearn
 from sklearn.datasets import load_digits
 from sklearn.neighbors import NearestCentroid
@@ -10,17 +11,9 @@ from kdlib import UsageError, geometry
 from kdlib.space import Space
 
 
-def blobs(n=120, d=6, classes=3, spread=2.5, seed=0):
-    """Draw Gaussian classes around random centres."""
-    rng = np.random.default_rng(seed)
-    y = np.arange(n) % classes
-    centres = 2 * np.random.default_rng(99).normal(size=(classes, d))
-    return centres[y] + spread * rng.normal(size=(n, d)), y
-
-
 @pytest.fixture(scope="module")
 def sample():
-    return *blobs(n=90), *blobs(n=150, seed=1)
+    return *blobs(n=90, spread=2.5), *blobs(n=150, seed=1, spread=2.5)
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +83,7 @@ def test_within_share_without_structure_is_what_the_docstring_says():
 
 @pytest.mark.parametrize("d", [1, 6, 200])
 def test_silhouette_agrees_with_a_loop_and_with_scikit_learn(d):
-    x, y = blobs(n=90, d=d)
+    x, y = blobs(n=90, d=d, spread=2.5)
     c = x - x.mean(0)
     assert geometry.silhouette(Space(x, y)) == pytest.approx(
         sklearn.silhouette_score(c, y, metric="cosine")
@@ -147,7 +140,7 @@ def test_distances_within_and_between_classes_agree_with_loops(sample):
 
 @pytest.mark.parametrize(("d", "classes"), [(6, 3), (2, 5), (40, 3)])
 def test_nc1_agrees_with_the_pseudo_inverse_of_summed_outer_products(d, classes):
-    x, y = blobs(n=90, d=d, classes=classes)
+    x, y = blobs(n=90, d=d, classes=classes, spread=2.5)
     within, between = scatter(x, y)
     wanted = np.trace(within @ np.linalg.pinv(between, rcond=1e-10)) / classes
     assert geometry.nc1(Space(x, y)) == pytest.approx(wanted)
@@ -294,7 +287,7 @@ def test_shape_agrees_with_singular_values_by_scipy(d):
     from scipy.linalg import svdvals
     from scipy.stats import entropy
 
-    x, y = blobs(n=90, d=d)
+    x, y = blobs(n=90, d=d, spread=2.5)
     values = svdvals(x - x.mean(0))
     found = geometry.effective_rank(Space(x, y))
     assert found == pytest.approx(np.exp(entropy(values)), rel=1e-6)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from clouds import blobs
 from scipy.spatial.distance import pdist
 from scipy.stats import spearmanr
 from sklearn.manifold import trustworthiness as sklearn_trustworthiness
@@ -25,14 +26,6 @@ from kdlib.space import Space
 
 # jaxtyping's checker, where it is switched on, speaks before kdlib does
 WRONG_SHAPE = (UsageError, TypeError)
-
-
-def blobs(n=120, d=6, classes=3, spread=1.0, seed=0):
-    """Draw Gaussian classes around random centres."""
-    rng = np.random.default_rng(seed)
-    y = np.arange(n) % classes
-    centres = 2 * np.random.default_rng(99).normal(size=(classes, d))
-    return centres[y] + spread * rng.normal(size=(n, d)), y
 
 
 @pytest.fixture(scope="module")
