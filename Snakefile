@@ -77,7 +77,8 @@ DRAW = RUN + "workers {threads}"
 TRAINED = ["run.json", "weights.safetensors"]  # what a network is
 KEPT = ["run.json", "features.safetensors", "measures.parquet", "likeness.parquet"]  # what is published of it
 COMPARISON = ["comparability", "sweeps"]
-TABLES = ["runs", "measures", "likeness", "maps", "faithfulness", "predictions", *COMPARISON]
+DRAWN = ["", "-faithfulness", "-neighbours"]
+TABLES = ["runs", "measures", "likeness", "maps", "faithfulness", "neighbours", "predictions", *COMPARISON]
 PAGES = ["teacher", "student", "features", "measure", "embed"]  # executed notebooks in the book
 PAGES += ["compare"] if COMPARED else []
 if not STUDY.layers:  # runs alone; no book can be made of that
@@ -114,7 +115,7 @@ rule publish:
     default_target: not STUDY.layers
     input:
         expand("{root}/{name}/{file}", root=ROOT, name=NETWORKS, file=KEPT),
-        expand("{root}/maps/{name}{end}.parquet", root=ROOT, name=MAPS, end=["", "-faithfulness"]),
+        expand("{root}/maps/{name}{end}.parquet", root=ROOT, name=MAPS, end=DRAWN),
         expand("{root}/maps/{name}-{end}.parquet", root=ROOT, name=COMPARED, end=COMPARISON),
         code=["kdlib/cli.py", "kdlib/store.py", "kdlib/runs.py", "kdlib/data.py"],
     output:
@@ -221,8 +222,7 @@ rule maps:
         **needs("embed", data=False),
         networks=lambda w: [f"{ROOT}/{n}/features.safetensors" for n in MAPS[w.maps].networks],
     output:
-        ROOT + "/maps/{maps}.parquet",
-        ROOT + "/maps/{maps}-faithfulness.parquet",
+        expand("{root}/maps/{{maps}}{end}.parquet", root=ROOT, end=DRAWN),
     log:
         ROOT + "/maps/{maps}.ipynb",
     wildcard_constraints:

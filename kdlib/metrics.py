@@ -19,6 +19,7 @@ from kdlib.geometry import NEIGHBOURS
 from kdlib.space import Space, checked, finite
 
 BLOCK = 1000  # images whose neighbours are ranked at a time
+SHOWN = 10  # neighbours of every image that a map can name
 
 
 class Measure(NamedTuple):
@@ -403,6 +404,27 @@ def neighbourhood_change(
     _check_k(k, len(a))
     kept = [((ranks(a, r) <= k) & (ranks(b, r) <= k)).sum(axis=1) - 1 for r in _blocks(len(a))]
     return 1 - np.concatenate(kept) / k
+
+
+def nearest(features: Num[np.ndarray, "n d"], k: int = SHOWN) -> Int[np.ndarray, "n k"]:
+    """Find the k images that a layer sees most like each, the nearest first, itself left out.
+
+    Row numbers; cosine after centring, exact, as the `knn` measure asks. Equal distances go to the
+    lower row; an image at the centre has no direction and is at distance 1 from all. Raises
+    UsageError for values that are not finite and unless 1 <= k < n.
+    """
+    x = finite("features", features)
+    if not 1 <= k < len(x):
+        raise UsageError(f"k must be between 1 and {len(x) - 1} for n = {len(x)}; given {k}")
+    x = x - x.mean(axis=0)
+    length = np.linalg.norm(x, axis=1, keepdims=True)
+    unit = np.divide(x, length, out=np.zeros_like(x), where=length > 0)
+    near = []
+    for rows in _blocks(len(x)):
+        far = (1 - unit[rows] @ unit.T).round(12)  # what is equal but for rounding is equal
+        far[np.arange(len(far)), np.arange(len(x))[rows]] = np.inf
+        near.append(far.argsort(axis=1, kind="stable")[:, :k])
+    return np.concatenate(near)
 
 
 def map_knn(shown: Int[np.ndarray, "b n"], labels: Int[np.ndarray, " n"]) -> float:

@@ -412,6 +412,28 @@ def ways(results: Results) -> pd.DataFrame:
     return means[[*columns, "map_knn", "rise"]].reset_index()
 
 
+def change(
+    neighbours: pd.DataFrame, one: tuple[str, str], other: tuple[str, str]
+) -> Float[np.ndarray, " n"]:
+    """Share of every image's ten nearest in one layer that are not its ten nearest in another.
+
+    What really changed for an image between two cells, which no motion between their maps shows.
+    `neighbours` is that table of `Results`, a cell (run, layer). In [0, 1], by image; 0 is the
+    same ten, 1 - 10 / (n - 1) by chance. Raises UsageError for a cell that is not in the table.
+
+        change(results.neighbours, (alone, "block2"), (kd, "block2")).mean()
+    """
+    near = []
+    for run, layer in (one, other):
+        rows = neighbours[(neighbours["run"] == run) & (neighbours["layer"] == layer)]
+        if rows.empty:
+            known = neighbours[["run", "layer"]].drop_duplicates().itertuples(index=False)
+            one_of("cell", f"{run} {layer}", [" ".join(cell) for cell in known])
+        near.append(rows.pivot(index="image", columns="rank", values="neighbour").to_numpy())
+    kept = (near[0][:, :, None] == near[1][:, None, :]).sum(axis=(1, 2))
+    return 1 - kept / near[0].shape[1]
+
+
 def floors(results: Results) -> pd.DataFrame:
     """The noise floor of every layer's maps: columns embedding layer mean low high runs.
 

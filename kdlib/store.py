@@ -8,7 +8,7 @@
                                  measures.parquet      layer measure value view
                                  likeness.parquet      layer teacher_layer value view
     runs/<study>/<dataset>/maps/<maps>.parquet         run layer embedding image x y error
-                               <maps>-faithfulness.parquet
+                               <maps>-faithfulness.parquet, -neighbours.parquet
                                <comparison>-comparability.parquet, -sweeps.parquet
     book/results/<study>/                              what the book shows: see `Results`
                           executed/*.ipynb             notebooks as they ran
@@ -40,7 +40,8 @@ from safetensors.numpy import load_file, save_file
 from kdlib import UsageError, one_of
 
 COMPARED = ("comparability", "sweeps")  # the tables of a comparison
-TABLES = ("runs", "measures", "likeness", "maps", "faithfulness", "predictions", *COMPARED)
+DRAWN = {"maps": "", "faithfulness": "-faithfulness", "neighbours": "-neighbours"}  # file's end
+TABLES = ("runs", "measures", "likeness", *DRAWN, "predictions", *COMPARED)
 VIEWS = ("pooled", "flat")  # how a layer with positions is seen: their mean, or principal axes
 RECORDED = ("torch", "numpy", "scikit-learn", "openTSNE", "ivis", "tensorflow", "papermill")
 
@@ -53,6 +54,7 @@ COLUMNS = {
     "likeness": ["run", "layer", "teacher_layer", "value", "view"],
     "maps": ["run", "layer", "embedding", "image", "x", "y", "error"],
     "faithfulness": ["run", "layer", "embedding", "measure", "value", "engine", "coupling"],
+    "neighbours": ["run", "layer", "image", "rank", "neighbour"],
     "predictions": ["run", "image", "prediction"],
     "comparability": ["way", "run", "layer", "measure", "value"],
     "sweeps": [
@@ -328,11 +330,13 @@ def save_maps(
     maps: Cells,
     faithfulness: Mapping[tuple[str, str], Mapping[str, float]],
     errors: Mapping[tuple[str, str], Float[np.ndarray, " n"]],
+    neighbours: Mapping[tuple[str, str], Int[np.ndarray, "n k"]],
     *,
     engine: str,
     coupling: float,
 ) -> None:
-    """Write the maps of a family of layers, and how faithful each map and each point is.
+    """Write the maps of a family of layers, how faithful each map and each point is, and what is
+    nearest to each image in the layer itself (`metrics.nearest`).
 
     `engine` drew them; `coupling` 0 says that each was drawn for itself.
     """
@@ -350,8 +354,17 @@ def save_maps(
         for measure, value in those.items()
     ]
     columns = ["run", "layer", "embedding", "measure", "value", "engine", "coupling"]
+    near = [_ranked(run, layer, those) for (run, layer), those in neighbours.items()]
     _parquet(root / "maps" / f"{name}-faithfulness.parquet", pd.DataFrame(rows, columns=columns))
+    _parquet(root / "maps" / f"{name}-neighbours.parquet", pd.concat(near, ignore_index=True))
     _parquet(root / "maps" / f"{name}.parquet", pd.concat(parts, ignore_index=True))
+
+
+def _ranked(run: str, layer: str, near: np.ndarray) -> pd.DataFrame:
+    n, k = near.shape
+    places = {"image": np.repeat(np.arange(n), k), "rank": np.tile(np.arange(k), n)}
+    table = pd.DataFrame(places | {"neighbour": near.ravel()}).astype("int32")
+    return table.assign(run=run, layer=layer)[COLUMNS["neighbours"]]
 
 
 def save_comparison(
@@ -395,6 +408,7 @@ class Results(NamedTuple):
     likeness: pd.DataFrame  # run layer teacher_layer value view, of one view: debiased CKA
     maps: pd.DataFrame  # run layer embedding image x y error
     faithfulness: pd.DataFrame  # run layer embedding measure value engine coupling
+    neighbours: pd.DataFrame  # run layer image rank neighbour: 0 the nearest in the layer itself
     predictions: pd.DataFrame  # run image prediction
     comparability: pd.DataFrame  # way run layer measure value: maps drawn in several ways
     sweeps: pd.DataFrame  # one layer's maps, by setting (perplexity, k) and seed; see COLUMNS
@@ -511,8 +525,9 @@ def _gathered(root: Path, names: list[str], maps: list[str]) -> dict[str, pd.Dat
             ],
             ignore_index=True,
         )
-        for kind, end in (("maps", ""), ("faithfulness", "-faithfulness"))
+        for kind, end in DRAWN.items()
     }
+    drawn["neighbours"] = drawn["neighbours"].drop_duplicates(ignore_index=True)  # of every kind
     return {
         "measures": pd.concat(measures, ignore_index=True)[COLUMNS["measures"]],
         "likeness": pd.concat(likeness, ignore_index=True)[COLUMNS["likeness"]],

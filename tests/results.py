@@ -183,3 +183,14 @@ def _maps(
             rows = pd.DataFrame({"measure": faith.keys(), "value": faith.values()})
             made = {"engine": ENGINES[embedding], "coupling": COUPLING[embedding]}
             tables["faithfulness"].append(rows.assign(**place, **made))
+        tables["neighbours"].append(_nearest(run["run"], layer, goal + noise))
+
+
+def _nearest(run: str, layer: str, seen: np.ndarray) -> pd.DataFrame:
+    """The ten images nearest to each, the nearest first."""
+    far = np.linalg.norm(seen[:, None] - seen, axis=2)
+    np.fill_diagonal(far, np.inf)
+    near = far.argsort(axis=1)[:, :10]
+    images, ranks = np.indices(near.shape)
+    places = {"image": images.ravel(), "rank": ranks.ravel(), "neighbour": near.ravel()}
+    return pd.DataFrame({"run": run, "layer": layer, **places})

@@ -18,6 +18,7 @@ from kdlib.metrics import (
     distance_correlation,
     faithfulness,
     measure,
+    nearest,
     neighbourhood_change,
     network,
     ranks,
@@ -259,6 +260,29 @@ def test_neighbourhood_change_agrees_with_sets_and_is_the_error_of_each_point():
         neighbourhood_change(a, b[1:])
     with pytest.raises(UsageError, match="k must be between 1 and 39 for n = 80 images; given 40"):
         neighbourhood_change(a, b, k=40)
+
+
+def test_the_nearest_images_are_those_that_the_probe_asks(monkeypatch):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(90, 6)) + 3
+    x[7] = x[12]
+    monkeypatch.setattr(metrics, "BLOCK", 40)
+    found = nearest(x, 5)
+    c = x - x.mean(axis=0)
+    for i in range(90):
+        far = [1 - c[i] @ c[j] / np.linalg.norm(c[i]) / np.linalg.norm(c[j]) for j in range(90)]
+        far[i] = np.inf
+        assert found[i].tolist() == np.argsort(np.round(far, 9), kind="stable")[:5].tolist()
+    assert found[7, 0] == 12
+    np.testing.assert_array_equal(nearest(4 * x - 1, 5), found)
+    around = np.r_[np.eye(4), -np.eye(4), np.zeros((1, 4))]  # the last has no direction
+    assert nearest(around, 8)[8].tolist() == list(range(8))
+
+
+@pytest.mark.parametrize("k", [0, 5])
+def test_the_nearest_of_too_few_images_are_refused(k):
+    with pytest.raises(UsageError, match=f"k must be between 1 and 4 for n = 5; given {k}"):
+        nearest(np.eye(5), k)
 
 
 def test_faithfulness_of_many_images_is_that_of_their_blocks(monkeypatch):

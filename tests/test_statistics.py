@@ -283,6 +283,21 @@ def test_ways_compare_maps_with_those_of_separate_starts():
     assert list(dict.fromkeys(found.index.get_level_values("layer"))) == list(invented.LAYERS)
 
 
+def test_the_change_of_a_neighbourhood_is_counted_image_by_image():
+    results = invented.make(seeds=1)
+    alone, kd = (f"students/resnet20-full/resnet8x0.5-{method}-2-0" for method in ("alone", "kd"))
+    table = results.neighbours.sample(frac=1, random_state=0)  # in any order of rows
+    found = statistics.change(table, (alone, "block1"), (kd, "block2"))
+    by_cell = dict(list(table.groupby(["run", "layer", "image"])["neighbour"]))
+    for image in range(len(results.labels)):
+        near = [set(by_cell[alone, "block1", image]), set(by_cell[kd, "block2", image])]
+        assert found[image] == pytest.approx(1 - len(near[0] & near[1]) / 10)
+    assert 0 < found.mean() < 1
+    assert (statistics.change(table, (kd, "stem"), (kd, "stem")) == 0).all()
+    with pytest.raises(UsageError, match="unknown cell 'kd stem'; one of: teachers/"):
+        statistics.change(table, ("kd", "stem"), (kd, "stem"))
+
+
 def test_the_floor_of_a_layer_is_a_mean_over_networks_in_the_order_of_layers():
     results = invented.make(n=20)
     found = statistics.floors(results)

@@ -199,8 +199,10 @@ def test_a_study_is_gathered_from_its_runs_and_maps(tmp_path):
     found = {key: {"trustworthiness": 1.0} for key in maps}
     errors = {key: np.array([0, 0.5, 0, 1]) for key in maps}
     made = {"engine": "openTSNE 1", "coupling": 0.1}
-    store.save_maps(tmp_path, "tsne-x", "tsne", maps, found, errors, **made)
-    tables = store.gather(tmp_path, names, ["tsne-x"])
+    near = {key: np.array([[1, 2], [0, 2], [3, 1], [2, 1]]) for key in maps}
+    for kind in ("tsne", "pca"):
+        store.save_maps(tmp_path, f"{kind}-x", kind, maps, found, errors, near, **made)
+    tables = store.gather(tmp_path, names, ["tsne-x", "pca-x"])
     assert list(tables["runs"]["test_accuracy"]) == [0.5, 0.6]
     measures = tables["measures"]
     assert list(measures.query("view == 'pooled'")["value"]) == [0.25, 1.25]
@@ -208,8 +210,14 @@ def test_a_study_is_gathered_from_its_runs_and_maps(tmp_path):
     assert tables["likeness"].query("view == 'flat'").values.tolist() == [
         [names[1], "stem", "logits", 0.5, "flat"]
     ]
-    assert len(tables["maps"]) == 8
-    assert tables["maps"]["error"].tolist() == [0, 0.5, 0, 1] * 2
+    assert len(tables["maps"]) == 16
+    assert tables["maps"]["error"].tolist() == [0, 0.5, 0, 1] * 4
+    assert list(tables["neighbours"].columns) == store.COLUMNS["neighbours"]
+    layer = tables["neighbours"].query("run == @names[1]")  # once, not of every kind of map
+    assert layer[["image", "rank", "neighbour"]].values.tolist()[:4] == [
+        *([0, 0, 1], [0, 1, 2], [1, 0, 0], [1, 1, 2])
+    ]
+    assert len(layer) == 8
     said = tables["faithfulness"][["value", "engine", "coupling"]].drop_duplicates()
     assert said.values.tolist() == [[1.0, "openTSNE 1", 0.1]]
     assert tables["predictions"].query("run == @names[0]")["prediction"].tolist() == [1, 1, 1, 1]
@@ -227,6 +235,7 @@ def test_a_comparison_is_gathered_with_its_study(tmp_path):
     store.save_likeness(tmp_path / name, {})
     maps, found = {(name, "stem"): np.zeros((2, 2))}, {(name, "stem"): {"continuity": 1.0}}
     how = {"errors": {(name, "stem"): np.zeros(2)}, "engine": "numpy 2", "coupling": 0.0}
+    how["neighbours"] = {(name, "stem"): np.array([[1], [0]])}
     store.save_maps(tmp_path, "pca-x", "pca", maps, found, **how)
     with pytest.raises(UsageError, match=r"no compare-x-comparability.parquet in .*compare"):
         store.gather(tmp_path, [name], ["pca-x"], "compare-x")
