@@ -419,16 +419,16 @@ def change(
 
     What really changed for an image between two cells, which no motion between their maps shows.
     `neighbours` is that table of `Results`, a cell (run, layer). In [0, 1], by image; 0 is the
-    same ten, 1 - 10 / (n - 1) by chance. Raises UsageError for a cell that is not in the table.
+    same ten, 1 - 10 / (n - 1) by chance. Raises UsageError for a run or layer that is not in the table.
 
         change(results.neighbours, (alone, "block2"), (kd, "block2")).mean()
     """
     near = []
     for run, layer in (one, other):
-        rows = neighbours[(neighbours["run"] == run) & (neighbours["layer"] == layer)]
-        if rows.empty:
-            known = neighbours[["run", "layer"]].drop_duplicates().itertuples(index=False)
-            one_of("cell", f"{run} {layer}", [" ".join(cell) for cell in known])
+        one_of("run with maps", run, neighbours["run"].unique())
+        rows = neighbours[neighbours["run"] == run]
+        one_of(f"layer of {run}", layer, rows["layer"].unique())
+        rows = rows[rows["layer"] == layer]
         near.append(rows.pivot(index="image", columns="rank", values="neighbour").to_numpy())
     kept = (near[0][:, :, None] == near[1][:, None, :]).sum(axis=(1, 2))
     return 1 - kept / near[0].shape[1]

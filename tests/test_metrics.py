@@ -281,7 +281,7 @@ def test_the_nearest_images_are_those_that_the_probe_asks(monkeypatch):
 
 @pytest.mark.parametrize("k", [0, 5])
 def test_the_nearest_of_too_few_images_are_refused(k):
-    with pytest.raises(UsageError, match=f"k must be between 1 and 4 for n = 5; given {k}"):
+    with pytest.raises(UsageError, match=f"k must be .* 4 for n = 5; given {k}"):
         nearest(np.eye(5), k)
 
 

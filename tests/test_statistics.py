@@ -294,8 +294,10 @@ def test_the_change_of_a_neighbourhood_is_counted_image_by_image():
         assert found[image] == pytest.approx(1 - len(near[0] & near[1]) / 10)
     assert 0 < found.mean() < 1
     assert (statistics.change(table, (kd, "stem"), (kd, "stem")) == 0).all()
-    with pytest.raises(UsageError, match="unknown cell 'kd stem'; one of: teachers/"):
+    with pytest.raises(UsageError, match=r"unknown run with maps 'kd'; one of: .*teachers/"):
         statistics.change(table, ("kd", "stem"), (kd, "stem"))
+    with pytest.raises(UsageError, match=r"unknown layer of .*-kd-2-0 'block9'; one of: .*stem"):
+        statistics.change(table, (kd, "stem"), (kd, "block9"))
 
 
 def test_the_floor_of_a_layer_is_a_mean_over_networks_in_the_order_of_layers():
