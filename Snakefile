@@ -77,7 +77,7 @@ DRAW = RUN + "workers {threads}"
 TRAINED = ["run.json", "weights.safetensors"]  # what a network is
 KEPT = ["run.json", "features.safetensors", "measures.parquet", "likeness.parquet"]  # what is published of it
 COMPARISON = ["comparability", "sweeps"]
-TABLES = ["runs", "measures", "likeness", "maps", "faithfulness", "predictions", *COMPARISON]
+TABLES = ["runs", "measures", "likeness", "maps", "faithfulness", "predictions", *COMPARISON, "answers"]
 PAGES = ["teacher", "student", "features", "measure", "embed"]  # executed notebooks in the book
 PAGES += ["compare"] if COMPARED else []
 if not STUDY.layers:  # runs alone; no book can be made of that
