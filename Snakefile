@@ -78,7 +78,8 @@ TRAINED = ["run.json", "weights.safetensors"]  # what a network is
 KEPT = ["run.json", "features.safetensors", "measures.parquet", "likeness.parquet"]  # what is published of it
 COMPARISON = ["comparability", "sweeps"]
 DRAWN = ["", "-faithfulness", "-neighbours"]
-TABLES = ["runs", "measures", "likeness", "maps", "faithfulness", "neighbours", "predictions", *COMPARISON]
+TABLES = ["runs", "measures", "likeness", "maps", "faithfulness", "neighbours", "predictions", "answers"]
+TABLES += COMPARISON
 PAGES = ["teacher", "student", "features", "measure", "embed"]  # executed notebooks in the book
 PAGES += ["compare"] if COMPARED else []
 if not STUDY.layers:  # runs alone; no book can be made of that

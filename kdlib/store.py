@@ -41,7 +41,7 @@ from kdlib import UsageError, one_of
 
 COMPARED = ("comparability", "sweeps")  # the tables of a comparison
 DRAWN = {"maps": "", "faithfulness": "-faithfulness", "neighbours": "-neighbours"}  # file's end
-TABLES = ("runs", "measures", "likeness", *DRAWN, "predictions", *COMPARED)
+TABLES = ("runs", "measures", "likeness", *DRAWN, "predictions", "answers", *COMPARED)
 VIEWS = ("pooled", "flat")  # how a layer with positions is seen: their mean, or principal axes
 RECORDED = ("torch", "numpy", "scikit-learn", "openTSNE", "ivis", "tensorflow", "papermill")
 
@@ -61,6 +61,7 @@ COLUMNS = {
         *("run", "layer", "embedding", "setting", "seed", "image", "x", "y"),
         *("trustworthiness", "neighbours_kept", "map_knn", "map_silhouette"),
     ],
+    "answers": ["run", "image", "label", "logit"],
 }
 
 RECORD = (  # what every run.json holds
@@ -412,6 +413,7 @@ class Results(NamedTuple):
     predictions: pd.DataFrame  # run image prediction
     comparability: pd.DataFrame  # way run layer measure value: maps drawn in several ways
     sweeps: pd.DataFrame  # one layer's maps, by setting (perplexity, k) and seed; see COLUMNS
+    answers: pd.DataFrame  # run image label logit: what a teacher that is drawn says
     images: UInt8[np.ndarray, "n h w c"]  # the test sample, c is 1 or 3
     labels: Int[np.ndarray, " n"]
 
@@ -528,12 +530,23 @@ def _gathered(root: Path, names: list[str], maps: list[str]) -> dict[str, pd.Dat
         for kind, end in DRAWN.items()
     }
     drawn["neighbours"] = drawn["neighbours"].drop_duplicates(ignore_index=True)  # of every kind
+    shown = dict.fromkeys(drawn["maps"]["run"])
+    answers = [_answers(root, name) for name in shown if name.startswith("teachers/")]
     return {
         "measures": pd.concat(measures, ignore_index=True)[COLUMNS["measures"]],
         "likeness": pd.concat(likeness, ignore_index=True)[COLUMNS["likeness"]],
         "predictions": pd.concat(predictions, ignore_index=True)[COLUMNS["predictions"]],
+        **({"answers": pd.concat(answers, ignore_index=True)} if answers else {}),
         **drawn,
     }
+
+
+def _answers(root: Path, name: str) -> pd.DataFrame:
+    """The logits of one network for the images it was shown, a row per image and class."""
+    logits = load_layers(root / name).test["logits"]
+    image, label = np.indices(logits.shape)
+    said = {"image": image.ravel(), "label": label.ravel(), "logit": logits.ravel()}
+    return pd.DataFrame(said).assign(run=name)[COLUMNS["answers"]]
 
 
 def _row(name: str, record: dict[str, Any]) -> dict[str, Any]:

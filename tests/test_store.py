@@ -221,6 +221,10 @@ def test_a_study_is_gathered_from_its_runs_and_maps(tmp_path):
     said = tables["faithfulness"][["value", "engine", "coupling"]].drop_duplicates()
     assert said.values.tolist() == [[1.0, "openTSNE 1", 0.1]]
     assert tables["predictions"].query("run == @names[0]")["prediction"].tolist() == [1, 1, 1, 1]
+    assert tables["answers"].query("image == 1").values.tolist() == [
+        [names[0], 1, 0, 4.0],
+        [names[0], 1, 1, 6.0],
+    ]
     store.save_layers(tmp_path / "teachers/other", layers(rows=(5, 6, 7, 8)))
     save(tmp_path / "teachers/other")
     with pytest.raises(UsageError, match="was shown other images"):
