@@ -419,7 +419,7 @@ def change(
 
     What really changed for an image between two cells, which no motion between their maps shows.
     `neighbours` is that table of `Results`, a cell (run, layer). In [0, 1], by image; 0 is the
-    same ten, 1 - 10 / (n - 1) by chance. Raises UsageError for a run or layer that is not in the table.
+    same ten, 1 - 10 / (n - 1) by chance. Raises UsageError for a run or layer not in the table.
 
         change(results.neighbours, (alone, "block2"), (kd, "block2")).mean()
     """
