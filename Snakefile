@@ -75,7 +75,7 @@ DRAW = RUN + "workers {threads}"
 
 
 TRAINED = ["run.json", "weights.safetensors"]  # what a network is
-KEPT = ["run.json", "features.safetensors", "measures.parquet", "likeness.parquet"]  # what is published of it
+KEPT = ["run.json", "features.safetensors", "measures.parquet", "likeness.parquet", "pictured.parquet"]  # what is published of it
 COMPARISON = ["comparability", "sweeps"]
 DRAWN = ["", "-faithfulness", "-neighbours"]
 TABLES = ["runs", "measures", "likeness", "maps", "faithfulness", "neighbours", "predictions", "answers"]
@@ -208,7 +208,7 @@ for block, names in BLOCKS.items():
                 "{root}/{name}/{file}.parquet",
                 root=ROOT,
                 name=names,
-                file=["measures", "likeness"],
+                file=["measures", "likeness", "pictured"],
             ),
         log:
             f"{ROOT}/measures/{block}.ipynb",

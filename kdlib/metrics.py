@@ -19,6 +19,7 @@ from kdlib.geometry import NEIGHBOURS
 from kdlib.space import Space, checked, finite
 
 BLOCK = 1000  # images whose neighbours are ranked at a time
+CORE = 0.95  # of a class, whose hull is looked at
 SHOWN = 10  # neighbours of every image that a map can name
 
 
@@ -456,6 +457,35 @@ def map_silhouette(points: Num[np.ndarray, "n 2"], labels: Int[np.ndarray, " n"]
     return float(silhouette_score(x, y))
 
 
+def map_hulls(points: Num[np.ndarray, "n 2"], labels: Int[np.ndarray, " n"]) -> float:
+    """How much of the map do the classes cover? Summed area of their hulls over the hull of all.
+
+    The convex hull of each class and that of all images, both of the 95 % of every class that lie
+    nearest to its mean. In [0, k] for k classes, lower is more compact; above 1 hulls must
+    overlap. A class of fewer than three places, or in a line, has no area; a map without any area
+    has the value 1. Pitfalls: depends on the method, its parameters and its seed more than on the
+    layer; a class in two clumps covers what lies between them; of uncoupled maps only. Raises
+    UsageError as `map_silhouette`.
+    """
+    x, y = checked(points, labels)
+    kept = []
+    for label in np.unique(y):
+        own = x[y == label]
+        far = np.linalg.norm(own - own.mean(axis=0), axis=1)
+        kept.append(own[far.argsort(kind="stable")[: int(np.ceil(CORE * len(own)))]])
+    whole = _area(np.concatenate(kept))
+    return float(sum(map(_area, kept)) / whole) if whole else 1.0
+
+
+def _area(points: np.ndarray) -> float:
+    from scipy.spatial import ConvexHull, QhullError
+
+    try:
+        return float(ConvexHull(points).volume)  # of a plane's hull, its area
+    except (QhullError, ValueError):  # too few places, or all in a line
+        return 0.0
+
+
 FAITHFULNESS: dict[str, Measure] = {
     "trustworthiness": Measure(
         "Trustworthiness",
@@ -498,6 +528,41 @@ FAITHFULNESS: dict[str, Measure] = {
         "accuracy of the majority of the 5 nearest points on the map",
     ),
 }
+
+
+PICTURED: dict[str, Measure] = {  # numbers about maps; of uncoupled ones only
+    "map_knn": FAITHFULNESS["map_knn"],
+    "map_silhouette": Measure(
+        "Silhouette of the map",
+        map_silhouette,
+        "higher",
+        -1,
+        1,
+        "how much nearer a point lies to its own class than to the nearest other one",
+        source="rousseeuw1987silhouettes",
+    ),
+    "map_hulls": Measure(
+        "Class hulls of the map",
+        map_hulls,
+        "lower",
+        0,
+        INFINITY,
+        "summed area of the classes' hulls over that of all; above 1 they must overlap",
+    ),
+}
+
+
+def pictured(points: Num[np.ndarray, "n 2"], labels: Int[np.ndarray, " n"]) -> dict[str, float]:
+    """Say what a map shows of the classes: the numbers of PICTURED.
+
+    Of a map drawn for itself: coupled ones borrow from each other. Raises UsageError as
+    `map_silhouette`.
+    """
+    return {
+        "map_knn": map_knn(ranks(points), labels),
+        "map_silhouette": map_silhouette(points, labels),
+        "map_hulls": map_hulls(points, labels),
+    }
 
 
 def faithfulness(

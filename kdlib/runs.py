@@ -302,10 +302,15 @@ class Measures(Place):
 
     networks: list = field(default_factory=lambda: list(EXAMPLE))  # names of runs
     teacher: str = ""  # a trained run; empty: each student is compared with its own teacher
+    mapped: list = field(default_factory=list)  # those whose maps are measured, too, and not kept
+    embeddings: dict = field(default_factory=dict)  # of those maps: {tsne: {perplexity: 50}}
+    shown: list = field(default_factory=lambda: ["block1", "block2"])  # layers of those maps
     threads: int = 1  # of the CPU
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for name in self.mapped:
+            one_of("network to be mapped", name, self.networks)
         if self.teacher:
             _run_name("teacher", self.teacher)
 
@@ -335,7 +340,7 @@ class Comparison(Place):
     """Which maps are drawn in several ways, to see what is a layer's and what the way's."""
 
     networks: list = field(default_factory=lambda: list(EXAMPLE))  # runs; the last two are compared
-    images: int = 240  # of the sample, all classes alike
+    images: int = 240  # of the sample, all classes alike; for the maps of `layer` only
     layer: str = "block2"  # drawn with each of the parameters and seeds below
     perplexities: list = field(default_factory=lambda: [5, 15, 30, 50])  # of t-SNE
     ks: list = field(default_factory=lambda: [5, 15, 50])  # of IVIS

@@ -22,6 +22,8 @@ ACCURACY = "test_accuracy"  # a column of runs that pairs like a measure
 CELL = ["network", "method", "labels", "layer"]
 NUMBERS = ["mean", "low", "high", "n", "d", "p", "p_flip"]  # what is said of a difference
 CONTROLS = ("smooth", "pseudo", "shuffled", "random")  # no knowledge of a trained teacher's own
+INDEPENDENT = ("own start", "shared start")  # ways of drawing maps that cannot borrow
+AGAIN = "again "  # how the same from a shared start, jittered, are called
 EQUAL = 1e-9  # a spread below this is rounding
 
 
@@ -395,21 +397,27 @@ def ways(results: Results) -> pd.DataFrame:
     """How far an image lies from its place in the other network, by way of drawing its maps.
 
     Columns way layer displacement displacement_turned trustworthiness neighbours_kept map_knn
-    rise: means over both networks; `rise` is the larger of their rises in k-NN accuracy over the
-    maps with starts of their own. A layer that is another again (`pool`) counts like any.
+    rise spread: means over both networks. A single map of a layer is a matter of its start, so
+    `rise`, what a map's k-NN accuracy borrows, is over the *mean* of the layer's independent maps
+    (one from its own start, three from a shared one, jittered); `spread` is how far apart the best
+    and the worst of those are. A layer that is another again (`pool`) counts like any.
     """
     table = results.comparability
     knn = table[table["measure"] == "map_knn"].pivot_table(
         index=["run", "layer"], columns="way", values="value"
     )
-    rise = knn.sub(knn["own start"], axis=0).groupby(level="layer").max().stack().rename("rise")
+    alike = knn[[way for way in knn if way in INDEPENDENT or way.startswith(AGAIN)]]
+    rise = knn.sub(alike.mean(axis=1), axis=0).groupby(level="layer").mean().stack().rename("rise")
+    spread = (alike.max(axis=1) - alike.min(axis=1)).groupby(level="layer").mean()
     means = table.pivot_table(index=["way", "layer"], columns="measure", values="value")
-    means = means[means["displacement"].notna()].join(rise)
-    order = [list(dict.fromkeys(table[column])) for column in ("way", "layer")]
-    cells = pd.MultiIndex.from_product(order, names=["way", "layer"])
+    means = means[means["displacement"].notna()].join(rise).join(spread.rename("spread"))
+    drawn = [way for way in dict.fromkeys(table["way"]) if not way.startswith(AGAIN)]
+    cells = pd.MultiIndex.from_product(
+        [drawn, list(dict.fromkeys(table["layer"]))], names=["way", "layer"]
+    )
     means = means.reindex(cells[cells.isin(means.index)])
     columns = ["displacement", "displacement_turned", "trustworthiness", "neighbours_kept"]
-    return means[[*columns, "map_knn", "rise"]].reset_index()
+    return means[[*columns, "map_knn", "rise", "spread"]].reset_index()
 
 
 def change(

@@ -7,6 +7,7 @@
                                                        flat.<split>.<layer>
                                  measures.parquet      layer measure value view
                                  likeness.parquet      layer teacher_layer value view
+                                 pictured.parquet      layer embedding measure value engine
     runs/<study>/<dataset>/maps/<maps>.parquet         run layer embedding image x y error
                                <maps>-faithfulness.parquet, -neighbours.parquet
                                <comparison>-comparability.parquet, -sweeps.parquet
@@ -301,6 +302,15 @@ def save_likeness(folder: Path, views: Mapping[str, Mapping[tuple[str, str], flo
     _parquet(folder / "likeness.parquet", pd.DataFrame(rows, columns=columns))
 
 
+def save_pictured(folder: Path, rows: Sequence[tuple[str, str, str, float, str]]) -> None:
+    """Write numbers about uncoupled maps that are not kept: layer embedding measure value engine.
+
+    Without rows: that there are none.
+    """
+    columns = ["layer", "embedding", "measure", "value", "engine"]
+    _parquet(folder / "pictured.parquet", pd.DataFrame(rows, columns=columns))
+
+
 def load_measures(folder: str | Path, view: str | None = "pooled") -> pd.DataFrame:
     """Read the measures of a network, in one view or (None) in all: layer measure value view."""
     return _measured(Path(folder) / "measures.parquet", view)
@@ -529,6 +539,9 @@ def _gathered(root: Path, names: list[str], maps: list[str]) -> dict[str, pd.Dat
         )
         for kind, end in DRAWN.items()
     }
+    parts = [_pictured(root, name) for name in names]
+    parts = [part for part in [drawn["faithfulness"], *parts] if len(part)]
+    drawn["faithfulness"] = pd.concat(parts, ignore_index=True)
     drawn["neighbours"] = drawn["neighbours"].drop_duplicates(ignore_index=True)  # of every kind
     shown = dict.fromkeys(drawn["maps"]["run"])
     answers = [_answers(root, name) for name in shown if name.startswith("teachers/")]
@@ -547,6 +560,12 @@ def _answers(root: Path, name: str) -> pd.DataFrame:
     image, label = np.indices(logits.shape)
     said = {"image": image.ravel(), "label": label.ravel(), "logit": logits.ravel()}
     return pd.DataFrame(said).assign(run=name)[COLUMNS["answers"]]
+
+
+def _pictured(root: Path, name: str) -> pd.DataFrame:
+    path = root / name / "pictured.parquet"
+    table = _read(path, pd.read_parquet, "notebooks/measure.ipynb").assign(run=name, coupling=0.0)
+    return table[COLUMNS["faithfulness"]]
 
 
 def _row(name: str, record: dict[str, Any]) -> dict[str, Any]:

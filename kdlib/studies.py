@@ -20,6 +20,7 @@ from kdlib.runs import (
     Comparison,
     Features,
     Maps,
+    Measures,
     Place,
     Run,
     Student,
@@ -199,6 +200,13 @@ class Study:
         return [*(run for run in self.teachers if run.name in taught), *students]
 
     @property
+    def measured(self) -> set[str]:
+        """The networks whose maps are measured and not kept: as `mapped`, in every other seed."""
+        kept = {run.name for run in self.mapped}
+        axes = self.axes | self.maps | {"seeds": self.seeds}
+        return {run.name for run in self._students(**axes, all_variants=False)} - kept
+
+    @property
     def drawn(self) -> dict[str, Maps]:
         """The tables of maps, by embedding."""
         names = [run.name for run in self.mapped]
@@ -229,6 +237,10 @@ class Study:
         """The `Features` or `Measures` of one block's networks."""
         names = [run.name for run in self.blocks[block]]
         given = self.features | self._data() if kind is Features else self._shown()
+        mapped = [name for name in names if name in self.measured] if kind is Measures else []
+        if mapped:
+            told = {method: _drawn(how or {})["options"] for method, how in self.embeddings.items()}
+            given = given | {"mapped": mapped, "embeddings": told}
         return _made(kind, "features", given | {"networks": names})
 
     def _data(self) -> dict[str, Any]:

@@ -180,8 +180,7 @@ def compared(ways: pd.DataFrame, caption: str) -> HTML:
         "map k-NN": means["map_knn"],
     }
     columns = {name: values.map("{:.2f}".format) for name, values in numbers.items()}
-    rise = found["rise"].max().map("{:+.2f}".format)
-    columns["largest rise of map k-NN"] = rise.where(rise.index != "own start", "–")
+    columns["largest rise of map k-NN"] = [f"{value:+.3f}" for value in found["rise"].max()]
     names = [WAYS.get(way, way) for way in means.index]
     return table(pd.DataFrame({"way": names, **columns}), caption)
 

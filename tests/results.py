@@ -126,7 +126,9 @@ def _compare(run: dict[str, Any], tables: dict[str, list[pd.DataFrame]]) -> None
 def _compare_ways(truth: np.ndarray, tables: dict[str, list[pd.DataFrame]]) -> None:
     """Ways of drawing alone and kd, and block2 by three settings and two seeds."""
     runs = [f"students/resnet20-full/resnet8x0.5-{method}-2-0" for method in ("alone", "kd")]
-    moved = {"own start": 1.0, "shared start": 0.5, "coupled": 0.2, "ivis": 0.6, "pca": 0.3}
+    moved = {"own start": 1.0, "shared start": 0.5, "again 1": 0.5, "again 2": 0.5}
+    moved |= {"coupled": 0.2, "ivis": 0.6, "pca": 0.3}
+    more = {"ivis": -0.05, "again 1": 0.04, "again 2": -0.02}
     rows = [
         *(("original space", run, layer, "map_knn", 0.9) for run in runs for layer in LAYERS),
         *(
@@ -138,7 +140,7 @@ def _compare_ways(truth: np.ndarray, tables: dict[str, list[pd.DataFrame]]) -> N
         rows += [(way, runs[1], layer, "displacement", far)]
         rows += [(way, runs[1], layer, "displacement_turned", 0.7 * far)]
         for run, name in itertools.product(runs, ("trustworthiness", "neighbours_kept", "map_knn")):
-            rows.append((way, run, layer, name, 0.5 + 0.08 * depth - 0.05 * (way == "ivis")))
+            rows.append((way, run, layer, name, 0.5 + 0.08 * depth + more.get(way, 0)))
     tables["comparability"].append(pd.DataFrame(rows, columns=COLUMNS["comparability"]))
     settings = [("tsne", 5), ("tsne", 30), ("ivis", 15)]
     for number, ((kind, k), seed, run) in enumerate(itertools.product(settings, (0, 1), runs)):

@@ -17,6 +17,7 @@ from kdlib.metrics import (
     MEASURES,
     distance_correlation,
     faithfulness,
+    map_hulls,
     measure,
     nearest,
     neighbourhood_change,
@@ -260,6 +261,58 @@ def test_neighbourhood_change_agrees_with_sets_and_is_the_error_of_each_point():
         neighbourhood_change(a, b[1:])
     with pytest.raises(UsageError, match="k must be between 1 and 39 for n = 80 images; given 40"):
         neighbourhood_change(a, b, k=40)
+
+
+def polygon(points):
+    """The area of a convex hull: the points that see all others on one side, by the shoelace."""
+    centre = points.mean(axis=0)
+    edges = [
+        (a, b)
+        for a in points
+        for b in points
+        if (a != b).any() and all(np.linalg.det([b - a, c - a]) > -1e-9 for c in points)
+    ]
+    corners = np.unique([a for a, _ in edges], axis=0)
+    turn = np.arctan2(*(corners - centre).T[::-1])
+    x, y = corners[turn.argsort()].T
+    return abs(x @ np.roll(y, 1) - y @ np.roll(x, 1)) / 2
+
+
+def test_hulls_agree_with_the_shoelace_formula():
+    rng = np.random.default_rng(0)
+    xy, labels = rng.normal(size=(40, 2)), np.repeat([0, 1], 20)
+    xy[labels == 1] += 2
+    kept = []
+    for c in (0, 1):
+        own = xy[labels == c]
+        far = np.linalg.norm(own - own.mean(axis=0), axis=1)
+        kept.append(own[far < far.max()])  # 19 of 20
+    expected = sum(map(polygon, kept)) / polygon(np.vstack(kept))
+    assert map_hulls(xy, labels) == pytest.approx(expected)
+    turned = 7 * xy @ np.linalg.qr(rng.normal(size=(2, 2)))[0] + 3
+    assert map_hulls(turned, labels) == pytest.approx(expected)
+
+
+def test_hulls_of_squares_are_known_and_those_of_lines_are_none():
+    square = np.array([[0.0, 0], [1, 0], [0, 1], [1, 1]])
+    labels = np.repeat([0, 1], 4)
+    assert map_hulls(np.vstack([square, square]), labels) == pytest.approx(2)  # on each other
+    assert map_hulls(np.vstack([square, square + np.array([3, 0])]), labels) == pytest.approx(2 / 4)
+    line = np.c_[np.arange(4.0), np.arange(4.0)]
+    assert map_hulls(np.vstack([square * 3, line]), labels) == pytest.approx(1)
+    assert map_hulls(np.vstack([line, line + 1]), labels) == 1
+    with pytest.raises(UsageError, match="at least two classes"):
+        map_hulls(square, np.zeros(4, dtype=int))
+
+
+def test_what_a_map_shows_are_the_numbers_it_lists(sample):
+    x, y, _, _ = sample
+    found = metrics.pictured(x[:, :2], y)
+    assert list(found) == list(metrics.PICTURED)
+    assert found["map_knn"] == faithfulness(x, x[:, :2], y)["map_knn"]
+    for name, value in found.items():
+        assert metrics.PICTURED[name].low <= value <= metrics.PICTURED[name].high
+        assert metrics.PICTURED[name].pitfall
 
 
 def test_the_nearest_images_are_those_that_the_probe_asks(monkeypatch):

@@ -87,7 +87,8 @@ def made(tmp_path_factory):
         done = papermill(name, results.parent / f"{name}.ipynb", **parameters)
         assert done.returncode == 0, done.stderr
     little = {"perplexities": [5], "ks": [5], "seeds": [0, 1], "steps": 50, "images": 100}
-    steps = (("features", {"sample": 200}), ("measure", {}), ("embed", {}), ("compare", little))
+    maps = {"mapped": networks[1:], "embeddings": {"tsne": {"iterations": 50}, "pca": {}}}
+    steps = (("features", {"sample": 200}), ("measure", maps), ("embed", {}), ("compare", little))
     for name, more in steps:
         told = {**more, "networks": networks, "results": str(results)}
         done = papermill(name, results.parent / f"{name}.ipynb", told)
@@ -115,6 +116,8 @@ def test_every_notebook_runs_by_hand_and_lands_where_its_parameters_say(made):
         )
         assert (views["pooled"] == views["flat"])[["pool", "logits"]].all()
         assert (views["pooled"] != views["flat"]).any()
+        told = pd.read_parquet(folder / "pictured.parquet")
+        assert (len(told), told["value"].notna().all()) == (12 if student else 0, True)
         alike = store.load_likeness(folder, None)
         assert alike.groupby("view").size().tolist() == ([36, 36] if student else [])
         assert alike["value"].between(-1, 1).all()
@@ -128,7 +131,7 @@ def test_a_comparison_has_every_way_every_setting_and_the_images_it_says(made):
     results, networks = made
     folder = results / "quick/digits/maps"
     ways = pd.read_parquet(next(folder.glob("compare-2-*-comparability.parquet")))
-    t_sne = {"own start", "shared start", "coupled"}
+    t_sne = {"own start", "shared start", "again 1", "again 2", "coupled"}
     assert set(ways["way"]) == {"original space", *t_sne, "ivis", "pca", "shuffled", "unsupervised"}
     moved = ways[ways["measure"] == "displacement"]
     assert moved.groupby("way").size().to_dict() == dict.fromkeys((*t_sne, "ivis", "pca"), 6)

@@ -126,3 +126,5 @@ def test_layers_are_compared_with_the_own_teacher_or_a_run_that_is_named():
     assert runs.Measures(teacher="teachers/a").teacher == "teachers/a"
     with pytest.raises(UsageError, match="teacher: 'a' names no run"):
         runs.Measures(teacher="a")
+    with pytest.raises(UsageError, match="unknown network to be mapped 'teachers/a'; one of:"):
+        runs.Measures(mapped=["teachers/a"])

@@ -274,12 +274,14 @@ def test_a_second_form_of_a_method_is_a_method_of_its_own():
     assert (table["n"] == 3).all()
 
 
-def test_ways_compare_maps_with_those_of_separate_starts():
+def test_ways_compare_maps_with_the_mean_of_independent_ones():
     found = statistics.ways(invented.make(n=20)).set_index(["way", "layer"])
     assert found.loc[("coupled", "block2"), "displacement"] == 0.2
     assert found.loc[("coupled", "block2"), "displacement_turned"] == pytest.approx(0.14)
-    assert found.loc[("ivis", "pool"), "rise"] == pytest.approx(-0.05)
-    assert "original space" not in found.index
+    assert found.loc[("ivis", "pool"), "rise"] == pytest.approx(-0.05 - 0.02 / 4)
+    assert found.loc[("coupled", "stem"), "rise"] == pytest.approx(-0.02 / 4)
+    assert found["spread"].to_numpy() == pytest.approx(0.06)
+    assert set(found.index.get_level_values("way")).isdisjoint({"original space", "again 1"})
     assert list(dict.fromkeys(found.index.get_level_values("layer"))) == list(invented.LAYERS)
 
 

@@ -193,6 +193,8 @@ def test_a_study_is_gathered_from_its_runs_and_maps(tmp_path):
         save(tmp_path / name, accuracy=0.5 + i / 10)
         store.save_layers(tmp_path / name, layers(i))
         store.save_measures(tmp_path / name, {"stem": {"knn": 0.25 + i}})
+        told = [("stem", "ivis", "map_knn", 0.75, "torch 2")] if "student" in name else []
+        store.save_pictured(tmp_path / name, told)
         alike = {("stem", "logits"): 0.5} if "student" in name else {}
         store.save_likeness(tmp_path / name, {"pooled": alike, "flat": alike})
     maps = {(name, "stem"): np.full((4, 2), i, float) for i, name in enumerate(names)}
@@ -219,7 +221,8 @@ def test_a_study_is_gathered_from_its_runs_and_maps(tmp_path):
     ]
     assert len(layer) == 8
     said = tables["faithfulness"][["value", "engine", "coupling"]].drop_duplicates()
-    assert said.values.tolist() == [[1.0, "openTSNE 1", 0.1]]
+    assert said.values.tolist() == [[1.0, "openTSNE 1", 0.1], [0.75, "torch 2", 0.0]]
+    assert list(tables["faithfulness"].columns) == store.COLUMNS["faithfulness"]
     assert tables["predictions"].query("run == @names[0]")["prediction"].tolist() == [1, 1, 1, 1]
     assert tables["answers"].query("image == 1").values.tolist() == [
         [names[0], 1, 0, 4.0],
@@ -237,6 +240,7 @@ def test_a_comparison_is_gathered_with_its_study(tmp_path):
     store.save_layers(tmp_path / name, layers())
     store.save_measures(tmp_path / name, {"stem": {"knn": 0.5}})
     store.save_likeness(tmp_path / name, {})
+    store.save_pictured(tmp_path / name, [])
     maps, found = {(name, "stem"): np.zeros((2, 2))}, {(name, "stem"): {"continuity": 1.0}}
     how = {"errors": {(name, "stem"): np.zeros(2)}, "engine": "numpy 2", "coupling": 0.0}
     how["neighbours"] = {(name, "stem"): np.array([[1], [0]])}

@@ -30,6 +30,24 @@ def test_a_list_below_student_or_teacher_is_crossed_with_all_else():
     ]
 
 
+def test_maps_of_the_seeds_that_are_not_drawn_are_measured():
+    study = studies.Study(
+        name="mine",
+        labels_per_class=[2, 5],
+        seeds=[0, 1],
+        student={"width": [0.5, 1]},
+        maps={"labels_per_class": [2], "seeds": [0]},
+        embeddings={"tsne": {"coupling": 0.2, "perplexity": 5}, "pca": None},
+    )
+    names = ["students/resnet20-full-0/resnet8x0.5-" + end for end in ("alone-2-1", "kd-2-1")]
+    assert study.measured == set(names)  # as drawn: of the first variant only
+    looked = {block: study.looked(runs.Measures, block) for block in study.blocks}
+    assert {b: m.mapped for b, m in looked.items() if m.mapped} == {"2-1": names}
+    assert looked["2-1"].embeddings == {"tsne": {"perplexity": 5}, "pca": {}}
+    assert looked["2-0"].embeddings == {}
+    assert studies.read("studies/smoke.yaml").measured == set()
+
+
 def test_a_limited_teacher_has_the_labels_of_its_student():
     study = studies.Study(
         name="mine",
