@@ -22,6 +22,7 @@ TEACHERS = {run.name: run for run in STUDY.teachers}
 ROOT = str(STUDY.teachers[0].root)
 MAPS = {maps.name: maps for maps in STUDY.drawn.values()}
 COMPARED = {STUDY.compared.name: STUDY.compared} if STUDY.compared else {}
+FILM = STUDY.followed  # None where the study has no film
 BLOCKS = {block: [run.name for run in members] for block, members in STUDY.blocks.items()}
 TAUGHT = {
     block: sorted({run.teacher for run in members if isinstance(run, runs.Student)})
@@ -65,6 +66,11 @@ def settings(choice, **more):
     return json.dumps(choice.settings() | more)
 
 
+def kept(together):
+    """What a kernel keeps of its students on the way. Nothing is not said: it re-runs nothing."""
+    return {"keep": together.keep} if together.keep else {}
+
+
 # Behind names, because Snakemake compares the template: what changes here re-runs nothing.
 PAPERMILL = "papermill --no-progress-bar --log-level ERROR"
 DEVICE = config.get("device", "auto")
@@ -72,16 +78,19 @@ RUN = "{PAPERMILL} {input.notebook} {log} -y {params.settings:q} -p "
 MEASURE = RUN + "threads {threads}"
 TRAIN = RUN + "threads {threads} -p device {DEVICE}"
 DRAW = RUN + "workers {threads}"
+SHOOT = RUN + "workers {threads} -p device {DEVICE}"
 
 
 TRAINED = ["run.json", "weights.safetensors"]  # what a network is
 KEPT = ["run.json", "features.safetensors", "measures.parquet", "likeness.parquet", "pictured.parquet"]  # what is published of it
 COMPARISON = ["comparability", "sweeps"]
+FILMED = ["film", "training"]
 DRAWN = ["", "-faithfulness", "-neighbours"]
 TABLES = ["runs", "measures", "likeness", "maps", "faithfulness", "neighbours", "predictions", "answers"]
-TABLES += COMPARISON
+TABLES += [*COMPARISON, *FILMED]
 PAGES = ["teacher", "student", "features", "measure", "embed"]  # executed notebooks in the book
 PAGES += ["compare"] if COMPARED else []
+PAGES += ["film"] if FILM else []
 if not STUDY.layers:  # runs alone; no book can be made of that
     KEPT, PAGES = ["run.json"], ["teacher", "student"]
 BUILD = """
@@ -118,6 +127,9 @@ rule publish:
         expand("{root}/{name}/{file}", root=ROOT, name=NETWORKS, file=KEPT),
         expand("{root}/maps/{name}{end}.parquet", root=ROOT, name=MAPS, end=DRAWN),
         expand("{root}/maps/{name}-{end}.parquet", root=ROOT, name=COMPARED, end=COMPARISON),
+        expand("{root}/maps/{film.name}-{end}.parquet", root=ROOT, film=[FILM], end=FILMED)
+        if FILM
+        else [],
         code=["kdlib/cli.py", "kdlib/store.py", "kdlib/runs.py", "kdlib/data.py"],
     output:
         study=f"{PUBLISHED}/study.json",
@@ -166,10 +178,11 @@ for kernel, together in STUDY.kernels.items():
                 name=[run.name for run in together.each],
                 file=[*TRAINED, "history.parquet"],
             ),
+            [f"{ROOT}/{run.name}/snapshots.safetensors" for run in together.each if run.keep],
         log:
             f"{ROOT}/students/{kernel}.ipynb",
         params:
-            settings=settings(together, students=together.students),
+            settings=settings(together, students=together.students, **kept(together)),
         resources:
             gpu=1,
         shell:
@@ -252,3 +265,33 @@ rule compare:
         settings=lambda w: settings(COMPARED[w.compared]),
     shell:
         DRAW
+
+
+if FILM:
+
+    rule film:
+        input:
+            **needs("film"),
+            networks=expand(
+                "{root}/{name}/{file}.safetensors",
+                root=ROOT,
+                name=FILM.networks,
+                file=["snapshots", "weights", "features"],
+            ),
+            teachers=expand(
+                "{root}/{name}/features.safetensors",
+                root=ROOT,
+                name=sorted({run.teacher for run in STUDY.filmed}),
+            ),
+        output:
+            expand("{root}/maps/{film.name}-{end}.parquet", root=ROOT, film=[FILM], end=FILMED),
+        log:
+            f"{ROOT}/maps/{FILM.name}.ipynb",
+        params:
+            settings=settings(FILM),
+        threads:
+            workflow.cores
+        resources:
+            gpu=1,
+        shell:
+            SHOOT

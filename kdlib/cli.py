@@ -81,6 +81,8 @@ def study(file: Path, device: str = "auto", more: Sequence[str] = ()) -> int:
         distill.known(method, f"{file}: method")
     for embedding in planned.embeddings:
         one_of(f"{file}: embedding", embedding, embed.EMBEDDERS)
+    for layer in planned.film.get("layers", ()):
+        one_of(f"{file}: film: layer", layer, models.LAYERS)
     if "alone" not in planned.keys or len(planned.keys) < 2:
         raise UsageError(f"{file}: methods {planned.keys}; allowed: alone and at least one more")
     train.use(device, 1)
@@ -203,6 +205,7 @@ def publish(file: Path, to: Path | None) -> None:
         [run.name for run in trained],
         [maps.name for maps in planned.drawn.values()],
         planned.compared.name if planned.compared else "",
+        planned.followed.name if planned.followed else "",
         layers=planned.layers,
     )
     images = data.load(planned.dataset, size=planned.size, grey=planned.grey)
@@ -258,6 +261,8 @@ def _executed(planned: studies.Study) -> dict[str, Path]:
     pages |= {"embed": root / f"maps/{next(iter(planned.drawn.values())).name}.ipynb"}
     if planned.compared:
         pages |= {"compare": root / f"maps/{planned.compared.name}.ipynb"}
+    if planned.followed:
+        pages |= {"film": root / f"maps/{planned.followed.name}.ipynb"}
     return {name: file for name, file in (made | pages).items() if file.is_file()}
 
 

@@ -212,6 +212,7 @@ class Student(Run):
     teacher: str = "resnet20"  # a network's name, or a trained run's: teachers/resnet20-full-0
     teacher_regime: str | None = None  # full, limited or pretrained; None: full, or as its name
     pool: bool = True  # a method with a teacher sees every training image, most without label
+    keep: list = field(default_factory=list)  # weights after these passes are kept, too; 0: before
     options: dict = field(
         default_factory=dict
     )  # its constants: {temperature: 2}; {at: {weight: 9}}
@@ -219,7 +220,7 @@ class Student(Run):
         default_factory=lambda: [{}]
     )  # trained side by side by one teacher, each by what differs: [{method: at}, {width: 1}]
 
-    machine: ClassVar[tuple[str, ...]] = (*Run.machine, "students")
+    machine: ClassVar[tuple[str, ...]] = (*Run.machine, "students", "keep")
     told: ClassVar[tuple[str, ...]] = (
         *Run.told,
         *("method", "labels_per_class", "teacher", "teacher_regime", "options"),
@@ -227,7 +228,7 @@ class Student(Run):
     # What students that are trained side by side may differ in.
     own: ClassVar[tuple[str, ...]] = (
         *("method", "options", "network", "width", "network_options", "weights_seed", "pool"),
-        *("epochs", "learning_rate", "weight_decay"),
+        *("epochs", "learning_rate", "weight_decay", "keep"),
     )
 
     def __post_init__(self) -> None:
@@ -235,6 +236,9 @@ class Student(Run):
         _labels(self.labels_per_class)
         if self.teacher_regime is not None:
             one_of("teacher_regime", self.teacher_regime, REGIMES)
+        for epoch in self.keep:
+            if type(epoch) is not int or not 0 <= epoch <= self.epochs:
+                raise UsageError(f"keep {epoch!r}; allowed: 0 to {self.epochs}, the run's epochs")
         if "/" not in self.teacher:
             kind = self.teacher_regime or "full"
             seed = 0 if kind == "full" else self.seed
@@ -269,12 +273,12 @@ class Student(Run):
 
 def side_by_side(students: Sequence[Student]) -> Student:
     """The parameters of one notebook that trains all of these; `each` gives them back."""
-    first = students[0].settings()
+    first = students[0]
     changes = [
-        {k: v for k, v in student.settings().items() if k in Student.own and v != first[k]}
+        {k: v for k in Student.own if (v := getattr(student, k)) != getattr(first, k)}
         for student in students
     ]
-    return replace(students[0], students=changes)
+    return replace(first, students=changes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -333,6 +337,39 @@ class Maps(Place):
         seed = {"seed": self.seed} if self.seed else {}
         coupling = {} if self.coupling is None else {"coupling": float(self.coupling)}
         return stem + _suffix(self.options | seed | coupling)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Film(Place):
+    """Whose layers are followed through their training, and whose are drawn on the way."""
+
+    networks: list = field(default_factory=lambda: list(EXAMPLE[1:]))  # students that kept weights
+    drawn: list = field(default_factory=lambda: list(EXAMPLE[1:]))  # those of them drawn as maps
+    layers: list = field(default_factory=lambda: ["block2", "block3"])  # drawn as maps
+    options: dict = field(default_factory=dict)  # of t-SNE: {perplexity: 50}
+    size: int | None = None  # side in pixels to which images are resized and cropped
+    grey: bool = False  # colour images made grey
+    normalise: str = "data"  # by the training images' own mean and spread, or as imagenet, ...
+    device: str = "auto"  # auto, cpu or cuda
+    threads: int = 1  # of the CPU
+    workers: int = 2  # maps made at the same time; the result does not depend on it
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _at_least(self, "size", 1)
+        for name in self.drawn:
+            if name not in self.networks:
+                raise UsageError(f"drawn: {name!r} is not among the networks")
+        for name in ("drawn", "layers"):
+            if not getattr(self, name):
+                raise UsageError(f"{name} is empty; give at least one")
+
+    @property
+    def name(self) -> str:
+        """The tables' name: film-2-networks-1f3a, and whatever differs from the defaults."""
+        drawn = {} if self.drawn == self.networks else {"drawn": len(self.drawn)}
+        layers = {} if self.layers == Film().layers else {"layers": ",".join(self.layers)}
+        return f"film-{_several(self.networks)}" + _suffix(self.options | drawn | layers)
 
 
 @dataclass(frozen=True, kw_only=True)

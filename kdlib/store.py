@@ -3,6 +3,7 @@
     runs/<study>/<dataset>/<run>/run.json              parameters, versions, seconds, accuracy
                                  history.parquet       one row per epoch
                                  weights.safetensors
+                                 snapshots.safetensors <passes>.<weight>, of those wanted
                                  features.safetensors  <split>.<layer>, <split>.rows, .labels;
                                                        flat.<split>.<layer>
                                  measures.parquet      layer measure value view
@@ -11,6 +12,7 @@
     runs/<study>/<dataset>/maps/<maps>.parquet         run layer embedding image x y error
                                <maps>-faithfulness.parquet, -neighbours.parquet
                                <comparison>-comparability.parquet, -sweeps.parquet
+                               <film>-film.parquet, -training.parquet
     book/results/<study>/                              what the book shows: see `Results`
                           executed/*.ipynb             notebooks as they ran
 
@@ -41,8 +43,9 @@ from safetensors.numpy import load_file, save_file
 from kdlib import UsageError, one_of
 
 COMPARED = ("comparability", "sweeps")  # the tables of a comparison
+FILMED = ("film", "training")  # those of a film of training
 DRAWN = {"maps": "", "faithfulness": "-faithfulness", "neighbours": "-neighbours"}  # file's end
-TABLES = ("runs", "measures", "likeness", *DRAWN, "predictions", "answers", *COMPARED)
+TABLES = ("runs", "measures", "likeness", *DRAWN, "predictions", "answers", *COMPARED, *FILMED)
 VIEWS = ("pooled", "flat")  # how a layer with positions is seen: their mean, or principal axes
 RECORDED = ("torch", "numpy", "scikit-learn", "openTSNE", "ivis", "tensorflow", "papermill")
 
@@ -63,6 +66,8 @@ COLUMNS = {
         *("trustworthiness", "neighbours_kept", "map_knn", "map_silhouette"),
     ],
     "answers": ["run", "image", "label", "logit"],
+    "film": ["run", "epoch", "layer", "image", "x", "y"],
+    "training": ["run", "epoch", "layer", "measure", "value"],
 }
 
 RECORD = (  # what every run.json holds
@@ -144,12 +149,19 @@ def save_run(
     parameters: Mapping[str, Any],
     weights: Mapping[str, np.ndarray],
     history: list[dict[str, float | int | str]],
+    kept: Mapping[int, Mapping[str, np.ndarray]] = MappingProxyType({}),
     **facts: Any,
 ) -> None:
     """Write a trained network; run.json comes last and says that the run is whole.
 
-    `facts` join the record: test accuracy, seconds, device, number of parameters, data hash.
+    `kept` are its weights after some passes through the images, 0 being before training. `facts`
+    join the record: test accuracy, seconds, device, number of parameters, data hash.
     """
+    snapshots = folder / "snapshots.safetensors"
+    snapshots.unlink(missing_ok=True)  # of another training
+    if kept:
+        each = {f"{n}.{name}": x for n, those in kept.items() for name, x in those.items()}
+        _tensors(snapshots, each, parameters)
     _tensors(folder / "weights.safetensors", weights, parameters)
     _parquet(folder / "history.parquet", pd.DataFrame(history))
     record = {"parameters": dict(parameters), **facts, "code": code_hash(), **versions()}
@@ -177,6 +189,16 @@ def load_run(folder: str | Path, data: str | None = None) -> dict[str, Any]:
 def load_weights(folder: str | Path) -> dict[str, np.ndarray]:
     """Read the weights of a trained network."""
     return _read(Path(folder) / "weights.safetensors", load_file, _maker(Path(folder)))
+
+
+def load_snapshots(folder: str | Path) -> dict[int, dict[str, np.ndarray]]:
+    """Read the weights that a network had on its way, by passes through the images."""
+    made_by = f'{_maker(Path(folder))} and -y "keep: [0, 1, 5]"'
+    kept: dict[int, dict[str, np.ndarray]] = {}
+    for key, value in _read(Path(folder) / "snapshots.safetensors", load_file, made_by).items():
+        passes, _, name = key.partition(".")
+        kept.setdefault(int(passes), {})[name] = value
+    return {passes: kept[passes] for passes in sorted(kept)}
 
 
 def load_history(folder: str | Path) -> pd.DataFrame:
@@ -404,6 +426,31 @@ def save_comparison(
         _parquet(root / "maps" / f"{name}-{kind}.parquet", table)
 
 
+def save_film(
+    root: Path,
+    name: str,
+    maps: Mapping[tuple[str, int, str], Float[np.ndarray, "n 2"]],
+    training: Sequence[tuple[str, int, str, str, float]],
+) -> None:
+    """Write what layers looked like on the way: maps, to three digits, and measures.
+
+    `maps` are by (run, epoch, layer), `training` rows (run, epoch, layer, measure, value).
+    """
+    parts = [
+        pd.DataFrame(
+            {"run": run, "epoch": epoch, "layer": layer, "image": range(len(xy))}
+            | {axis: xy[:, i].astype("float32").round(3) for i, axis in enumerate("xy")}
+        )
+        for (run, epoch, layer), xy in maps.items()
+    ]
+    tables = [
+        pd.concat(parts, ignore_index=True),
+        pd.DataFrame(training, columns=pd.Index(COLUMNS["training"])),
+    ]
+    for kind, table in zip(FILMED, tables, strict=True):
+        _parquet(root / "maps" / f"{name}-{kind}.parquet", table)
+
+
 # ---- one study, published ----------------------------------------------------------------------
 
 
@@ -424,6 +471,8 @@ class Results(NamedTuple):
     comparability: pd.DataFrame  # way run layer measure value: maps drawn in several ways
     sweeps: pd.DataFrame  # one layer's maps, by setting (perplexity, k) and seed; see COLUMNS
     answers: pd.DataFrame  # run image label logit: what a teacher that is drawn says
+    film: pd.DataFrame  # run epoch layer image x y: maps after some epochs, 0 is before training
+    training: pd.DataFrame  # run epoch layer measure value: what those layers measured
     images: UInt8[np.ndarray, "n h w c"]  # the test sample, c is 1 or 3
     labels: Int[np.ndarray, " n"]
 
@@ -499,18 +548,25 @@ def publish(folder: Path, results: Results, executed: Mapping[str, Path] | None 
 
 
 def gather(
-    root: Path, names: list[str], maps: list[str], compared: str = "", *, layers: bool = True
+    root: Path,
+    names: list[str],
+    maps: list[str],
+    compared: str = "",
+    filmed: str = "",
+    *,
+    layers: bool = True,
 ) -> dict[str, pd.DataFrame]:
-    """The tables of `Results` from a study's own folder: runs, maps and the comparison named.
+    """The tables of `Results` from a study's own folder: runs, maps, comparison and film named.
 
     Without `layers` there are runs only, and the other tables are empty. Raises UsageError where
     one is missing, or where two networks were shown other images.
     """
     records = pd.DataFrame([_row(name, load_run(root / name)) for name in names])
     looked = _gathered(root, names, maps) if layers else {}
-    for kind in COMPARED if compared else ():
-        path = root / "maps" / f"{compared}-{kind}.parquet"
-        looked[kind] = _read(path, pd.read_parquet, "notebooks/compare.ipynb")
+    for name, kinds, maker in ((compared, COMPARED, "compare"), (filmed, FILMED, "film")):
+        for kind in kinds if name else ():
+            path = root / "maps" / f"{name}-{kind}.parquet"
+            looked[kind] = _read(path, pd.read_parquet, f"notebooks/{maker}.ipynb")
     empty = {name: pd.DataFrame(columns=pd.Index(COLUMNS[name])) for name in TABLES[1:]}
     return {"runs": records, **empty, **looked}
 

@@ -19,6 +19,7 @@ from kdlib import UsageError
 from kdlib.runs import (
     Comparison,
     Features,
+    Film,
     Maps,
     Measures,
     Place,
@@ -61,6 +62,7 @@ class Study:
     features: dict = field(default_factory=dict)  # parameters of notebooks/features.ipynb
     embeddings: dict = field(default_factory=lambda: {"tsne": {}})  # method -> its options
     maps: dict = field(default_factory=dict)  # mapped: axes as above; default: all, first seed
+    film: dict = field(default_factory=dict)  # of training: epochs, layers, methods; default: none
 
     def __post_init__(self) -> None:
         check(hints(Study), asdict(self))
@@ -73,6 +75,7 @@ class Study:
                     raise UsageError(f"maps: {axis} {value!r} is not in the study's {axis}")
             if len(set(map(str, values))) < len(values):
                 raise UsageError(f"{axis} {values!r}; allowed: each once")
+        self._check_film()
         if not self.embeddings:
             raise UsageError("embeddings is empty; a study needs at least one")
         if self.together < 1:
@@ -81,9 +84,19 @@ class Study:
         self._check_fixed("features", self.features, "networks")
         for given in (self.student, *map(_told, self.methods)):
             self._check_fixed("student", given, *SET_BY_AXES)
-        _ = self.students, self.drawn  # raise for bad values
+        _ = self.students, self.drawn, self.followed  # raise for bad values
         for block in list(self.blocks)[:1]:
             self.looked(Features, block)
+
+    def _check_film(self) -> None:
+        """Raise UsageError unless a film is of epochs, and of methods that are drawn as maps."""
+        check(dict.fromkeys(("epochs", "layers", "methods"), list), self.film)
+        for name, values in ({"epochs": []} | self.film).items() if self.film else ():
+            if not values:
+                raise UsageError(f"film: {name} is empty; a film needs at least one")
+        for method in self.film.get("methods", ()):
+            if method not in (allowed := self.maps.get("methods", self.methods)):
+                raise UsageError(f"film: method {method!r}; allowed, as in the maps: {allowed}")
 
     def _check_fixed(self, part: str, given: dict, *more: str) -> None:
         """Raise UsageError where a part names what the study sets itself."""
@@ -130,7 +143,12 @@ class Study:
     @cached_property
     def students(self) -> list[Student]:
         """All students, those of one label budget and seed side by side."""
-        return self._students(**self.axes, all_variants=True)
+        every = self._students(**self.axes, all_variants=True)
+        kept = {run.name for run in self.filmed}
+        how = {"keep": self.film.get("epochs")}
+        return [
+            _made(Student, "film", asdict(run) | how) if run.name in kept else run for run in every
+        ]
 
     def _students(
         self, methods: list, labels_per_class: list, seeds: list, *, all_variants: bool
@@ -232,6 +250,27 @@ class Study:
         distilled = min(other, key=lambda run: run.method != "kd")  # kd, or else the first
         names = [distilled.teacher, alone[0].name, distilled.name]
         return _made(Comparison, "compared", {"networks": names} | self._shown())
+
+    @property
+    def filmed(self) -> list[Student]:
+        """The students that are followed through training: of the maps' first budget, all seeds."""
+        axes = self.axes | {"seeds": self.seeds[:1]} | self.maps
+        axes |= {"methods": self.film.get("methods", axes["methods"])}
+        axes |= {"seeds": list(dict.fromkeys([axes["seeds"][0], *self.seeds]))}
+        axes |= {"labels_per_class": axes["labels_per_class"][:1]}
+        return self._students(**axes, all_variants=False) if self.film and self.layers else []
+
+    @property
+    def followed(self) -> Film | None:
+        """The film of training: every seed is measured, the first one drawn."""
+        if not self.filmed:
+            return None
+        names = [run.name for run in self.filmed]
+        drawn = [run.name for run in self.filmed if run.seed == self.filmed[0].seed]
+        told = {"layers": self.film["layers"]} if "layers" in self.film else {}
+        options = _drawn(self.embeddings.get("tsne") or {})["options"]
+        given = {"networks": names, "drawn": drawn, "options": options}
+        return _made(Film, "film", told | given | self._data())
 
     def looked(self, kind: type, block: str) -> Place:
         """The `Features` or `Measures` of one block's networks."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import replace
 from itertools import chain
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor, nn
@@ -57,6 +59,9 @@ class Pupil(NamedTuple):
     options: Mapping[str, Any] = {}  # the method's own constants
     pool: bool = True  # is it shown the images without a label?
     body_rate: float = 1.0  # learning rate of all but the classifier, times the other; 0: frozen
+    keep: Collection[
+        int
+    ] = ()  # its weights after so many passes are kept, too; 0: before the first
 
 
 class Trained(NamedTuple):
@@ -64,6 +69,7 @@ class Trained(NamedTuple):
 
     network: nn.Module
     history: list[Row]  # one row per epoch
+    kept: dict[int, dict[str, np.ndarray]]  # its weights on the way, by passes through the images
 
 
 def fit(
@@ -93,7 +99,8 @@ def fit_many(
     A row of the history holds the generation, the stage, the epoch in it, its last learning rate,
     and the mean of every term of the loss. A method with a first stage trains that before
     ("warm_up", then "main"), each with an optimiser and a schedule of its own; one with several
-    generations then begins again, with a fresh network and the trained one as its teacher. The
+    generations then begins again, with a fresh network and the trained one as its teacher. `kept`
+    counts the passes of all of these, and changes no bit of what is trained. The
     teacher is only read: no gradient, no BatchNorm statistics. SGD with Nesterov momentum 0.9 and
     a one-cycle schedule (Smith 2018); on a GPU in bfloat16 autocast and channels_last. Raises
     UsageError where a method does not fit the networks, and when a loss is no longer a number.
@@ -207,9 +214,12 @@ class _Learner:
         batches.strong = batches.strong or self.loss.strong
         stages = sum(stage.epochs for stage in _stages(self.loss, pupil.run))
         self.epochs = self.loss.generations * stages
+        self.passes = 0
+        self.kept: dict[int, dict[str, np.ndarray]] = {}
 
     def learn(self) -> Generator[_Wish, _Seen | None, Trained]:
         history: list[Row] = []
+        self._keep()
         for generation in range(1, self.loss.generations + 1):
             if generation > 1:
                 fresh = models.redrawn(self.network, self.pupil.run.seed + generation - 1)
@@ -219,7 +229,12 @@ class _Learner:
                 rows = yield from self._train(stage)
                 history += [{"generation": generation, **row} for row in rows]
             self.network = self.loss.finish(self.network, self.teacher)
-        return Trained(self.network, history)
+        return Trained(self.network, history, self.kept)
+
+    def _keep(self) -> None:
+        """Keep the weights as they are now, if they are wanted."""
+        if self.passes in self.pupil.keep:
+            self.kept[self.passes] = deepcopy(models.weights(self.network))
 
     def _train(self, stage: _Stage) -> _Lessons:
         """Train one stage with an optimiser and a schedule of its own; returns a row per epoch."""
@@ -247,6 +262,8 @@ class _Learner:
                 raise UsageError(f"{where} ({stage.name} stage); {given}")
             rate = float(schedule.get_last_lr()[0])
             rows.append({"stage": stage.name, "epoch": epoch, "learning_rate": rate, **means})
+            self.passes += 1
+            self._keep()
         return rows
 
     def _optimiser(self, stage: _Stage) -> tuple[torch.optim.SGD, OneCycleLR]:

@@ -21,6 +21,7 @@ ENGINES = {"tsne": "openTSNE 1.0.4", "ivis": "torch 2.13.0"}
 COUPLING = {"tsne": 0.1, "ivis": 0.0}
 SKILL = {"teacher": 1.0, "alone": 0.45, "smooth": 0.48, "kd": 0.72, "fitnet": 0.6, "at": 0.66}
 HELP = {"2": 0.0, "5": 0.1, "all": 0.2}
+EPOCHS = (0, 1, 3, 8)  # of the film
 
 
 def make(
@@ -56,6 +57,7 @@ def make(
         "embeddings": list(EMBEDDINGS),
     }
     _compare_ways(truth, tables)
+    _film(runs[(runs["role"] == "student") & (runs["labels"] == labels[0])], truth, tables)
     frames = {name: pd.concat(rows, ignore_index=True) for name, rows in tables.items()}
     results = Results(study, runs=runs, **frames, images=images, labels=truth)
     if folder is not None:
@@ -150,6 +152,34 @@ def _compare_ways(truth: np.ndarray, tables: dict[str, list[pd.DataFrame]]) -> N
         points = {"image": np.arange(len(truth)), "x": x, "y": y, "map_silhouette": 0.01 * k}
         table = pd.DataFrame(cell | points | numbers)[COLUMNS["sweeps"]]
         tables["sweeps"].append(table)
+
+
+def _film(runs: pd.DataFrame, truth: np.ndarray, tables: dict[str, list[pd.DataFrame]]) -> None:
+    """Layers on the way: all begin alike and go most of their way in the first epochs."""
+    angle = truth * 2 * np.pi / 10
+    runs = runs[runs["method"].isin(["alone", "kd"])]
+    cells = itertools.product(runs.to_dict("records"), EPOCHS, enumerate(LAYERS))
+    for number, (run, epoch, (depth, layer)) in enumerate(cells):
+        done = 1 - 2.0**-epoch
+        order = 0.2 + done * (_order(run, depth) - 0.2)
+        wave = 0.02 * np.sin(number) * (epoch > 0)
+        values = {
+            "within_share": 1 - 0.8 * order + wave,
+            "silhouette": -0.05 + 0.6 * order + wave,
+            "knn": 0.25 + 0.7 * order + wave,
+            "probe": 0.35 + 0.62 * order + wave,
+            "cka": 0.2 + 0.7 * order + wave,
+            "cka_end": 0.3 + 0.7 * done / (1 - 2.0 ** -EPOCHS[-1]),
+        }
+        place = {"run": run["run"], "epoch": epoch, "layer": layer}
+        if run["seed"] == 0 and layer in ("block2", "block3"):
+            spread = np.random.default_rng(number).normal(0, 1.2 - order, (2, len(truth)))
+            x, y = (np.c_[np.cos(angle), np.sin(angle)].T * order * 3 + spread).round(3)
+            image = np.arange(len(truth))
+            tables["film"].append(pd.DataFrame({**place, "image": image, "x": x, "y": y}))
+            values |= {"trustworthiness": 0.8 + 0.18 * order, "neighbours_kept": 0.3 + 0.3 * order}
+        rows = pd.DataFrame({"measure": values.keys(), "value": values.values()}).assign(**place)
+        tables["training"].append(rows[COLUMNS["training"]])
 
 
 def _answer(run: dict[str, Any], truth: np.ndarray, tables: dict[str, list[pd.DataFrame]]) -> None:

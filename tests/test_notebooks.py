@@ -20,6 +20,7 @@ MADE_BY = {
     "measure": runs.Measures,
     "embed": runs.Maps,
     "compare": runs.Comparison,
+    "film": runs.Film,
 }
 
 
@@ -84,13 +85,15 @@ def made(tmp_path_factory):
         ("student", {"results": results, "epochs": 1, **student}),
     ]
     for name, parameters in steps:
-        done = papermill(name, results.parent / f"{name}.ipynb", **parameters)
+        told = {"keep": [0, 1]} if name == "student" else None
+        done = papermill(name, results.parent / f"{name}.ipynb", told, **parameters)
         assert done.returncode == 0, done.stderr
     little = {"perplexities": [5], "ks": [5], "seeds": [0, 1], "steps": 50, "images": 100}
     maps = {"mapped": networks[1:], "embeddings": {"tsne": {"iterations": 50}, "pca": {}}}
     steps = (("features", {"sample": 200}), ("measure", maps), ("embed", {}), ("compare", little))
-    for name, more in steps:
-        told = {**more, "networks": networks, "results": str(results)}
+    followed = {"networks": networks[1:], "drawn": networks[1:], "layers": ["block1"]}
+    for name, more in (*steps, ("film", followed)):
+        told = {"networks": networks, **more, "results": str(results)}
         done = papermill(name, results.parent / f"{name}.ipynb", told)
         assert done.returncode == 0, done.stderr
     return results, networks
@@ -143,6 +146,27 @@ def test_a_comparison_has_every_way_every_setting_and_the_images_it_says(made):
     assert sweeps["image"].nunique() == 100
     assert sweeps["image"].between(0, 199).all()
     assert set(sweeps["run"]) == set(networks)
+
+
+def test_a_film_begins_untrained_and_ends_as_the_network_that_was_kept(made):
+    results, (_, student) = made
+    folder = results / "quick/digits"
+    training = pd.read_parquet(next((folder / "maps").glob("film-1-*-training.parquet")))
+    assert set(training["run"]) == {student}
+    assert sorted(set(training["epoch"])) == [0, 1]
+    own = training.set_index(["measure", "layer", "epoch"])["value"]
+    kept = store.load_measures(folder / student).set_index(["measure", "layer"])["value"]
+    for measure in ("within_share", "silhouette", "knn", "probe", "cka"):
+        assert own[measure].xs(1, level="epoch").to_dict() == kept[measure].to_dict()
+        assert (own[measure].xs(0, level="epoch") != kept[measure]).any()
+    ends = own["cka_end"].unstack()
+    assert ends[1].between(1 - 1e-9, 1 + 1e-9).all()
+    assert (ends[0] < 1 - 1e-6).all()
+    film = pd.read_parquet(next((folder / "maps").glob("film-1-*-film.parquet")))
+    assert film.groupby(["run", "epoch", "layer"]).size().tolist() == [200, 200]
+    assert film[["x", "y"]].abs().max().max() > 0.5
+    assert own["trustworthiness"].index.tolist() == [("block1", 0), ("block1", 1)]
+    assert own["trustworthiness"].between(0.5, 1).all()
 
 
 def test_the_same_run_again_gives_the_same_bits_in_the_same_place(made, tmp_path):

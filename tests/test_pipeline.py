@@ -175,6 +175,7 @@ def test_a_failing_notebook_says_why_and_where_and_the_others_go_on(project, stu
         ("features: {sample: 501}", "sample 501; allowed: 1 to 500"),
         ("methods: [kd]", "allowed: alone and at least one more"),
         ("embeddings: {umapp: {}}", "embedding 'umapp'; one of: tsne, ivis"),
+        ("film: {epochs: [0], layers: [blok]}", "film: layer 'blok'; one of: stem, block1"),
     ],
     ids=lambda v: v.split(":")[0] if ":" in v else "",
 )

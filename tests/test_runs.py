@@ -18,6 +18,29 @@ def test_settings_that_differ_get_a_folder_of_their_own():
     assert name.endswith("/resnet8x0.5-kd+at-2-0+at.weight=9.0+kd.weight=1")
 
 
+def test_weights_kept_on_the_way_make_no_other_run():
+    run = runs.Student(keep=[0, 5])
+    assert (run.name, run.settings()) == (runs.Student().name, runs.Student().settings())
+    side = runs.side_by_side([run, runs.Student(method="at")])
+    assert [each.keep for each in side.each] == [[0, 5], []]
+    for keep in ([21], [-1], [True], ["5"]):
+        with pytest.raises(UsageError, match="; allowed: 0 to 20, the run's epochs"):
+            runs.Student(keep=keep)
+
+
+def test_a_film_draws_networks_that_it_follows():
+    film = runs.Film(networks=["students/a", "students/b"], drawn=["students/b"])
+    assert film.name.startswith("film-2-networks-")
+    assert film.name.endswith("+drawn=1")
+    assert runs.Film(layers=["stem"], options={"perplexity": 5}).name.endswith(
+        "+layers=stem+perplexity=5"
+    )
+    with pytest.raises(UsageError, match="drawn: 'students/c' is not among the networks"):
+        runs.Film(drawn=["students/c"])
+    with pytest.raises(UsageError, match="layers is empty; give at least one"):
+        runs.Film(layers=[])
+
+
 def test_a_number_is_the_same_run_with_and_without_a_point():
     assert runs.Student(learning_rate=1).name == runs.Student(learning_rate=1.0).name
 

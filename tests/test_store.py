@@ -41,6 +41,19 @@ def test_a_run_comes_back_as_it_was(tmp_path):
     assert store.load_history(tmp_path / "run").to_dict("records") == HISTORY
 
 
+def test_weights_on_the_way_come_back_by_passes_and_do_not_outlive_their_run(tmp_path):
+    weights = {"stem.0.weight": np.arange(3, dtype="float32"), "steps": np.array(7)}
+    facts = {"test_accuracy": 0.5, "test_images": 10}
+    store.save_run(tmp_path, {}, weights, HISTORY, {10: weights, 0: {"a": np.ones(2)}}, **facts)
+    kept = store.load_snapshots(tmp_path)
+    assert list(kept) == [0, 10]
+    assert list(kept[0]) == ["a"]
+    np.testing.assert_array_equal(kept[10]["stem.0.weight"], [0, 1, 2])
+    store.save_run(tmp_path, {}, weights, HISTORY, **facts)
+    with pytest.raises(UsageError, match=r"no snapshots.safetensors in .*student.*-y \"keep: "):
+        store.load_snapshots(tmp_path)
+
+
 def test_a_network_that_saw_other_images_is_not_taken(tmp_path):
     save(tmp_path / "run")
     assert store.load_run(tmp_path / "run", "0123")
@@ -260,6 +273,30 @@ def test_a_comparison_is_gathered_with_its_study(tmp_path):
     without = store.gather(tmp_path, [name], ["pca-x"])
     assert without["sweeps"].empty
     assert list(without["comparability"].columns) == store.COLUMNS["comparability"]
+
+
+def test_a_film_is_gathered_with_its_study(tmp_path):
+    name = "students/t/a"
+    save(tmp_path / name)
+    store.save_layers(tmp_path / name, layers())
+    store.save_measures(tmp_path / name, {"stem": {"knn": 0.5}})
+    store.save_likeness(tmp_path / name, {})
+    maps, found = {(name, "stem"): np.zeros((2, 2))}, {(name, "stem"): {"continuity": 1.0}}
+    how = {"errors": {(name, "stem"): np.zeros(2)}, "engine": "numpy 2", "coupling": 0.0}
+    how["neighbours"] = {(name, "stem"): np.array([[1], [0]])}
+    store.save_maps(tmp_path, "pca-x", "pca", maps, found, **how)
+    with pytest.raises(UsageError, match=r"no film-x-film.parquet in .*notebooks/film.ipynb"):
+        store.gather(tmp_path, [name], ["pca-x"], filmed="film-x")
+    on_the_way = {(name, 0, "stem"): np.array([[0.12345, 1], [2, 3]])}
+    store.save_film(tmp_path, "film-x", on_the_way, [(name, 0, "stem", "knn", 0.25)])
+    tables = store.gather(tmp_path, [name], ["pca-x"], filmed="film-x")
+    assert tables["training"].values.tolist() == [[name, 0, "stem", "knn", 0.25]]
+    assert list(tables["film"].columns) == store.COLUMNS["film"]
+    assert tables["film"]["image"].tolist() == [0, 1]
+    np.testing.assert_allclose(tables["film"][["x", "y"]], [[0.123, 1], [2, 3]], rtol=1e-6)
+    without = store.gather(tmp_path, [name], ["pca-x"])
+    assert without["film"].empty
+    assert list(without["training"].columns) == store.COLUMNS["training"]
 
 
 def test_published_results_come_back_as_they_were(tmp_path):

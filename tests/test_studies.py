@@ -153,9 +153,41 @@ def test_the_comparison_is_of_alone_and_kd_in_the_first_cell():
     assert studies.Study(name="mine", methods=["kd", "at"]).compared is None
 
 
+def test_a_film_follows_every_seed_and_draws_the_first():
+    study = studies.Study(
+        name="mine",
+        methods=["alone", "at", "kd"],
+        labels_per_class=[2, 5],
+        seeds=[0, 1],
+        maps={"labels_per_class": [5], "seeds": [1]},
+        film={"epochs": [0, 3], "methods": ["alone", "kd"], "layers": ["stem"]},
+        embeddings={"tsne": {"perplexity": 9}},
+    )
+    film = study.followed
+    where = "students/resnet20-full-0/resnet8x0.5"
+    assert film.drawn == [f"{where}-alone-5-1", f"{where}-kd-5-1"]
+    assert film.networks == [*film.drawn, f"{where}-alone-5-0", f"{where}-kd-5-0"]
+    assert (film.layers, film.options) == (["stem"], {"perplexity": 9})
+    kept = {run.name: run.keep for run in study.students if run.keep}
+    assert kept == {name: [0, 3] for name in film.networks}
+    each = [run for kernel in study.kernels.values() for run in kernel.each]
+    assert {run.name: run.keep for run in each if run.keep} == kept
+
+
+def test_without_a_film_or_without_layers_nothing_is_kept():
+    for given in ({}, {"film": {"epochs": [0]}, "layers": False}):
+        study = studies.Study(name="mine", **given)
+        assert study.followed is None
+        assert not any(run.keep for run in study.students)
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
+        ("film: {epochs: [0, 21]}", "film: keep 21; allowed: 0 to 20, the run's epochs"),
+        ("film: {layers: [stem]}", "film: epochs is empty; a film needs at least one"),
+        ("film: {epochs: [0], methods: [at]}", "film: method 'at'; allowed, as in the maps"),
+        ("film: {epoch: [0]}", "unknown parameter 'epoch'; known: epochs, layers, methods"),
         ("metods: [kd]", "unknown parameter 'metods'; known: name, dataset"),
         ("methods: kd", "parameter methods must be list, given 'kd'"),
         ("seeds: [-1]", "student: seed -1; allowed: 0 or more"),

@@ -23,7 +23,7 @@ def fit(digits, method="kd", seed=0, epochs=1, **options):
     run = runs.Student(method=method, seed=seed, epochs=epochs, labels_per_class=5)
     batches = data.Batches(digits, labelled, 64, seed, pool=method not in ("alone", "smooth"))
     taught = None if method in ("alone", "smooth") else teacher()
-    return train.fit(network, batches, run, method=method, teacher=taught, **options)
+    return train.fit(network, batches, run, method=method, teacher=taught, **options)[:2]
 
 
 def bits(network):
@@ -187,15 +187,29 @@ def test_students_side_by_side_are_bit_for_bit_what_each_is_alone(digits):
     def batches():
         return data.Batches(digits, data.budget(digits.train_labels, 5, 0), 64, 0)
 
-    def pupil(method, width, seed, options):
+    def pupil(method, width, seed, options, keep=()):
         network = models.build("resnet8", classes=10, channels=1, width=width, seed=seed)
-        return train.Pupil(network, runs.Student(epochs=1, seed=0), method, options)
+        return train.Pupil(network, runs.Student(epochs=1, seed=0), method, options, keep=keep)
 
-    together = train.fit_many([pupil(*given) for given in SIDE_BY_SIDE], batches(), teacher())
+    kept = [pupil(*given, keep=(0, 1)) for given in SIDE_BY_SIDE]
+    together = train.fit_many(kept, batches(), teacher())
     for given, side in zip(SIDE_BY_SIDE, together, strict=True):
         (by_itself,) = train.fit_many([pupil(*given)], batches(), teacher())
         assert bits(side.network) == bits(by_itself.network), given
         assert side.history == by_itself.history
+        assert (set(side.kept), by_itself.kept) == ({0, 1}, {})  # to keep weights changes no bit
+
+
+def test_weights_are_kept_after_the_passes_of_all_stages(digits):
+    batches = data.Batches(digits, data.budget(digits.train_labels, 5, 0), 64, 0)
+    options, run = {"stages": 2, "warm_up_epochs": 2}, runs.Student(epochs=1)
+    pupil = train.Pupil(student(), run, "fitnet", options, keep=[3, 0, 2])
+    ((network, history, kept),) = train.fit_many([pupil], batches, teacher())
+    assert len(history) == 3
+    counts = {n: int(w["stem.1.num_batches_tracked"]) for n, w in kept.items()}
+    assert counts == {0: 0, 2: 2 * len(batches), 3: 3 * len(batches)}
+    for passes, wanted in ((0, student()), (3, network)):
+        assert b"".join(x.tobytes() for x in kept[passes].values()) == bits(wanted)
 
 
 def test_students_side_by_side_ask_the_teacher_once_per_batch(digits):
