@@ -115,17 +115,18 @@
 
   // ---- views as text: layer=block3&selected=3,14,15
   const shared = (state) => state.meta?.share || [];
-  function apply(model, text) {
-    for (const [key, value] of new URLSearchParams(text)) {
-      if (!shared(model.state).includes(key)) continue;
-      const list = Array.isArray(model.get(key));
-      model.set(key, list ? value.split(",").filter(Boolean).map(Number) : value);
-    }
+  function typed(value, like) {
+    if (Array.isArray(like)) return value.split(",").filter(Boolean).map(Number);
+    return typeof like === "number" ? Number(value) : typeof like === "boolean" ? value === "true" : value;
+  }
+  function apply(model, text, before = {}) {
+    const said = [...new URLSearchParams(text)].filter(([key]) => shared(model.state).includes(key));
+    model.set({ ...before, ...Object.fromEntries(said.map(([key, value]) => [key, typed(value, model.get(key))])) });
   }
   function remember(model) {
     const text = shared(model.state)
       .map((key) => [key, String(model.get(key)), String(model.initial[key])])
-      .filter(([, now, before]) => now !== before && now.length < 1000) // only what differs, and fits
+      .filter(([, now, before]) => now !== before && now.length < 8000) // only what differs, and fits
       .map(([key, now]) => `${key}=${now.replace(/[&%+#\s]/g, encodeURIComponent)}`).join("&");
     try {
       history.replaceState(null, "", text ? `#${text}` : location.pathname + location.search);
@@ -189,7 +190,9 @@
     const view = async () => {
       if (!inAddress() || !figures.length) return;
       await mount(figures[0]);
-      apply(figures[0].model, inAddress());
+      const { model } = figures[0];
+      const before = Object.fromEntries(shared(model.state).map((key) => [key, model.initial[key]]));
+      apply(model, inAddress(), before); // the address holds what differs from how the figure opens
       intoView(figures[0]);
     };
     addEventListener("hashchange", view);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,12 @@ from kdlib import UsageError, charts, metrics, one_of
 from kdlib.store import Results
 
 HERE = Path(__file__).parent
-MISSING = -32768  # the int16 that says "no coordinate here"; explorer.js knows it, too
+MISSING = -32768  # the int16 that says "nothing here"; explorer.js knows it, too
 UNKNOWN = 255  # the byte that says "error not measured"; so does it this
-SHADES = ("class", "error")  # what a dot's colour can mean: its class, or its lost neighbours
+TRAINED = -1  # the epoch of trained networks, beside those of the film; and this
+NEAREST = 10  # neighbours that are told of each image
+MANY = 20  # classes, from which on names would cover the maps
+BRUSHES = ("box", "lasso")  # what dragging over a map draws
 SIDE = 48  # largest thumbnail, in pixels
 KINDS = ("teacher", "alone")  # of networks, beside "control" and "distilled"
 COLUMNS = 40  # thumbnails in a row of the sprite
@@ -44,37 +48,56 @@ class Explorer(anywidget.AnyWidget):
     layer = traitlets.Unicode(help="layer both maps show").tag(sync=True)
     embedding = traitlets.Unicode(help="how a layer became a map").tag(sync=True)
     measure = traitlets.Unicode(help="measure of the curves").tag(sync=True)
-    shade = traitlets.Unicode("class", help="what colours mean: class or error").tag(sync=True)
+    shade = traitlets.Unicode("class", help="what colours mean: class, error, change").tag(sync=True)
+    epoch = traitlets.Int(TRAINED, help="of the film, where there is one; -1: trained").tag(sync=True)
     selected = traitlets.List(traitlets.Int(), help="numbers of images").tag(sync=True)
+    hidden = traitlets.List(traitlets.Int(), help="numbers of classes").tag(sync=True)
+    names = traitlets.Bool(True, help="whether classes are named on the maps").tag(sync=True)
+    brush = traitlets.Unicode("box", help="what dragging draws: box or lasso").tag(sync=True)
 
     meta = traitlets.Dict().tag(sync=True)  # names, curves, faithfulness: see _meta
     coordinates = traitlets.Bytes().tag(sync=True)  # int16 [network][embedding][layer][image][2]
     errors = traitlets.Bytes().tag(sync=True)  # uint8 [network][embedding][layer][image]: 254 is 1
+    neighbours = traitlets.Bytes().tag(sync=True)  # int16 [network][layer][image][NEAREST]
+    film = traitlets.Bytes().tag(sync=True)  # int16 [reel][epoch][image][2]: see meta["film"]
     labels = traitlets.Bytes().tag(sync=True)  # int16 [image]
     predictions = traitlets.Bytes().tag(sync=True)  # int16 [network][image]; -1: not known
     sprite = traitlets.Bytes().tag(sync=True)  # WebP, COLUMNS images in a row
 
-    @traitlets.validate("left", "right", "layer", "embedding", "measure", "shade")
-    def _known(self, proposal: dict[str, Any]) -> str:
+    @traitlets.validate(
+        "left", "right", "layer", "embedding", "measure", "shade", "epoch", "brush"
+    )
+    def _known(self, proposal: dict[str, Any]) -> str | int:
         trait = proposal["trait"].name
         what = {"left": "left network", "right": "right network"}.get(trait, trait)
         _one_of(what, proposal["value"], self._allowed(trait))
         return proposal["value"]
 
-    @traitlets.validate("selected")
+    @traitlets.validate("selected", "hidden")
     def _shown(self, proposal: dict[str, Any]) -> list[int]:
-        n = self.meta["n"]
+        trait = proposal["trait"].name
+        what, n = ("image", self.meta["n"])
+        if trait == "hidden":
+            what, n = ("class", len(self.meta["classes"]))
         wrong = [i for i in proposal["value"] if not 0 <= i < n]
         if wrong:
-            raise _RefusedError(f"no image {wrong[0]} among the selected; one of: 0 to {n - 1}")
+            raise _RefusedError(f"no {what} {wrong[0]} among the {trait}; one of: 0 to {n - 1}")
         return proposal["value"]
 
-    def _allowed(self, trait: str) -> list[str]:
+    def _allowed(self, trait: str) -> list[Any]:
         if trait in ("left", "right"):
             return [network["run"] for network in self.meta["networks"]]
         if trait == "measure":
             return [measure["key"] for measure in self.meta["measures"]]
-        return self.meta[f"{trait}s"]
+        if trait == "epoch":
+            return [TRAINED, *sorted({e for reel in self.meta["film"] for e in reel["epochs"]})]
+        return list(BRUSHES) if trait == "brush" else self.meta[f"{trait}s"]
+
+
+VIEW = [  # the traits of the view, in the order in which they are told
+    *("left", "right", "layer", "embedding", "measure", "shade", "epoch", "selected"),
+    *("hidden", "names", "brush"),
+]
 
 
 def explorer(
@@ -82,16 +105,15 @@ def explorer(
     *,
     left: str | None = None,
     right: str | None = None,
-    embedding: str | None = None,
-    layer: str | None = None,
-    measure: str = "knn",
     **view: Any,
 ) -> Explorer:
     """Show two networks side by side; by default one trained alone and the same one distilled.
 
     left and right are run ids with maps in `results`; by default the student trained alone with
-    the fewest labels, and the `kd` student of the same labels and seed. `view` takes the remaining
-    traits of the view, selected=[image numbers] and shade="error".
+    the fewest labels, and the `kd` student of the same labels and seed. `view` takes the other
+    traits of the view by their names: layer="block3", embedding="ivis", measure="silhouette",
+    shade="error", epoch=5 (of the film of training), selected=[image numbers], hidden=[class
+    numbers], names=False, brush="lasso".
 
     Raises UsageError for a name the results do not hold, and when they hold no maps at all.
 
@@ -101,25 +123,43 @@ def explorer(
     if results.maps.empty:
         raise UsageError("these results hold no maps; embed some layers first, then publish")
     for name in view:
-        one_of("view option", name, ["selected", "shade"])
+        one_of("view option", name, VIEW)
     networks = mapped(results)
-    layers = list(results.study["layers"])
-    left = _default_left(networks) if left is None else left
-    one_of("left network", left, networks["run"])
+    one_of("left network", left or networks["run"][0], networks["run"])
+    reels, film = _film(results, networks)
+    first = _defaults(results, networks)
+    start = first | {"left": left or first["left"]} | view
+    start["right"] = right or _default_right(networks, start["left"])
     return Explorer(
-        meta=_meta(results, networks),
+        meta=_meta(results, networks) | {"film": reels, "defaults": first},
         coordinates=quantise(_placed(results, networks, ["x", "y"])).tobytes(),
         errors=_errors(results, networks).tobytes(),
+        neighbours=_neighbours(results, networks).tobytes(),
+        film=film.tobytes(),
         labels=np.asarray(results.labels, "<i2").tobytes(),
         predictions=_predictions(results, networks).tobytes(),
         sprite=sprite(results.images),
-        left=left,
-        right=_default_right(networks, left) if right is None else right,
-        layer=("block2" if "block2" in layers else layers[0]) if layer is None else layer,
-        embedding=results.study["embeddings"][0] if embedding is None else embedding,
-        measure=measure,
-        **view,
+        **start,
     )
+
+
+def _defaults(results: Results, networks: pd.DataFrame) -> dict[str, Any]:
+    """Give the view that opens when nothing is asked for."""
+    layers = list(results.study["layers"])
+    left = _default_left(networks)
+    return {
+        "left": left,
+        "right": _default_right(networks, left),
+        "layer": "block2" if "block2" in layers else layers[0],
+        "embedding": results.study["embeddings"][0],
+        "measure": "knn",
+        "shade": "class",
+        "epoch": TRAINED,
+        "selected": [],
+        "hidden": [],
+        "names": len(results.study["classes"]) <= MANY,
+        "brush": "box",
+    }
 
 
 def mapped(results: Results) -> pd.DataFrame:
@@ -215,6 +255,34 @@ def _errors(results: Results, networks: pd.DataFrame) -> np.ndarray:
     return np.where(np.isnan(errors), UNKNOWN, whole).astype(np.uint8)
 
 
+def _neighbours(results: Results, networks: pd.DataFrame) -> np.ndarray:
+    """Gather each image's nearest in the layers themselves, (network, layer, image, NEAREST)."""
+    table = getattr(results, "neighbours", pd.DataFrame())
+    if table.empty:
+        return np.zeros(0, "<i2")
+    axes = [list(networks["run"]), list(results.study["layers"])]
+    near = np.full((*map(len, axes), len(results.images), NEAREST), MISSING, "<i2")
+    places = [pd.Index(a).get_indexer(table[c]) for a, c in zip(axes, ("run", "layer"), strict=True)]
+    places += [table["image"].to_numpy(), table["rank"].to_numpy()]
+    known = np.all([p >= 0 for p in places], axis=0) & (places[-1] < NEAREST)
+    near[tuple(p[known] for p in places)] = table.loc[known, "neighbour"]
+    return near
+
+
+def _film(results: Results, networks: pd.DataFrame) -> tuple[list[dict[str, Any]], np.ndarray]:
+    """Gather maps of networks in training: whose, and all their frames, (frame, image, 2) int16."""
+    table = getattr(results, "film", pd.DataFrame(columns=["run", "layer"]))
+    shown = table[table["run"].isin(networks["run"]) & table["layer"].isin(results.study["layers"])]
+    reels, frames = [], [np.zeros((0, len(results.images), 2), "<i2")]
+    for (run, layer), reel in shown.groupby(["run", "layer"], sort=False):
+        epochs = np.unique(reel["epoch"])
+        points = np.full((len(epochs), len(results.images), 2), np.nan)
+        points[np.searchsorted(epochs, reel["epoch"]), reel["image"]] = reel[["x", "y"]]
+        reels.append({"run": run, "layer": layer, "epochs": epochs.tolist()})
+        frames.append(quantise(points))
+    return reels, np.concatenate(frames)
+
+
 def _predictions(results: Results, networks: pd.DataFrame) -> np.ndarray:
     guesses = results.predictions
     network = pd.Index(networks["run"]).get_indexer(guesses["run"])
@@ -241,24 +309,40 @@ def _meta(results: Results, networks: pd.DataFrame) -> dict[str, Any]:
         "curves": {k: list(_curves(results, networks, k)) for k in keys},
         "faithfulness": _faithfulness(results, networks),
         "tile": [max(1, round(w * shrink)), max(1, round(h * shrink)), COLUMNS],
-        "shades": list(SHADES if "error" in results.maps else SHADES[:1]),
-        "share": ["left", "right", "layer", "embedding", "measure", "shade", "selected"],
+        "shades": _shades(results),
+        "share": VIEW,
+        "study": f"book/results/{study['name']}",
     }
 
 
+def _shades(results: Results) -> list[str]:
+    """List what a dot's colour can mean: its class, the neighbours it lost, those that changed."""
+    told = {"error": "error" in results.maps, "change": len(getattr(results, "neighbours", "")) > 0}
+    return ["class", *(shade for shade, known in told.items() if known)]
+
+
 def _network(row: dict[str, Any]) -> dict[str, Any]:
-    """Name a network for people: long in the menus, short beside a curve."""
-    teacher = row["role"] == "teacher"
+    """Name a network for people: long in the menus, short beside a curve.
+
+    `who` is the same for all seeds and budgets of labels of one network.
+    """
+    end = rf"(-{re.escape(row['labels'])})?-\d+(?=\+|$)"  # kd-2-0+temperature=2
+    _, *teacher, own = who = [re.sub(end, "", part) for part in row["run"].split("/")]
+    form = own.removeprefix(f"{row['network']}-")
+    kind = row["method"] if row["role"] == "student" else "teacher"
+    short = form if kind != "teacher" else kind + f" ({form})" * (form not in ("full", own))
     budget = "all labels" if row["labels"] == "all" else f"{row['labels']} labels per class"
-    short = "teacher" if teacher else row["method"]
     return {
         "run": row["run"],
+        "who": "/".join(who),
         "short": short,
         "name": f"{short}, {budget}, seed {row['seed']}",
-        "group": f"{row['role']} {row['network']}",
+        "group": f"{row['role']} {row['network']}" + "".join(f" of {name}" for name in teacher),
+        "labels": budget,
+        "seed": f"seed {row['seed']}",
         "parameters": int(row["parameters"]),
         "accuracy": float(row["test_accuracy"]),
-        "kind": short if short in KINDS else "control" if short in charts.CONTROLS else "distilled",
+        "kind": kind if kind in KINDS else "control" if kind in charts.CONTROLS else "distilled",
     }
 
 
