@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import altair as alt
@@ -125,40 +125,28 @@ def _render(spec: dict[str, Any], **_: Any) -> dict[str, Any]:
 
 
 def accuracy(results: Results, *, network: str | None = None) -> alt.LayerChart | alt.FacetChart:
-    """Draw test accuracy against labels per class: a line through the means, a dot per seed."""
+    """Draw test accuracy against labels per class: means with 95 % t intervals, a dot per seed."""
     runs = _students(results, network)
     network = runs["network"].iloc[0]
     table = runs.assign(accuracy_pct=100 * runs["test_accuracy"])
-    table = table[["method", "labels", "seed", "accuracy_pct"]].round(3)
-    x = alt.X(
-        "labels:N", sort=budgets(runs), title="labels per class", scale=alt.Scale(padding=0.3)
+    table = _with_means(table[["method", "labels", "seed", "accuracy_pct"]], "accuracy_pct")
+    base = alt.Chart(table).encode(
+        x=alt.X("labels:N", sort=budgets(runs), title="labels per class"),
+        xOffset=_beside(table, padding=6),
+        color=_colour(table),
+        opacity=_fade(),
     )
-    y = alt.Y("accuracy_pct:Q", title="test accuracy, %", scale=alt.Scale(zero=False))
-    base = alt.Chart(table).encode(x=x, color=_colour(table), opacity=_fade())
-    lines = base.mark_line(strokeWidth=2.2).encode(y=y.aggregate("mean"))
-    means = base.mark_point(filled=True, size=60, opacity=1).encode(
-        y=y.aggregate("mean"),
-        tooltip=[
-            "method:N",
-            "labels:N",
-            _number("mean(accuracy_pct):Q", "mean, %", ".1f"),
-            alt.Tooltip("count():Q", title="seeds"),
-        ],
-    )
-    seeds = base.mark_circle(size=22).encode(
-        y=y, tooltip=["method:N", "labels:N", "seed:N", _number("accuracy_pct:Q", "%", ".1f")]
-    )
-    layers = [*_teacher(results), seeds, lines, means]
     n = int(runs["seed"].nunique())
+    marks = _over_seeds(base, "accuracy_pct", "test accuracy, %", ["method:N", "labels:N"], ".1f")
     return (
-        alt.layer(*layers)
+        alt.layer(*_teacher(results), *marks)
         .add_params(_chosen())
         .properties(
             width=600,
             height=300,
             title=alt.Title(
                 f"Test accuracy of {network}",
-                subtitle=f"line: mean of {n} seeds; dots: single seeds",
+                subtitle=f"mean of {n} seeds with 95 % t interval; dots: single seeds",
             ),
             description=_spoken(table, "accuracy_pct", "Test accuracy in percent"),
         )
@@ -226,28 +214,18 @@ def layers(results: Results, measure: str = "knn", *, network: str | None = None
     network = runs["network"].iloc[0]
     values = results.measures.query("measure == @measure")[["run", "layer", "value"]]
     table = runs[["run", "method", "labels", "seed"]].merge(values, on="run")
-    table = table.drop(columns="run").round(4)
+    table = _with_means(table.drop(columns="run"), "value")
     stages, steps = list(results.study["layers"]), budgets(runs)
     base = alt.Chart().encode(
         x=alt.X("layer:N", sort=stages, title=None, axis=alt.Axis(labelAngle=-40)),
+        xOffset=_beside(table),
         color=_colour(table),
         opacity=_fade(),
     )
-    y = alt.Y("value:Q", title=name(measure), scale=alt.Scale(zero=False))
     where = ["method:N", "layer:N", alt.Tooltip("labels:N", title="labels per class")]
-    seeds = base.mark_circle(size=12).encode(
-        y=y, tooltip=[*where, "seed:N", _number("value:Q", name(measure), ".3f")]
-    )
-    mean = base.mark_line(strokeWidth=2.2, point={"size": 26}).encode(
-        y=y.aggregate("mean"),
-        tooltip=[
-            *where,
-            _number("mean(value):Q", "mean", ".3f"),
-            alt.Tooltip("count():Q", title="seeds"),
-        ],
-    )
     n = int(runs["seed"].nunique())
-    panel = alt.layer(seeds, mean, data=table).properties(width=_share(620, len(steps)), height=210)
+    marks = _over_seeds(base, "value", name(measure), where, ".3f")
+    panel = alt.layer(*marks, data=table).properties(width=_share(620, len(steps)), height=210)
     return (
         panel.add_params(_chosen())
         .facet(
@@ -257,7 +235,8 @@ def layers(results: Results, measure: str = "knn", *, network: str | None = None
         .properties(
             title=alt.Title(
                 f"{name(measure)}, layer by layer, {network}",
-                subtitle=f"line: mean of {n} seeds; dots: single seeds; {hint(measure)}",
+                subtitle=f"mean of {n} seeds with 95 % t interval; dots: single seeds; "
+                f"{hint(measure)}",
             ),
             description=_spoken(table, "value", name(measure)),
         )
@@ -428,6 +407,7 @@ def saved(results: Results, *, network: str | None = None) -> alt.FacetChart:
     )
 
 
+MARKS = ["circle", "square", "diamond", "triangle-up", "cross", "triangle-down"]  # of networks
 FAMILIES = {  # of methods: how panels and legends call them, a mark and a colour of their own
     "answers": ("answers", "circle", "#2f7fd0"),
     "features": ("features", "square", "#cc3a1e"),
@@ -472,6 +452,8 @@ def ranked(standings: pd.DataFrame, family: Mapping[str, str]) -> alt.LayerChart
     names, shapes, shades = (list(each) for each in zip(*chosen, strict=True))
     radio = alt.binding_radio(options=steps, name="labels per class: ")
     numbers = [_number(f"{c}:Q", c.replace("_", ", "), "+.1f") for c in GAIN]
+    ends = {b: floor(r["gain"], r["gain_low"]) for b, r in table.groupby("labels")}
+    table = _clipped(table, table["labels"].map(ends), GAIN)
     rows = alt.Chart(table).transform_filter("datum.labels == labels")
     rows = rows.encode(y=alt.Y("rank:O", axis=None))
     base = rows.encode(
@@ -479,14 +461,17 @@ def ranked(standings: pd.DataFrame, family: Mapping[str, str]) -> alt.LayerChart
         tooltip=["name:N", "family:N", *numbers, "pairs:Q"],
     )
     axis = alt.Axis(title="test accuracy minus alone, points", tickCount=8, labelOverlap=True)
-    x, low = (alt.X(f"{c}:Q", axis=axis) for c in GAIN[:2])
+    x, low = (alt.X(f"{c}:Q", axis=axis) for c in ("at", "from"))
     form = alt.Shape("family:N", scale=alt.Scale(domain=names, range=shapes), sort=names)
     marks = [
         alt.Chart().mark_rule(strokeDash=[4, 3], color="#888").encode(x=alt.datum(0)),
         base.mark_rule(strokeWidth=1.6)
-        .encode(x=low, x2="gain_high:Q")
+        .encode(x=low, x2="to:Q")
         .transform_filter("isValid(datum.gain_low)"),
-        base.mark_point(filled=True, size=65, opacity=1).encode(x=x, shape=form),
+        base.mark_point(filled=True, size=65, opacity=1)
+        .encode(x=x, shape=form)
+        .transform_filter("!datum.outside"),
+        *_outside(base.encode(x=x)),
         rows.mark_text(align="right", fontSize=11).encode(x=alt.value(-8), text="name:N"),
     ]
     n = "/".join(str(int(k)) for k in sorted(set(table["pairs"])))
@@ -500,9 +485,219 @@ def ranked(standings: pd.DataFrame, family: Mapping[str, str]) -> alt.LayerChart
         height={"step": 17},
         title=alt.Title(
             "Every method minus alone, at one label budget",
-            subtitle=f"mean of n = {n} paired seeds with 95 % t interval; right of 0 is better",
+            subtitle=f"mean of n = {n} paired seeds with 95 % t interval; right of 0 is better"
+            + ("; arrow: further left" if table["outside"].any() else ""),
         ),
         description=f"Points of test accuracy over alone, {steps[0]} labels per class: {said}.",
+    )
+
+
+def dots(standings: pd.DataFrame, methods: Sequence[str]) -> alt.FacetChart:
+    """Draw test accuracy of some methods, a panel per label budget: means, 95 % t intervals.
+
+    `standings` is `statistics.standings`; `methods` go from above to below. One that was trained
+    on another network than most has the student alone of that below it. Dashed: the first.
+    """
+    table = _rows(_in_percent(_some(standings)), methods)
+    steps, rows = budgets(table), list(dict.fromkeys(table["name"]))
+    first = table[table["name"] == rows[0]].set_index("labels")["at"]
+    table = table.assign(beside=table["labels"].map(first))
+    numbers = [_number(f"{c}:Q", f"{c}, %", ".1f") for c in ("accuracy", "low", "high")]
+    axis = alt.Axis(title="test accuracy, %", tickCount=4, labelOverlap=True)
+    scale = alt.Scale(zero=False, nice=False, padding=14)
+    x, low, beside = (
+        alt.X(f"{c}:Q", axis=axis, scale=scale) for c in ("at", "from", "min(beside)")
+    )
+    base = alt.Chart().encode(
+        y=alt.Y("name:N", sort=rows, title=None),
+        color=_colour(table).legend(None),
+        tooltip=["name:N", alt.Tooltip("labels:N", title="labels per class"), *numbers, "n:Q"],
+    )
+    panel = alt.layer(
+        alt.Chart().mark_rule(strokeDash=[4, 3], color="#888").encode(x=beside),
+        base.mark_rule(strokeWidth=1.8)
+        .encode(x=low, x2="to:Q")
+        .transform_filter("isValid(datum.low)"),
+        base.mark_point(filled=True, size=70, opacity=1)
+        .encode(x=x)
+        .transform_filter("!datum.outside"),
+        *_outside(base.encode(x=x), shown=".0f"),
+        data=table,
+    ).properties(width=_share(520, len(steps)), height={"step": 22})
+    n = "/".join(map(str, sorted(set(table["n"]))))
+    few = table[table["labels"] == steps[0]]
+    said = ", ".join(f"{w} {a:.1f}" for w, a in zip(few["name"], few["accuracy"], strict=True))
+    column = alt.Column("labels:N", sort=steps, title=None, header=_header("middle"))
+    return panel.facet(column=column, spacing=14).properties(
+        title=alt.Title(
+            "Test accuracy, method by method",
+            subtitle=f"mean of n = {n} seeds, 95 % t interval; dashed: {rows[0]}"
+            + ("; arrow: further left" if table["outside"].any() else ""),
+        ),
+        description=f"Test accuracy in percent, with {steps[0]} labels per class: {said}.",
+    )
+
+
+# ---- pairs of networks
+
+
+def grid(pairs: pd.DataFrame) -> alt.FacetChart:
+    """Draw what methods add for every pair of teacher and student: a panel per method.
+
+    `pairs` is `statistics.pairs` of one label budget. The number is the gain over alone in
+    points; with "≈" before it its 95 % t interval holds 0.
+    """
+    table = _gains(pairs)
+    table["said"] = [
+        f"{'' if low > 0 or high < 0 else '≈ '}{gain:+.1f}"
+        for gain, low, high in zip(table["gain"], table["low"], table["high"], strict=True)
+    ]
+    far = float(table["gain"].abs().max()) or 1.0
+    students, teachers = (list(dict.fromkeys(table[c])) for c in ("network", "teacher"))
+    numbers = [_number(f"{c}:Q", c, "+.1f") for c in ("gain", "low", "high")]
+    scores = [_number(f"{c}:Q", f"{c}, %", ".1f") for c in ("alone", "accuracy")]
+    smaller = _number("smaller:Q", "teacher / student, parameters", ".1f")
+    base = alt.Chart(table).encode(
+        x=alt.X("teacher:N", sort=teachers, title="teacher", axis=alt.Axis(labelAngle=-40)),
+        y=alt.Y("network:N", sort=students, title="student"),
+        tooltip=["method:N", "teacher:N", "network:N", *numbers, "n:Q", *scores, smaller],
+    )
+    colour = alt.Color(
+        "gain:Q",
+        title="points over alone",
+        scale=alt.Scale(scheme="blueorange", domain=[far, -far]),
+        legend=alt.Legend(gradientLength=180, titleLimit=200),
+    )
+    words = alt.condition(f"abs(datum.gain) > {0.55 * far}", alt.value("white"), alt.value("black"))
+    panel = alt.layer(
+        base.mark_rect().encode(color=colour),
+        base.mark_text(fontSize=11).encode(text="said:N", color=words),
+    ).properties(width={"step": 54}, height={"step": 34})
+    cells = zip(table["method"], table["teacher"], table["network"], table["said"], strict=True)
+    said = "; ".join(f"{m}, {t} to {s}: {words}" for m, t, s, words in cells)
+    n, methods = "/".join(map(str, sorted(set(table["n"])))), order(table["method"])
+    return panel.facet(
+        column=alt.Column("method:N", sort=methods, title=None), spacing=14
+    ).properties(
+        title=alt.Title(
+            "What distillation adds, pair by pair",
+            subtitle=f"test accuracy minus alone, points: mean of n = {n} paired seeds; "
+            "≈: the 95 % interval holds 0",
+        ),
+        description=f"Points of test accuracy over the student alone. {said}.",
+    )
+
+
+def gaps(pairs: pd.DataFrame) -> alt.HConcatChart:
+    """Draw the gains of `statistics.pairs` over the capacity gap, and over what alone lacks.
+
+    Left: how many times as many parameters as its student the teacher has. Right: the errors of
+    the student alone. A reader chooses the method; bars are 95 % t intervals.
+    """
+    table = _gains(pairs)
+    table["lacks"] = (100 - table["alone"]).round(2)
+    methods, students = order(table["method"]), list(dict.fromkeys(table["network"]))
+    radio = alt.binding_radio(options=methods, name="method: ")
+    numbers = [_number(f"{c}:Q", c, "+.1f") for c in ("gain", "low", "high")]
+    base = alt.Chart(table).transform_filter("datum.method == method")
+    base = base.encode(
+        color=_colour(table).legend(None),
+        tooltip=["method:N", "teacher:N", "network:N", *numbers, "n:Q"],
+    )
+    shape = alt.Shape("network:N", sort=students, scale=alt.Scale(domain=students, range=MARKS))
+    steps = alt.Axis(values=[1, 3, 10, 30, 100, 300, 1000], format=",", grid=False)
+    wide = alt.Scale(type="log", nice=False, padding=14)
+    near = alt.Scale(zero=False, nice=False, padding=14)
+    xs = [
+        alt.X("smaller:Q", title="parameters, teacher over student", scale=wide, axis=steps),
+        alt.X("lacks:Q", title="errors of the student alone, %", scale=near),
+    ]
+    y, low = (alt.Y(f"{c}:Q", title="points over alone") for c in ("gain", "low"))
+    zero = alt.Chart().mark_rule(strokeDash=[4, 3], color="#888").encode(y=alt.datum(0))
+    panels = [
+        alt.layer(
+            zero,
+            base.mark_rule(strokeWidth=1.4)
+            .encode(x=x, y=low, y2="high:Q")
+            .transform_filter("isValid(datum.low)"),
+            base.mark_point(filled=True, size=80, opacity=0.9).encode(x=x, y=y, shape=shape),
+        ).properties(width=270, height=230)
+        for x in xs
+    ]
+    first = table[table["method"] == methods[0]]
+    cells = zip(first["teacher"], first["network"], first["smaller"], first["gain"], strict=True)
+    said = "; ".join(f"{t} to {s}, {x:.1f} times: {g:+.1f}" for t, s, x, g in cells)
+    return (
+        alt.hconcat(*panels, spacing=20)
+        .add_params(alt.param(name="method", value=methods[0], bind=radio))
+        .properties(
+            title=alt.Title(
+                "The gap in size, and the room for improvement",
+                subtitle="a mark is a pair of networks, its shape the student; 95 % t interval",
+            ),
+            description=f"Points of {methods[0]} over alone by how much larger the teacher is: "
+            f"{said}.",
+        )
+    )
+
+
+def likeness(results: Results, *, network: str | None = None) -> alt.FacetChart:
+    """Draw how like each layer of the student is to each of its teacher's: alone beside kd.
+
+    Linear CKA, mean over seeds, at the fewest labels; without kd another method. Where layers
+    were compared in several views the reader chooses one.
+    """
+    runs = _students(results, network)
+    network, few = runs["network"].iloc[0], budgets(runs)[0]
+    other = [m for m in order(runs["method"]) if m != "alone"]
+    shown = ["alone", "kd" if "kd" in other else other[0]] if other else ["alone"]
+    runs = runs[(runs["labels"] == few) & runs["method"].isin(shown)]
+    by = ["method", "view", "layer", "teacher_layer"]
+    table = runs[["run", "method"]].merge(results.likeness, on="run")
+    if table.empty:
+        raise UsageError(f"no layers of {network} were compared with a teacher's")
+    table = statistics.summarise(table.rename(columns={"value": "difference"}), by).round(3)
+    table = table[[*by, "mean", "low", "high", "n"]]
+    views, stages = list(dict.fromkeys(table["view"])), list(results.study["layers"])
+    numbers = [_number(f"{c}:Q", c, ".2f") for c in ("mean", "low", "high")]
+    base = (
+        alt.Chart(table)
+        .transform_filter("datum.view == view")
+        .encode(
+            x=alt.X("teacher_layer:N", sort=stages, title="teacher", axis=alt.Axis(labelAngle=-40)),
+            y=alt.Y("layer:N", sort=stages, title="student"),
+            tooltip=["method:N", "layer:N", alt.Tooltip("teacher_layer:N"), *numbers, "n:Q"],
+        )
+    )
+    scale = alt.Scale(scheme="blues", domain=[0, 1])
+    panel = alt.layer(
+        base.mark_rect().encode(
+            color=alt.Color(
+                "mean:Q", title="CKA", scale=scale, legend=alt.Legend(gradientLength=150)
+            )
+        ),
+        base.mark_text(fontSize=11).encode(
+            text=alt.Text("mean:Q", format=".2f"),
+            color=alt.condition("datum.mean > 0.6", alt.value("white"), alt.value("black")),
+        ),
+    ).properties(width={"step": 40}, height={"step": 30})
+    n = "/".join(map(str, sorted(set(table["n"]))))
+    same = table[(table["layer"] == table["teacher_layer"]) & (table["view"] == views[0])]
+    cells = zip(same["method"], same["layer"], same["mean"], strict=True)
+    said = ", ".join(f"{m} {layer} {value:.2f}" for m, layer, value in cells)
+    chosen: dict[str, Any] = {"name": "view", "value": views[0]}
+    if len(views) > 1:
+        chosen["bind"] = alt.binding_radio(options=views, name="view: ")
+    return (
+        panel.add_params(alt.param(**chosen))
+        .facet(column=alt.Column("method:N", sort=shown, title=None), spacing=14)
+        .properties(
+            title=alt.Title(
+                f"How like its teacher's layers are those of {network}",
+                subtitle=f"linear CKA, {few} labels per class, mean of n = {n} seeds; 1 is alike",
+            ),
+            description=f"Likeness (CKA) of each layer to the teacher's of the same name: {said}.",
+        )
     )
 
 
@@ -634,6 +829,43 @@ def _teacher(results: Results) -> list[alt.Chart]:
     return [rule, text.encode(y="accuracy_pct:Q", x=alt.value(596))]
 
 
+def _with_means(table: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Add to a table of seeds a row per group with mean, low, high and n; seeds have none."""
+    groups = [c for c in table if c not in ("seed", column)]
+    means = statistics.summarise(table.assign(difference=table[column]), groups)
+    means = means[[*groups, "mean", "low", "high", "n"]]
+    return pd.concat([table, means]).round(4 if column == "value" else 2)
+
+
+def _over_seeds(
+    base: alt.Chart, column: str, title: str, where: list[Any], shown: str
+) -> list[alt.Chart]:
+    """Draw a table of `_with_means`: dots, intervals, and a line through the means."""
+    scale = alt.Scale(zero=False)
+    numbers = [_number(f"{c}:Q", c, shown) for c in ("mean", "low", "high")]
+    mean = base.encode(
+        y=alt.Y("mean:Q", title=title, scale=scale), tooltip=[*where, *numbers, "n:Q"]
+    ).transform_filter("isValid(datum.mean)")
+    return [
+        base.mark_circle(size=12)
+        .encode(
+            y=alt.Y(f"{column}:Q", title=title, scale=scale),
+            tooltip=[*where, "seed:N", _number(f"{column}:Q", title, shown)],
+        )
+        .transform_filter(f"isValid(datum.{column})"),
+        base.mark_rule(strokeWidth=1.3)
+        .encode(y=alt.Y("low:Q", title=title, scale=scale), y2="high:Q")
+        .transform_filter("isValid(datum.low)"),
+        mean.mark_line(strokeWidth=2),
+        mean.mark_point(filled=True, size=34, opacity=1),
+    ]
+
+
+def _beside(table: pd.DataFrame, padding: float = 1.5) -> alt.XOffset:
+    """Set methods a little apart, so that their intervals can be told apart."""
+    return alt.XOffset("method:N", sort=order(table["method"]), scale=alt.Scale(padding=padding))
+
+
 def _colour(table: pd.DataFrame) -> alt.Color:
     palette = colours(table["method"].unique())
     scale = alt.Scale(domain=list(palette), range=list(palette.values()))
@@ -693,6 +925,44 @@ def _whole(table: pd.DataFrame, row: str, column: str) -> pd.DataFrame:
     return pd.concat([table, pd.DataFrame(list(missing), columns=[row, column])])
 
 
+DRAWN = ["at", "from", "to"]  # where a mean and its interval are drawn, see `_clipped`
+
+
+def floor(means: Iterable[float], lows: Iterable[float]) -> float:
+    """Say where an axis may begin: below the intervals of all means that are no outliers.
+
+    An outlier lies more than 1.5 quartile distances below the middle half (Tukey 1977).
+
+    >>> floor([10, 80, 90, 91, 92, 95], [5, 78, 88, 90, 91, 94])
+    78.0
+    """
+    given, ends = (np.asarray(list(values), dtype=float) for values in (means, lows))
+    first, third = np.quantile(given, (0.25, 0.75))
+    return float(np.fmin(given, ends)[given >= first - 1.5 * (third - first)].min())
+
+
+def _clipped(table: pd.DataFrame, end: Any, columns: list[str]) -> pd.DataFrame:
+    """Add where mean, low and high are drawn on an axis that begins at `end`; `outside`: not on it.
+
+    `end` is a number, or one per row.
+    """
+    drawn = {at: table[c].clip(lower=end) for at, c in zip(DRAWN, columns, strict=True)}
+    outside = table[columns[0]] < end
+    return table.assign(**drawn, outside=outside, number=table[columns[0]].where(outside).round(1))
+
+
+def _outside(base: alt.Chart, *, down: bool = False, shown: str = "+.1f") -> list[alt.Chart]:
+    """Mark what lies below the axis with an arrow at its end, and the number beside it."""
+    shape, place = ("triangle-down", {"dy": 12}) if down else ("triangle-left", {"dx": 8})
+    rows = base.transform_filter("datum.outside")
+    return [
+        rows.mark_point(filled=True, size=80, shape=shape, opacity=1),
+        rows.mark_text(align="center" if down else "left", fontSize=11, **place).encode(
+            text=alt.Text("number:Q", format=shown), color=alt.value("#888")
+        ),
+    ]
+
+
 def _some(standings: pd.DataFrame) -> pd.DataFrame:
     if standings.empty:
         raise UsageError("these results hold no students; nothing to compare")
@@ -701,12 +971,13 @@ def _some(standings: pd.DataFrame) -> pd.DataFrame:
 
 def _panels(standings: pd.DataFrame, family: Mapping[str, str]) -> pd.DataFrame:
     """Lay out `families`: rows of every panel, with colours, places and room between names."""
+    standings = _in_percent(standings)
     home = statistics.at_home(standings)
     alone = standings[standings["method"] == "alone"]
     first = home["network"].iloc[0]
     alone = alone.assign(name=["alone" if n == first else f"alone, {n}" for n in alone["network"]])
     steps, panels = budgets(standings), []
-    span = 100 * (standings["accuracy"].max() - standings["accuracy"].min())
+    span = standings["at"].max() - standings["at"].min()
     for key, (title, *_) in FAMILIES.items():
         own = home[(home["method"].map(family) == key) & (home["method"] != "alone")]
         beside = alone[alone["network"].isin({*own["network"], first})]
@@ -726,7 +997,6 @@ def _placed(panel: pd.DataFrame, steps: list[str], gap: float) -> pd.DataFrame:
     shade = dict(shades) | {"alone": COLOURS["alone"]}
     aside = np.linspace(-0.14, 0.14, len(names))
     panel = panel.assign(
-        **{c: (100 * panel[c]).clip(0, 100).round(2) for c in ("accuracy", "low", "high")},
         x=[
             steps.index(b) + aside[names.index(m)]
             for b, m in zip(panel["labels"], panel["name"], strict=True)
@@ -738,18 +1008,31 @@ def _placed(panel: pd.DataFrame, steps: list[str], gap: float) -> pd.DataFrame:
         [1, 0] if m != "alone" or n == "alone" else [3, 3]
         for m, n in zip(panel["method"], panel["name"], strict=True)
     ]
-    ends = panel.loc[panel.groupby("name")["x"].idxmin(), "accuracy"].sort_values(kind="stable")
+    ends = panel.loc[panel.groupby("name")["x"].idxmin(), "at"].sort_values(kind="stable")
     room = gap * np.arange(len(ends))
     places = pd.Series(isotonic_regression(ends - room).x + room, index=ends.index)
-    kept = ["name", "family", "labels", "accuracy", "low", "high", "n"]
+    kept = ["name", "family", "labels", "accuracy", "low", "high", "n", *DRAWN, "outside", "number"]
     return panel[[*kept, "x", "lead", "colour", "dash"]].assign(place=places.round(2))
+
+
+def _in_percent(standings: pd.DataFrame) -> pd.DataFrame:
+    """Give accuracies in percent, on one axis for every label budget that holds all alone."""
+    columns = ["accuracy", "low", "high"]
+    table = standings.assign(**{c: (100 * standings[c]).clip(0, 100).round(2) for c in columns})
+    ends = [floor(rows["accuracy"], rows["low"]) for _, rows in table.groupby("labels")]
+    alone = table.loc[table["method"] == "alone", ["accuracy", "low"]].min(axis=None)
+    return _clipped(table, np.nanmin([*ends, alone]), columns)
 
 
 def _lines(table: pd.DataFrame, over: alt.Parameter) -> list[alt.Chart]:
     """Draw the lines of one panel of `families`, and lead from each to its name."""
-    steps, lowest = budgets(table), table[["accuracy", "place"]].min(axis=None)
-    reach = [lowest - 2, max(101, table["place"].max() + 2)]
-    y = alt.Y("accuracy:Q", title="test accuracy, %", scale=alt.Scale(domain=reach, nice=False))
+    steps, lowest = budgets(table), table[["from", "place"]].min(axis=None)
+    reach = [lowest - 4, max(101, table["place"].max() + 2)]
+    ticks = alt.Axis(values=list(range(0, 101, 10)), title="test accuracy, %")
+    y = {
+        column: alt.Y(f"{column}:Q", scale=alt.Scale(domain=reach, nice=False), axis=ticks)
+        for column in ("at", "from", "place")
+    }
     x = alt.X(
         "x:Q",
         title="labels per class",
@@ -761,7 +1044,7 @@ def _lines(table: pd.DataFrame, over: alt.Parameter) -> list[alt.Chart]:
     numbers = [_number(f"{c}:Q", f"{c}, %", ".1f") for c in ("accuracy", "low", "high")]
     base = alt.Chart().encode(
         x=x,
-        y=y.axis(values=list(range(0, 101, 10))),
+        y=y["at"],
         opacity=alt.condition(over, alt.value(0.95), alt.value(0.12)),
         tooltip=["name:N", alt.Tooltip("labels:N", title="labels per class"), *numbers, "n:Q"],
         detail="name:N",
@@ -770,13 +1053,14 @@ def _lines(table: pd.DataFrame, over: alt.Parameter) -> list[alt.Chart]:
     lead = drawn.mark_rule(strokeWidth=0.7).encode(x="lead:Q", x2="x:Q")
     name = base.mark_text(align="right", dx=-3, fontSize=11).encode(x="lead:Q", text="name:N")
     return [
-        lead.encode(y="place:Q", y2="accuracy:Q").transform_filter("isValid(datum.place)"),
-        drawn.mark_rule(strokeWidth=1.3, clip=True)
-        .encode(y="low:Q", y2="high:Q")
+        lead.encode(y=y["place"], y2="at:Q").transform_filter("isValid(datum.place)"),
+        drawn.mark_rule(strokeWidth=1.3)
+        .encode(y=y["from"], y2="to:Q")
         .transform_filter("isValid(datum.low)"),
         drawn.mark_line(strokeWidth=1.8).encode(strokeDash=alt.StrokeDash("dash:N", scale=None)),
-        drawn.mark_point(filled=True, size=34),
-        name.encode(y="place:Q").transform_filter("isValid(datum.place)"),
+        drawn.mark_point(filled=True, size=34).transform_filter("!datum.outside"),
+        *_outside(drawn, down=True, shown=".0f"),
+        name.encode(y=y["place"]).transform_filter("isValid(datum.place)"),
     ]
 
 
@@ -788,6 +1072,31 @@ def _standing_said(table: pd.DataFrame) -> str:
         each = zip(rows["name"], rows["accuracy"], strict=True)
         said.append(f"{family}: " + ", ".join(f"{name} {value:.1f}" for name, value in each))
     return f"Test accuracy in percent, with {few} labels per class. {'; '.join(said)}."
+
+
+def _rows(standings: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:
+    """Pick the rows of `dots`, in their order; alone of a further network after its methods."""
+    home = statistics.at_home(standings)
+    home = home[home["method"].isin(methods)]
+    if home.empty:
+        raise UsageError(f"none of {', '.join(methods)} was run; nothing to draw")
+    first = home["network"].iloc[0]
+    away = set(home["network"]) - {first}
+    alone = standings[(standings["method"] == "alone") & standings["network"].isin(away)]
+    table = pd.concat([home, alone.assign(name="alone, " + alone["network"])])
+    place = {method: number for number, method in enumerate([*methods, "alone"])}
+    return table.assign(
+        far=table["network"].map({first: 0}).fillna(1), place=table["method"].map(place)
+    ).sort_values(["far", "network", "place"], kind="stable")
+
+
+def _gains(pairs: pd.DataFrame) -> pd.DataFrame:
+    """Give the gains of `statistics.pairs` in points."""
+    if pairs.empty:
+        raise UsageError("no pair of a teacher and a student to draw")
+    columns = ("gain", "low", "high", "alone", "accuracy")
+    table = pairs.assign(**{c: (100 * pairs[c]).round(2) for c in columns})
+    return table.assign(smaller=table["smaller"].round(2))
 
 
 def _ranks(home: pd.DataFrame, family: Mapping[str, str]) -> pd.DataFrame:

@@ -74,8 +74,12 @@ def students(results: Results, teachers: str | None = None) -> pd.DataFrame:
 
 def _form(run: str) -> str:
     """What tells a student from others of its method: the teacher's network, changed options."""
-    network = re.split(rf"-(?:{'|'.join(REGIMES)})(?:-|$)", run.split("/")[1])[0]
-    return " ".join([network, *run.split("/")[-1].split("+")[1:]])
+    return " ".join([_network(run.split("/")[1]), *run.split("/")[-1].split("+")[1:]])
+
+
+def _network(teacher: str) -> str:
+    """Take a teacher's network from the name of its folder: resnet20 of resnet20-full-0."""
+    return re.split(rf"-(?:{'|'.join(REGIMES)})(?:-|$)", teacher)[0]
 
 
 def _values(
@@ -191,6 +195,50 @@ def at_home(table: pd.DataFrame) -> pd.DataFrame:
     kept = table[table["network"] == first].reset_index(drop=True)
     other = kept["network"] != (kept["network"].iloc[0] if len(kept) else "")
     return kept.assign(name=kept["method"] + (", " + kept["network"]).where(other, ""))
+
+
+def pairs(results: Results) -> pd.DataFrame:
+    """Sum up, over seeds, what every method adds for every pair of a teacher and a student.
+
+    Paired like `differences`, but every teacher apart: teachers of the first regime that the
+    study has, each called by its network.
+
+    Returns teacher, network, method, labels; gain with low and high, its 95 % t interval over n
+    seeds; alone and accuracy, the means of the two that are compared; smaller, how many times as
+    many parameters as the student its teacher has. Networks by size.
+    """
+    runs = students(results).drop(columns="method").join(results.runs[["method"]])
+    sizes = results.runs.groupby("network")["parameters"].first()
+    alone = runs.loc[runs["method"] == "alone", [*PAIR, ACCURACY]]
+    found = runs[runs["method"] != "alone"].merge(alone, on=PAIR, suffixes=("", "_alone"))
+    found["teacher"] = found["run"].map(lambda run: _network(run.split("/")[1]))
+    by = ["teacher", *STANDING[:3]]
+    found = found.drop_duplicates([*by, "seed"])
+    table = found.assign(difference=found[ACCURACY] - found[f"{ACCURACY}_alone"])
+    means = table.groupby(by)[[ACCURACY, f"{ACCURACY}_alone"]].mean()
+    means.columns = ["accuracy", "alone"]
+    table = summarise(table, by)[[*by, "mean", "low", "high", "n"]].rename(columns={"mean": "gain"})
+    table = table.merge(means.reset_index(), on=by)
+    ours, theirs = (table[c].map(sizes) for c in ("network", "teacher"))
+    order = pd.DataFrame({"teacher": theirs, "student": ours}).sort_values(["teacher", "student"])
+    return table.assign(smaller=theirs / ours).loc[order.index].reset_index(drop=True)
+
+
+def shares(table: pd.DataFrame) -> dict[str, float]:
+    """Split the spread of the gains of `pairs` by what it goes with: student, teacher, the pair.
+
+    g_st = mean + a_s + b_t + c_st: the sums of squares of a, b and c over their sum; c is what
+    student and teacher by themselves do not tell, noise of the seeds included. For one method and
+    label budget. Empty unless every student has every teacher, and there are two or more of each.
+    """
+    cells = table.pivot(index="network", columns="teacher", values="gain")
+    if min(cells.shape, default=0) < 2 or cells.isna().any(axis=None):
+        return {}
+    gain = cells.to_numpy() - cells.to_numpy().mean()
+    a, b = gain.mean(1, keepdims=True), gain.mean(0, keepdims=True)
+    parts = {"student": a + 0 * b, "teacher": b + 0 * a, "pair": gain - a - b}
+    total = float((gain**2).sum())
+    return {name: float((part**2).sum()) / total if total else 0.0 for name, part in parts.items()}
 
 
 def sign_flip(differences: Iterable[float]) -> float | None:
