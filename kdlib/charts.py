@@ -734,8 +734,8 @@ def gains(results: Results, *, network: str | None = None) -> alt.LayerChart | a
 def blocks(shapes: pd.DataFrame) -> alt.FacetChart:
     """Draw networks as rows of boxes, one per layer: as high as its maps, as wide as its channels.
 
-    `shapes` has the columns network, layer, channels, side (pixels; 1 for a vector), parameters.
-    Both are drawn by their square root: the box of `block3` shows fewer places and more channels.
+    `shapes` has the columns network, layer, channels, side (pixels; 1 for a vector). Both are drawn
+    by their square root: further on, boxes are lower and wider, fewer places and more channels.
     """
     names = list(dict.fromkeys(shapes["network"]))
     stages = list(dict.fromkeys(shapes["layer"]))
@@ -750,13 +750,7 @@ def blocks(shapes: pd.DataFrame) -> alt.FacetChart:
     y = alt.Y("low:Q", axis=None, scale=alt.Scale(domain=[-0.75, 0.62], nice=False))
     told = ["network:N", "layer:N", "channels:Q", alt.Tooltip("side:Q", title="pixels by side")]
     box = alt.Chart().mark_rect(color=COLOURS["kd"], opacity=0.55, stroke="#888")
-    box = box.encode(
-        x=x,
-        x2="right:Q",
-        y=y,
-        y2="high:Q",
-        tooltip=[*told, _number("parameters:Q", "parameters", ",")],
-    )
+    box = box.encode(x=x, x2="right:Q", y=y, y2="high:Q", tooltip=told)
     words = (
         alt.Chart().mark_text(fontSize=11).encode(x="middle:Q", y=alt.datum(-0.66), text="said:N")
     )

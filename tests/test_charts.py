@@ -455,9 +455,8 @@ def test_gains_are_the_paired_differences_in_points(results):
 
 
 def test_blocks_are_as_high_as_maps_and_as_wide_as_channels():
-    rows = [("a", "stem", 16, 8, 9), ("a", "logits", 4, 1, 9), ("b", "stem", 4, 8, 9)]
-    names = ["network", "layer", "channels", "side", "parameters"]
-    shapes = pd.DataFrame(rows, columns=names)
+    rows = [("a", "stem", 16, 8), ("a", "logits", 4, 1), ("b", "stem", 4, 8)]
+    shapes = pd.DataFrame(rows, columns=["network", "layer", "channels", "side"])
     charts.enable()
     scene = charts.blocks(shapes).to_dict()
     boxes = pd.DataFrame(next(iter(scene["datasets"].values())))
