@@ -33,6 +33,10 @@ CHARTS = tuple(f"application/vnd.vegalite.v{v}{dot}json" for v in (5, 6) for dot
 VIEW = '<script type="application/vnd.jupyter.widget-view+json">'
 LARGE = 4096  # characters of a part that is worth a side-car of its own
 SEARCH = 'if (location.protocol === "file:") DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;'
+AIM = """document.addEventListener("DOMContentLoaded", () => {
+  if (document.querySelector(".page-toc")) document.body.dataset.bsTarget = ".page-toc";
+  else document.body.removeAttribute("data-bs-spy");
+});"""
 WORDS = "This figure is interactive and needs JavaScript; the text beside it says what it shows."
 
 
@@ -47,6 +51,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("env-get-outdated", stale)
     app.connect("html-page-context", shrink, priority=400)  # before myst-nb writes the state
     app.connect("html-page-context", quiet)
+    app.connect("html-page-context", aim)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
@@ -162,6 +167,16 @@ def quiet(
     """Keep the search page from fetching excerpts where a browser refuses that: on file://."""
     if page == "search":
         app.add_js_file(None, body=SEARCH)
+
+
+def aim(
+    app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None
+) -> None:
+    """Let the page's own contents follow the reader: the theme looks for a class that is gone.
+
+    It would take every link of the page for a section, and fail on `layers.html#layer=stem`.
+    """
+    app.add_js_file(None, body=AIM)
 
 
 def unplug(app: Sphinx, config: Config) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import results as invented
+import torch
 import vl_convert
 from scipy import stats
 
@@ -394,3 +395,73 @@ def test_accuracy_is_of_one_regime_and_its_own_teachers(results):
         for runs in (results.runs, mixed)
     )
     assert sorted(map(str, found.values())) == sorted(map(str, wanted.values()))
+
+
+def test_hesitant_images_are_those_with_the_smallest_margin_of_their_class(results):
+    table = charts.hesitant(results, 3)
+    logits = results.answers.pivot(index="image", columns="label", values="logit").to_numpy()
+    ends = np.sort(logits, axis=1)
+    margin = ends[:, -1] - ends[:, -2]
+    assert len(table) == 4
+    assert table["truth"][:3].is_unique
+    assert table["margin"][0] == pytest.approx(margin.min())
+    for row in table[:3].itertuples():
+        assert row.margin == pytest.approx(margin[results.labels == row.truth].min())
+        assert (row.top, row.second) == tuple(np.argsort(-logits[row.image])[:2])
+    assert table["margin"][3] == pytest.approx(margin.max())
+
+
+def test_the_soft_label_is_the_softmax_at_the_temperature(results):
+    charts.enable()
+    scene = charts.soft(results, 3.0).to_dict()
+    assert {p["name"]: p.get("value") for p in scene["params"]}["T"] == 3.0
+    number = charts.hesitant(results)["image"][0]
+    z = results.answers.set_index("image").loc[number, "logit"].to_numpy() / 3
+    p = np.exp(z) / np.exp(z).sum()
+    drawn = vl_convert.vegalite_to_svg(scene)
+    for share in sorted(p)[-2:]:
+        assert f">{100 * share:.1f}%<" in drawn
+    assert f"{100 * p.max():.0f} %" in scene["description"]
+
+
+def test_without_answers_a_soft_label_is_refused(results):
+    with pytest.raises(UsageError, match="no answers of a teacher"):
+        charts.soft(results._replace(answers=results.answers[:0]))
+
+
+def test_the_pull_is_the_gradient_that_torch_finds(results):
+    logits = results.answers.pivot(index="image", columns="label", values="logit").to_numpy()
+    for heat, both, plain in charts.pulls(results).itertuples(index=False):
+        teacher = torch.tensor(logits / heat).softmax(1)
+        student = torch.zeros(logits.shape, dtype=torch.float64, requires_grad=True)
+        ours = (student / heat).log_softmax(1)
+        (teacher * (teacher.log() - ours)).sum().backward()
+        length = student.grad.norm(dim=1).mean().item()
+        assert plain == pytest.approx(length)
+        assert both == pytest.approx(heat**2 * length)
+
+
+def test_gains_are_the_paired_differences_in_points(results):
+    charts.enable()
+    scene = charts.gains(results).to_dict()
+    drawn = pd.DataFrame(
+        scene["datasets"][max(scene["datasets"], key=lambda k: len(scene["datasets"][k]))]
+    )
+    expected = statistics.paired(results, "test_accuracy").query("network == 'resnet8x0.5'")
+    means = drawn.dropna(subset="mean").set_index(["method", "labels"])["mean"]
+    for row in expected.itertuples():
+        assert means[row.method, row.labels] == pytest.approx(100 * row.mean, abs=0.01)
+    assert "points" in scene["description"].lower()
+
+
+def test_blocks_are_as_high_as_maps_and_as_wide_as_channels():
+    rows = [("a", "stem", 16, 8), ("a", "logits", 4, 1), ("b", "stem", 4, 8)]
+    shapes = pd.DataFrame(rows, columns=["network", "layer", "channels", "side"])
+    charts.enable()
+    scene = charts.blocks(shapes).to_dict()
+    boxes = pd.DataFrame(next(iter(scene["datasets"].values())))
+    wide, high = boxes["right"] - boxes["left"], boxes["high"] - boxes["low"]
+    assert wide[0] == pytest.approx(2 * wide[2])
+    assert high[0] == pytest.approx(8**0.5 * high[1])
+    assert boxes["said"].tolist() == ["16 × 8²", "4", "4 × 8²"]
+    vl_convert.vegalite_to_svg(scene)
