@@ -1065,7 +1065,7 @@ def _over_seeds(
     ]
 
 
-def _beside(table: pd.DataFrame, padding: float = 1.5) -> alt.XOffset:
+def _beside(table: pd.DataFrame, padding: int | float = 1.5) -> alt.XOffset:
     """Set methods a little apart, so that their intervals can be told apart."""
     return alt.XOffset("method:N", sort=order(table["method"]), scale=alt.Scale(padding=padding))
 
@@ -1157,7 +1157,8 @@ def _clipped(table: pd.DataFrame, end: Any, columns: list[str]) -> pd.DataFrame:
 
 def _outside(base: alt.Chart, *, down: bool = False, shown: str = "+.1f") -> list[alt.Chart]:
     """Mark what lies below the axis with an arrow at its end, and the number beside it."""
-    shape, place = ("triangle-down", {"dy": 12}) if down else ("triangle-left", {"dx": 8})
+    place: dict[str, Any] = {"dy": 12} if down else {"dx": 8}
+    shape = "triangle-down" if down else "triangle-left"
     rows = base.transform_filter("datum.outside")
     return [
         rows.mark_point(filled=True, size=80, shape=shape, opacity=1),

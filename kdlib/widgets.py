@@ -385,7 +385,7 @@ def _number(value: Any) -> float | None:
     return None if value is None or not np.isfinite(value) else round(float(value), 4)
 
 
-def _one_of(what: str, given: object, allowed: list[str]) -> None:
+def _one_of(what: str, given: object, allowed: list[Any]) -> None:
     try:
         one_of(what, given, allowed)
     except UsageError as problem:

@@ -281,6 +281,7 @@ def test_a_film_is_gathered_with_its_study(tmp_path):
     store.save_layers(tmp_path / name, layers())
     store.save_measures(tmp_path / name, {"stem": {"knn": 0.5}})
     store.save_likeness(tmp_path / name, {})
+    store.save_pictured(tmp_path / name, [])
     maps, found = {(name, "stem"): np.zeros((2, 2))}, {(name, "stem"): {"continuity": 1.0}}
     how = {"errors": {(name, "stem"): np.zeros(2)}, "engine": "numpy 2", "coupling": 0.0}
     how["neighbours"] = {(name, "stem"): np.array([[1], [0]])}
