@@ -188,10 +188,11 @@ def tests(results: Results, flat: Results | None = None) -> pd.DataFrame:  # noq
     Returns the columns claim, network, teacher (a regime), method, labels, space, measure, layer,
     the numbers of `statistics.summarise`, p_holm, and speaks: 1 for the claim, -1 against it, 0.
     """
-    found = [t.assign(claim=c) for c in CLAIMS for t in CLAIMS[c].tests(results) if len(t)]
-    for claim in IN_LAYERS if flat is not None else ():
-        some = [t[t["space"] == LAYERS] for t in CLAIMS[claim].tests(flat) if len(t)]
-        found += [t.assign(claim=claim, space=FLAT) for t in some if len(t)]
+    found = [t.assign(claim=c) for c in CLAIMS for t in CLAIMS[c].tests(results)]
+    if flat is not None:
+        seen = [t.assign(claim=c) for c in IN_LAYERS for t in CLAIMS[c].tests(flat) if len(t)]
+        found += [t[t["space"] == LAYERS].assign(space=FLAT) for t in seen]
+    found = [t for t in found if len(t)]
     if not found:
         return pd.DataFrame(columns=[*TEST, *NUMBERS, "p_holm", "speaks"])
     return _spoken(pd.concat(found, ignore_index=True)[[*TEST, *NUMBERS]])
