@@ -35,7 +35,8 @@ class Measure(NamedTuple):
     formula: str = ""  # LaTeX
     source: str = ""  # a key of book/references.bib
     needs: str = ""  # beside a layer: "training" images, or the "teacher"'s layer
-    depends_on_n: bool = False  # two values compare only if both are of equally many images
+    depends_on_n: bool = False  # two values compare only if both are of equally many images;
+    # so all of a study are, or statistics refuses
     only: str = ""  # the one layer it is defined for
 
     @property

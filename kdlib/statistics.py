@@ -13,7 +13,7 @@ import pandas as pd
 from jaxtyping import Float
 from scipy import stats
 
-from kdlib import one_of
+from kdlib import UsageError, one_of
 from kdlib.runs import REGIMES, regime_of
 from kdlib.store import Results
 
@@ -94,8 +94,20 @@ def _values(
         one_of("embedding", embedding, results.faithfulness["embedding"].unique())
         table = results.faithfulness[results.faithfulness["embedding"] == embedding]
     one_of("measure", measure, [*table["measure"].unique(), ACCURACY])
+    _check_equal_n(results, found["run"])
     table = table.loc[table["measure"] == measure, ["run", "layer", "value"]]
     return found.drop(columns=ACCURACY).merge(table, on="run")
+
+
+def _check_equal_n(results: Results, runs: pd.Series) -> None:
+    """Raise UsageError where networks were shown unequal numbers of images.
+
+    Some measures grow with n (`metrics.Measure.depends_on_n`).
+    """
+    shown = results.predictions["run"].value_counts()
+    counts = sorted(set(shown[shown.index.isin(runs)].tolist()))
+    if len(counts) > 1:
+        raise UsageError(f"measures compare at equal n only; given n = {counts}")
 
 
 def differences(

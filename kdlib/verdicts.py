@@ -5,9 +5,10 @@
    below 0.05 it speaks *for* the claim if the mean is above 0, and *against* it if below.
    Differences that are equal in all seeds have no spread and no p: below 0 they speak against
    the claim, above 0 for nothing.
-2. A **cell** is one network, one regime of teachers, one method, one label budget and one space
-   (the layers themselves, or a kind of map). It is *supported* if a test speaks for the claim and
-   none against it, *mixed* if there are both, and *not supported* if none speaks for it.
+2. A **cell** is one network, one regime of teachers, one method, one label budget and one space:
+   the layers themselves, the same layers *flat* (by the principal axes of their whole map, where
+   the first averages over positions), or a kind of map. It is *supported* if a test speaks for the
+   claim and none against it, *mixed* if there are both, and *not supported* if none speaks for it.
 3. A **claim** is *supported* if more than half of its cells are and no cell holds a test against
    it, *not supported* if no cell holds a test for it, and *mixed* otherwise.
 4. These words need 5 seeds. With 3 or 4 they are *consistent with*, *consistent in part* and
@@ -31,12 +32,14 @@ WORDS = {5: ("supported", "mixed", "not supported")}  # from how many seeds on: 
 WORDS |= {3: ("consistent with", "consistent in part", "not shown")}
 UNDECIDED = ("too few seeds", "no data")
 LAYERS = "layers"  # the space that is no map
+FLAT = "flat layers"  # the same in the other view: no conclusion may hang on pooling
 CELL = ["claim", "network", "teacher", "method", "labels", "space"]
 TEST = [*CELL, "measure", "layer"]
 COUNTS = ["tests", "tests_for", "tests_against"]
 INTERMEDIATE = ("block1", "block2")  # neither the first layer nor the last before the answer
 COMPACT = {"within_share": -1, "silhouette": 1}  # the sign that agrees with "more compact"
 APART = {LAYERS: ("silhouette", "knn")}  # measures that a map has, too
+IN_LAYERS = ("C3", "C4", "C5")  # claims about layers: asked in both views
 MAPPED = ("map_silhouette", "map_knn")  # the same two of a map
 
 
@@ -176,13 +179,20 @@ CLAIMS: dict[str, Claim] = {
 # ---- the rule ----------------------------------------------------------------------------------
 
 
-def tests(results: Results) -> pd.DataFrame:
+def tests(results: Results, flat: Results | None = None) -> pd.DataFrame:  # noqa: PT028
     """List every test of every claim (point 1 of the rule).
+
+    `flat` is the same study in the view "flat" (`store.load`): what is asked of layers is then
+    asked of both views, and each makes cells of its own.
 
     Returns the columns claim, network, teacher (a regime), method, labels, space, measure, layer,
     the numbers of `statistics.summarise`, p_holm, and speaks: 1 for the claim, -1 against it, 0.
     """
-    found = [t.assign(claim=c) for c in CLAIMS for t in CLAIMS[c].tests(results) if len(t)]
+    found = [t.assign(claim=c) for c in CLAIMS for t in CLAIMS[c].tests(results)]
+    if flat is not None:
+        seen = [t.assign(claim=c) for c in IN_LAYERS for t in CLAIMS[c].tests(flat) if len(t)]
+        found += [t[t["space"] == LAYERS].assign(space=FLAT) for t in seen]
+    found = [t for t in found if len(t)]
     if not found:
         return pd.DataFrame(columns=[*TEST, *NUMBERS, "p_holm", "speaks"])
     return _spoken(pd.concat(found, ignore_index=True)[[*TEST, *NUMBERS]])
@@ -234,6 +244,17 @@ def _word(some_for: int, some_against: int, n: int) -> str:
     if not some_for:
         return none
     return both if some_against else good
+
+
+def views(cells: pd.DataFrame, claim: str) -> str:
+    """Say how many cells of a claim are supported, by space: "layers 6 of 9, tsne 1 of 3"."""
+    judged = cells[(cells["claim"] == claim) & ~cells["verdict"].isin(UNDECIDED)]
+    known = sorted(judged["space"].unique(), key=lambda space: (space != LAYERS, space))
+    counted = []
+    for space, of in ((space, judged[judged["space"] == space]) for space in known):
+        good = (of["tests_for"] > 0) & (of["tests_against"] == 0)
+        counted.append(f"{space} {int(good.sum())} of {len(of)}")
+    return ", ".join(counted)
 
 
 def claims(cells: pd.DataFrame) -> pd.DataFrame:

@@ -285,6 +285,16 @@ def test_ways_compare_maps_with_the_mean_of_independent_ones():
     assert list(dict.fromkeys(found.index.get_level_values("layer"))) == list(invented.LAYERS)
 
 
+def test_measures_of_unequally_many_images_are_refused():
+    results = invented.make(n=20, seeds=1)
+    said = results.predictions
+    kd = said["run"].str.contains("-kd-")
+    fewer = results._replace(predictions=said[~kd | (said["image"] < 15)])
+    with pytest.raises(UsageError, match=r"measures compare at equal n only; given n = \[15, 20\]"):
+        statistics.differences(fewer, "silhouette")
+    assert len(statistics.differences(fewer, statistics.ACCURACY))  # of all test images
+
+
 def test_the_change_of_a_neighbourhood_is_counted_image_by_image():
     results = invented.make(seeds=1)
     alone, kd = (f"students/resnet20-full/resnet8x0.5-{method}-2-0" for method in ("alone", "kd"))

@@ -175,6 +175,21 @@ def test_maps_are_judged_beside_their_layers():
     assert set(verdicts.tests(without).query("claim == 'C5'")["space"]) == {"layers"}
 
 
+def test_what_is_asked_of_layers_is_asked_in_both_views():
+    clear, none = study(), study(methods=[("kd", NONE)])
+    cells = verdicts.cells(verdicts.tests(clear, none))
+    spaces = cells.groupby("claim")["space"].agg(set).to_dict()
+    both = {verdicts.LAYERS, verdicts.FLAT}
+    assert spaces["C1"] == {verdicts.LAYERS}
+    assert spaces["C3"] == spaces["C4"] == both
+    assert spaces["C5"] == both | {"tsne", "ivis"}
+    said = verdicts.claims(cells).set_index("claim")["verdict"]
+    assert said[["C3", "C4", "C5"]].tolist() == ["mixed", "mixed", "supported"]
+    assert verdicts.views(cells, "C4") == "layers 1 of 1, flat layers 0 of 1"
+    alike = verdicts.claims(verdicts.cells(verdicts.tests(clear, clear))).set_index("claim")
+    assert alike.loc["C4", ["verdict", "supported", "cells"]].tolist() == ["supported", 2, 2]
+
+
 def test_results_with_nothing_beside_alone_are_no_data():
     made = study(methods=())
     assert set(judge(made).values()) == {"no data"}
