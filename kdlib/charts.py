@@ -998,7 +998,8 @@ def training(
 def film(results: Results, layer: str | None = None, *, images: int = 20) -> alt.FacetChart:
     """Draw one layer's maps in a row, pass after pass: a row for each student that was drawn.
 
-    Of every class the first so many `images`. Above each map stands its trustworthiness.
+    Of every class the first so many `images`; of one network. Above each map stands its
+    trustworthiness.
     """
     layers = list(dict.fromkeys(results.film["layer"]))
     if not layers:
@@ -1007,12 +1008,14 @@ def film(results: Results, layer: str | None = None, *, images: int = 20) -> alt
     one_of("layer", layer, layers)
     labels = pd.Series(results.labels)
     shown = labels.groupby(labels).head(images).index
-    maps = results.film[(results.film["layer"] == layer) & results.film["image"].isin(shown)]
+    drawn = results._replace(runs=results.runs[results.runs["run"].isin(results.film["run"])])
+    methods = _students(drawn, None).set_index("run")["method"]
+    maps = results.film[(results.film["layer"] == layer) & results.film["run"].isin(methods.index)]
+    maps = maps[maps["image"].isin(shown)]
     rows = {run: i for i, run in enumerate(dict.fromkeys(maps["run"]))}
     cells = maps[["run", "epoch"]].drop_duplicates()
     trust = results.training.query("layer == @layer and measure == 'trustworthiness'")
     trust = trust.set_index(["run", "epoch"])["value"]
-    methods = results.runs.set_index("run")["method"]
     names = [
         f"{methods[run]}, {f'pass {epoch}' if epoch else 'before'}|trust {trust[run, epoch]:.2f}"
         for run, epoch in cells.itertuples(index=False, name=None)

@@ -517,7 +517,8 @@ def followed(results: Results, measure: str) -> pd.DataFrame:
     table = results.training
     if len(table):
         one_of("measure", measure, table["measure"].unique())
-    found = students(results)[["run", "method", *PAIR]]
+    runs = results.runs[results.runs["run"].isin(table["run"])]
+    found = students(results._replace(runs=runs))[["run", "method", *PAIR]]
     rows = table.loc[table["measure"] == measure, ["run", "layer", "epoch", "value"]]
     return rows.merge(found, on="run")[[*CELL, "seed", "epoch", "value"]]
 
