@@ -477,7 +477,8 @@ def test_training_has_a_panel_per_layer_and_a_mean_per_pass(results, measure):
     assert sorted(set(table["epoch"])) == list(invented.EPOCHS)
     found = table.query("method == 'kd' and layer == 'block3' and epoch == 3").iloc[0]
     runs = [f"students/resnet20-full/resnet14x0.5-kd-2-{seed}" for seed in range(4)]
-    own = results.training.query("run in @runs and layer == 'block3' and epoch == 3")
+    own = results.training[results.training["run"].isin(runs)]
+    own = own[(own["layer"] == "block3") & (own["epoch"] == 3)]
     values = own[own["measure"] == measure]["value"]
     assert (found["mean"], found["n"]) == (pytest.approx(values.mean(), abs=1e-4), 4)
     half = stats.t.ppf(0.975, 3) * values.std() / 2

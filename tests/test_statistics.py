@@ -366,7 +366,8 @@ def test_followed_lists_every_pass_of_every_seed_and_no_other_measure():
     table = statistics.followed(made, "knn")
     assert len(table) == 2 * 2 * len(invented.LAYERS) * len(invented.EPOCHS)
     run = "students/resnet20-full/resnet8x0.5-kd-2-1"
-    own = made.training.query("run == @run and layer == 'block2' and measure == 'knn'")
+    own = made.training[made.training["run"] == run]
+    own = own[(own["layer"] == "block2") & (own["measure"] == "knn")]
     found = table.query("method == 'kd' and seed == 1 and layer == 'block2'")
     assert found[["epoch", "value"]].values.tolist() == own[["epoch", "value"]].values.tolist()
     with pytest.raises(UsageError, match="unknown measure 'loss'; one of: within_share"):
