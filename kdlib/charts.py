@@ -726,34 +726,11 @@ def sweep(results: Results, embedding: str = "tsne", *, run: str | None = None) 
         f"{word} {k}, {seed} {s}|trust {one.trustworthiness:.2f}, keeps {one.neighbours_kept:.0%}"
         for (k, s), one in zip(cells.index, cells.itertuples(), strict=True)
     ]
-    over = alt.selection_point(name="over", fields=["image"], on="pointerover", empty=False)
-    axis = alt.Axis(labels=False, ticks=False, title=None, grid=False)
-    classes = [str(name) for name in results.study["classes"]]
-    colour = alt.Scale(domain=classes, range=[CLASSES[i % 10] for i in range(len(classes))])
-    panel = (
-        alt.Chart(_stacked(maps, results))
-        .transform_calculate(map=f"sequence({len(names)})")
-        .transform_flatten(["x", "y", "map"])
-        .transform_calculate(name=f"{json.dumps(names)}[datum.map]")
-        .mark_circle(opacity=0.85, strokeWidth=1.5)
-        .encode(
-            x=alt.X("x:Q", axis=axis, scale=alt.Scale(zero=False)),
-            y=alt.Y("y:Q", axis=axis, scale=alt.Scale(zero=False)),
-            color=alt.Color("class:N", scale=colour, sort=classes, title="class"),
-            size=alt.condition(over, alt.value(220), alt.value(16)),
-            stroke=alt.condition(over, alt.value("#888"), alt.value(None)),
-            tooltip=[alt.Tooltip("class:N"), alt.Tooltip("image:Q", title="number")],
-        )
-        .properties(width=165, height=165)
-        .add_params(over)
-    )
-    lines = alt.Header(labelExpr="split(datum.value, '|')", labelFontSize=11, labelFontWeight=400)
     layer, n = maps["layer"].iloc[0], maps["image"].nunique()
     columns = cells.index.get_level_values("seed").nunique()
     return (
-        panel.facet(
-            alt.Facet("name:N", sort=names, title=None, header=lines), columns=columns, spacing=8
-        )
+        _strip(_stacked(maps, results, ["setting", "seed"]), names, results, 165)
+        .facet(_named(names), columns=columns, spacing=8)
         .resolve_scale(x="independent", y="independent")
         .properties(
             title=alt.Title(
@@ -965,7 +942,124 @@ def blocks(shapes: pd.DataFrame) -> alt.FacetChart:
     )
 
 
+def training(
+    results: Results, measure: str = "silhouette", *, network: str | None = None
+) -> alt.FacetChart:
+    """Draw a measure of every layer over the passes of training: a mean and its 95 % t interval.
+
+    A layer that repeats the one before, as the pool of a ResNet, is left out.
+    """
+    table = statistics.followed(results, measure)
+    if table.empty:
+        raise UsageError("these results hold no film of training; a study's `film` makes one")
+    network = table["network"].iloc[0] if network is None else network
+    one_of("network", network, table["network"].unique())
+    table = table[table["network"] == network].rename(columns={"value": "difference"})
+    stages = _apart(table, list(results.study["layers"]))
+    means = statistics.summarise(table, ["method", "layer", "epoch"])
+    means = means[means["layer"].isin(stages)].round(4).drop(columns=["d", "p", "p_flip"])
+    kept, title = sorted(int(e) for e in table["epoch"].unique()), WAY.get(measure, name(measure))
+    base = alt.Chart().encode(
+        x=alt.X(
+            "epoch:Q",
+            scale=alt.Scale(type="sqrt", nice=False),
+            axis=alt.Axis(values=kept, format="d"),
+            title=None,
+        ),
+        color=_colour(table),
+        opacity=_fade(),
+    )
+    tooltip = [
+        *("method:N", "layer:N", alt.Tooltip("epoch:Q", title="passes")),
+        _number("mean:Q", title, ".3f"),
+        *(_number(f"{end}:Q", f"{end} end of the interval", ".3f") for end in ("low", "high")),
+        alt.Tooltip("n:Q", title="seeds"),
+    ]
+    y = alt.Y("mean:Q", title=title, scale=alt.Scale(zero=False))
+    band = base.mark_area(fillOpacity=0.25).encode(y=alt.Y("low:Q"), y2="high:Q")
+    line = base.mark_line(strokeWidth=2.2, point={"size": 30}).encode(y=y, tooltip=tooltip)
+    n = int(means["n"].max())
+    spread = f"band: 95 % t interval of {n} seeds" if n > 1 else "one seed: no interval"
+    return (
+        alt.layer(band, line, data=means)
+        .properties(width=_share(620, len(stages)), height=190)
+        .add_params(_chosen())
+        .facet(column=alt.Column("layer:N", sort=stages, title=None), spacing=10)
+        .properties(
+            title=alt.Title(
+                f"{title} after every pass kept, {network}",
+                subtitle=f"across: passes through the training images, 0 is before; {spread}",
+            ),
+            description=_ended(means, title, stages),
+        )
+    )
+
+
+def film(results: Results, layer: str | None = None, *, images: int = 20) -> alt.FacetChart:
+    """Draw one layer's maps in a row, pass after pass: a row for each student that was drawn.
+
+    Of every class the first so many `images`; of one network. Above each map stands its
+    trustworthiness.
+    """
+    layers = list(dict.fromkeys(results.film["layer"]))
+    if not layers:
+        raise UsageError("these results hold no film of training; a study's `film` makes one")
+    layer = layers[0] if layer is None else layer
+    one_of("layer", layer, layers)
+    labels = pd.Series(results.labels)
+    shown = labels.groupby(labels).head(images).index
+    drawn = results._replace(runs=results.runs[results.runs["run"].isin(results.film["run"])])
+    methods = _students(drawn, None).set_index("run")["method"]
+    maps = results.film[(results.film["layer"] == layer) & results.film["run"].isin(methods.index)]
+    maps = maps[maps["image"].isin(shown)]
+    rows = {run: i for i, run in enumerate(dict.fromkeys(maps["run"]))}
+    cells = maps[["run", "epoch"]].drop_duplicates()
+    trust = results.training.query("layer == @layer and measure == 'trustworthiness'")
+    trust = trust.set_index(["run", "epoch"])["value"]
+    names = [
+        f"{methods[run]}, {f'pass {epoch}' if epoch else 'before'}|trust {trust[run, epoch]:.2f}"
+        for run, epoch in cells.itertuples(index=False, name=None)
+    ]
+    stacked = _stacked(maps.assign(row=maps["run"].map(rows)), results, ["row", "epoch"])
+    return (
+        _strip(stacked, names, results, 86)
+        .facet(_named(names), columns=len(cells) // len(rows), spacing=6)
+        .resolve_scale(x="independent", y="independent")
+        .properties(
+            title=alt.Title(
+                f"{layer} by t-SNE, pass after pass",
+                subtitle=f"{_student(next(iter(rows)), results)}, and beside it: "
+                f"{', '.join(methods[run] for run in list(rows)[1:])}; {len(shown)} images",
+            ),
+            description=f"t-SNE maps of {layer}: " + "; ".join(names).replace("|", ": ") + ".",
+        )
+    )
+
+
 # ---- parts
+
+
+WAY = {"cka_end": "CKA with its own end"}  # measures that only a film has
+
+
+def _apart(table: pd.DataFrame, stages: list[str]) -> list[str]:
+    """The layers that differ from the one before, and the logits."""
+    wide = table.pivot_table(
+        index=["method", "seed", "epoch"], columns="layer", values="difference"
+    )
+    wide = wide[[stage for stage in stages if stage in wide.columns]]
+    return [*statistics.depths(wide), *(["logits"] if "logits" in wide.columns else [])]
+
+
+def _ended(means: pd.DataFrame, what: str, stages: list[str]) -> str:
+    """Say in a sentence where the curves of every layer end, for those who cannot see them."""
+    last = means[means["epoch"] == means.groupby("method")["epoch"].transform("max")]
+    said = [
+        f"{stage} "
+        + ", ".join(f"{m} {rows.set_index('method')['mean'][m]:.3g}" for m in order(rows["method"]))
+        for stage, rows in ((s, last[last["layer"] == s]) for s in stages)
+    ]
+    return f"{what} over the passes of training, by layer. At the end: {'; '.join(said)}."
 
 
 def scatter(points: pd.DataFrame, title: str, *, size: int = 460) -> alt.Chart:
@@ -984,9 +1078,40 @@ def scatter(points: pd.DataFrame, title: str, *, size: int = 460) -> alt.Chart:
     )
 
 
-def _stacked(maps: pd.DataFrame, results: Results) -> pd.DataFrame:
+def _strip(table: pd.DataFrame, names: list[str], results: Results, side: int) -> alt.Chart:
+    """Draw the maps of `_stacked`, to be told apart by name; an image pointed at shows in all."""
+    over = alt.selection_point(name="over", fields=["image"], on="pointerover", empty=False)
+    axis = alt.Axis(labels=False, ticks=False, title=None, grid=False)
+    classes = [str(name) for name in results.study["classes"]]
+    colour = alt.Scale(domain=classes, range=[CLASSES[i % 10] for i in range(len(classes))])
+    return (
+        alt.Chart(table)
+        .transform_calculate(map=f"sequence({len(names)})")
+        .transform_flatten(["x", "y", "map"])
+        .transform_calculate(name=f"{json.dumps(names)}[datum.map]")
+        .mark_circle(opacity=0.85, strokeWidth=1.5)
+        .encode(
+            x=alt.X("x:Q", axis=axis, scale=alt.Scale(zero=False)),
+            y=alt.Y("y:Q", axis=axis, scale=alt.Scale(zero=False)),
+            color=alt.Color("class:N", scale=colour, sort=classes, title="class"),
+            size=alt.condition(over, alt.value(220), alt.value(round(side / 10))),
+            stroke=alt.condition(over, alt.value("#888"), alt.value(None)),
+            tooltip=[alt.Tooltip("class:N"), alt.Tooltip("image:Q", title="number")],
+        )
+        .properties(width=side, height=side)
+        .add_params(over)
+    )
+
+
+def _named(names: list[str]) -> alt.Facet:
+    """Name the maps of `_strip`, in their order; a bar in a name begins a line."""
+    lines = alt.Header(labelExpr="split(datum.value, '|')", labelFontSize=11, labelFontWeight=400)
+    return alt.Facet("name:N", sort=names, title=None, header=lines)
+
+
+def _stacked(maps: pd.DataFrame, results: Results, by: list[str]) -> pd.DataFrame:
     """One row per image with its places on all maps, to a pixel: what a page can carry."""
-    ordered = maps.sort_values(["image", "setting", "seed"])
+    ordered = maps.sort_values(["image", *by])
     whole = ordered.assign(x=(40 * ordered["x"]).round(), y=(40 * ordered["y"]).round())
     table = whole.groupby("image", as_index=False)[["x", "y"]].agg(lambda v: [int(i) for i in v])
     names = [str(results.study["classes"][results.labels[i]]) for i in table["image"]]

@@ -515,3 +515,51 @@ def floors(results: Results) -> pd.DataFrame:
     return found.reset_index().sort_values(
         ["embedding", "layer"], key=lambda c: c.map(stages.index) if c.name == "layer" else c
     )
+
+
+# ---- over training -----------------------------------------------------------------------------
+
+
+def followed(results: Results, measure: str) -> pd.DataFrame:
+    """List a measure of every student whose training was followed, after every pass kept.
+
+    Returns the columns of CELL, seed, epoch, value: epoch 0 is before training, the last one the
+    trained network. Raises UsageError for a measure that is not there, where there is a film.
+    """
+    table = results.training
+    if len(table):
+        one_of("measure", measure, table["measure"].unique())
+    runs = results.runs[results.runs["run"].isin(table["run"])]
+    found = students(results._replace(runs=runs))[["run", "method", *PAIR]]
+    rows = table.loc[table["measure"] == measure, ["run", "layer", "epoch", "value"]]
+    return rows.merge(found, on="run")[[*CELL, "seed", "epoch", "value"]]
+
+
+def passes(results: Results, measure: str, target: float | None = None) -> pd.DataFrame:
+    """After how many passes a layer reaches a target, beside the same layer of the student alone.
+
+    Of a measure of which more is better. By default the target is one for both of a pair: nine
+    tenths of the way that alone goes from before its training to its end; where that is no gain,
+    both are there from the beginning. Linear between the passes kept; one that never gets there
+    counts as getting there at its last.
+
+    Returns the columns of CELL, seed, passes, alone (its passes), difference.
+    """
+    table = followed(results, measure)
+    groups = table.groupby([*CELL, "seed"], sort=False)
+    curves = {cell: rows.sort_values("epoch") for cell, rows in groups}
+    rows = []
+    for (network, method, labels, layer, seed), curve in curves.items():
+        alone = curves.get((network, "alone", labels, layer, seed))
+        if method != "alone" and alone is not None:
+            first, last = alone["value"].iloc[[0, -1]]
+            bar = first + 0.9 * (last - first) if target is None else target
+            took, other = _reached(curve, bar), _reached(alone, bar)
+            rows.append((network, method, labels, layer, seed, took, other, took - other))
+    return pd.DataFrame(rows, columns=[*CELL, "seed", "passes", "alone", "difference"])
+
+
+def _reached(curve: pd.DataFrame, target: float) -> float:
+    """The pass, or a fraction between two, at which a curve first reaches a target."""
+    at = depth(curve["value"], target)
+    return float(np.interp(at, np.arange(len(curve)), curve["epoch"]))

@@ -169,7 +169,7 @@ def _film(runs: pd.DataFrame, truth: np.ndarray, tables: dict[str, list[pd.DataF
             "knn": 0.25 + 0.7 * order + wave,
             "probe": 0.35 + 0.62 * order + wave,
             "cka": 0.2 + 0.7 * order + wave,
-            "cka_end": 0.3 + 0.7 * done / (1 - 2.0 ** -EPOCHS[-1]),
+            "cka_end": 1 - 0.1 * (7 - depth) * (1 - done / (1 - 2.0 ** -EPOCHS[-1])),
         }
         place = {"run": run["run"], "epoch": epoch, "layer": layer}
         if run["seed"] == 0 and layer in ("block2", "block3"):

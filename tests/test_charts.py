@@ -465,3 +465,59 @@ def test_blocks_are_as_high_as_maps_and_as_wide_as_channels():
     assert high[0] == pytest.approx(8**0.5 * high[1])
     assert boxes["said"].tolist() == ["16 × 8²", "4", "4 × 8²"]
     vl_convert.vegalite_to_svg(scene)
+
+
+@pytest.mark.parametrize("measure", ["silhouette", "cka_end"])
+def test_training_has_a_panel_per_layer_and_a_mean_per_pass(results, measure):
+    chart = charts.training(results, measure, network="resnet14x0.5")
+    drawn = chart.to_dict()
+    (rows,) = drawn["datasets"].values()
+    table = pd.DataFrame(rows)
+    assert list(dict.fromkeys(table["layer"])) == list(invented.LAYERS)
+    assert sorted(set(table["epoch"])) == list(invented.EPOCHS)
+    found = table.query("method == 'kd' and layer == 'block3' and epoch == 3").iloc[0]
+    runs = [f"students/resnet20-full/resnet14x0.5-kd-2-{seed}" for seed in range(4)]
+    own = results.training[results.training["run"].isin(runs)]
+    own = own[(own["layer"] == "block3") & (own["epoch"] == 3)]
+    values = own[own["measure"] == measure]["value"]
+    assert (found["mean"], found["n"]) == (pytest.approx(values.mean(), abs=1e-4), 4)
+    half = stats.t.ppf(0.975, 3) * values.std() / 2
+    assert found["high"] == pytest.approx(values.mean() + half, abs=1e-4)
+    assert "At the end: stem alone" in drawn["description"]
+    assert vl_convert.vegalite_to_svg(drawn).startswith("<svg")
+
+
+def test_a_layer_that_repeats_the_one_before_is_not_drawn_over_training(results):
+    again = results.training[results.training["layer"] == "block3"].assign(layer="pool")
+    others = results.training[results.training["layer"] != "pool"]
+    chart = charts.training(results._replace(training=pd.concat([others, again])))
+    (rows,) = chart.to_dict()["datasets"].values()
+    assert set(pd.DataFrame(rows)["layer"]) == set(invented.LAYERS) - {"pool"}
+
+
+def test_a_film_is_a_row_of_maps_per_student_each_with_its_trustworthiness(results):
+    chart = charts.film(results, "block3", images=2)
+    drawn = chart.to_dict()
+    names = drawn["facet"]["sort"]
+    trust = results.training.query("measure == 'trustworthiness' and layer == 'block3'")
+    shown = [name for name in names if name.startswith("kd")]
+    assert [name.split("|")[0] for name in shown] == [
+        "kd, before",
+        *(f"kd, pass {epoch}" for epoch in invented.EPOCHS[1:]),
+    ]
+    one = trust.query("run.str.endswith('resnet8x0.5-kd-2-0') and epoch == 3")["value"].item()
+    assert f"kd, pass 3|trust {one:.2f}" in names
+    assert drawn["columns"] == len(invented.EPOCHS)
+    (rows,) = drawn["datasets"].values()
+    assert len(rows) == 20
+    assert all(len(row["x"]) == len(names) for row in rows)
+    assert vl_convert.vegalite_to_svg(drawn).startswith("<svg")
+
+
+def test_without_a_film_training_cannot_be_drawn(results):
+    bare = results._replace(film=results.film.iloc[:0], training=results.training.iloc[:0])
+    for draw in (charts.training, charts.film):
+        with pytest.raises(UsageError, match="no film of training; a study's `film` makes one"):
+            draw(bare)
+    with pytest.raises(UsageError, match="unknown layer 'stem'; one of: block2, block3"):
+        charts.film(results, "stem")

@@ -46,7 +46,17 @@ def opened(chromium):
 @pytest.mark.parametrize(
     "name",
     [
-        *("index", "layers", "measures", "misreading", "regimes", "verdicts", "again", "status"),
+        *(
+            "index",
+            "layers",
+            "measures",
+            "misreading",
+            "training",
+            "regimes",
+            "verdicts",
+            "again",
+            "status",
+        ),
         *("methods", "answers", "features", "relations", "ways", "executed/student"),
     ],
 )

@@ -321,3 +321,71 @@ def test_the_floor_of_a_layer_is_a_mean_over_networks_in_the_order_of_layers():
     assert row["mean"] == pytest.approx(values.mean())
     assert (row["low"], row["high"], row["runs"]) == (values.min(), values.max(), len(values))
     assert list(found["layer"])[:6] == list(invented.LAYERS)
+
+
+# ---- over training
+
+
+def curve(run, layer, values, measure="silhouette"):
+    rows = [(run, epoch, layer, measure, value) for epoch, value in values.items()]
+    return pd.DataFrame(rows, columns=["run", "epoch", "layer", "measure", "value"])
+
+
+@pytest.fixture
+def on_the_way():
+    """Alone gains 0.5 in 10 passes; distilled gains 1.0, evenly, at the same layer."""
+    made = invented.make(seeds=1)
+    runs = [f"students/resnet20-full/resnet8x0.5-{m}-2-0" for m in ("alone", "kd")]
+    parts = [curve(runs[0], "stem", {0: 0.0, 5: 0.25, 10: 0.5})]
+    parts += [curve(runs[1], "stem", {0: 0.0, 5: 0.5, 10: 1.0})]
+    return made, made._replace(training=pd.concat(parts)), runs
+
+
+def test_the_same_mark_is_nine_tenths_of_what_alone_gains(on_the_way):
+    _, results, _ = on_the_way
+    (row,) = statistics.passes(results, "silhouette").to_dict("records")
+    assert (row["method"], row["layer"], row["labels"], row["seed"]) == ("kd", "stem", "2", 0)
+    assert (row["passes"], row["alone"]) == (pytest.approx(4.5), pytest.approx(9.0))
+    assert row["difference"] == pytest.approx(-4.5)
+
+
+def test_a_given_target_is_asked_of_both_and_never_reached_counts_as_the_last_pass(on_the_way):
+    _, results, _ = on_the_way
+    (row,) = statistics.passes(results, "silhouette", 0.75).to_dict("records")
+    assert (row["passes"], row["alone"], row["difference"]) == (7.5, 10, -2.5)
+
+
+def test_where_alone_gains_nothing_both_are_there_from_the_beginning(on_the_way):
+    _, results, runs = on_the_way
+    worse = curve(runs[0], "stem", {0: 0.3, 5: 0.2, 10: 0.1})
+    kd = curve(runs[1], "stem", {0: 0.3, 5: 0.5, 10: 1.0})
+    (row,) = statistics.passes(
+        results._replace(training=pd.concat([worse, kd])), "silhouette"
+    ).to_dict("records")
+    assert (row["passes"], row["alone"], row["difference"]) == (0, 0, 0)
+
+
+def test_a_student_without_its_partner_has_no_passes_to_compare(on_the_way):
+    _, results, runs = on_the_way
+    only = results.training[results.training["run"] == runs[1]]
+    assert statistics.passes(results._replace(training=only), "silhouette").empty
+
+
+def test_followed_lists_every_pass_of_every_seed_and_no_other_measure():
+    made = invented.make(seeds=2)
+    table = statistics.followed(made, "knn")
+    assert len(table) == 2 * 2 * len(invented.LAYERS) * len(invented.EPOCHS)
+    run = "students/resnet20-full/resnet8x0.5-kd-2-1"
+    own = made.training[made.training["run"] == run]
+    own = own[(own["layer"] == "block2") & (own["measure"] == "knn")]
+    found = table.query("method == 'kd' and seed == 1 and layer == 'block2'")
+    assert found[["epoch", "value"]].values.tolist() == own[["epoch", "value"]].values.tolist()
+    with pytest.raises(UsageError, match="unknown measure 'loss'; one of: within_share"):
+        statistics.followed(made, "loss")
+
+
+def test_a_study_without_a_film_has_nothing_followed():
+    made = invented.make(seeds=1)
+    made = made._replace(training=made.training.iloc[:0])
+    assert statistics.followed(made, "silhouette").empty
+    assert statistics.passes(made, "silhouette").empty
