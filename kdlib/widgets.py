@@ -48,8 +48,12 @@ class Explorer(anywidget.AnyWidget):
     layer = traitlets.Unicode(help="layer both maps show").tag(sync=True)
     embedding = traitlets.Unicode(help="how a layer became a map").tag(sync=True)
     measure = traitlets.Unicode(help="measure of the curves").tag(sync=True)
-    shade = traitlets.Unicode("class", help="what colours mean: class, error, change").tag(sync=True)
-    epoch = traitlets.Int(TRAINED, help="of the film, where there is one; -1: trained").tag(sync=True)
+    shade = traitlets.Unicode("class", help="what colours mean: class, error, change").tag(
+        sync=True
+    )
+    epoch = traitlets.Int(TRAINED, help="of the film, where there is one; -1: trained").tag(
+        sync=True
+    )
     selected = traitlets.List(traitlets.Int(), help="numbers of images").tag(sync=True)
     hidden = traitlets.List(traitlets.Int(), help="numbers of classes").tag(sync=True)
     names = traitlets.Bool(True, help="whether classes are named on the maps").tag(sync=True)
@@ -64,9 +68,7 @@ class Explorer(anywidget.AnyWidget):
     predictions = traitlets.Bytes().tag(sync=True)  # int16 [network][image]; -1: not known
     sprite = traitlets.Bytes().tag(sync=True)  # WebP, COLUMNS images in a row
 
-    @traitlets.validate(
-        "left", "right", "layer", "embedding", "measure", "shade", "epoch", "brush"
-    )
+    @traitlets.validate("left", "right", "layer", "embedding", "measure", "shade", "epoch", "brush")
     def _known(self, proposal: dict[str, Any]) -> str | int:
         trait = proposal["trait"].name
         what = {"left": "left network", "right": "right network"}.get(trait, trait)
@@ -257,12 +259,14 @@ def _errors(results: Results, networks: pd.DataFrame) -> np.ndarray:
 
 def _neighbours(results: Results, networks: pd.DataFrame) -> np.ndarray:
     """Gather each image's nearest in the layers themselves, (network, layer, image, NEAREST)."""
-    table = getattr(results, "neighbours", pd.DataFrame())
+    table = results.neighbours
     if table.empty:
         return np.zeros(0, "<i2")
     axes = [list(networks["run"]), list(results.study["layers"])]
     near = np.full((*map(len, axes), len(results.images), NEAREST), MISSING, "<i2")
-    places = [pd.Index(a).get_indexer(table[c]) for a, c in zip(axes, ("run", "layer"), strict=True)]
+    places = [
+        pd.Index(a).get_indexer(table[c]) for a, c in zip(axes, ("run", "layer"), strict=True)
+    ]
     places += [table["image"].to_numpy(), table["rank"].to_numpy()]
     known = np.all([p >= 0 for p in places], axis=0) & (places[-1] < NEAREST)
     near[tuple(p[known] for p in places)] = table.loc[known, "neighbour"]
@@ -317,7 +321,7 @@ def _meta(results: Results, networks: pd.DataFrame) -> dict[str, Any]:
 
 def _shades(results: Results) -> list[str]:
     """List what a dot's colour can mean: its class, the neighbours it lost, those that changed."""
-    told = {"error": "error" in results.maps, "change": len(getattr(results, "neighbours", "")) > 0}
+    told = {"error": "error" in results.maps, "change": not results.neighbours.empty}
     return ["class", *(shade for shade, known in told.items() if known)]
 
 
@@ -381,7 +385,7 @@ def _number(value: Any) -> float | None:
     return None if value is None or not np.isfinite(value) else round(float(value), 4)
 
 
-def _one_of(what: str, given: object, allowed: list[str]) -> None:
+def _one_of(what: str, given: object, allowed: list[Any]) -> None:
     try:
         one_of(what, given, allowed)
     except UsageError as problem:
