@@ -335,7 +335,7 @@ function legend(app) {
       onpointerenter: () => point(c), onpointerleave: () => point(-1) }, icon, name);
   });
   const names = make("input", { type: "checkbox", onchange: () => app.set("names", names.checked) });
-  const shade = make("select", { onchange: () => app.set("shade", shade.value) },
+  const shade = make("select", { "aria-label": "What colours mean", onchange: () => app.set("shade", shade.value) },
     ...shades.map((value) => make("option", { value }, MEANINGS[value])));
   const most = make("span");
   const ramp = make("span", { className: "kd-key kd-ramp" }, "none", ...SHADES.map((fill) =>

@@ -259,7 +259,7 @@ def _errors(results: Results, networks: pd.DataFrame) -> np.ndarray:
 
 def _neighbours(results: Results, networks: pd.DataFrame) -> np.ndarray:
     """Gather each image's nearest in the layers themselves, (network, layer, image, NEAREST)."""
-    table = getattr(results, "neighbours", pd.DataFrame())
+    table = results.neighbours
     if table.empty:
         return np.zeros(0, "<i2")
     axes = [list(networks["run"]), list(results.study["layers"])]
@@ -321,7 +321,7 @@ def _meta(results: Results, networks: pd.DataFrame) -> dict[str, Any]:
 
 def _shades(results: Results) -> list[str]:
     """List what a dot's colour can mean: its class, the neighbours it lost, those that changed."""
-    told = {"error": "error" in results.maps, "change": len(getattr(results, "neighbours", "")) > 0}
+    told = {"error": "error" in results.maps, "change": not results.neighbours.empty}
     return ["class", *(shade for shade, known in told.items() if known)]
 
 

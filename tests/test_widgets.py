@@ -1,12 +1,23 @@
 import io
 
 import numpy as np
+import pandas as pd
 import pytest
 import results as invented
 from PIL import Image
 
 from kdlib import UsageError
-from kdlib.widgets import COLUMNS, MISSING, UNKNOWN, Explorer, explorer, mapped, quantise, sprite
+from kdlib.widgets import (
+    COLUMNS,
+    MISSING,
+    UNKNOWN,
+    VIEW,
+    Explorer,
+    explorer,
+    mapped,
+    quantise,
+    sprite,
+)
 
 ALONE = "students/resnet20-full/resnet8x0.5-alone-2-0"
 KD = "students/resnet20-full/resnet8x0.5-kd-2-0"
@@ -25,7 +36,8 @@ def view(results):
 def test_it_opens_on_the_fewest_labels_alone_and_distilled(view):
     assert (view.left, view.right) == (ALONE, KD)
     assert (view.layer, view.embedding, view.measure) == ("block2", "tsne", "knn")
-    assert view.selected == []
+    assert (view.selected, view.hidden) == ([], [])
+    assert (view.shade, view.epoch, view.names, view.brush) == ("class", -1, True, "box")
 
 
 def test_the_partner_of_a_chosen_network_has_its_labels_and_seed(results):
@@ -33,9 +45,26 @@ def test_the_partner_of_a_chosen_network_has_its_labels_and_seed(results):
 
 
 def test_a_view_can_be_asked_for(results):
-    view = explorer(results, left=KD, right=ALONE, layer="pool", embedding="ivis", selected=[3, 5])
-    assert (view.left, view.right, view.layer, view.embedding) == (KD, ALONE, "pool", "ivis")
-    assert view.selected == [3, 5]
+    asked = {
+        **{"left": KD, "right": ALONE, "layer": "pool", "embedding": "ivis", "measure": "probe"},
+        **{"shade": "change", "epoch": -1, "selected": [3, 5], "hidden": [0, 9]},
+        **{"names": False, "brush": "lasso"},
+    }
+    view = explorer(results, **asked)
+    assert list(asked) == VIEW
+    assert {name: getattr(view, name) for name in VIEW} == asked
+
+
+def test_the_whole_view_is_synced_and_shared_by_links(view):
+    assert set(VIEW) <= set(view.trait_names(sync=True))
+    assert view.meta["share"] == VIEW
+
+
+def test_what_opens_by_itself_is_told_so_that_a_line_of_python_holds_only_the_rest(results):
+    view = explorer(results, left=KD, layer="pool", selected=[3])
+    plain = explorer(results)
+    assert view.meta["defaults"] == {name: getattr(plain, name) for name in VIEW}
+    assert view.meta["study"] == "book/results/invented"
 
 
 def test_traits_can_be_set_and_observed(view):
@@ -53,7 +82,10 @@ def test_traits_can_be_set_and_observed(view):
         ("layer", "block9", "stem, block1, block2"),
         ("embedding", "umap", "tsne, ivis"),
         ("measure", "beauty", "within_share, silhouette, knn, probe"),
-        ("shade", "beauty", "class, error"),
+        ("shade", "beauty", "class, error, change"),
+        ("epoch", 7, "-1"),
+        ("brush", "knife", "box, lasso"),
+        ("hidden", [10], "0 to 9"),
         ("left", "nobody", ALONE),
         ("right", "nobody", KD),
         ("selected", [1, 120], "0 to 119"),
@@ -72,7 +104,7 @@ def test_what_cannot_be_is_refused_by_name_and_changes_nothing(
 
 
 def test_an_unknown_option_is_refused(results):
-    with pytest.raises(UsageError, match="unknown view option 'colour'; one of: selected"):
+    with pytest.raises(UsageError, match="unknown view option 'colour'; one of: left, "):
         explorer(results, colour="red")
 
 
@@ -91,8 +123,32 @@ def test_networks_have_names_that_people_read(view):
     networks = {network["run"]: network for network in view.meta["networks"]}
     assert networks[KD]["name"] == "kd, 2 labels per class, seed 0"
     assert networks["teachers/resnet20-full-0"]["name"] == "teacher, all labels, seed 0"
-    assert networks[KD]["group"] == "student resnet8x0.5"
+    assert networks[KD]["group"] == "student resnet8x0.5 of resnet20-full"
     assert [networks[run]["kind"] for run in (ALONE, KD)] == ["alone", "distilled"]
+
+
+def renamed(results, run, **columns):
+    """The network that the explorer makes of KD under another name."""
+    tables = {name: getattr(results, name).replace(KD, run) for name in ("maps", "predictions")}
+    runs = results.runs.replace(KD, run)
+    for name, value in columns.items():
+        runs.loc[runs["run"] == run, name] = value
+    view = explorer(results._replace(runs=runs, **tables))
+    return next(one for one in view.meta["networks"] if one["run"] == run)
+
+
+def test_networks_that_differ_in_labels_and_seed_alone_are_one_to_choose(results):
+    who = "students/resnet20-full/resnet8x0.5-kd"
+    assert {one["who"] for one in explorer(results).meta["networks"] if one["short"] == "kd"} == {
+        who
+    }
+    other = renamed(results, KD.replace("-2-0", "-2-3"), seed=3)
+    assert (other["who"], other["seed"]) == (who, "seed 3")
+    limited = "students/resnet20-limited-5-0/resnet8x0.5-kd-5-0+temperature=2"
+    other = renamed(results, limited, labels="5")
+    assert other["who"] == "students/resnet20-limited/resnet8x0.5-kd+temperature=2"
+    assert (other["short"], other["labels"]) == ("kd+temperature=2", "5 labels per class")
+    assert other["group"] == "student resnet8x0.5 of resnet20-limited"
 
 
 def test_networks_come_in_the_order_teacher_budget_method(results):
@@ -203,6 +259,54 @@ def test_what_was_not_measured_is_unknown_and_without_errors_there_is_no_choice(
     some = explorer(results._replace(maps=unknown))
     assert (np.frombuffer(some.errors, np.uint8) == UNKNOWN).sum() == 2 * 6 * len(results.images)
     none = explorer(results._replace(maps=results.maps.drop(columns="error")))
-    assert (none.errors, none.meta["shades"]) == (b"", ["class"])
-    with pytest.raises(UsageError, match="unknown shade 'error'; one of: class"):
+    assert (none.errors, none.meta["shades"]) == (b"", ["class", "change"])
+    with pytest.raises(UsageError, match="unknown shade 'error'; one of: class, change"):
         none.shade = "error"
+
+
+def test_neighbours_are_those_of_the_layer_and_missing_where_none_were_told(results):
+    told = results.neighbours.query("not (run == @KD and layer == 'pool')")
+    view = explorer(results._replace(neighbours=told))
+    runs = [network["run"] for network in view.meta["networks"]]
+    near = np.frombuffer(view.neighbours, "<i2").reshape(len(runs), 6, len(results.images), 10)
+    stored = told.query("run == @KD and layer == 'block3' and image == 7").sort_values("rank")
+    assert (near[runs.index(KD), 3, 7] == stored["neighbour"].to_numpy()).all()
+    assert (near[runs.index(KD), 4] == MISSING).all()
+
+
+def test_without_neighbours_there_is_no_shade_of_change(results):
+    view = explorer(results._replace(neighbours=results.neighbours.iloc[:0]))
+    assert (view.neighbours, view.meta["shades"]) == (b"", ["class", "error"])
+    with pytest.raises(UsageError, match="unknown shade 'change'; one of: class, error"):
+        view.shade = "change"
+
+
+def filmed(results, film):
+    more = type("Filmed", (type(results),), {})(*results)
+    more.film = film
+    return more
+
+
+def test_the_film_holds_its_frames_in_the_order_of_reels_and_epochs(results):
+    image = np.arange(len(results.images))
+    frames = [
+        pd.DataFrame(
+            {"run": run, "epoch": e, "layer": layer, "image": image, "x": e * image, "y": 0}
+        )
+        for run, layer, epochs in ((ALONE, "block2", (5, 0)), (KD, "pool", (1,)))
+        for e in epochs
+    ]
+    film = pd.concat([*frames, frames[0].assign(run="not drawn")], ignore_index=True)
+    film = film[(film["epoch"] > 0) | (film["image"] != 3)]
+    view = explorer(filmed(results, film), epoch=5)
+    assert view.meta["film"] == [
+        {"run": ALONE, "layer": "block2", "epochs": [0, 5]},
+        {"run": KD, "layer": "pool", "epochs": [1]},
+    ]
+    shown = np.frombuffer(view.film, "<i2").reshape(3, len(image), 2)
+    assert (shown[0, 3] == MISSING).all()
+    assert (np.delete(shown[0], 3, axis=0) == 0).all()
+    assert (shown[1, 0, 0], shown[1, -1, 0]) == (-32767, 32767)
+    view.epoch = 1
+    with pytest.raises(UsageError, match="unknown epoch 2; one of: -1, 0, 1, 5"):
+        view.epoch = 2
