@@ -954,13 +954,13 @@ def _clipped(table: pd.DataFrame, end: Any, columns: list[str]) -> pd.DataFrame:
 
 def _outside(base: alt.Chart, *, down: bool = False, shown: str = "+.1f") -> list[alt.Chart]:
     """Mark what lies below the axis with an arrow at its end, and the number beside it."""
-    shape, place = ("triangle-down", {"dy": 12}) if down else ("triangle-left", {"dx": 8})
     rows = base.transform_filter("datum.outside")
+    words = rows.encode(text=alt.Text("number:Q", format=shown), color=alt.value("#888"))
     return [
-        rows.mark_point(filled=True, size=80, shape=shape, opacity=1),
-        rows.mark_text(align="center" if down else "left", fontSize=11, **place).encode(
-            text=alt.Text("number:Q", format=shown), color=alt.value("#888")
+        rows.mark_point(filled=True, size=80, opacity=1).encode(
+            shape=alt.value("triangle-down" if down else "triangle-left")
         ),
+        words.mark_text(dy=12, fontSize=11) if down else words.mark_text(align="left", dx=8),
     ]
 
 
