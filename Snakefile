@@ -30,7 +30,7 @@ TAUGHT = {
 }
 NETWORKS = [run.name for run in (*STUDY.teachers, *STUDY.students)]
 PUBLISHED = f"book/results/{STUDY.name}"
-KEPT_IN_GIT = ["methods", "regimes"]  # studies that the book shows beside its own
+KEPT_IN_GIT = ["methods", "regimes", "architectures"]  # studies that the book shows beside its own
 DATA = {"digits": Path(find_spec("sklearn").origin).parent / "datasets/data/digits.csv.gz"}
 
 

@@ -136,7 +136,7 @@ def accuracy(results: Results, *, network: str | None = None) -> alt.LayerChart 
     table = _with_means(table[["method", "labels", "seed", "accuracy_pct"]], "accuracy_pct")
     base = alt.Chart(table).encode(
         x=alt.X("labels:N", sort=budgets(runs), title="labels per class"),
-        xOffset=_beside(table, padding=6),
+        xOffset=_beside(table, padding=6.0),
         color=_colour(table),
         opacity=_fade(),
     )
@@ -499,8 +499,9 @@ def ranked(standings: pd.DataFrame, family: Mapping[str, str]) -> alt.LayerChart
 def dots(standings: pd.DataFrame, methods: Sequence[str]) -> alt.FacetChart:
     """Draw test accuracy of some methods, a panel per label budget: means, 95 % t intervals.
 
-    `standings` is `statistics.standings`; `methods` go from above to below. One that was trained
-    on another network than most has the student alone of that below it. Dashed: the first.
+    `standings` is `statistics.standings`; `methods` go from above to below. Those that were
+    trained on another network than most come last, with the student alone of that. Dashed: the
+    first.
     """
     table = _rows(_in_percent(_some(standings)), methods)
     steps, rows = budgets(table), list(dict.fromkeys(table["name"]))
@@ -553,7 +554,7 @@ def grid(pairs: pd.DataFrame) -> alt.FacetChart:
     """
     table = _gains(pairs)
     table["said"] = [
-        f"{'' if low > 0 or high < 0 else '≈ '}{gain:+.1f}"
+        f"{'≈ ' if low <= 0 <= high else ''}{gain:+.1f}"
         for gain, low, high in zip(table["gain"], table["low"], table["high"], strict=True)
     ]
     far = float(table["gain"].abs().max()) or 1.0
@@ -569,7 +570,7 @@ def grid(pairs: pd.DataFrame) -> alt.FacetChart:
     colour = alt.Color(
         "gain:Q",
         title="points over alone",
-        scale=alt.Scale(scheme="blueorange", domain=[far, -far]),
+        scale=alt.Scale(scheme="blueorange", reverse=True, domain=[-far, far]),
         legend=alt.Legend(gradientLength=180, titleLimit=200),
     )
     words = alt.condition(f"abs(datum.gain) > {0.55 * far}", alt.value("white"), alt.value("black"))
@@ -682,7 +683,7 @@ def likeness(results: Results, *, network: str | None = None) -> alt.FacetChart:
         ),
         base.mark_text(fontSize=11).encode(
             text=alt.Text("mean:Q", format=".2f"),
-            color=alt.condition("datum.mean > 0.6", alt.value("white"), alt.value("black")),
+            color=alt.condition("datum.mean > 0.7", alt.value("white"), alt.value("black")),
         ),
     ).properties(width={"step": 40}, height={"step": 30})
     n = "/".join(map(str, sorted(set(table["n"]))))
@@ -1262,7 +1263,7 @@ def floor(means: Iterable[float], lows: Iterable[float]) -> float:
 
     An outlier lies more than 1.5 quartile distances below the middle half (Tukey 1977).
 
-    >>> floor([10, 80, 90, 91, 92, 95], [5, 78, 88, 90, 91, 94])
+    >>> floor([10.0, 80.0, 90.0, 91.0, 92.0, 95.0], [5.0, 78.0, 88.0, 90.0, 91.0, 94.0])
     78.0
     """
     given, ends = (np.asarray(list(values), dtype=float) for values in (means, lows))
@@ -1282,14 +1283,13 @@ def _clipped(table: pd.DataFrame, end: Any, columns: list[str]) -> pd.DataFrame:
 
 def _outside(base: alt.Chart, *, down: bool = False, shown: str = "+.1f") -> list[alt.Chart]:
     """Mark what lies below the axis with an arrow at its end, and the number beside it."""
-    place: dict[str, Any] = {"dy": 12} if down else {"dx": 8}
-    shape = "triangle-down" if down else "triangle-left"
     rows = base.transform_filter("datum.outside")
+    words = rows.encode(text=alt.Text("number:Q", format=shown), color=alt.value("#888"))
     return [
-        rows.mark_point(filled=True, size=80, shape=shape, opacity=1),
-        rows.mark_text(align="center" if down else "left", fontSize=11, **place).encode(
-            text=alt.Text("number:Q", format=shown), color=alt.value("#888")
+        rows.mark_point(filled=True, size=80, opacity=1).encode(
+            shape=alt.value("triangle-down" if down else "triangle-left")
         ),
+        words.mark_text(dy=12, fontSize=11) if down else words.mark_text(align="left", dx=8),
     ]
 
 
@@ -1405,7 +1405,7 @@ def _standing_said(table: pd.DataFrame) -> str:
 
 
 def _rows(standings: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:
-    """Pick the rows of `dots`, in their order; alone of a further network after its methods."""
+    """Pick the rows of `dots`, in their order; methods of further networks, with alone, last."""
     home = statistics.at_home(standings)
     home = home[home["method"].isin(methods)]
     if home.empty:
@@ -1414,7 +1414,7 @@ def _rows(standings: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:
     away = set(home["network"]) - {first}
     alone = standings[(standings["method"] == "alone") & standings["network"].isin(away)]
     table = pd.concat([home, alone.assign(name="alone, " + alone["network"])])
-    place = {method: number for number, method in enumerate([*methods, "alone"])}
+    place = {"alone": len(methods)} | {m: number for number, m in enumerate(methods)}
     return table.assign(
         far=table["network"].map({first: 0}).fillna(1), place=table["method"].map(place)
     ).sort_values(["far", "network", "place"], kind="stable")

@@ -209,6 +209,9 @@ def at_home(table: pd.DataFrame) -> pd.DataFrame:
     return kept.assign(name=kept["method"] + (", " + kept["network"]).where(other, ""))
 
 
+PAIRED = ["teacher", *STANDING[:3], "gain", "low", "high", "n", "accuracy", "alone", "smaller"]
+
+
 def pairs(results: Results) -> pd.DataFrame:
     """Sum up, over seeds, what every method adds for every pair of a teacher and a student.
 
@@ -217,8 +220,10 @@ def pairs(results: Results) -> pd.DataFrame:
 
     Returns teacher, network, method, labels; gain with low and high, its 95 % t interval over n
     seeds; alone and accuracy, the means of the two that are compared; smaller, how many times as
-    many parameters as the student its teacher has. Networks by size.
+    many parameters as the student its teacher has. Networks by size. Empty where nothing was run.
     """
+    if results.runs.empty:
+        return pd.DataFrame(columns=PAIRED)
     runs = students(results).drop(columns="method").join(results.runs[["method"]])
     sizes = results.runs.groupby("network")["parameters"].first()
     alone = runs.loc[runs["method"] == "alone", [*PAIR, ACCURACY]]

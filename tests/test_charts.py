@@ -322,6 +322,190 @@ def test_a_ranking_needs_students_alone(results):
         charts.ranked(statistics.standings(results._replace(runs=taught)), FAMILY)
 
 
+@pytest.mark.parametrize("draw", [charts.accuracy, charts.layers])
+def test_means_stand_with_their_intervals_beside_the_seeds(results, draw):
+    spec = draw(results).to_dict()
+    table = pd.DataFrame(max(spec["datasets"].values(), key=len))
+    column = "accuracy_pct" if "accuracy_pct" in table else "value"
+    by = [c for c in ("method", "labels", "layer") if c in table]
+    for cell, group in table.groupby(by):
+        seeds, (mean,) = group[column].dropna(), group.dropna(subset="mean").to_dict("records")
+        interval = stats.ttest_1samp(seeds, 0).confidence_interval(0.95)
+        found = (mean["mean"], mean["low"], mean["high"])
+        assert found == pytest.approx((seeds.mean(), *interval), abs=0.05), cell
+        assert mean["n"] == len(seeds) == 4
+
+
+def test_an_axis_begins_below_all_but_outliers():
+    assert (
+        charts.floor([10.0, 80.0, 90.0, 91.0, 92.0, 95.0], [5.0, 78.0, 88.0, 90.0, 91.0, 94.0])
+        == 78
+    )
+    assert charts.floor([10.0, 80.0], [5.0, 78.0]) == 5  # two are no crowd
+    assert charts.floor([90.0, 91.0, 92.0], [np.nan, 90.0, 91.0]) == 90  # one seed has no interval
+
+
+@pytest.fixture(scope="module")
+def fallen(results):
+    """Standings in which one method lies far below all others."""
+    runs = results.runs.copy()
+    lost = (runs["method"] == "smooth") & (runs["labels"] == "5")
+    runs.loc[lost, "test_accuracy"] = 0.05 + 0.001 * runs.loc[lost, "seed"]
+    return statistics.standings(results._replace(runs=runs))
+
+
+@pytest.mark.parametrize("draw", [charts.families, charts.ranked])
+def test_what_lies_far_below_is_an_arrow_with_its_number(fallen, draw):
+    chart = draw(fallen, FAMILY)
+    assert vl_convert.vegalite_to_png(chart.to_dict(validate=True)).startswith(b"\x89PNG")
+    table = rows(chart)
+    outside = table[table["outside"] == True]  # noqa: E712 -- NaN where a row has no mark
+    assert set(outside["name"]) == {"smooth"}
+    assert set(outside["labels"]) == {"5"}
+    number = outside["number"].iloc[0]
+    assert number == pytest.approx(
+        outside.iloc[0][{"families": "accuracy"}.get(draw.__name__, "gain")], abs=0.06
+    )
+    assert table["at"].min() > number + 20
+
+
+def test_dots_keep_their_order_and_have_alone_of_a_further_network(results):
+    away = results.runs["method"].isin(["at", "alone"]) & (
+        results.runs["network"] == "resnet14x0.5"
+    )
+    home = (results.runs["network"] == "resnet8x0.5") & (results.runs["method"] != "at")
+    table = statistics.standings(results._replace(runs=results.runs[away | home]))
+    spec = charts.dots(table, ["kd", "alone", "smooth", "at"]).to_dict(validate=True)
+    assert vl_convert.vegalite_to_png(spec).startswith(b"\x89PNG")
+    names = list(dict.fromkeys(row["name"] for row in max(spec["datasets"].values(), key=len)))
+    assert names == ["kd", "alone", "smooth", "alone, resnet14x0.5", "at, resnet14x0.5"]
+    assert "n = 4 seeds" in spec["title"]["subtitle"]
+    assert "dashed: kd" in spec["title"]["subtitle"]
+    assert "at, resnet14x0.5 " in spec["description"]
+
+
+def test_dots_of_methods_that_were_not_run_are_refused(results):
+    with pytest.raises(UsageError, match="none of crd, sp was run"):
+        charts.dots(statistics.standings(results), ["crd", "sp"])
+
+
+# ---- pairs of networks
+
+
+def paired_networks(gain, seeds=3):
+    """Runs of two students with two teachers: `gain(teacher, student, seed)` over alone's 0.5."""
+    sizes = {"large": 1000, "wide-16-2": 500, "small": 10, "tiny": 5}
+    runs = [("teachers/large-full-0", "teacher", "large", "alone", 0, 0.9)]
+    runs += [("teachers/wide-16-2-full-0", "teacher", "wide-16-2", "alone", 0, 0.9)]
+    for student in ("small", "tiny"):
+        for seed in range(seeds):
+            name = f"students/large-full-0/{student}-alone-5-{seed}"
+            runs.append((name, "student", student, "alone", seed, 0.5))
+            for teacher in ("large", "wide-16-2"):
+                name = f"students/{teacher}-full-0/{student}-kd-5-{seed}"
+                score = 0.5 + gain(teacher, student, seed)
+                runs.append((name, "student", student, "kd", seed, score))
+    columns = ["run", "role", "network", "method", "seed", "test_accuracy"]
+    table = pd.DataFrame(runs, columns=columns).assign(labels="5", seconds=1.0)
+    return table.assign(parameters=table["network"].map(sizes))
+
+
+def of_pairs(gain, seeds=3):
+    return statistics.pairs(invented.make(n=20)._replace(runs=paired_networks(gain, seeds)))
+
+
+def test_every_pair_has_its_own_gain_with_interval():
+    table = of_pairs(lambda t, s, seed: 0.1 * (t == "large") + 0.2 * (s == "tiny") + 0.01 * seed)
+    assert list(zip(table["teacher"], table["network"], strict=True)) == [
+        *(("wide-16-2", "tiny"), ("wide-16-2", "small"), ("large", "tiny"), ("large", "small")),
+    ]
+    assert list(table["gain"]) == pytest.approx([0.21, 0.01, 0.31, 0.11])
+    assert list(table["smaller"]) == [100, 50, 200, 100]
+    assert set(table["n"]) == {3}
+    interval = stats.ttest_1samp([0.30, 0.31, 0.32], 0).confidence_interval(0.95)
+    assert table.loc[2, ["low", "high"]].to_list() == pytest.approx(list(interval))
+    assert list(table["accuracy"] - table["alone"]) == pytest.approx(list(table["gain"]))
+
+
+@pytest.mark.parametrize(
+    ("gain", "whom"),
+    [
+        (lambda t, s, _: 0.1 * (s == "tiny"), "student"),
+        (lambda t, s, _: 0.1 * (t == "large"), "teacher"),
+        (lambda t, s, _: 0.1 * ((t == "large") == (s == "tiny")), "pair"),
+    ],
+)
+def test_the_spread_of_gains_goes_with_whom_it_hangs_on(gain, whom):
+    shares = statistics.shares(of_pairs(gain))
+    assert shares[whom] == pytest.approx(1)
+    assert sum(shares.values()) == pytest.approx(1)
+
+
+def test_a_grid_with_a_hole_has_no_shares():
+    table = of_pairs(lambda t, s, seed: 0.1)
+    assert statistics.shares(table) == {"student": 0, "teacher": 0, "pair": 0}
+    assert statistics.shares(table.iloc[1:]) == {}
+    assert statistics.shares(table.iloc[:0]) == {}
+
+
+def test_no_runs_make_no_pairs(results):
+    assert statistics.pairs(results._replace(runs=results.runs.iloc[:0])).empty
+
+
+@pytest.mark.parametrize("draw", [charts.grid, charts.gaps])
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_pairs_are_drawn_and_spoken(draw, seeds):
+    charts.enable()
+    table = of_pairs(lambda t, s, seed: 0.1 * (t == "large") + 0.02 * seed, seeds)
+    spec = draw(table).to_dict(validate=True)
+    assert vl_convert.vegalite_to_png(spec).startswith(b"\x89PNG")
+    assert "large to tiny" in spec["description"]
+    with pytest.raises(UsageError, match="no pair"):
+        draw(table.iloc[:0])
+
+
+def test_a_cell_of_the_grid_says_where_its_interval_holds_nothing():
+    table = of_pairs(lambda t, s, seed: 0.1 if t == "large" else 0.02 * (seed - 1))
+    said = {(r.teacher, r.network): r.said for r in rows(charts.grid(table)).itertuples()}
+    assert said["large", "tiny"] == "+10.0"
+    assert said["wide-16-2", "tiny"].startswith("≈ ")
+
+
+# ---- likeness
+
+
+def test_layers_are_compared_with_the_teachers_alone_beside_kd(results):
+    charts.enable()
+    chart = charts.likeness(results)
+    spec = chart.to_dict(validate=True)
+    assert vl_convert.vegalite_to_png(spec).startswith(b"\x89PNG")
+    table = rows(chart)
+    assert set(table["method"]) == {"alone", "kd"}
+    assert len(table) == 2 * 6 * 6
+    runs = results.runs.query("method == 'kd' and labels == '2' and network == 'resnet8x0.5'")
+    cell = results.likeness.query("layer == 'block2' and teacher_layer == 'block1'")
+    wanted = cell[cell["run"].isin(runs["run"])]["value"].mean()
+    found = table.query("method == 'kd' and layer == 'block2' and teacher_layer == 'block1'")
+    assert found["mean"].item() == pytest.approx(wanted, abs=0.001)
+    assert set(table["n"]) == {4}
+    assert "n = 4 seeds" in spec["title"]["subtitle"]
+    assert "kd block2" in spec["description"]
+    assert not any("bind" in param for param in spec["params"])
+
+
+def test_a_reader_chooses_the_view_in_which_layers_are_compared(results):
+    flat = results.likeness.assign(view="flat", value=0.5)
+    both = results._replace(likeness=pd.concat([results.likeness, flat]))
+    (param,) = charts.likeness(both).to_dict()["params"]
+    assert param["bind"]["options"] == ["pooled", "flat"]
+    assert param["value"] == "pooled"
+
+
+def test_without_a_comparison_there_is_no_likeness_to_draw(results):
+    with pytest.raises(UsageError, match=r"no layers of resnet8x0\.5 were compared"):
+        charts.likeness(results._replace(likeness=results.likeness.iloc[:0]))
+
+
 @pytest.mark.parametrize(("embedding", "panels"), [("tsne", 4), ("ivis", 2)])
 def test_a_sweep_has_a_panel_per_setting_and_seed_with_its_faithfulness(results, embedding, panels):
     spec = charts.sweep(results, embedding).to_dict()

@@ -70,7 +70,18 @@ def test_the_symbols_of_a_formula_are_named(method):
     assert set(re.findall(r"`(\w+)`", named)) <= set(inspect.signature(METHODS[method]).parameters)
 
 
-@pytest.mark.parametrize("name", [*sorted(PAGES), "methods"])
+CHAPTERS = ["methods", "architectures", "controls"]
+
+
+@pytest.mark.parametrize("name", [*sorted(PAGES), *CHAPTERS])
+def test_exercises_have_folded_solutions(name):
+    text = (ROOT / f"book/{name}.md").read_text().split("## Exercises\n")[1].split("\n## ")[0]
+    asked = re.split(r"^\*\*\d\.\*\* ", text, flags=re.MULTILINE)[1:]
+    assert len(asked) >= 2
+    assert all("```{admonition} Solution\n:class: dropdown\n" in one for one in asked)
+
+
+@pytest.mark.parametrize("name", [*sorted(PAGES), *CHAPTERS])
 def test_no_result_is_typed(name):
     text = (ROOT / f"book/{name}.md").read_text().split("---\n", 2)[2]
     prose = re.sub(r"```\{.*?\n```|\$\$.*?\$\$|\$.*?\$|`.*?`", "", text, flags=re.DOTALL)
