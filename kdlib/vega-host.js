@@ -1,66 +1,107 @@
-/* Draws the charts of a page of the book: lazily, from one local bundle, in the colours of the page. */
+/* Brings the charts of a page of the book to life: lazily, from one local bundle, in the colours of the page.
+
+   book.py has left a picture where each chart will stand, and its spec in a side-car script.             */
 (() => {
   "use strict";
   const here = document.currentScript.src.replace(/[^/]*$/, "");
-  const STYLE = `
-    .kd-chart { margin: 1.2em 0; overflow-x: auto; }
-    .kd-chart .vega-embed { display: block; }
-    .kd-chart svg { max-width: max(100%, 560px); height: auto; }
-    .kd-chart .vega-bind label { margin-right: 1em; }`;
+  const colour = (name, otherwise) => `var(--pst-color-${name}, ${otherwise})`; // follows the theme, and print
+  const [text, muted, line] = [colour("text-base", "#222"), colour("text-muted", "#666"), colour("border", "#ddd")];
+  const CONFIG = {
+    aria: false, // the figure has its words; those of single marks would be noise
+    axis: { labelColor: muted, titleColor: muted, gridColor: line, domainColor: line, tickColor: line },
+    legend: { labelColor: text, titleColor: muted },
+    header: { labelColor: text, titleColor: muted },
+    title: { color: text, subtitleColor: muted },
+    text: { color: text },
+  };
+  const MOST = 200; // rows of a table on the page; all of them are in the CSV
 
-  let bundle;
-  function library() {
-    bundle = bundle || new Promise((resolve, reject) => {
-      const script = document.createElement("script");
-      script.src = `${here}vega-bundle.js`;
-      script.onload = resolve;
-      script.onerror = () => reject(new Error(`${script.src} is missing`));
-      document.head.append(script);
+  const loading = {};
+  function script(name) {
+    loading[name] = loading[name] || new Promise((resolve, reject) => {
+      const element = document.createElement("script");
+      element.src = `${here}${name}.js`;
+      element.onload = resolve;
+      element.onerror = () => reject(new Error(`${element.src} is missing`));
+      document.head.append(element);
     });
-    return bundle;
-  }
-
-  function colours() {
-    const style = getComputedStyle(document.documentElement);
-    const of = (name, otherwise) => style.getPropertyValue(name).trim() || otherwise;
-    const text = of("--pst-color-text-base", "#222");
-    const muted = of("--pst-color-text-muted", "#666");
-    const line = of("--pst-color-border", "#ddd");
-    return {
-      axis: { labelColor: muted, titleColor: muted, gridColor: line, domainColor: line, tickColor: line },
-      legend: { labelColor: text, titleColor: muted },
-      header: { labelColor: text, titleColor: muted },
-      title: { color: text, subtitleColor: muted },
-      text: { color: text },
-    };
+    return loading[name];
   }
 
   async function draw(figure) {
-    await library();
-    const spec = JSON.parse(figure.querySelector("script").textContent);
-    figure.drawn?.finalize();
-    const theme = document.documentElement.dataset.theme === "dark" ? "dark" : "light";
-    const options = { actions: false, renderer: "svg", config: colours(), tooltip: { theme } };
-    figure.drawn = await window.vegaEmbed(figure.querySelector("div"), spec, options);
-    figure.removeAttribute("aria-busy");
+    const name = figure.dataset.spec;
+    await Promise.all([script("vega-bundle"), script(`data/${name}`)]);
+    const spec = JSON.parse(window.kdSidecars[name]);
+    const stage = document.createElement("div");
+    const { view } = await window.vegaEmbed(stage, spec, { actions: false, renderer: "svg", config: CONFIG });
+    stage.querySelector("svg").setAttribute("aria-hidden", "true");
+    stage.append(...legends(view));
+    figure.querySelector(".kd-scroll").replaceChildren(stage);
+    figure.querySelector("figcaption").prepend(numbers(spec));
   }
-  const attempt = (figure) => draw(figure).catch((error) => {
-    figure.append(`This chart could not be drawn. ${error}`);
-    console.error(error);
-  });
+  const attempt = (figure) => {
+    figure.drawn = figure.drawn || draw(figure).catch((error) => {
+      figure.append(`This chart could not be drawn. ${error}`);
+      console.error(error);
+    }).finally(() => figure.removeAttribute("aria-busy"));
+    return figure.drawn;
+  };
 
-  function start() {
+  // ---- what the mouse does in a legend, for the keyboard: a list beside the chart's own controls
+  function legends(view) {
+    const signals = Object.keys(view.getState({ signals: () => true, data: () => false }).signals);
+    return signals.filter((name) => name.endsWith("_legend")).map((name) => {
+      const field = name.split("_").slice(1, -1).join("_");
+      const choice = document.createElement("select");
+      choice.append(new Option("all", ""), ...view.scale("color").domain().map((value) => new Option(value)));
+      choice.addEventListener("change", () => view.signal(name, choice.value || null).runAsync());
+      const label = document.createElement("label");
+      label.append(`Show ${field} `, choice);
+      return label;
+    });
+  }
+
+  // ---- the numbers as tables, made when somebody opens them
+  function numbers(spec) {
+    const details = document.createElement("details");
+    details.append(Object.assign(document.createElement("summary"), { textContent: "numbers" }));
+    details.addEventListener("toggle", () => {
+      if (details.children.length > 1) return;
+      const box = Object.assign(document.createElement("div"), { className: "kd-numbers", tabIndex: 0 });
+      box.append(...Object.values(spec.datasets).filter(([row]) => row && Object.keys(row).length).map(table));
+      details.append(box);
+    });
+    return details;
+  }
+  function table(rows) {
+    const keys = Object.keys(rows[0]);
+    const element = document.createElement("table");
+    element.createCaption().textContent = rows.length > MOST ? `The first ${MOST} of ${rows.length} rows` : `${rows.length} rows`;
+    const head = element.createTHead().insertRow();
+    keys.forEach((key) => head.append(Object.assign(document.createElement("th"), { textContent: key, scope: "col" })));
+    const body = element.createTBody();
+    for (const row of rows.slice(0, MOST)) {
+      const line = body.insertRow();
+      keys.forEach((key) => (line.insertCell().textContent = row[key] ?? ""));
+    }
+    return element;
+  }
+
+  async function start() {
     const figures = [...document.querySelectorAll(".kd-chart")];
-    document.head.append(Object.assign(document.createElement("style"), { textContent: STYLE }));
     const seen = new IntersectionObserver((entries) => entries.forEach(({ isIntersecting, target }) => {
       if (!isIntersecting) return;
       seen.unobserve(target);
       attempt(target);
     }), { rootMargin: "600px" });
     figures.forEach((figure) => seen.observe(figure));
-    new MutationObserver(() => figures.filter((figure) => figure.drawn).forEach(attempt))
-      .observe(document.documentElement, { attributes: true, attributeFilter: ["data-theme"] });
-    addEventListener("beforeprint", () => figures.filter((figure) => !figure.drawn).forEach(attempt));
+    addEventListener("beforeprint", () => figures.forEach(attempt));
+    if (document.readyState !== "complete") await new Promise((loaded) => addEventListener("load", loaded));
+    const idle = window.requestIdleCallback || ((work) => setTimeout(work, 200));
+    for (const figure of figures) {
+      await new Promise((free) => idle(free));
+      await attempt(figure); // all of them, so that a print has them
+    }
   }
   if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", start);
   else start();

@@ -9,14 +9,7 @@
 (() => {
   "use strict";
   const STATE = "application/vnd.jupyter.widget-state+json";
-  const VIEW = "application/vnd.jupyter.widget-view+json";
   const here = document.currentScript.src.replace(/[^/]*$/, "");
-  const STYLE = `
-    .kd-set { cursor: pointer; color: var(--pst-color-link, #0a7d91); text-decoration: none;
-      border-bottom: 1.5px dashed currentColor; }
-    .kd-set:hover { border-bottom-style: solid; }
-    .kd-note { padding: .5em .8em; border-left: 3px solid var(--pst-color-border, #ccc);
-      color: var(--pst-color-text-muted, #666); font-size: .9em; }`;
 
   // ---- side-cars: fetch() is refused on file://, so each is a script that leaves a string behind
   const sidecars = (window.kdSidecars = window.kdSidecars || {});
@@ -162,24 +155,17 @@
   }
 
   // ---- the page
-  function place(script) {
-    const id = JSON.parse(script.textContent).model_id;
-    const element = document.createElement("div");
-    script.after(element);
-    const record = records[id];
-    if (record?.model_module === "anywidget") {
-      element.className = "kd-figure";
-      element.setAttribute("aria-busy", "true");
-      figures.push({ element, id });
-    } else {
-      element.className = "kd-note";
-      element.textContent = "This control needs a running kernel: open this notebook in JupyterLab.";
+  function notes() {
+    // What needs a kernel offers the places that the page's own menu knows: Binder, Colab.
+    const places = [...document.querySelectorAll(".dropdown-launch-buttons a")];
+    for (const note of document.querySelectorAll(".kd-note")) {
+      note.append(...places.map((a) => Object.assign(document.createElement("a"), { href: a.href, textContent: a.textContent.trim() })));
     }
   }
   async function start() {
     for (const script of document.querySelectorAll(`script[type="${STATE}"]`)) Object.assign(records, JSON.parse(script.textContent).state);
-    style(STYLE);
-    document.querySelectorAll(`script[type="${VIEW}"]`).forEach(place);
+    for (const element of document.querySelectorAll(".kd-figure")) figures.push({ element, id: element.dataset.model });
+    notes();
     links();
     const seen = new IntersectionObserver((entries) => entries.forEach(({ isIntersecting, target }) => {
       if (!isIntersecting) return;
@@ -197,6 +183,12 @@
     };
     addEventListener("hashchange", view);
     await view();
+    if (document.readyState !== "complete") await new Promise((loaded) => addEventListener("load", loaded));
+    const idle = window.requestIdleCallback || ((work) => setTimeout(work, 200));
+    for (const figure of figures) {
+      await new Promise((free) => idle(free));
+      await mount(figure); // all of them, so that a print has them
+    }
   }
   if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", start);
   else start();

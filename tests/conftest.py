@@ -1,12 +1,16 @@
-"""Every annotated shape and type of kdlib is checked while the tests run."""
+"""Every annotated shape and type of kdlib is checked while the tests run; and the small book."""
 
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
+from textwrap import dedent
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+import results as invented
 from jaxtyping import install_import_hook
 
 modules = {file.stem for file in (Path(__file__).parents[1] / "kdlib").glob("*.py")}
@@ -30,15 +34,15 @@ def chromium():
         browser.close()
 
 
-def cut_off(context):
-    """A page of a browser that may load files only: what else it asks for is refused and noted.
+def cut_off(context, home="file:"):
+    """A page of a browser that may load from `home` only: what else it asks is refused and noted.
 
     Returns the page, the addresses it asked for, and what it complained about.
     """
     asked, complaints = [], []
 
     def guard(route):
-        if route.request.url.startswith(("file:", "data:", "blob:")):
+        if route.request.url.startswith((home, "data:", "blob:")):
             return route.continue_()
         asked.append(route.request.url)
         return route.abort()
@@ -49,3 +53,93 @@ def cut_off(context):
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
     return page, asked, complaints
+
+
+KD = "students/resnet20-full/resnet8x0.5-kd-2-0"
+AT = "students/resnet20-full/resnet8x0.5-at-2-0"
+CONFIG = """
+    title: A small book
+    only_build_toc_files: true
+    execute: {execute_notebooks: force, timeout: 200}
+    sphinx:
+      recursive_update: true
+      extra_extensions: [kdlib.book]
+      config:
+        html_context: {default_mode: auto}
+"""
+CONTENTS = """
+    format: jb-book
+    root: explorer
+    chapters:
+    - file: second
+"""
+CHAPTER = f"""
+    ---
+    jupytext:
+      text_representation: {{extension: .md, format_name: myst}}
+    kernelspec: {{name: python3, display_name: Python 3}}
+    ---
+    # A figure to touch
+
+    Look at <a class="kd-set" data-set="layer=block3&embedding=ivis&right={AT}">block 3</a>.
+
+    ```{{code-cell}} python
+    from kdlib import charts, store, widgets
+    charts.enable()
+    results = store.load("results")
+    widgets.explorer(results)
+    ```
+
+    ## A formula and a chart
+
+    $$ L = T^2 \\sum_i p_i \\log (p_i / q_i) $$
+
+    ```{{code-cell}} python
+    charts.accuracy(results)
+    ```
+
+    ```{{code-cell}} python
+    import ipywidgets
+    ipywidgets.IntSlider()
+    ```
+"""
+SECOND = """
+    ---
+    jupytext:
+      text_representation: {extension: .md, format_name: myst}
+    kernelspec: {name: python3, display_name: Python 3}
+    ---
+    # A second page
+
+    ## The same figure
+
+    ```{code-cell} python
+    from kdlib import store, widgets
+    widgets.explorer(store.load("results"), layer="pool")
+    ```
+"""
+
+
+@pytest.fixture(scope="session")
+def book(tmp_path_factory):
+    """The built pages of a small book."""
+    folder = tmp_path_factory.mktemp("book")
+    invented.make(folder / "results", n=120)
+    for name, text in {
+        "_config.yml": CONFIG,
+        "_toc.yml": CONTENTS,
+        "explorer.md": CHAPTER,
+        "second.md": SECOND,
+    }.items():
+        (folder / name).write_text(dedent(text).lstrip())
+    here = str(Path(__file__).parents[1])
+    ran = subprocess.run(
+        [Path(sys.executable).with_name("jupyter-book"), "build", ".", "-n", "-W", "--keep-going"],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": here},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-3000:]
+    return folder / "_build" / "html"
