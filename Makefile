@@ -3,11 +3,12 @@
 PYTHON ?= python3.11
 STUDY  ?= studies/quick.yaml
 PORT   ?= 8000
+BENCH  ?= epoch together layers maps measures pipeline
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 help:
 	@sed -n 's/^# //p' Makefile
-	@echo "also: make check (linters), make sound (is the installation?), make clean"
+	@echo "also: make bench (speed, side by side), make check (linters), make sound (is the installation?), make clean"
 
 book: .venv/ready
 	@python -m kdlib study $(STUDY)
@@ -15,6 +16,9 @@ book: .venv/ready
 
 test: .venv/ready
 	pytest
+
+bench: .venv/ready  # reads what make book left; ten minutes
+	for each in $(BENCH); do python benchmarks/$$each.py || exit 1; done
 
 check: .venv/ready
 	ruff check .
@@ -38,4 +42,4 @@ clean:
 	pip install --progress-bar off --requirement requirements.txt --constraint constraints.txt
 	touch $@
 
-.PHONY: help book test check sound serve lab clean
+.PHONY: help book test bench check sound serve lab clean

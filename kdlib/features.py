@@ -92,7 +92,8 @@ def _outputs(
 ) -> Iterator[dict[str, Tensor]]:
     device = next(network.eval().parameters()).device
     for x in images.split(batch_size):
-        seen = models.observe(network, normalised(x.to(device), mean, std), layers).features
+        x = normalised(x.to(device), mean, std).contiguous(memory_format=torch.channels_last)
+        seen = models.observe(network, x, layers).features
         yield {layer: seen[layer].float() for layer in layers}
 
 

@@ -193,9 +193,19 @@ def knn(space: Space) -> float:
     known, answers = space.train
     if len(known) < NEIGHBOURS:
         raise UsageError(f"knn needs at least {NEIGHBOURS} training images; given {len(known)}")
-    asked = KNeighborsClassifier(NEIGHBOURS, metric="cosine", algorithm="brute")
-    asked.fit(known - known.mean(axis=0), answers)
-    return float((asked.predict(space.raw - known.mean(axis=0)) == space.labels).mean())
+    asked = KNeighborsClassifier(NEIGHBOURS, algorithm="brute")  # fast for Euclidean distance
+    asked.fit(_directions(known - known.mean(axis=0)), answers)
+    seen = asked.predict(_directions(space.raw - known.mean(axis=0)))
+    return float((seen == space.labels).mean())
+
+
+def _directions(x: np.ndarray) -> np.ndarray:
+    """Rows of length 1, whose Euclidean distances order as cosine distances of x do.
+
+    A row without a direction, all zeros, is at a right angle to those that have one.
+    """
+    length = np.linalg.norm(x, axis=1, keepdims=True)
+    return np.concatenate([x / np.where(length > 0, length, 1), length == 0], axis=1)
 
 
 def probe(space: Space) -> float:

@@ -102,7 +102,7 @@ def fit_many(
     generations then begins again, with a fresh network and the trained one as its teacher. `kept`
     counts the passes of all of these, and changes no bit of what is trained. The
     teacher is only read: no gradient, no BatchNorm statistics. SGD with Nesterov momentum 0.9 and
-    a one-cycle schedule (Smith 2018); on a GPU in bfloat16 autocast and channels_last. Raises
+    a one-cycle schedule (Smith 2018); in channels_last, on a GPU in bfloat16 autocast. Raises
     UsageError where a method does not fit the networks, and when a loss is no longer a number.
     """
     if teacher is not None:
@@ -175,8 +175,7 @@ class _Seen(NamedTuple):
 @torch.no_grad()
 def _seen(wishes: Mapping[int, _Wish], batch: Batch) -> dict[tuple[int, bool], _Seen]:
     """Serve all wishes for one batch: a teacher is asked once, for all the layers wanted."""
-    layout = _layout(batch.x.device)
-    batch = batch._replace(x=batch.x.contiguous(memory_format=layout))
+    batch = batch._replace(x=batch.x.contiguous(memory_format=torch.channels_last))
     served = {}
     for key in {wish.key: None for wish in wishes.values()}:
         alike = [wish for wish in wishes.values() if wish.key == key]
@@ -297,7 +296,7 @@ class _Learner:
         """The method, sized from one look of both networks at two images."""
         pupil, images, seed = self.pupil, self.batches.images, self.pupil.run.seed
         x = normalised(images.train[:2], images.mean, images.std)
-        self.network.to(self.device, memory_format=_layout(self.device))  # type: ignore[call-overload]
+        self.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         with torch.no_grad():
             shown = models.observe(self.network.eval(), x)
             told = distill.NOBODY if self.teacher is None else models.observe(self.teacher, x)
@@ -345,12 +344,8 @@ def _check_sizes(pupil: Pupil, teacher: nn.Module) -> None:
 
 def _frozen(teacher: nn.Module, device: torch.device) -> nn.Module:
     """A teacher: in evaluation mode, no gradients."""
-    teacher.to(device, memory_format=_layout(device))  # type: ignore[call-overload]
+    teacher.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return teacher.eval().requires_grad_(False)
-
-
-def _layout(device: torch.device) -> torch.memory_format:
-    return torch.channels_last if device.type == "cuda" else torch.contiguous_format
 
 
 def _autocast(device: torch.device) -> torch.autocast:

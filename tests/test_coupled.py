@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from kdlib import UsageError, embed
-from kdlib.coupled import pulled
+from kdlib.coupled import exact, pulled, repulsion
 from kdlib.metrics import faithfulness
 
 LAYERS = ("early", "middle", "late")
@@ -228,3 +228,28 @@ def test_a_map_that_needs_no_start_is_its_own_first_restart_to_the_bit(few, meth
 
 def test_a_map_that_needs_its_start_is_drawn_again(few):
     assert embed.family(few, **QUICK).first is None
+
+
+def test_repulsion_is_that_of_a_loop_over_pairs():
+    y = np.random.default_rng(0).normal(size=(150, 2)) * 20 + 5
+    push, total = repulsion(y)
+    apart = y[:, None] - y[None]
+    w = 1 / (1 + np.square(apart).sum(axis=2))
+    np.fill_diagonal(w, 0)
+    assert total == pytest.approx(w.sum(), rel=1e-4)
+    looped = (np.square(w)[..., None] * apart).sum(axis=1)
+    assert np.abs(push - looped).max() < 1e-3 * np.abs(looped).max()
+
+
+def test_the_exact_gradient_is_what_barnes_hut_tends_to():
+    from openTSNE.affinity import PerplexityBasedNN
+    from openTSNE.tsne import kl_divergence_bh
+
+    y = np.random.default_rng(0).normal(size=(200, 2)) * 10
+    affinities = PerplexityBasedNN(y, perplexity=10, method="exact").P
+    ours = exact(y, affinities)[1]
+    far = [
+        np.abs(kl_divergence_bh(y, affinities, dof=1, bh_params={"theta": theta})[1] - ours).max()
+        for theta in (0.5, 0.0)
+    ]
+    assert far[1] < min(1e-3 * np.abs(ours).max(), 0.1 * far[0])

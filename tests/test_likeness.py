@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.linalg import orthogonal_procrustes
 from scipy.spatial.distance import pdist
-from scipy.stats import spearmanr
+from scipy.stats import rankdata, spearmanr
 
 from kdlib import UsageError, likeness
 from kdlib.space import Space
@@ -115,6 +115,12 @@ def test_rsa_agrees_with_spearman_by_scipy_over_at_most_1000_images(n):
     step = 1 if n == 60 else 3
     wanted = spearmanr(pdist(x[::step]), pdist(y[::step])).statistic
     assert likeness.rsa(*spaces(x, y)) == pytest.approx(wanted)
+
+
+def test_ranks_are_those_of_scipy_to_the_bit_also_of_equal_values():
+    values = np.random.default_rng(0).normal(size=5000).round(2)
+    assert np.array_equal(likeness._ranked(values), rankdata(values))
+    assert np.array_equal(likeness._ranked(np.ones(3)), rankdata(np.ones(3)))
 
 
 def test_agreement_counts_images_that_both_name_alike():

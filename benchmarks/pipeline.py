@@ -1,0 +1,132 @@
+"""What does the pipeline add to the work itself, and what does nothing cost?
+
+    python benchmarks/pipeline.py
+
+Reads what the default study left in runs/: it has to be there, run from nothing by `make book`,
+and the book built. Then runs `make book` again, which has nothing to do, and starts a notebook.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from pairs import Row, cores, device, keep, pairs, ratios, seconds
+
+from kdlib import store, studies
+
+STUDY = Path("studies/quick.yaml")
+BOOK = ["make", "book"]
+PIPELINE = [sys.executable, "-m", "snakemake", "--config", f"study={STUDY}", "device=auto"]
+IMPORT = [sys.executable, "-c", "import kdlib.train"]
+PAUSE = 60  # seconds without a notebook: the study was stopped and went on later
+
+
+def run(command: list[str]) -> None:
+    """One command, silently; it has to succeed."""
+    subprocess.run(command, check=True, capture_output=True)
+
+
+def executed(root: Path) -> Iterator[dict[str, Any]]:
+    """The notebooks that a study left."""
+    for file in root.rglob("*.ipynb"):
+        notebook = json.loads(file.read_text())
+        if notebook["metadata"].get("papermill", {}).get("duration"):
+            yield notebook
+
+
+def wall(notebooks: list[dict[str, Any]]) -> float:
+    """Seconds from the first notebook's start to the last one's end, without pauses."""
+    times = sorted(
+        tuple(datetime.fromisoformat(told[k]).timestamp() for k in ("start_time", "end_time"))
+        for told in (n["metadata"]["papermill"] for n in notebooks)
+    )
+    total, until = 0.0, times[0][0]
+    for start, end in times:
+        gap = max(0.0, start - until)
+        total += (gap if gap < PAUSE else 0) + max(0.0, end - max(start, until))
+        until = max(until, end)
+    return total
+
+
+def drawing(notebooks: list[dict[str, Any]]) -> float:
+    """Seconds of the cells that draw maps."""
+    return sum(
+        cell["metadata"]["papermill"]["duration"]
+        for notebook in notebooks
+        for cell in notebook["cells"]
+        if cell["cell_type"] == "code" and "embed.family(" in "".join(cell["source"])
+    )
+
+
+def overhead(study: studies.Study) -> None:
+    """How much longer a study takes than its training and its maps."""
+    root = study.teachers[0].root
+    notebooks = list(executed(root))
+    names = [run.name for run in (*study.teachers, *study.students)]
+    training = sum(store.load_run(root / name)["seconds"] for name in names)
+    drawn, took = drawing(notebooks), wall(notebooks)
+    row = Row(
+        "study",
+        f"the default study by the pipeline, {cores()} cores",
+        "its seconds of training, spread over the cores, and of embedding",
+        1.35,
+        at_most=True,
+        scaled=f"read from its {len(notebooks)} executed notebooks; beside the plain sum, without "
+        f"spreading, it is {took / (training + drawn):.2f}",
+    )
+    ideal = training / cores() + drawn
+    inside = sum(n["metadata"]["papermill"]["duration"] for n in notebooks)
+    why = (
+        f"of {took:.0f} s, {ideal:.0f} are this work; the notebooks hold {inside:.0f} s in all, the "
+        "rest are starts of kernels, imports, features and measures"
+    )
+    keep(row, [took / ideal], why=why)
+
+
+def opening(to: Path) -> list[str]:
+    """A notebook that only imports, as every run of one begins; the command that runs it."""
+    notebook = json.loads(Path("notebooks/student.ipynb").read_text())
+    cells = notebook["cells"]
+    first = next(i for i, c in enumerate(cells) if "from kdlib" in "".join(c["source"]))
+    notebook["cells"] = cells[: first + 1]
+    (to / "opening.ipynb").write_text(json.dumps(notebook))
+    program = str(Path(sys.executable).parent / "papermill")
+    return [program, "--no-progress-bar", str(to / "opening.ipynb"), str(to / "out.ipynb")]
+
+
+def main() -> None:
+    """Measure the four rows."""
+    device(__doc__)
+    study = studies.read(STUDY)
+    if not (study.teachers[0].folder / "run.json").is_file():
+        sys.exit("no finished study in runs/; first: make book")
+    overhead(study)
+    for name, work, command, limit in (
+        ("nothing", "`make book` when nothing has changed", BOOK, 10.0),
+        ("pipeline", "the pipeline alone when nothing has changed", PIPELINE, 5.0),
+    ):
+        run(command)  # what is left to do
+        took = [seconds(lambda command=command: run(command)) for _ in range(5)]
+        row = Row(name, work, "", limit, at_most=True, unit="s")
+        keep(row, took, why="imports of torch and Snakemake's own start take most")
+    with TemporaryDirectory() as folder:
+        start = opening(Path(folder))
+        measured = pairs(lambda: run(IMPORT), lambda: run(start))
+    row = Row(
+        "start",
+        "start of one notebook run, up to its imports",
+        'python -c "import kdlib.train"',
+        2.5,
+        at_most=True,
+    )
+    why = "papermill's and the kernel's own imports and the kernel's shutdown take the rest"
+    keep(row, ratios(row, measured), why=why)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+"""What some networks say of images: features to draw and to measure, for the other scripts."""
+
+from functools import cache
+
+import numpy as np
+import torch
+
+from kdlib import augment, data, features, models, train
+from kdlib.data import Batches, Images
+from kdlib.runs import Student
+
+
+@cache
+def images() -> Images:
+    """The digits."""
+    return data.load("digits")
+
+
+def shifted(rows: slice) -> tuple[torch.Tensor, np.ndarray]:
+    """Digits and their labels, each in nine places: 16,173 images in a fixed random order."""
+    x = torch.cat([images().train, images().test])
+    y = torch.cat([images().train_labels, images().test_labels])
+    order = torch.randperm(9 * len(x), generator=torch.Generator().manual_seed(0))[rows]
+    by = torch.cartesian_prod(*2 * [torch.arange(-1, 2)])[order // len(x)]
+    return augment.shifted(x[order % len(x)], by, 1), y[order % len(x)].numpy()
+
+
+def layers(
+    seed: int, n: int, width: float = 1.0
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], np.ndarray, np.ndarray]:
+    """Every layer of a network after two epochs: of n images, of 2,000 others, and both labels."""
+    run = Student(network="resnet8", width=width, labels_per_class="all", epochs=2, seed=seed)
+    network = models.build("resnet8", classes=10, channels=1, width=width, seed=seed)
+    labelled = torch.arange(len(images().train))
+    train.fit(network, Batches(images(), labelled, run.batch_size, seed), run)
+    parts, labels = zip(*map(shifted, (slice(n), slice(-2000, None))), strict=True)
+    scale = {"mean": images().mean, "std": images().std}
+    test, known = (features.extract(network, x, **scale) for x in parts)
+    return *({k: v.numpy() for k, v in seen.items()} for seen in (test, known)), *labels
