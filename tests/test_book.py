@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import pytest
-from conftest import AT, KD, cut_off
+from conftest import AT, cut_off
 
 
 class Reader(NamedTuple):
