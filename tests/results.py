@@ -224,6 +224,7 @@ def _maps(
                 "distance_correlation": 0.3 + 0.5 * order,
                 "map_knn": 0.3 + 0.6 * order,
                 "map_silhouette": -0.2 + 0.7 * order,
+                "map_hulls": 1.6 - order,
                 "noise_floor": 0.9 - 0.8 * order,
             }
             rows = pd.DataFrame({"measure": faith.keys(), "value": faith.values()})
