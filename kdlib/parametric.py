@@ -59,8 +59,10 @@ def ivis(
     """Learn the map: a small siamese network, IVIS (Szubert et al. 2019).
 
     `engine` "package" is the reference, by its authors, one map after another; "torch" is our
-    own of the same network and loss, many maps as one batch, on the GPU when there is one: the
-    same quality in a seventh of the time. Both depart from the package's defaults, which stop
+    own of the same network and loss, many maps as one batch, on the GPU when there is one. Its
+    quality is the same (three layers of the default study, n = 500, 1,000 steps, 3 seeds of each:
+    means of the map's k-NN accuracy differ by .004 at most, of trustworthiness by .004) in a
+    third to a seventh of the time. Both depart from the package's defaults, which stop
     long before convergence: exact cosine neighbours (`k`, without the image itself), `batch`
     triplets a step, about `steps` steps whatever n (never below 20 epochs) with a cosine-annealed
     learning rate, no early stopping. `rates` are the peak rates, tried in turn until the loss

@@ -76,6 +76,7 @@ def judged(
             for cell in cells.to_dict("records")
         ],
         **({"space": cells["space"].fillna("–")} if cells["space"].nunique() > 1 else {}),
+        "verdict": cells["verdict"].map(badge),
         **{c: cells[c].fillna("–").replace("", "–") for c in also},
         "strongest test": charts.tested(cells),
         "mean [95 % interval]": [_interval(row) for row in cells.to_dict("records")],
@@ -87,7 +88,6 @@ def judged(
         "against": [
             _count(f, of) for f, of in zip(cells["tests_against"], cells["tests"], strict=True)
         ],
-        "verdict": cells["verdict"].map(badge),
     }
     # What would be empty, or the same in every row, only takes room.
     empty = {"p flip": cells["p_flip"].isna(), "against": cells["tests_against"].fillna(0) == 0}

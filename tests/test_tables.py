@@ -44,7 +44,7 @@ def test_every_cell_shows_its_numbers_and_links_to_its_figure():
     first = cells.iloc[0]
     interval = f"{first['mean']:+.3f} [{first['low']:+.3f}, {first['high']:+.3f}]"
     assert interval in rows(shown)[0]
-    assert "no data" in rows(shown)[1][-1]  # C2
+    assert any("no data" in cell for cell in rows(shown)[1])  # C2
     assert "nan" not in shown.data.lower().replace("tenant", "")
 
 
@@ -58,7 +58,7 @@ def test_a_column_that_would_be_empty_is_left_out():
 def test_the_control_shows_how_many_seeds_have_a_partner():
     control = verdicts.control(invented.make(n=20))
     shown = tables.judged(control, FIGURES, "x", also=["seeds", "budgets"])
-    assert any("0 of 3" in row and "– no such student" in row[-1] for row in rows(shown))
+    assert any("0 of 3" in row and "– no such student" in row for row in rows(shown))
 
 
 def test_ways_of_drawing_are_compared_with_independent_maps():
