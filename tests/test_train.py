@@ -212,6 +212,18 @@ def test_weights_are_kept_after_the_passes_of_all_stages(digits):
         assert b"".join(x.tobytes() for x in kept[passes].values()) == bits(wanted)
 
 
+def test_what_is_kept_of_a_student_that_ends_with_another_head_is_the_student(digits):
+    batches = data.Batches(digits, data.budget(digits.train_labels, 5, 0), 64, 0)
+    pupil = train.Pupil(student(), runs.Student(epochs=1), "simkd", keep=[1])
+    ((network, _, kept),) = train.fit_many([pupil], batches, teacher())
+    plan = models.architecture(network)
+    before = models.restore({"architecture": plan["student"]}, kept[1])
+    for name in ("stem", "block1", "block2", "block3"):  # its own classifier is left out at the end
+        assert bits(getattr(before, name)) == bits(getattr(network.student, name))
+    with pytest.raises(UsageError, match="weights do not fit this network with another's head"):
+        models.restore({"architecture": plan}, kept[1])
+
+
 def test_students_side_by_side_ask_the_teacher_once_per_batch(digits):
     looks, taught = [], teacher()
     taught.register_forward_hook(lambda *_: looks.append(1))
