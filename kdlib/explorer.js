@@ -349,11 +349,11 @@ function legend(app) {
   const most = make("span");
   const ramp = make("span", { className: "kd-key kd-ramp" }, "none", ...SHADES.map((fill) =>
     make("i", { className: "kd-shade", style: `background:${fill}` })), most);
-  const ring = make("span", { className: "kd-key" });
   return {
     element: make("div", { className: "kd-legend", role: "group", "aria-label": "Classes and colours" },
       make("label", { className: "kd-muted", hidden: shades.length < 2 }, "colour: ", shade), ramp,
-      ...buttons, ring, make("label", { className: "kd-key" }, names, "names")),
+      ...buttons, make("span", { className: "kd-key" }, make("i", { className: "kd-ring" }), "misclassified",
+        make("label", { className: "kd-key" }, names, "names"))),
     update() {
       shade.value = app.shade();
       shade.disabled = app.epoch !== TRAINED;
@@ -362,7 +362,6 @@ function legend(app) {
       most.textContent = MOST[app.shade()] || "";
       names.checked = app.good.names;
       buttons.forEach((button, c) => button.setAttribute("aria-pressed", String(!app.hidden.has(c))));
-      ring.replaceChildren(make("i", { className: "kd-ring" }), "misclassified");
     },
   };
 }
@@ -658,7 +657,7 @@ function drawNeighbours(app, self, r) {
     pen.beginPath();
     ends.forEach((to) => { pen.moveTo(...from); pen.lineTo(...to); });
     pen.stroke();
-    ends.forEach((to) => circle(pen, to, r * 1.35, width));
+    ends.forEach((to) => circle(pen, to, r * 0.3, width));
   }
 }
 
