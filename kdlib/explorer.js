@@ -107,6 +107,11 @@ function decode(model) {
       const start = (first[one] + meta.film[one].epochs.indexOf(epoch)) * block;
       return frames.subarray(start, start + block);
     },
+    /** What a layer measured then, by measure; its map's faithfulness, too. */
+    then(run, layer, epoch) {
+      const { epochs, values } = meta.film[reel(run, layer)];
+      return Object.fromEntries(Object.entries(values).map(([key, row]) => [key, row[epochs.indexOf(epoch)]]));
+    },
     guess: (network, image) => predictions[network * meta.n + image],
     wrong: (network, image) => predictions[network * meta.n + image] !== labels[image],
   };
@@ -150,6 +155,10 @@ function start(model, root) {
     : data.frame(app.good[side], app.good.layer, app.epoch));
   /** Neighbours, errors and changes are known of trained networks only. */
   app.near = (side) => (app.epoch === TRAINED ? data.neighbours(app.at(side), app.at("layer")) : null);
+  /** What the layer shown measures: of the trained network, or as it was then. */
+  app.value = (measure, side) => (app.epoch === TRAINED
+    ? data.curves[measure][app.at(side)].values[app.at("layer")]
+    : data.then(app.good[side], app.good.layer, app.epoch)[measure] ?? null);
   app.shade = () => (app.epoch === TRAINED ? app.good.shade : "class");
   // Take over what the model says, and refuse what cannot be (a mistyped link, for instance).
   app.read = () => {
@@ -293,13 +302,13 @@ function depthSlider(app) {
     at: () => app.at("layer"), choose: (i) => app.set("layer", layers[i]) });
 }
 
-const moment = (epoch) => (epoch === TRAINED ? "trained" : epoch === 0 ? "before training" : `after epoch ${epoch}`);
+const moment = (epoch) => (epoch === TRAINED ? "trained" : epoch === 0 ? "before training" : `after ${epoch} pass${epoch === 1 ? "" : "es"}`);
 
-/** The film: the same layer after each saved epoch. Its last stop is the trained network's own map. */
+/** The film: the same layer after some passes through the images. Its last stop is the trained network's own map. */
 function film(app) {
   const { data } = app;
   const stops = () => [...app.epochs(), TRAINED];
-  const walker = walk({ label: "Epoch", play: "Play the film of training", pause: 800,
+  const walker = walk({ label: "Passes", play: "Play the film of training", pause: 800,
     stops: () => stops().map((epoch) => [epoch === TRAINED ? "trained" : `${epoch}`, moment(epoch)]),
     at: () => stops().indexOf(app.epoch), choose: (i) => app.set("epoch", stops()[i]) });
   const words = make("p", { className: "kd-muted" });
@@ -314,8 +323,8 @@ function film(app) {
       if (none) walker.stop();
       walker.element.hidden = none;
       words.replaceChildren(make("b", {}, "Film of training: "), none ? `none of this view; ${kept}.`
-        : app.epoch === TRAINED ? "the same layer from epoch to epoch; here the trained networks."
-          : `both networks ${moment(app.epoch)}. Rings still mark what the trained network gets wrong.`);
+        : app.epoch === TRAINED ? "the same layer from pass to pass; here the trained networks."
+          : `both networks ${moment(app.epoch)}. Rings mark what they get wrong once trained.`);
       walker.update();
     },
   };
@@ -340,11 +349,11 @@ function legend(app) {
   const most = make("span");
   const ramp = make("span", { className: "kd-key kd-ramp" }, "none", ...SHADES.map((fill) =>
     make("i", { className: "kd-shade", style: `background:${fill}` })), most);
-  const ring = make("span", { className: "kd-key" });
   return {
     element: make("div", { className: "kd-legend", role: "group", "aria-label": "Classes and colours" },
       make("label", { className: "kd-muted", hidden: shades.length < 2 }, "colour: ", shade), ramp,
-      ...buttons, ring, make("label", { className: "kd-key" }, names, "names")),
+      ...buttons, make("span", { className: "kd-key" }, make("i", { className: "kd-ring" }), "misclassified",
+        make("label", { className: "kd-key" }, names, "names"))),
     update() {
       shade.value = app.shade();
       shade.disabled = app.epoch !== TRAINED;
@@ -353,7 +362,6 @@ function legend(app) {
       most.textContent = MOST[app.shade()] || "";
       names.checked = app.good.names;
       buttons.forEach((button, c) => button.setAttribute("aria-pressed", String(!app.hidden.has(c))));
-      ring.replaceChildren(make("i", { className: "kd-ring" }), "misclassified");
     },
   };
 }
@@ -416,7 +424,8 @@ function panel(app, side) {
       const [network, layer] = [app.network(side), app.at("layer")];
       const kind = EMBEDDING[app.good.embedding] || app.good.embedding;
       const still = app.epoch === TRAINED;
-      const faith = still ? data.faithfulness[app.at(side)][app.at("embedding")][layer] : {};
+      const faith = still ? data.faithfulness[app.at(side)][app.at("embedding")][layer]
+        : data.then(app.good[side], app.good.layer, app.epoch);
       trust.replaceChildren(...trustWords(still ? `${kind} map` : `${kind} map ${moment(app.epoch)}`, faith));
       self.element.classList.toggle("kd-adrift", faith.noise_floor > 0.5);
       canvas.setAttribute("aria-label", `${kind} map of ${data.n} images at ${data.layers[layer]} of ${network.name}, ${moment(app.epoch)}. `
@@ -648,7 +657,7 @@ function drawNeighbours(app, self, r) {
     pen.beginPath();
     ends.forEach((to) => { pen.moveTo(...from); pen.lineTo(...to); });
     pen.stroke();
-    ends.forEach((to) => circle(pen, to, r * 1.35, width));
+    ends.forEach((to) => circle(pen, to, r * 0.3, width));
   }
 }
 
@@ -765,7 +774,8 @@ function curve(app) {
   const summary = make("span", { className: "kd-summary", "aria-live": "polite" });
 
   function scales() {
-    const all = data.curves[app.good.measure].flatMap((c) => [...c.values, ...c.low, ...c.high]).filter((v) => v != null);
+    const films = data.film.flatMap(({ values }) => values[app.good.measure] || []);
+    const all = data.curves[app.good.measure].flatMap((c) => [...c.values, ...c.low, ...c.high]).concat(films).filter((v) => v != null);
     const [low, high] = all.length ? [Math.min(...all), Math.max(...all)] : [0, 1];
     const step = [0.05, 0.1, 0.2, 0.25, 0.5, 1, 2, 5, 10, 20, 50, 100].find((s) => (high - low) / s <= 4) || (high - low) / 4;
     const [from, to] = [Math.floor(low / step) * step, Math.ceil(high / step) * step || step];
@@ -787,8 +797,9 @@ function curve(app) {
       group.append(svg("polygon", { class: "kd-band", points: edge }));
     }
     group.append(svg("polyline", { points: path(values, scale) }));
-    values.forEach((v, i) => v != null && group.append(svg("circle", {
-      cx: scale.x(i), cy: scale.y(v), r: i === app.at("layer") ? 5 : 2.6 })));
+    const dot = (i, v, r) => v != null && group.append(svg("circle", { cx: scale.x(i), cy: scale.y(v), r }));
+    values.forEach((v, i) => dot(i, v, 2.6));
+    dot(app.at("layer"), app.value(app.good.measure, name), 5);
     return group;
   }
   /** Numbers at the current layer and names at the end, pushed apart where they would meet. */
@@ -799,12 +810,14 @@ function curve(app) {
       group.append(svg("text", { x, y, "text-anchor": anchor, class: `kd-word kd-${name}` }, text));
     const now = app.at("layer");
     const end = data.layers.length - 1;
-    const above = (i) => (a[i] ?? 0) > (b[i] ?? 0) ? { left: -10, right: 18 } : { left: 18, right: -10 };
+    const here = { left: app.value(app.good.measure, "left"), right: app.value(app.good.measure, "right") };
+    const above = (ours, theirs) => (ours ?? 0) > (theirs ?? 0) ? { left: -10, right: 18 } : { left: 18, right: -10 };
     for (const [s, values] of [["left", a], ["right", b]]) {
-      if (values[now] != null) {
-        write(s, scale.x(now), Math.max(10, Math.min(height - 2, scale.y(values[now]) + above(now)[s])), "middle", fixed(values[now]));
+      if (here[s] != null) {
+        const y = scale.y(here[s]) + above(here.left, here.right)[s];
+        write(s, scale.x(now), Math.max(10, Math.min(height - 2, y)), "middle", fixed(here[s]));
       }
-      const apart = Math.abs(scale.y(a[end] ?? 0) - scale.y(b[end] ?? 0)) < 13 ? above(end)[s] / 2.2 : 0;
+      const apart = Math.abs(scale.y(a[end] ?? 0) - scale.y(b[end] ?? 0)) < 13 ? above(a[end], b[end])[s] / 2.2 : 0;
       if (values[end] != null && scale.column > 80) write(s, scale.x(end) + 10, scale.y(values[end]) + 4 + apart, "start", app.network(s).short);
     }
     return group;
@@ -825,10 +838,10 @@ function curve(app) {
         x: gutter + i * scale.column, width: scale.column }, svg("title", {}, `go to ${name}`)));
       picture.replaceChildren(here, ...grid.flat(), ...SIDES.map((s) => side(s, scale)), words(scale), ...targets);
       const [a, b] = SIDES.map((s) => data.curves[measure.key][app.at(s)].values);
-      const [u, v] = [a[app.at("layer")], b[app.at("layer")]];
+      const [u, v] = SIDES.map((s) => app.value(measure.key, s));
       const gap = u == null || v == null ? "" : ` (${v >= u ? "+" : "−"}${Math.abs(v - u).toFixed(2)})`;
       const say = (s, value) => make("b", { className: `kd-${s}` }, `${app.network(s).short} ${fixed(value)}`);
-      summary.replaceChildren(`${app.good.layer}${app.epoch === TRAINED ? "" : ", trained"}: `, say("left", u), ", ", say("right", v), gap);
+      summary.replaceChildren(`${app.good.layer}${app.epoch === TRAINED ? "" : ` ${moment(app.epoch)}`}: `, say("left", u), ", ", say("right", v), gap);
       picture.setAttribute("aria-label", `${measure.name} at ${data.layers.join(", ")}. ` + SIDES.map((s, i) =>
         `${app.network(s).name}: ${[a, b][i].map(fixed).join(", ")}`).join(". "));
     },
@@ -907,7 +920,6 @@ function selection(app) {
   const lostBy = make("button", { type: "button", onclick: () => app.select(differ("right", "left")),
     title: "Select what the left network gets right and the right one wrong" });
   const reset = make("button", { type: "button", onclick: () => app.reset() }, "Reset");
-  const drag = radio(app, "brush", "Dragging draws", { box: "▭ box", lasso: "◌ lasso" });
   const line = make("code", { className: "kd-python", tabIndex: 0, hidden: true });
   const said = make("span", { className: "kd-muted", role: "status" });
   const copy = make("button", { type: "button", title: "The line that shows this view in JupyterLab", onclick: async () => {
@@ -927,9 +939,8 @@ function selection(app) {
   };
   return {
     element: make("div", { className: "kd-selection" },
-      make("div", { className: "kd-actions" }, count, drag.element, fixedBy, lostBy, copy, said, reset), line, strip),
+      make("div", { className: "kd-actions" }, count, fixedBy, lostBy, copy, said, reset), line, strip),
     update() {
-      drag.update();
       if (line.textContent !== python(app)) said.textContent = "";
       line.textContent = python(app);
       const [a, b] = SIDES.map(app.network);
@@ -958,9 +969,10 @@ function render({ model, el: root }) {
   const heads = SIDES.map((side) => networkSelect(app, side));
   const panels = SIDES.map((side) => panel(app, side));
   const kinds = radio(app, "embedding", "Embedding", EMBEDDING);
+  const brush = radio(app, "brush", "Dragging draws", { box: "▭ box", lasso: "◌ lasso" });
   const [depth, reel, classes, curves, images, tip] =
     [depthSlider, film, legend, curve, selection, tooltip].map((part) => part(app));
-  const parts = [...heads, kinds, depth, reel, classes, curves, images, ...panels];
+  const parts = [...heads, kinds, brush, depth, reel, classes, curves, images, ...panels];
   const still = window.matchMedia("(prefers-reduced-motion: reduce)");
   let frame = 0;
   let due = null; // what is to be said again once everything that changes now has changed
@@ -1025,7 +1037,7 @@ function render({ model, el: root }) {
 
   root.append(
     make("div", { className: "kd-top" }, heads[0].element, heads[1].element),
-    make("div", { className: "kd-keys" }, kinds.element, classes.element),
+    make("div", { className: "kd-keys" }, kinds.element, brush.element, classes.element),
     make("div", { className: "kd-panels" }, ...panels.map((one) => one.element)),
     make("div", {}, curves.element, depth.element, reel.element),
     images.element, tip.element);
@@ -1035,6 +1047,8 @@ function render({ model, el: root }) {
   for (const node of [document.documentElement, document.body]) {
     themes.observe(node, { attributes: true, attributeFilter: ["data-theme", "data-jp-theme-light", "class"] });
   }
+  const paper = window.matchMedia("print"); // is white, in a dark theme, too
+  paper.addEventListener("change", restyle);
   const sizes = new ResizeObserver(() => { // also the moment JupyterLab puts us on the page
     curves.update();
     restyle();
@@ -1049,6 +1063,7 @@ function render({ model, el: root }) {
     depth.stop();
     reel.stop();
     themes.disconnect();
+    paper.removeEventListener("change", restyle);
     sizes.disconnect();
     cancelAnimationFrame(frame);
     URL.revokeObjectURL(app.sheet);

@@ -25,7 +25,12 @@
     });
     return loading[name];
   }
-  const bytes = (base64) => Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
+  function bytes(base64) { // with millions of them, a loop is many times as fast as Uint8Array.from
+    const letters = atob(base64);
+    const given = new Uint8Array(letters.length);
+    for (let i = 0; i < letters.length; i++) given[i] = letters.charCodeAt(i);
+    return given;
+  }
 
   // ---- a model as anywidget modules know it, with nobody at the other end
   class Model {

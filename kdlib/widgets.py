@@ -274,15 +274,23 @@ def _neighbours(results: Results, networks: pd.DataFrame) -> np.ndarray:
 
 
 def _film(results: Results, networks: pd.DataFrame) -> tuple[list[dict[str, Any]], np.ndarray]:
-    """Gather maps of networks in training: whose, and all their frames, (frame, image, 2) int16."""
-    table = getattr(results, "film", pd.DataFrame(columns=["run", "layer"]))
-    shown = table[table["run"].isin(networks["run"]) & table["layer"].isin(results.study["layers"])]
+    """Gather the film of training, in reels: whose, when, what was measured; and all frames.
+
+    Frames are (frame, image, 2) int16, those of a reel together, in the order of its epochs.
+    """
+    film, told = results.film, results.training.set_index(["run", "layer"])
+    shown = film[film["run"].isin(networks["run"]) & film["layer"].isin(results.study["layers"])]
     reels, frames = [], [np.zeros((0, len(results.images), 2), "<i2")]
     for (run, layer), reel in shown.groupby(["run", "layer"], sort=False):
         epochs = np.unique(reel["epoch"])
         points = np.full((len(epochs), len(results.images), 2), np.nan)
         points[np.searchsorted(epochs, reel["epoch"]), reel["image"]] = reel[["x", "y"]]
-        reels.append({"run": run, "layer": layer, "epochs": epochs.tolist()})
+        values = told[told.index == (run, layer)].pivot(
+            index="measure", columns="epoch", values="value"
+        )
+        rows = values.reindex(columns=epochs).T.to_dict("list").items()
+        measured = {measure: [_number(value) for value in row] for measure, row in rows}
+        reels.append({"run": run, "layer": layer, "epochs": epochs.tolist(), "values": measured})
         frames.append(quantise(points))
     return reels, np.concatenate(frames)
 

@@ -83,7 +83,7 @@ def test_traits_can_be_set_and_observed(view):
         ("embedding", "umap", "tsne, ivis"),
         ("measure", "beauty", "within_share, silhouette, knn, probe"),
         ("shade", "beauty", "class, error, change"),
-        ("epoch", 7, "-1"),
+        ("epoch", 7, "-1, 0, 1, 3, 8"),
         ("brush", "knife", "box, lasso"),
         ("hidden", [10], "0 to 9"),
         ("left", "nobody", ALONE),
@@ -281,12 +281,6 @@ def test_without_neighbours_there_is_no_shade_of_change(results):
         view.shade = "change"
 
 
-def filmed(results, film):
-    more = type("Filmed", (type(results),), {})(*results)
-    more.film = film
-    return more
-
-
 def test_the_film_holds_its_frames_in_the_order_of_reels_and_epochs(results):
     image = np.arange(len(results.images))
     frames = [
@@ -298,10 +292,14 @@ def test_the_film_holds_its_frames_in_the_order_of_reels_and_epochs(results):
     ]
     film = pd.concat([*frames, frames[0].assign(run="not drawn")], ignore_index=True)
     film = film[(film["epoch"] > 0) | (film["image"] != 3)]
-    view = explorer(filmed(results, film), epoch=5)
+    training = pd.DataFrame(
+        [(ALONE, 5, "block2", "knn", 0.5), (ALONE, 0, "stem", "knn", 0.1)],
+        columns=results.training.columns,
+    )
+    view = explorer(results._replace(film=film, training=training), epoch=5)
     assert view.meta["film"] == [
-        {"run": ALONE, "layer": "block2", "epochs": [0, 5]},
-        {"run": KD, "layer": "pool", "epochs": [1]},
+        {"run": ALONE, "layer": "block2", "epochs": [0, 5], "values": {"knn": [None, 0.5]}},
+        {"run": KD, "layer": "pool", "epochs": [1], "values": {}},
     ]
     shown = np.frombuffer(view.film, "<i2").reshape(3, len(image), 2)
     assert (shown[0, 3] == MISSING).all()
