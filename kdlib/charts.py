@@ -609,7 +609,12 @@ def gaps(pairs: pd.DataFrame) -> alt.HConcatChart:
         color=_colour(table).legend(None),
         tooltip=["method:N", "teacher:N", "network:N", *numbers, "n:Q"],
     )
-    shape = alt.Shape("network:N", sort=students, scale=alt.Scale(domain=students, range=MARKS))
+    shape = alt.Shape(
+        "network:N",
+        sort=students,
+        scale=alt.Scale(domain=students, range=MARKS),
+        legend=alt.Legend(symbolFillColor="#888", symbolStrokeColor="#888"),
+    )
     steps = alt.Axis(values=[1, 3, 10, 30, 100, 300, 1000], format=",", grid=False)
     wide = alt.Scale(type="log", nice=False, padding=14)
     near = alt.Scale(zero=False, nice=False, padding=14)
