@@ -1511,7 +1511,7 @@ def _answer_said(table: pd.DataFrame, name: str, temperature: float) -> str:
     """Say in words what `soft` shows as it opens."""
     own = table[table["name"] == name]
     p = pd.Series(softmax(own["logit"] / temperature), index=own["class"]).sort_values()[::-1]
-    said = ", ".join(f"{c} {100 * v:.0f} %" for c, v in p.head(3).items())
+    said = ", ".join(f"{100 * v:.0f} % for {c}" for c, v in p.head(3).items())
     truth = own.loc[own["hard"] == 1, "class"].iloc[0]
     return (
         f"Image {name}: the hard label is {truth}. The teacher's soft label at temperature "
