@@ -780,7 +780,7 @@ def soft(results: Results, temperature: float = 4.0) -> alt.VConcatChart:
     The reader chooses the image, among `hesitant` ones, and the temperature; the softmax is
     computed on the page.
     """
-    table = _asked(results)
+    table, pictures = _asked(results)
     names = list(dict.fromkeys(table["name"]))
     menu: Any = {"name": alt.binding_select(options=names, name="image: ")}
     how: dict[str, Any] = {"fields": ["name"], "on": "image:click", "clear": False}
@@ -790,7 +790,9 @@ def soft(results: Results, temperature: float = 4.0) -> alt.VConcatChart:
     slider = alt.binding_range(min=1, max=20, step=0.5, name="temperature T: ")
     axis = alt.Axis(title=None, ticks=False, labelExpr="split(datum.label, ' (')[0]")
     strip = (
-        alt.Chart(table[table["picture"] != ""][["name", "picture"]])
+        alt.Chart(table)
+        .transform_filter("datum.rank == 1")
+        .transform_calculate(picture=f"{json.dumps(pictures)}[datum.name]")
         .mark_image(width=42, height=42)
         .encode(
             x=alt.X("name:N", sort=names, axis=axis),
@@ -1456,20 +1458,20 @@ def _logits(results: Results) -> tuple[np.ndarray, np.ndarray]:
     return wide.to_numpy(float), wide.index.to_numpy()
 
 
-def _asked(results: Results) -> pd.DataFrame:
-    """List classes, logits and truth of the images of `soft`; the picture in one row of each."""
+def _asked(results: Results) -> tuple[pd.DataFrame, dict[str, str]]:
+    """List classes, logits and truth of the images of `soft`, and the picture of each by name."""
     logits, images = _logits(results)
     classes = [str(name) for name in results.study["classes"]]
-    parts = []
+    parts, pictures = [], {}
     for one in hesitant(results).itertuples():
         z = logits[images == one.image][0]
         name = f"{classes[one.truth]} (no. {one.image})"
-        part = pd.DataFrame({"name": name, "class": classes, "logit": (z - z.max()).round(4)})
+        part = pd.DataFrame({"name": name, "class": classes, "logit": z.round(4)})
         part["hard"] = (part.index == one.truth).astype(int)
         part["rank"] = part["logit"].rank(ascending=False, method="first").astype(int)
-        part["picture"] = np.where(part.index == 0, _picture(results.images[one.image]), "")
         parts.append(part)
-    return pd.concat(parts, ignore_index=True)
+        pictures[name] = _picture(results.images[one.image])
+    return pd.concat(parts, ignore_index=True), pictures
 
 
 def _picture(image: np.ndarray, side: int = 84) -> str:
@@ -1485,9 +1487,10 @@ def _picture(image: np.ndarray, side: int = 84) -> str:
 def _told(table: pd.DataFrame, chosen: alt.Parameter) -> alt.LayerChart | alt.FacetChart:
     """Draw the hard label of the chosen image, and the softmax of its logits at temperature T."""
     base = (
-        alt.Chart(table.drop(columns="picture"))
+        alt.Chart(table)
         .transform_filter(chosen)
-        .transform_calculate(power="exp(datum.logit / T)")
+        .transform_joinaggregate(top="max(logit)")
+        .transform_calculate(power="exp((datum.logit - datum.top) / T)")
         .transform_joinaggregate(total="sum(power)")
         .transform_filter(f"datum.rank <= {MOST} || datum.hard")
         .transform_calculate(
@@ -1516,7 +1519,7 @@ def _answer_said(table: pd.DataFrame, name: str, temperature: float) -> str:
     """Say in words what `soft` shows as it opens."""
     own = table[table["name"] == name]
     p = pd.Series(softmax(own["logit"] / temperature), index=own["class"]).sort_values()[::-1]
-    said = ", ".join(f"{c} {100 * v:.0f} %" for c, v in p.head(3).items())
+    said = ", ".join(f"{100 * v:.0f} % for {c}" for c, v in p.head(3).items())
     truth = own.loc[own["hard"] == 1, "class"].iloc[0]
     return (
         f"Image {name}: the hard label is {truth}. The teacher's soft label at temperature "

@@ -1,11 +1,17 @@
 """The chapters as text: what they cite, and what their cells do with other studies."""
 
 import json
+import os
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import results as invented
 
+from kdlib import store
 from kdlib.metrics import MEASURES
 
 ROOT = Path(__file__).parents[1]
@@ -50,3 +56,50 @@ def test_the_notation_has_every_measure_with_its_direction_range_and_source():
         (m.title, arrows[m.better], f"{m.low:g} to {high}", f"{{cite:t}}`{m.source}`")
         for m, high in ends
     ]
+
+
+OWN = ("index", "distillation", "regimes", "labels", "again", "notation", "log", "status")
+
+
+def smallest(folder):
+    """Publish a study as small as can be: one method that is not kd, one seed, one budget."""
+    whole = invented.make(n=30, seeds=1, labels=("2",))
+    runs = whole.runs[whole.runs["method"].isin(["alone", "at"])]
+    kept = {name: getattr(whole, name) for name in store.TABLES}
+    kept = {name: table[table["run"].isin(runs["run"])] for name, table in kept.items()}
+    told = dict.fromkeys(("train_images", "test_images", "sample"), 30)
+    told |= {"data": "0123", "code": "4567", "versions": {"python": "3"}, "embeddings": ["tsne"]}
+    study = whole.study | told | {"name": "smallest"}
+    store.publish(folder, whole._replace(study=study, **kept))
+
+
+def project(folder):
+    """A book of some chapters; those that they point to are there by name only."""
+    (folder / "book").mkdir()
+    for name in OWN:
+        shutil.copy(BOOK / f"{name}.md", folder / "book")
+    for name in ("references.md", "references.bib"):
+        shutil.copy(BOOK / name, folder / "book")
+    said = "\n".join(text(BOOK / f"{name}.md") for name in OWN)
+    others = set(re.findall(r"\{doc\}`(\w+)`", said)) - {*OWN, "references"}
+    for name in others:
+        (folder / f"book/{name}.md").write_text(f"# {name}\n\n## Another chapter\n")
+    parts = "".join(f"- file: book/{name}\n" for name in (*OWN[1:], "references", *sorted(others)))
+    (folder / "_toc.yml").write_text(f"format: jb-book\nroot: book/index\nchapters:\n{parts}")
+    for name in ("_config.yml", "kdlib", "studies"):
+        (folder / name).symlink_to(ROOT / name)
+
+
+def test_a_study_as_small_as_can_be_makes_chapters_without_a_warning(tmp_path):
+    project(tmp_path)
+    smallest(tmp_path / "book/results/smallest")
+    ran = subprocess.run(
+        [Path(sys.executable).with_name("jupyter-book"), "build", ".", "-n", "-W", "--keep-going"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "KDLIB_STUDY": "smallest"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stdout[-2000:] + ran.stderr[-3000:]
+    assert "Not run" in (tmp_path / "_build/html/book/regimes.html").read_text()
