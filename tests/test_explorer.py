@@ -27,7 +27,7 @@ PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>A fi
 <p>Look at <a class="kd-set" data-set="epoch=5&layer=block3&shade=change&selected=3,5">this</a>,
 or <a class="kd-set" data-set="selected=&right={at}&embedding=ivis&measure=probe&left={alone}">
 that</a>.</p>
-<script type="{view}">{reference}</script></main>
+<div class="kd-figure" data-model="{model}" aria-busy="true"></div></main>
 <script type="{state}">{data}</script><script src="widget-host.js"></script></body></html>"""
 KIND = "application/vnd.jupyter.widget-"
 
@@ -59,11 +59,9 @@ def write(folder, explorer):
     shutil.copy(Path(book.__file__).with_name("widget-host.js"), folder)
     state = dependency_state([explorer], drop_defaults=False)
     data = embed_data([explorer], state=state)["manager_state"]
-    reference = {"version_major": 2, "version_minor": 0, "model_id": explorer.model_id}
     text = PAGE.format(
-        view=f"{KIND}view+json",
         state=f"{KIND}state+json",
-        reference=json.dumps(reference),
+        model=explorer.model_id,
         data=json.dumps(data).replace("</", "<\\/"),
         at=AT,
         alone=ALONE,
