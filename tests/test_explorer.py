@@ -49,9 +49,7 @@ def film(results):
 def make(n=120):
     """Invented results, with a film."""
     results = invented.make(n=n)
-    more = type("Filmed", (type(results),), {})(*results)
-    more.film = film(results)
-    return more
+    return results._replace(film=film(results))
 
 
 def write(folder, explorer):
@@ -537,7 +535,8 @@ def test_an_epoch_waits_where_there_is_no_film(reader):
 
 
 def test_a_study_without_a_film_has_no_word_of_it(results, read, tmp_path):
-    opened = read(write(tmp_path, widgets.explorer(store.Results(*results))))
+    still = results._replace(film=results.film.iloc[:0])
+    opened = read(write(tmp_path, widgets.explorer(still)))
     assert opened.figure.locator(".kd-film").is_hidden()
 
 
