@@ -55,7 +55,6 @@ def cut_off(context, home="file:"):
     return page, asked, complaints
 
 
-KD = "students/resnet20-full/resnet8x0.5-kd-2-0"
 AT = "students/resnet20-full/resnet8x0.5-at-2-0"
 CONFIG = """
     title: A small book

@@ -24,7 +24,7 @@ PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>A fi
 <p>Look at <a class="kd-set" data-set="epoch=8&layer=block3&shade=change&selected=3,5">this</a>,
 or <a class="kd-set" data-set="selected=&right={at}&embedding=ivis&measure=probe&left={alone}">
 that</a>.</p>
-<div class="kd-figure" data-model="{model}"></div></main>
+<div class="kd-figure" data-model="{model}" aria-busy="true"></div></main>
 <script type="{state}">{data}</script><script src="widget-host.js"></script></body></html>"""
 
 

@@ -1,4 +1,4 @@
-"""The book that `make book` built: pages that need no network, numbers that the store holds."""
+"""The book that `make book` built: the numbers on its pages are those that the store holds."""
 
 import json
 from pathlib import Path
@@ -41,37 +41,6 @@ def opened(chromium):
     yield open_page
     for context in contexts:
         context.close()
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        *(
-            "index",
-            "layers",
-            "measures",
-            "misreading",
-            "training",
-            "regimes",
-            "verdicts",
-            "again",
-            "status",
-        ),
-        *("methods", "answers", "features", "relations", "ways", "executed/student"),
-    ],
-)
-def test_no_page_asks_for_anything_or_complains(opened, name):
-    page, asked, complaints = opened(f"book/{name}.html")
-    page.mouse.wheel(0, 20_000)
-    page.wait_for_timeout(500)
-    assert page.locator("article h1").first.is_visible()
-    for figure in page.locator(".kd-widget, .kd-chart").all():
-        figure.scroll_into_view_if_needed()
-        page.wait_for_timeout(300)
-    assert page.locator(".kd-widget[aria-busy], .kd-chart[aria-busy]").count() == 0
-    assert page.locator("mjx-container :is([fill=red], [data-mml-node=merror])").count() == 0
-    assert asked == []
-    assert complaints == []
 
 
 def test_the_start_page_leads_to_the_book(opened):
