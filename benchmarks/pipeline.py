@@ -76,8 +76,8 @@ def overhead(study: studies.Study) -> None:
         "its seconds of training, spread over the cores, and of embedding",
         1.35,
         at_most=True,
-        scaled=f"read from its {len(notebooks)} executed notebooks; beside the plain sum, without "
-        f"spreading, it is {took / (training + drawn):.2f}",
+        scaled=f"read from its {len(notebooks)} executed notebooks; beside the plain sum it is "
+        f"{took / (training + drawn):.2f}",
     )
     ideal = training / cores() + drawn
     inside = sum(n["metadata"]["papermill"]["duration"] for n in notebooks)
