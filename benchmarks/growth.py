@@ -115,7 +115,10 @@ def main() -> None:
     for name in ("tsne", "ivis", "measures", "faithfulness", "features", "train"):
         kept[name] = told = curve(name, WIDTHS if name in ("train", "features") else SIZES)
         grown = f"exponent {told['exponent']} in time, {told['memory_exponent']} in memory"
-        print(f"{name:12} {told['times']} times at {told['sizes']}; {grown}. {told['why']}", flush=True)
+        print(
+            f"{name:12} {told['times']} times at {told['sizes']}; {grown}. {told['why']}",
+            flush=True,
+        )
     store.save_benchmark("benchmarks", "growth", kept)
 
 
