@@ -3,12 +3,12 @@
 PYTHON ?= python3.11
 STUDY  ?= studies/quick.yaml
 PORT   ?= 8000
-BENCH  ?= epoch together layers maps measures pipeline
+BENCH  ?= pipeline epoch together layers maps measures
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 help:
 	@sed -n 's/^# //p' Makefile
-	@echo "also: make bench (speed, side by side), make check (linters), make sound (is the installation?), make clean"
+	@echo "also: make bench and make growth (speed), make check (linters), make sound (is the installation?), make clean"
 
 book: .venv/ready
 	@python -m kdlib study $(STUDY)
@@ -19,6 +19,9 @@ test: .venv/ready
 
 bench: .venv/ready  # reads what make book left; ten minutes
 	for each in $(BENCH); do python benchmarks/$$each.py || exit 1; done
+
+growth: .venv/ready
+	python benchmarks/growth.py
 
 check: .venv/ready
 	ruff check .
@@ -42,4 +45,4 @@ clean:
 	pip install --progress-bar off --requirement requirements.txt --constraint constraints.txt
 	touch $@
 
-.PHONY: help book test bench check sound serve lab clean
+.PHONY: help book test bench growth check sound serve lab clean

@@ -111,7 +111,7 @@ rule book:
         "_config.yml",
         "_toc.yml",
         [f for f in glob("book/*") if Path(f).is_file()],
-        [f for name in KEPT_IN_GIT for f in glob(f"book/results/{name}/*.*")],
+        [f for name in [*KEPT_IN_GIT, "benchmarks"] for f in glob(f"book/results/{name}/*.*")],
         [f for f in glob("kdlib/**", recursive=True) if Path(f).suffix in (".py", ".js", ".css")],
     output:
         "_build/html/index.html",

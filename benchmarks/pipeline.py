@@ -76,14 +76,14 @@ def overhead(study: studies.Study) -> None:
         "its seconds of training, spread over the cores, and of embedding",
         1.35,
         at_most=True,
-        scaled=f"read from its {len(notebooks)} executed notebooks; beside the plain sum, without "
-        f"spreading, it is {took / (training + drawn):.2f}",
+        scaled=f"read from its {len(notebooks)} executed notebooks; beside the plain sum it is "
+        f"{took / (training + drawn):.2f}",
     )
     ideal = training / cores() + drawn
     inside = sum(n["metadata"]["papermill"]["duration"] for n in notebooks)
     why = (
-        f"of {took:.0f} s, {ideal:.0f} are this work; the notebooks hold {inside:.0f} s in all, the "
-        "rest are starts of kernels, imports, features and measures"
+        f"of {took:.0f} s this work is {ideal:.0f}; the notebooks hold {inside:.0f} s in all: "
+        "imports, features, measures and faithfulness; kernels start between them"
     )
     keep(row, [took / ideal], why=why)
 
@@ -99,24 +99,29 @@ def opening(to: Path) -> list[str]:
     return [program, "--no-progress-bar", str(to / "opening.ipynb"), str(to / "out.ipynb")]
 
 
+def idle(command: list[str]) -> list[float]:
+    """Seconds of a command that has nothing to do, five times; before it, what it still had to."""
+    run(command)
+    return [seconds(lambda: run(command)) for _ in range(5)]
+
+
 def main() -> None:
-    """Measure the four rows."""
+    """Measure the four rows, then keep them: what is kept is news to the book."""
     device(__doc__)
     study = studies.read(STUDY)
     if not (study.teachers[0].folder / "run.json").is_file():
         sys.exit("no finished study in runs/; first: make book")
-    overhead(study)
-    for name, work, command, limit in (
-        ("nothing", "`make book` when nothing has changed", BOOK, 10.0),
-        ("pipeline", "the pipeline alone when nothing has changed", PIPELINE, 5.0),
-    ):
-        run(command)  # what is left to do
-        took = [seconds(lambda command=command: run(command)) for _ in range(5)]
-        row = Row(name, work, "", limit, at_most=True, unit="s")
-        keep(row, took, why="imports of torch and Snakemake's own start take most")
+    book, pipeline = idle(BOOK), idle(PIPELINE)
     with TemporaryDirectory() as folder:
         start = opening(Path(folder))
-        measured = pairs(lambda: run(IMPORT), lambda: run(start))
+        begun = pairs(lambda: run(IMPORT), lambda: run(start))
+    overhead(study)
+    why = "imports of torch and Snakemake's own start take most"
+    for name, work, took, limit in (
+        ("nothing", "`make book` when nothing has changed", book, 10.0),
+        ("pipeline", "the pipeline alone when nothing has changed", pipeline, 5.0),
+    ):
+        keep(Row(name, work, "", limit, at_most=True, unit="s"), took, why=why)
     row = Row(
         "start",
         "start of one notebook run, up to its imports",
@@ -125,7 +130,7 @@ def main() -> None:
         at_most=True,
     )
     why = "papermill's and the kernel's own imports and the kernel's shutdown take the rest"
-    keep(row, ratios(row, measured), why=why)
+    keep(row, ratios(row, begun), why=why)
 
 
 if __name__ == "__main__":

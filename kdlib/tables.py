@@ -199,6 +199,51 @@ def floors(found: pd.DataFrame, titles: Mapping[str, str], caption: str) -> HTML
     return table(shown, caption)
 
 
+def speed(columns: Mapping[str, Mapping[str, Any]], caption: str) -> HTML:
+    """Show what `make bench` measured: a line for each work, the CPU and the GPU beside each other.
+
+    Takes {"cpu": {name: row}, "gpu": ...} as benchmarks/pairs.py keeps it; a column is empty where
+    nothing was measured.
+    """
+    lines: dict[str, dict[str, str]] = {}
+    for kind, rows in columns.items():
+        for name, row in rows.items():
+            beside = f"{row['work']}<br>beside {row['against']}" if row["against"] else row["work"]
+            line = lines.setdefault(name, {"work": beside, "CPU": "", "GPU": ""})
+            line[kind.upper()] = _measured(row)
+    return table(pd.DataFrame(list(lines.values()), columns=["work", "CPU", "GPU"]), caption)
+
+
+def _measured(row: Mapping[str, Any]) -> str:
+    """The median, its range and pairs; what was wanted; and what is to be known of it."""
+    unit = "s" if row["unit"] == "s" else "×"
+    bounds = f"{row['low']:.2f} to {row['high']:.2f} {unit}, n = {row['pairs']}"
+    reached = "reached" if row["reached"] else f"not reached: {row['why']}"
+    told = [
+        f"<b>{row['median']:.2f} {unit}</b> ({bounds}; {row['machine']}, {row['date']})",
+        f"wanted: {row['bound']} {row['target']:g} {unit}; {reached}",
+        row["note"],
+    ]
+    return "<br>".join(filter(None, told))
+
+
+def growth(stages: Mapping[str, Mapping[str, Any]], caption: str) -> HTML:
+    """Show how each stage grows, as benchmarks/growth.py keeps it: times beside the smallest."""
+    rows = [
+        {
+            "stage": name,
+            "grows with": f"{told['of']}: {', '.join(f'{size:,g}' for size in told['sizes'])}",
+            "time": ", ".join(f"{time:.3g}" for time in told["times"]),
+            "exponent": f"{told['exponent']:.2f}",
+            "megabytes": ", ".join(map(str, told["megabytes"])),
+            "exponent of memory": f"{told['memory_exponent']:.2f}",
+            "faster than n log n, because": told["why"],
+        }
+        for name, told in stages.items()
+    ]
+    return table(pd.DataFrame(rows), caption)
+
+
 def download(rows: pd.DataFrame, name: str, words: str) -> HTML:
     """Link to a table as a CSV file that lies in the page itself."""
     data = base64.b64encode(rows.to_csv(index=False).encode()).decode()

@@ -81,3 +81,31 @@ def test_a_floor_above_a_half_is_crossed_out():
     shown = tables.floors(found, {"tsne": "t-SNE"}, "x")
     assert "<s>0.60</s> (up to 0.70)" in shown.data
     assert rows(shown) == [["t-SNE", "0.60 (up to 0.70)", "0.20 (up to 0.60)"]]
+
+
+def test_speed_is_shown_with_its_range_its_aim_and_why_it_was_missed():
+    row = {"work": "an epoch", "against": "the standard loop", "bound": "at least", "target": 2.0}
+    row |= {"median": 1.5, "low": 1.4, "high": 1.72, "pairs": 5, "unit": "times", "reached": False}
+    row |= {
+        "why": "networks are 90 %",
+        "note": "scaled",
+        "machine": "2 cores",
+        "date": "2026-11-22",
+    }
+    quick = row | {"median": 6.0, "reached": True, "machine": "a GPU"}
+    ((work, cpu, gpu),) = rows(tables.speed({"cpu": {"epoch": row}, "gpu": {"epoch": quick}}, "x"))
+    assert work == "an epochbeside the standard loop"
+    assert cpu.startswith("1.50 × (1.40 to 1.72 ×, n = 5; 2 cores, 2026-11-22)")
+    assert "at least 2 ×; not reached: networks are 90 %" in cpu
+    assert gpu.startswith("6.00")
+    assert gpu.endswith("reachedscaled")
+    assert rows(tables.speed({"cpu": {"epoch": row}}, "x"))[0][2] == ""
+
+
+def test_growth_shows_every_size_and_its_exponent():
+    told = {"of": "images", "sizes": [1000, 2000], "times": [1.0, 4.1], "exponent": 2.04}
+    told |= {"megabytes": [3, 6], "memory_exponent": 1.0, "why": "all pairs"}
+    found = rows(tables.growth({"tsne": told}, "x"))
+    assert found == [
+        ["tsne", "images: 1,000, 2,000", "1, 4.1", "2.04", "3, 6", "1.00", "all pairs"]
+    ]

@@ -1,0 +1,129 @@
+"""How do time and memory of each stage grow with the images, and with the width?
+
+    python benchmarks/growth.py
+
+Maps and measures of 1,000 to 10,000 images, features and training at one to four times the width.
+Each point runs in a process of its own, so that its peak memory is its own; ratios to the smallest
+size are kept, never seconds, and the exponent of a line through them on logarithmic axes.
+"""
+
+import json
+import subprocess
+import sys
+from datetime import date
+from functools import partial
+from time import process_time
+from typing import Any
+
+import numpy as np
+import torch
+from pairs import cores
+
+from kdlib import store
+
+SIZES = (1000, 2000, 5000, 10_000)
+WIDTHS = (1.0, 2.0, 4.0)
+STEPS = 200  # of IVIS: each costs the same, whatever n
+LIMIT = 1.25  # the exponent of n log n over a decade is about 1.15
+SAID = {  # stages whose method itself grows faster, and why
+    "tsne": "exact neighbours and, up to 4,000 images, the exact gradient: n squared",
+    "measures": "exact neighbours and the k-NN probe: n squared; RSA takes 1,000 images at most",
+    "faithfulness": "ranks of all images from each: n squared log n, in blocks of memory",
+    "train": "a convolution's work goes with the square of its width",
+    "features": "a convolution's work goes with the square of its width",
+}
+
+
+def cloud(n: int) -> tuple[np.ndarray, np.ndarray]:
+    """n points of ten classes in 64 dimensions; what is timed depends little on what they are."""
+    chance = np.random.default_rng(0)
+    labels = np.arange(n) % 10
+    points = chance.normal(size=(10, 64))[labels] + chance.normal(size=(n, 64))
+    return points.astype(np.float32), labels
+
+
+def stage(name: str, size: float) -> Any:
+    """The call that is measured; what it is given is made before."""
+    from epoch import BATCH, noise
+
+    from kdlib import embed, features, metrics, models, space, train
+    from kdlib.data import Batches
+    from kdlib.runs import Student
+
+    quiet = {"progress": lambda done: None}
+    if name in ("train", "features"):
+        images = noise(256)
+        network = models.build("resnet8", classes=10, channels=3, width=size, seed=0)
+        run = Student(network="resnet8", width=size, epochs=1, batch_size=BATCH)
+        if name == "train":
+            return partial(train.fit, network, Batches(images, torch.arange(256), BATCH, 0), run)
+        return partial(features.extract, network, images.train, mean=images.mean, std=images.std)
+    x, y = cloud(int(size))
+    known, t = cloud(2000)
+    calls = {
+        "tsne": partial(embed.embed, x, "tsne", iterations=50, **quiet),
+        "ivis": partial(embed.embed, x, "ivis", steps=STEPS, **quiet),
+        "measures": lambda: metrics.measure(space.Space(x, y, known, t)),
+        "faithfulness": partial(metrics.faithfulness, x, x[:, :2], y),
+    }
+    return calls[name]
+
+
+def point(name: str, size: float) -> None:
+    """Measure one stage at one size, in this process: CPU seconds, and growth of peak memory."""
+    from resource import RUSAGE_SELF, getrusage
+
+    torch.set_num_threads(1)
+    stage(name, {"train": 1.0, "features": 1.0}.get(name, 200))()  # imports, first calls
+    call = stage(name, size)
+    before = getrusage(RUSAGE_SELF).ru_maxrss
+    start = process_time()
+    call()
+    took = process_time() - start
+    print(json.dumps({"seconds": took, "kilobytes": getrusage(RUSAGE_SELF).ru_maxrss - before}))
+
+
+def measured(name: str, size: float) -> dict[str, float]:
+    """The same in a process of its own."""
+    command = [sys.executable, __file__, name, str(size)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def curve(name: str, sizes: tuple[float, ...]) -> dict[str, Any]:
+    """Time and memory at each size beside the smallest, and the exponents of time and memory."""
+    points = [measured(name, size) for size in sizes]
+    times = np.array([each["seconds"] for each in points])
+    memory = np.array([max(each["kilobytes"], 1024) for each in points])  # below 1 MB is nothing
+    slope, room = (float(np.polyfit(np.log(sizes), np.log(y), 1)[0]) for y in (times, memory))
+    return {
+        "of": "width" if sizes == WIDTHS else "images",
+        "sizes": sizes,
+        "times": [round(float(t), 2) for t in times / times[0]],
+        "megabytes": [round(float(m) / 1024) for m in memory],
+        "exponent": round(slope, 2),
+        "memory_exponent": round(room, 2),
+        "why": SAID.get(name, "") if max(slope, room) > LIMIT else "",
+        "date": date.today().isoformat(),
+        "machine": f"{cores()} cores, one used",
+    }
+
+
+def main() -> None:
+    """Measure every stage."""
+    kept = {}
+    for name in ("tsne", "ivis", "measures", "faithfulness", "features", "train"):
+        kept[name] = told = curve(name, WIDTHS if name in ("train", "features") else SIZES)
+        grown = f"exponent {told['exponent']} in time, {told['memory_exponent']} in memory"
+        print(
+            f"{name:12} {told['times']} times at {told['sizes']}; {grown}. {told['why']}",
+            flush=True,
+        )
+    store.save_benchmark("benchmarks", "growth", kept)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 3:
+        point(sys.argv[1], float(sys.argv[2]))
+    else:
+        main()
