@@ -344,7 +344,7 @@ class Film(Place):
     """Whose layers are followed through their training, and whose are drawn on the way."""
 
     networks: list = field(default_factory=lambda: list(EXAMPLE[1:]))  # students that kept weights
-    drawn: list = field(default_factory=lambda: list(EXAMPLE[1:]))  # those of them drawn as maps
+    drawn: list = field(default_factory=list)  # those of them drawn as maps; empty: all
     layers: list = field(default_factory=lambda: ["block2", "block3"])  # drawn as maps
     options: dict = field(default_factory=dict)  # of t-SNE: {perplexity: 50}
     size: int | None = None  # side in pixels to which images are resized and cropped
@@ -360,9 +360,9 @@ class Film(Place):
         for name in self.drawn:
             if name not in self.networks:
                 raise UsageError(f"drawn: {name!r} is not among the networks")
-        for name in ("drawn", "layers"):
-            if not getattr(self, name):
-                raise UsageError(f"{name} is empty; give at least one")
+        if not self.layers:
+            raise UsageError("layers is empty; give at least one")
+        object.__setattr__(self, "drawn", self.drawn or self.networks)
 
     @property
     def name(self) -> str:
