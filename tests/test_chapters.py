@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import results as invented
+from conftest import cut_off
 
 from kdlib import store
 from kdlib.metrics import MEASURES
@@ -90,16 +91,65 @@ def project(folder):
         (folder / name).symlink_to(ROOT / name)
 
 
-def test_a_study_as_small_as_can_be_makes_chapters_without_a_warning(tmp_path):
-    project(tmp_path)
-    smallest(tmp_path / "book/results/smallest")
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """The pages of that book, built with warnings as errors."""
+    folder = tmp_path_factory.mktemp("chapters")
+    project(folder)
+    smallest(folder / "book/results/smallest")
     ran = subprocess.run(
         [Path(sys.executable).with_name("jupyter-book"), "build", ".", "-n", "-W", "--keep-going"],
-        cwd=tmp_path,
+        cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT), "KDLIB_STUDY": "smallest"},
         capture_output=True,
         text=True,
         check=False,
     )
     assert ran.returncode == 0, ran.stdout[-2000:] + ran.stderr[-3000:]
-    assert "Not run" in (tmp_path / "_build/html/book/regimes.html").read_text()
+    return folder / "_build/html/book"
+
+
+def test_a_study_as_small_as_can_be_makes_chapters_without_a_warning(built):
+    assert "Not run" in (built / "regimes.html").read_text()
+
+
+@pytest.fixture
+def opened(built, chromium):
+    """Open a chapter; at the end it must have asked for nothing and complained of nothing."""
+    context = chromium.new_context(reduced_motion="reduce")
+    page, asked, complaints = cut_off(context)
+
+    def go(name):
+        page.goto((built / name).as_uri())
+        page.wait_for_load_state()
+        return page
+
+    yield go
+    context.close()
+    assert asked == []
+    assert complaints == []
+
+
+def test_a_slider_turns_a_hard_label_soft(opened):
+    figure = opened("distillation.html").locator(".kd-chart").first
+    figure.locator("svg g.mark-text text").first.wait_for()
+
+    def highest():
+        said = figure.locator("svg g.mark-text.role-mark text").all_text_contents()
+        return max(float(share.rstrip("%")) for share in said if "." in share)
+
+    before = highest()
+    figure.get_by_role("slider").fill("20")
+    figure.page.wait_for_timeout(500)
+    assert highest() < before
+    last = figure.get_by_role("combobox").locator("option").count() - 1
+    figure.get_by_role("combobox").select_option(index=last)
+    figure.get_by_role("slider").fill("1")
+    figure.page.wait_for_timeout(500)
+    assert highest() > 95
+
+
+def test_links_to_a_view_of_the_explorer_do_no_harm_to_the_contents(opened):
+    page = opened("regimes.html")
+    assert page.locator("a[href^='layers.html#']").count() == 2
+    assert page.evaluate("document.body.dataset.bsTarget") == ".page-toc"
