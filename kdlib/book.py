@@ -243,7 +243,10 @@ def _figure(text: str, folder: Path, base: str) -> str:
     words = html.escape(spec.get("description") or "Chart", quote=True)
     size = _picture(spec, folder / f"{name}.svg")
     tables = _tables(spec, folder, name)
-    links = [f'<a href="{base}{file}" download>data (CSV)</a>' for file in tables]
+    links = [
+        f'<a href="{base}{file}" download>data{f" {number}" if number > 1 else ""} (CSV)</a>'
+        for number, file in enumerate(tables, 1)
+    ]
     links.append(f'<a href="{base}{name}.svg" download>picture (SVG)</a>')
     return (
         f'<figure class="kd-chart" role="group" aria-label="{words}" aria-busy="true" '
@@ -264,7 +267,7 @@ def _picture(spec: dict[str, Any], file: Path) -> str:
 
 def _tables(spec: dict[str, Any], folder: Path, name: str) -> list[str]:
     """Write the tables that a chart draws as CSV; return the names of the files."""
-    tables = [rows for rows in spec.get("datasets", {}).values() if rows and rows[0]]
+    tables = sorted((t for t in spec.get("datasets", {}).values() if t and t[0]), key=len)[::-1]
     files = [f"{name}-{number}.csv" for number in range(len(tables))]
     for rows, file in zip(tables, files, strict=True):
         with (folder / file).open("w", encoding="utf-8", newline="") as out:
@@ -282,7 +285,7 @@ def mend(app: Sphinx, problem: Exception | None) -> None:
         text = before = file.read_text("utf-8")
         for found, better in MENDS:
             text = re.sub(found, better, text)
-        if "math notranslate" not in text:  # MathJax is 2.3 MB; Sphinx loads it for index.md, too
+        if "math notranslate" not in text:  # 2.3 MB that some load for nothing
             text = re.sub(r"<script[^>]*kdlib/mathjax\.js[^>]*></script>", "", text)
         if text != before:
             file.write_text(text, "utf-8")

@@ -782,6 +782,7 @@ function curve(app) {
     const ticks = Array.from({ length: Math.round((to - from) / step) + 1 }, (_, i) => from + i * step);
     const width = picture.clientWidth || 600;
     const column = (width - gutter) / data.layers.length;
+    picture.setAttribute("viewBox", `0 0 ${width} ${height}`); // paper has another width
     return { ticks, width, column,
       x: (i) => gutter + (i + 0.5) * column,
       y: (v) => 12 + (1 - (v - from) / (to - from)) * (height - 24) };

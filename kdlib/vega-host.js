@@ -56,6 +56,7 @@
       choice.append(new Option("all", ""), ...view.scale("color").domain().map((value) => new Option(value)));
       choice.addEventListener("change", () => view.signal(name, choice.value || null).runAsync());
       const label = document.createElement("label");
+      label.className = "kd-choice";
       label.append(`Show ${field} `, choice);
       return label;
     });

@@ -60,6 +60,11 @@ CONFIG = """
     title: A small book
     only_build_toc_files: true
     execute: {execute_notebooks: force, timeout: 200}
+    repository: {url: "https://github.com/somebody/something", branch: main}
+    launch_buttons:
+      notebook_interface: jupyterlab
+      binderhub_url: https://mybinder.org
+      colab_url: https://colab.research.google.com
     sphinx:
       recursive_update: true
       extra_extensions: [kdlib.book]

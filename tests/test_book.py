@@ -144,4 +144,11 @@ def test_charts_are_drawn_and_formulas_set(reader):
 
 
 def test_a_control_that_needs_a_kernel_says_so(reader):
-    assert "needs a running kernel" in reader.page.locator(".kd-note").inner_text()
+    note = reader.page.locator(".kd-note")
+    assert "needs a running kernel: make lab opens JupyterLab" in note.inner_text()
+    places = [link.get_attribute("href") for link in note.locator("a").all()]
+    assert [place.split("/")[2] for place in places] == [
+        "mybinder.org",
+        "colab.research.google.com",
+    ]
+    assert all("somebody/something" in place for place in places)
