@@ -7,6 +7,7 @@ each lies; a notebook is run again when it, its parameters, its data or a module
 
 import ast
 import json
+from functools import cache
 from glob import glob
 from importlib.util import find_spec
 from pathlib import Path
@@ -34,6 +35,7 @@ KEPT_IN_GIT = ["methods", "regimes", "architectures"]  # studies that the book s
 DATA = {"digits": Path(find_spec("sklearn").origin).parent / "datasets/data/digits.csv.gz"}
 
 
+@cache  # a rule for every kernel asks
 def code(notebook):
     """The modules of kdlib that a notebook uses, and those that they use."""
     cells = json.loads(Path(notebook).read_text())["cells"]

@@ -159,10 +159,12 @@ def _is_rate(value: object) -> bool:
 
 def neighbours(layer: Float32[np.ndarray, "n d"], k: int) -> Int[np.ndarray, "n k"]:
     """Find the k exact nearest neighbours by cosine, without the image itself."""
+    from sklearn import config_context
     from sklearn.neighbors import NearestNeighbors
 
     search = NearestNeighbors(n_neighbors=k, metric="cosine", algorithm="brute").fit(layer)
-    return search.kneighbors(return_distance=False)
+    with config_context(working_memory=64):  # MiB of distances at a time, not all n x n
+        return search.kneighbors(return_distance=False)
 
 
 def fit_batched(
