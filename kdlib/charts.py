@@ -573,7 +573,8 @@ def grid(pairs: pd.DataFrame) -> alt.FacetChart:
         scale=alt.Scale(scheme="blueorange", reverse=True, domain=[-far, far]),
         legend=alt.Legend(gradientLength=180, titleLimit=200),
     )
-    words = alt.condition(f"abs(datum.gain) > {0.55 * far}", alt.value("white"), alt.value("black"))
+    dark = f"datum.gain > {0.55 * far} || datum.gain < {-0.8 * far}"
+    words = alt.condition(dark, alt.value("white"), alt.value("black"))
     panel = alt.layer(
         base.mark_rect().encode(color=colour),
         base.mark_text(fontSize=11).encode(text="said:N", color=words),
