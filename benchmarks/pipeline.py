@@ -23,6 +23,7 @@ STUDY = Path("studies/quick.yaml")
 BOOK = ["make", "book"]
 PIPELINE = [sys.executable, "-m", "snakemake", "--config", f"study={STUDY}", "device=auto"]
 IMPORT = [sys.executable, "-c", "import kdlib.train"]
+DRAWING = ("embed", "family", "restarts")  # functions of kdlib.embed
 PAUSE = 60  # seconds without a notebook: the study was stopped and went on later
 
 
@@ -59,7 +60,8 @@ def drawing(notebooks: list[dict[str, Any]]) -> float:
         cell["metadata"]["papermill"]["duration"]
         for notebook in notebooks
         for cell in notebook["cells"]
-        if cell["cell_type"] == "code" and "embed.family(" in "".join(cell["source"])
+        if cell["cell_type"] == "code"
+        and any(f"embed.{call}(" in "".join(cell["source"]) for call in DRAWING)
     )
 
 
