@@ -133,7 +133,7 @@ class Ours:
 def main() -> None:
     """Measure both rows."""
     where = device(__doc__)
-    images = noise(320 if where.type == "cpu" else 12_800)
+    images = noise(448 if where.type == "cpu" else 12_800)
     scaled = f"{len(images.train):,} images stand for an epoch: time is in the batches"
     both = f"{torch.get_num_threads()} threads each" if where.type == "cpu" else "two workers"
     standard, ours = Standard(images, where), Ours(images, where)
