@@ -96,6 +96,7 @@ PAGES += ["film"] if FILM else []
 if not STUDY.layers:  # runs alone; no book can be made of that
     KEPT, PAGES = ["run.json"], ["teacher", "student"]
 BUILD = """
+rm -rf book/executed
 mkdir -p book/executed _build/html
 cp {PUBLISHED}/executed/*.ipynb book/executed/
 KDLIB_STUDY={STUDY.name} jupyter-book build . -n -W --keep-going > {log} 2>&1
