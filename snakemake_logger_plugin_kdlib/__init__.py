@@ -19,7 +19,15 @@ from snakemake_interface_logger_plugins.common import LogEvent
 
 # Seconds a notebook of each kind takes in the default study on two cores: only a first guess,
 # scaled and then replaced by what this study really takes.
-GUESS = {"teacher": 15, "student": 12, "features": 6, "measure": 5, "maps": 50, "film": 30, "book": 22}
+GUESS = {
+    "teacher": 15,
+    "student": 12,
+    "features": 6,
+    "measure": 5,
+    "maps": 50,
+    "film": 30,
+    "book": 22,
+}
 BEAT = 30  # seconds between signs of life where the output is no terminal
 
 
