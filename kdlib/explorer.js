@@ -42,6 +42,8 @@ function make(tag, properties = {}, ...children) {
     else if (key in element && !key.includes("-") && key !== "list") element[key] = value;
     else element.setAttribute(key, value);
   }
+  // Else JupyterLab keeps the arrow keys to itself.
+  if (["button", "canvas", "input", "select"].includes(tag)) element.dataset.lmSuppressShortcuts = "true";
   element.append(...children);
   return element;
 }

@@ -642,6 +642,12 @@ def test_every_control_has_a_name(reader):
     assert unnamed == []
 
 
+def test_jupyterlab_leaves_every_control_its_keys(reader):
+    bare = ":is(button, select, input, canvas):not([data-lm-suppress-shortcuts])"
+    assert reader.figure.locator("button").count() > 20
+    assert reader.figure.locator(bare).count() == 0
+
+
 def test_the_maps_follow_the_theme(read):
     opened = read()
     light = opened.pixels("left")[0, 0]
