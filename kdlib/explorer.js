@@ -110,7 +110,7 @@ function decode(model) {
       return frames.subarray(start, start + block);
     },
     /** What a layer measured then, by measure; its map's faithfulness, too. */
-    then(run, layer, epoch) {
+    measured(run, layer, epoch) {
       const { epochs, values } = meta.film[reel(run, layer)];
       return Object.fromEntries(Object.entries(values).map(([key, row]) => [key, row[epochs.indexOf(epoch)]]));
     },
@@ -160,7 +160,7 @@ function start(model, root) {
   /** What the layer shown measures: of the trained network, or as it was then. */
   app.value = (measure, side) => (app.epoch === TRAINED
     ? data.curves[measure][app.at(side)].values[app.at("layer")]
-    : data.then(app.good[side], app.good.layer, app.epoch)[measure] ?? null);
+    : data.measured(app.good[side], app.good.layer, app.epoch)[measure] ?? null);
   app.shade = () => (app.epoch === TRAINED ? app.good.shade : "class");
   // Take over what the model says, and refuse what cannot be (a mistyped link, for instance).
   app.read = () => {
@@ -403,7 +403,7 @@ function medians({ classes, labels }, map) {
 }
 
 /** From the square of int16 to pixels of a canvas, and back. */
-function frame({ width }) {
+function projection({ width }) {
   const margin = width * 0.035;
   const scale = (width - 2 * margin) / 65534;
   return { scale, x: (x) => margin + (x + 32767) * scale, y: (y) => margin + (32767 - y) * scale,
@@ -427,7 +427,7 @@ function panel(app, side) {
       const kind = EMBEDDING[app.good.embedding] || app.good.embedding;
       const still = app.epoch === TRAINED;
       const faith = still ? data.faithfulness[app.at(side)][app.at("embedding")][layer]
-        : data.then(app.good[side], app.good.layer, app.epoch);
+        : data.measured(app.good[side], app.good.layer, app.epoch);
       trust.replaceChildren(...trustWords(still ? `${kind} map` : `${kind} map ${moment(app.epoch)}`, faith));
       self.element.classList.toggle("kd-adrift", faith.noise_floor > 0.5);
       canvas.setAttribute("aria-label", `${kind} map of ${data.n} images at ${data.layers[layer]} of ${network.name}, ${moment(app.epoch)}. `
@@ -445,7 +445,7 @@ function panel(app, side) {
     has: (i) => self.dots.now[2 * i] > MISSING,
     /** Screen place of an image, or null where it has none. */
     place(i) {
-      const { x, y } = frame(canvas);
+      const { x, y } = projection(canvas);
       return self.has(i) ? [x(self.dots.now[2 * i]), y(self.dots.now[2 * i + 1])] : null;
     },
     /** Where an image's nearest in the layer itself lie on this map. */
@@ -558,7 +558,7 @@ function dotSize({ n }, width) {
 /** Lay every dot over the paper, pixel by pixel: many times as fast as asking the canvas to draw
  *  each. Two colours are mixed at once, in the two halves of a number. Returns how many dots. */
 function paint(app, { canvas, pixels, cast: { passes, which, kind }, dots: { now } }) {
-  const { x, y } = frame(canvas);
+  const { x, y } = projection(canvas);
   const known = stamps(app, canvas.width)[kind];
   pixels.fill(app.ink.pixel);
   let drawn = 0;
@@ -591,7 +591,7 @@ function message({ ink }, pen, words) {
 /** Each class's name at the median of its dots: the second cue beside the colour. */
 function classNames(app, { canvas, middles, pen }) {
   const { classes } = app.data;
-  const { x, y } = frame(canvas);
+  const { x, y } = projection(canvas);
   const pixels = window.devicePixelRatio || 1;
   const em = pixels * (canvas.clientWidth < 260 ? 10 : 12.5);
   pen.font = `700 ${em}px system-ui, sans-serif`;
@@ -674,7 +674,7 @@ function corners(app, trail) {
 
 /** The images inside an outline: those from where a ray crosses it an odd number of times. */
 function enclosed(app, self, outline) {
-  const { back } = frame(self.canvas);
+  const { back } = projection(self.canvas);
   const around = outline.map(back);
   const { now } = self.dots;
   const inside = (x, y) => {
@@ -692,7 +692,7 @@ const seen = (app, self, i) => self.has(i) && !app.hidden.has(app.data.labels[i]
 
 /** The image nearest to a point of the canvas, -1 where none is near. */
 function nearest(app, self, point) {
-  const { scale, back } = frame(self.canvas);
+  const { scale, back } = projection(self.canvas);
   const [x, y] = back(point);
   const { now } = self.dots;
   let [best, found] = [(self.canvas.width / 28 / scale) ** 2, -1];

@@ -11,13 +11,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import results as invented
-from conftest import AT, KD, cut_off
+from conftest import AT, cut_off
 from ipywidgets.embed import dependency_state, embed_data
 from PIL import Image
 
 from kdlib import book, store, widgets
 
-ALONE = KD.replace("-kd-", "-alone-")
+ALONE, KD = (AT.replace("-at-", f"-{method}-") for method in ("alone", "kd"))
 TEACHER = "teachers/resnet20-full-0"
 PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>A figure</title>
 <meta name="viewport" content="width=device-width"></head><body><main><h1>A figure</h1>
