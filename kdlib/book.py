@@ -61,6 +61,7 @@ MENDS = (  # what the theme and docutils write -> what is lighter and right
     (r"<summary><span", '<summary aria-label="Pages of this part"><span'),
     (r'role="doc-biblioentry"', 'role="listitem"'),
     (r'<span class="[npw]">([^<]*)</span>', r"\1"),  # names and brackets look like text anyway
+    (r'(<t[dh][^>]*>(?:<a [^>]*>)?)<span class="kd-number">([^<]*)</span>', r"\1\2"),  # book.css
     (r'<div class="math ', '<div class="pst-scrollable-table-container math '),  # by keyboard, too
 )
 WORDS = "This figure is interactive and needs JavaScript; the text beside it says what it shows."
