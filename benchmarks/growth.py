@@ -74,7 +74,7 @@ def point(name: str, size: float) -> None:
     from resource import RUSAGE_SELF, getrusage
 
     torch.set_num_threads(1)
-    stage(name, {"train": 1.0, "features": 1.0}.get(name, 200))()  # imports, first calls
+    stage(name, {"train": 0.25, "features": 0.25}.get(name, 200))()  # imports, first calls
     call = stage(name, size)
     before = getrusage(RUSAGE_SELF).ru_maxrss
     start = process_time()

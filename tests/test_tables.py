@@ -102,6 +102,10 @@ def test_speed_is_shown_with_its_range_its_aim_and_why_it_was_missed():
     assert rows(tables.speed({"cpu": {"epoch": row}}, "x"))[0][2] == ""
 
 
+def test_what_was_never_measured_is_an_empty_table():
+    assert rows(tables.speed({}, "x")) == rows(tables.growth({}, "x")) == []
+
+
 def test_growth_shows_every_size_and_its_exponent():
     told = {"of": "images", "sizes": [1000, 2000], "times": [1.0, 4.1], "exponent": 2.04}
     told |= {"megabytes": [3, 6], "memory_exponent": 1.0, "why": "all pairs"}
