@@ -51,7 +51,15 @@ AIM = """document.addEventListener("DOMContentLoaded", () => {
   else document.body.removeAttribute("data-bs-spy");
 });"""
 ICONS = (  # those that the theme's pages use, of the 1.5 MB that it would load
-    *("angle-left", "angle-right", "arrow-up", "bars", "chevron-down", "circle-half-stroke"),
+    *(
+        "angle-left",
+        "angle-right",
+        "arrow-up",
+        "bars",
+        "chevron-down",
+        "circle-half-stroke",
+        "code",
+    ),
     *("download", "expand", "file", "file-pdf", "list", "magnifying-glass", "moon", "rocket"),
     *("sun", "xmark"),
 )

@@ -77,6 +77,18 @@ def test_a_page_is_at_most_100_kilobytes(opened):
     assert opened[1].stat().st_size <= 100_000
 
 
+def test_every_icon_has_a_drawing(opened):
+    bare = (
+        opened[0]
+        .locator("i[class*=fa-]")
+        .evaluate_all(
+            "all => all.filter((e) => !getComputedStyle(e).getPropertyValue('--kd-icon'))"
+            ".map((e) => e.className)"
+        )
+    )
+    assert bare == []
+
+
 def test_axe_finds_nothing(opened, axe):
     page = opened[0]
     page.evaluate(axe)
