@@ -532,7 +532,7 @@ def test_no_tooltip_is_called_image_which_is_shown_as_an_address(results):
 
 
 def test_classes_have_the_colours_of_the_explorer():
-    text = (Path(store.__file__).parent / "explorer.js").read_text()
+    text = (Path(charts.__file__).parents[1] / "explorer.js").read_text()
     listed = text.split("const COLOURS = [")[1].split("]")[0]
     assert tuple(json.loads(f"[{listed}]")) == charts.CLASSES
 
