@@ -125,7 +125,7 @@ def change(file, old, new):
         ("kdlib/metrics.py", '"""', '""" ', "measure", "student"),
         ("kdlib/train.py", '"""', '""" ', "teacher", "nobody"),
         ("notebooks/embed.ipynb", "Draw maps", "Draw all maps", "maps", "features"),
-        ("kdlib/charts.py", '"""', '""" ', None, "publish"),
+        ("kdlib/charts/look.py", '"""', '""" ', None, "publish"),
     ],
     ids=lambda v: v if isinstance(v, str) and "/" in v else "",
 )
