@@ -78,7 +78,7 @@ def test_exercises_have_folded_solutions(name):
     text = (ROOT / f"book/{name}.md").read_text().split("## Exercises\n")[1].split("\n## ")[0]
     asked = re.split(r"^\*\*\d\.\*\* ", text, flags=re.MULTILINE)[1:]
     assert len(asked) >= 2
-    assert all("```{admonition} Solution\n:class: dropdown\n" in one for one in asked)
+    assert all("```{dropdown} Solution\n" in one for one in asked)
 
 
 @pytest.mark.parametrize("name", [*sorted(PAGES), *CHAPTERS])
