@@ -6,8 +6,6 @@ Layers of eight networks, 2,000 images, all cores. In a pair a few of the 48 are
 other ones in each pair; time is per map. Quality is compared over all maps that were drawn.
 """
 
-import os
-import warnings
 from collections.abc import Callable, Sequence
 from statistics import mean
 
@@ -83,13 +81,9 @@ def told(asked: str, theirs: float, ours: float, margin: float) -> str:
 
 
 def package(x: np.ndarray) -> np.ndarray:
-    """The ivis package as its documentation recommends for so many images: k = 15, its defaults."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from ivis import Ivis
-
-        return Ivis(k=15, verbose=0).fit_transform(x)
+    """The ivis package as this project uses it: neighbours given, annealed rate, equal steps."""
+    how = {"engine": "package", "steps": STEPS, "progress": lambda done: None}
+    return embed.embed(x, "ivis", **how)
 
 
 def rows(where: torch.device) -> Sequence[tuple[Row, str, Draw, int, str, float, dict[str, int]]]:
@@ -113,7 +107,7 @@ def rows(where: torch.device) -> Sequence[tuple[Row, str, Draw, int, str, float,
             Row(
                 "ivis",
                 f"IVIS {n}, {STEPS:,} steps",
-                "the ivis package, k = 15 and its defaults, a call for each",
+                "the ivis package, equal steps and neighbours, a call for each",
                 4.0,
                 scaled=f"{many} maps of ours and one of theirs in a pair; {stands}",
             ),
