@@ -8,6 +8,7 @@ import fcntl
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import textwrap
@@ -110,17 +111,27 @@ def study(file: Path, device: str = "auto", more: Sequence[str] = ()) -> int:
 
 
 def _to_the_end(process: subprocess.Popen) -> int:
-    """Wait for Snakemake, also after Ctrl-C: it gets the signal itself and stops cleanly."""
-    stopped = False
+    """Wait for Snakemake, also after Ctrl-C: it gets the signal itself and stops cleanly.
+
+    A kill it does not get by itself, so it is handed on.
+    """
+    stopped: list[int] = []
+
+    def hand_on(number: int, _: object) -> None:
+        stopped.append(number)
+        process.terminate()
+
+    before = signal.signal(signal.SIGTERM, hand_on)
     while True:
         try:
             code = process.wait()
             break
         except KeyboardInterrupt:
-            stopped = True
+            stopped.append(signal.SIGINT)
+    signal.signal(signal.SIGTERM, before)
     if stopped:
         print("stopped; the same command goes on from here", file=sys.stderr)
-    return 130 if stopped else code
+    return 128 + stopped[-1] if stopped else code
 
 
 @contextlib.contextmanager
