@@ -247,17 +247,22 @@ def test_a_study_is_gathered_from_its_runs_and_maps(tmp_path):
         store.gather(tmp_path, [names[0], "teachers/other"], ["tsne-x"])
 
 
-def test_a_comparison_is_gathered_with_its_study(tmp_path):
-    name = "teachers/a"
-    save(tmp_path / name)
-    store.save_layers(tmp_path / name, layers())
-    store.save_measures(tmp_path / name, {"stem": {"knn": 0.5}})
-    store.save_likeness(tmp_path / name, {})
-    store.save_pictured(tmp_path / name, [])
+def looked_into(root, name):
+    """One network, all that is known of its layers, and a map of one."""
+    save(root / name)
+    store.save_layers(root / name, layers())
+    store.save_measures(root / name, {"stem": {"knn": 0.5}})
+    store.save_likeness(root / name, {})
+    store.save_pictured(root / name, [])
     maps, found = {(name, "stem"): np.zeros((2, 2))}, {(name, "stem"): {"continuity": 1.0}}
     how = {"errors": {(name, "stem"): np.zeros(2)}, "engine": "numpy 2", "coupling": 0.0}
     how["neighbours"] = {(name, "stem"): np.array([[1], [0]])}
-    store.save_maps(tmp_path, "pca-x", "pca", maps, found, **how)
+    store.save_maps(root, "pca-x", "pca", maps, found, **how)
+
+
+def test_a_comparison_is_gathered_with_its_study(tmp_path):
+    name = "teachers/a"
+    looked_into(tmp_path, name)
     with pytest.raises(UsageError, match=r"no compare-x-comparability.parquet in .*compare"):
         store.gather(tmp_path, [name], ["pca-x"], "compare-x")
     numbers = dict.fromkeys(store.COLUMNS["sweeps"][-4:], 0.5)
@@ -277,15 +282,7 @@ def test_a_comparison_is_gathered_with_its_study(tmp_path):
 
 def test_a_film_is_gathered_with_its_study(tmp_path):
     name = "students/t/a"
-    save(tmp_path / name)
-    store.save_layers(tmp_path / name, layers())
-    store.save_measures(tmp_path / name, {"stem": {"knn": 0.5}})
-    store.save_likeness(tmp_path / name, {})
-    store.save_pictured(tmp_path / name, [])
-    maps, found = {(name, "stem"): np.zeros((2, 2))}, {(name, "stem"): {"continuity": 1.0}}
-    how = {"errors": {(name, "stem"): np.zeros(2)}, "engine": "numpy 2", "coupling": 0.0}
-    how["neighbours"] = {(name, "stem"): np.array([[1], [0]])}
-    store.save_maps(tmp_path, "pca-x", "pca", maps, found, **how)
+    looked_into(tmp_path, name)
     with pytest.raises(UsageError, match=r"no film-x-film.parquet in .*notebooks/film.ipynb"):
         store.gather(tmp_path, [name], ["pca-x"], filmed="film-x")
     on_the_way = {(name, 0, "stem"): np.array([[0.12345, 1], [2, 3]])}
