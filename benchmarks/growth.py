@@ -26,7 +26,7 @@ WIDTHS = (1.0, 2.0, 4.0)
 STEPS = 200  # of IVIS: each costs the same, whatever n
 LIMIT = 1.25  # the exponent of n log n over a decade is about 1.15
 SAID = {  # stages whose method itself grows faster, and why
-    "tsne": "exact neighbours and, up to 4,000 images, the exact gradient: n squared",
+    "tsne": "exact neighbours and, up to 8,000 images, the exact gradient: n squared",
     "measures": "exact neighbours and the k-NN probe: n squared; RSA takes 1,000 images at most",
     "faithfulness": "ranks of all images from each: n squared log n, in blocks of memory",
     "train": "a convolution's work goes with the square of its width",

@@ -15,7 +15,7 @@ from kdlib.prepare import check, unit
 EXAGGERATED = 250  # iterations with early exaggeration
 STEP = 10  # iterations between two couplings
 FREE = 20  # last iterations, without coupling
-EXACT = 4000  # images up to which the exact gradient is faster than Barnes-Hut's
+EXACT = 8000  # images up to which the exact gradient is faster than Barnes-Hut's
 ROWS = 64  # of the n x n weights in memory at one time
 
 
@@ -34,7 +34,7 @@ def tsne(
 ) -> list[Float[np.ndarray, "n 2"]]:
     """Keep each image beside its neighbours: t-SNE by openTSNE, exact neighbours and gradient.
 
-    van der Maaten & Hinton 2008; Policar et al. 2024; above 4,000 images Barnes-Hut (van der
+    van der Maaten & Hinton 2008; Policar et al. 2024; above 8,000 images Barnes-Hut (van der
     Maaten 2014), which then is faster. 250 iterations with early exaggeration,
     then `iterations` without. Distances between far clusters and the sizes of clusters mean
     nothing. Draws no random numbers.
@@ -118,19 +118,25 @@ def exact(
 def repulsion(y: Float[np.ndarray, "n 2"]) -> tuple[Float[np.ndarray, "n 2"], float]:
     """sum_j w_ij^2 (y_i - y_j), and the sum of all w_ij = 1 / (1 + |y_i - y_j|^2), i != j.
 
-    In blocks of rows that stay in the processor's cache, single precision.
+    The weights w are symmetric: half of them are worked out, in blocks of rows that stay in the
+    processor's cache, in single precision.
     """
     y = (y - y.mean(axis=0)).astype(np.float32)
-    one = np.ones((len(y), 1), np.float32)
+    n, one = len(y), np.ones((len(y), 1), np.float32)
     size = np.square(y).sum(axis=1, keepdims=True)
     left, right = np.hstack([-2 * y, one, 1 + size]), np.hstack([y, size, one]).T.copy()
-    sums, total = np.empty((len(y), 3), np.float32), 0.0
-    for first in range(0, len(y), ROWS):
-        w = left[first : first + ROWS] @ right  # 1 + squared distances
+    z, sums, total = np.hstack([y, one]), np.zeros((n, 3), np.float32), 0.0
+    room = np.empty(ROWS * n, np.float32)
+    for a in range(0, n, ROWS):
+        b = min(a + ROWS, n)
+        w = room[: (b - a) * (n - a)].reshape(b - a, n - a)
+        np.matmul(left[a:b], right[:, a:], out=w)  # 1 + squared distances
         np.reciprocal(w, out=w)
-        total += float(w.sum())
-        sums[first : first + ROWS] = np.square(w, out=w) @ np.hstack([y, one])
-    return (y * sums[:, 2:] - sums[:, :2]).astype(np.float64), total - len(y)
+        total += 2 * float((w @ one[a:]).sum()) - float(w[:, : b - a].sum())
+        np.square(w, out=w)
+        sums[a:b] += w @ z[a:]
+        sums[b:] += w[:, b - a :].T @ z[a:b]
+    return (y * sums[:, 2:] - sums[:, :2]).astype(np.float64), total - n
 
 
 def _blocks(iterations: int, **how: Any) -> Iterator[dict[str, Any]]:

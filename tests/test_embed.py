@@ -310,7 +310,7 @@ def test_unknown_names_are_refused_with_the_known_ones(few):
             "iterations must be a whole number of at least 1; given 0",
         ),
         ("ivis", {"k": 100}, "k must be .* between 1 and 49 for n = 100 images; given 100"),
-        ("ivis", {"batch": 0}, "batch must be .* at least 1; given 0"),
+        ("ivis", {"batch": 0}, "batch must be .* at least 2; given 0"),
         ("ivis", {"steps": -5}, "steps must be .* at least 1; given -5"),
     ],
 )

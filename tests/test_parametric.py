@@ -86,6 +86,7 @@ def test_network_and_loss_agree_with_a_numpy_loop():
     weights = parametric._weights([50, 9], Fit(5, 4, 1, 0.01, 3))
     x = rng.normal(size=(2, 12, 50)).astype(np.float32)
     points = parametric._network(torch.as_tensor(x), weights, None)
+    others = torch.as_tensor([[1, 2, 0, 0, 1, 2], [5, 3, 4, 1, 2, 0]])
     losses = []
     for i in range(2):
         z = x[i].astype(float)
@@ -94,11 +95,11 @@ def test_network_and_loss_agree_with_a_numpy_loop():
             z = 1.0507009873554805 * np.where(z > 0, z, 1.6732632423543772 * (np.exp(z) - 1))
         z = z @ weights[-2][i].numpy()
         np.testing.assert_allclose(points[i].numpy(), z, atol=1e-4)
-        a, p, n = z[:4], z[4:8], z[8:]
+        a, p, n = z[:6], z[6:], z[others[i]]
         for near, far in ((p, n), (p, p - n + a)):
             apart = np.linalg.norm(a - near, axis=1), np.linalg.norm(a - far, axis=1)
             losses.append(np.maximum(apart[0] - apart[1] + 1, 0).mean() / 2)
-    assert float(parametric._loss(points)) == pytest.approx(sum(losses), rel=1e-4)
+    assert float(parametric._loss(points, others)) == pytest.approx(sum(losses), rel=1e-4)
 
 
 def test_first_weights_have_the_spread_that_their_width_asks_for():
@@ -118,17 +119,29 @@ def test_dropout_keeps_mean_and_spread():
 
 
 def test_positives_are_neighbours_and_negatives_are_not(digits):
-    near = torch.as_tensor(parametric.neighbours(embed.prepare(digits[0]), 15))[None]
-    fit = Fit(15, 32, 1, 0.01, 0)
-    wrong, seen = 0, []
-    for anchor, rank, others in zip(*parametric._triplets(500, 40, fit), strict=True):
-        a, p, n = parametric._rows(near, anchor, rank, others)[0].split(32)
-        assert (a == anchor).all()
-        assert (near[0, a] == p[:, None]).any(1).all()
-        wrong += int(((near[0, a] == n[:, None]).any(1) | (n == a)).sum())
-        seen.append(a)
+    layers = embed.prepare(digits[0]), embed.prepare(digits[0][:, ::2])
+    near = torch.as_tensor(np.stack([parametric.neighbours(x, 15) for x in layers]))
+    anchors, ranks = parametric._pairs(500, 40, Fit(15, 32, 1, 0.01, 0))
+    rows, others = parametric._triplets(near, anchors, ranks)
+    wrong = 0
+    for m in (0, 1):
+        a, p = (rows[:, m] - 500 * m).split(32, dim=1)
+        n = a.gather(1, others[:, m])
+        mine = near[m, a]
+        assert (a == anchors).all()
+        assert (mine.gather(2, ranks[..., None])[..., 0] == p).all()
+        wrong += int(((mine == n[..., None]).any(2) | (n == a)).sum())
     assert wrong <= 2  # four tries each: by chance one in a million
-    assert torch.cat(seen)[:500].unique().numel() == 500  # every image once an epoch
+    assert anchors.flatten()[:500].unique().numel() == 500  # every image once an epoch
+
+
+def test_a_batch_of_two_has_the_other_anchor_as_negative(layers):
+    near = torch.as_tensor(parametric.neighbours(embed.prepare(layers["kd", "0"]), 5))[None]
+    anchors, ranks = parametric._pairs(120, 60, Fit(5, 2, 1, 0.01, 0))
+    others = parametric._triplets(near, anchors, ranks)[1]
+    assert (others == torch.tensor([1, 0])).all()
+    with pytest.raises(UsageError, match=r"batch must be .* given 1"):
+        embed.family(layers, "ivis", batch=1)
 
 
 def test_only_maps_that_diverge_are_fitted_again(layers):
