@@ -32,6 +32,8 @@ EXAMPLE: tuple[str, ...] = (
     "students/resnet20-full-0/resnet8x0.5-kd-2-0",
 )
 
+PRECISIONS = ("auto", "float32", "bfloat16")
+
 # What options of a method or an embedding may not be called: its other arguments.
 RESERVED = ("seed", "method", "teacher", "student", "features", "start", "progress", "workers")
 
@@ -107,6 +109,7 @@ class Run(Place):
     batch_size: int = 64  # labelled images per step; as many of the pool again
     learning_rate: float = 0.1  # peak of a one-cycle schedule
     weight_decay: float = 5e-4  # of SGD with Nesterov momentum 0.9
+    precision: str = "auto"  # of training: float32, bfloat16, or auto: bfloat16 on a GPU
     device: str = "auto"  # auto, cpu or cuda
     threads: int = 1  # of the CPU
 
@@ -120,6 +123,7 @@ class Run(Place):
         for name, low in {"epochs": 0, "batch_size": 2, "weight_decay": 0, "size": 1}.items():
             _at_least(self, name, low)
         _at_least(self, "weights_seed", 0)
+        one_of("precision", self.precision, PRECISIONS)
         for name in ("width", "learning_rate"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise UsageError(f"{name} {getattr(self, name)!r}; allowed: above 0")

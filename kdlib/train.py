@@ -102,7 +102,9 @@ def fit_many(
     generations then begins again, with a fresh network and the trained one as its teacher. `kept`
     counts the passes of all of these, and changes no bit of what is trained. The
     teacher is only read: no gradient, no BatchNorm statistics. SGD with Nesterov momentum 0.9 and
-    a one-cycle schedule (Smith 2018); in channels_last, on a GPU in bfloat16 autocast. Raises
+    a one-cycle schedule (Smith 2018); in channels_last. Where `Run.precision` says so the networks
+    run in bfloat16, weights, statistics and losses stay in float32 (Kalamkar et al. 2019,
+    arXiv:1905.12322), and the teacher is looked at in the form of `models.folded`. Raises
     UsageError where a method does not fit the networks, and when a loss is no longer a number.
     """
     if teacher is not None:
@@ -110,6 +112,7 @@ def fit_many(
     learners = [_Learner(pupil, teacher, batches) for pupil in pupils]
     epochs = max(learner.epochs for learner in learners)
     learning = [learner.learn() for learner in learners]
+    narrow: dict[nn.Module, nn.Module] = {}
     wishes: dict[int, _Wish] = {}
     trained: dict[int, Trained] = {}
 
@@ -125,7 +128,7 @@ def fit_many(
         teach(i, None)
     bar = tqdm(range(epochs), "epochs", delay=2, mininterval=2, leave=False)
     for batch in chain.from_iterable(batches for _ in bar):
-        seen = _seen(wishes, batch)
+        seen = _seen(wishes, batch, narrow)
         for i, wish in list(wishes.items()):
             teach(i, seen[wish.key])
     return [trained[i] for i in range(len(learners))]
@@ -160,11 +163,15 @@ class _Wish(NamedTuple):
     teacher: nn.Module | None
     layers: tuple[str, ...]  # of the teacher
     pool: bool
+    precision: str
 
     @property
-    def key(self) -> tuple[int, bool]:
+    def key(self) -> _Key:
         """Learners of equal key are served by one look of the teacher."""
-        return id(self.teacher), self.pool
+        return id(self.teacher), self.pool, self.precision
+
+
+_Key = tuple[int, bool, str]
 
 
 class _Seen(NamedTuple):
@@ -173,8 +180,13 @@ class _Seen(NamedTuple):
 
 
 @torch.no_grad()
-def _seen(wishes: Mapping[int, _Wish], batch: Batch) -> dict[tuple[int, bool], _Seen]:
-    """Serve all wishes for one batch: a teacher is asked once, for all the layers wanted."""
+def _seen(
+    wishes: Mapping[int, _Wish], batch: Batch, narrow: dict[nn.Module, nn.Module]
+) -> dict[_Key, _Seen]:
+    """Serve all wishes for one batch: a teacher is asked once, for all the layers wanted.
+
+    `narrow` keeps the copies of teachers that look in bfloat16.
+    """
     batch = batch._replace(x=batch.x.contiguous(memory_format=torch.channels_last))
     served = {}
     for key in {wish.key: None for wish in wishes.values()}:
@@ -183,7 +195,12 @@ def _seen(wishes: Mapping[int, _Wish], batch: Batch) -> dict[tuple[int, bool], _
         layers = dict.fromkeys(layer for wish in alike for layer in wish.layers)
         told = distill.NOBODY
         if teacher is not None:
-            with _autocast(batch.x.device):
+            device, precision = batch.x.device, alike[0].precision
+            if _is_narrow(device, precision):
+                if teacher not in narrow:
+                    narrow[teacher] = models.folded(teacher, shown.x[:2])
+                teacher = narrow[teacher]
+            with _autocast(device, precision):
                 told = models.observe(teacher, shown.x, layers)
         served[key] = _Seen(shown, told)
     return served
@@ -241,12 +258,13 @@ class _Learner:
         rows: list[Row] = []
         optimiser, schedule = self._optimiser(stage)
         teacher = self.teacher if stage.teacher else None
-        wish = _Wish(teacher, loss.layers, self.pupil.pool and loss.unlabelled)
+        pool = self.pupil.pool and loss.unlabelled
+        wish = _Wish(teacher, loss.layers, pool, run.precision)
         for epoch in range(1, stage.epochs + 1):
             sums: dict[str, Tensor] = {}
             for _ in range(steps):
                 batch, told = yield wish
-                with _autocast(self.device):
+                with _autocast(self.device, run.precision):
                     terms = stage.terms(self._shown(stage, batch), told, batch)
                 optimiser.zero_grad(set_to_none=True)
                 torch.stack(list(terms.values())).sum().backward()
@@ -275,9 +293,8 @@ class _Learner:
             self.network.eval()  # BatchNorm statistics stand still, too
         else:
             groups.append({"params": body, "lr": factor * stage.rate})
-        optimiser = torch.optim.SGD(
-            groups, stage.rate, 0.9, weight_decay=run.weight_decay, nesterov=True
-        )
+        how: dict[str, Any] = {"momentum": 0.9, "nesterov": True, "fused": True}
+        optimiser = torch.optim.SGD(groups, stage.rate, weight_decay=run.weight_decay, **how)
         total = max(2, stage.epochs * len(self.batches))
         rise = max(0.2, 1.5 / total)  # of the schedule: one step at least, or it divides by zero
         rates = [group["lr"] for group in groups]
@@ -348,8 +365,13 @@ def _frozen(teacher: nn.Module, device: torch.device) -> nn.Module:
     return teacher.eval().requires_grad_(False)
 
 
-def _autocast(device: torch.device) -> torch.autocast:
-    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
+def _autocast(device: torch.device, precision: str) -> torch.autocast:
+    return torch.autocast(device.type, torch.bfloat16, enabled=_is_narrow(device, precision))
+
+
+def _is_narrow(device: torch.device, precision: str) -> bool:
+    """Do the networks run in bfloat16?"""
+    return precision == "bfloat16" or (precision == "auto" and device.type == "cuda")
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@ from collections import OrderedDict
 
 import pytest
 import torch
+from torch import nn
 
 from kdlib import UsageError, models
 
@@ -173,3 +174,59 @@ def test_redrawn_is_what_the_seed_would_have_made(graft):
 def test_a_network_of_unknown_making_cannot_be_redrawn():
     with pytest.raises(UsageError, match=r"Linear has no record of how it was built; use build"):
         models.redrawn(torch.nn.Linear(2, 2), 0)
+
+
+def unsettled(name, **options):
+    """A network whose BatchNorms do something."""
+    network = models.build(name, classes=10, channels=3, seed=0, **options).eval()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for what, low, high in (("running_mean", -1, 1), ("running_var", 0.5, 2)):
+                getattr(module, what).uniform_(low, high)
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+    return network
+
+
+def norms(network):
+    return sum(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "left"),
+    [
+        ("resnet20", {}, 0),
+        ("resnet8", {"shortcut": "conv"}, 0),
+        ("wrn-16-1", {}, 13),  # not folded: shortcuts take what convolutions give
+        ("mobilenetv2", {}, 0),
+        ("vit", {}, 0),
+        ("resnet18", {"size": 64}, 0),  # torchvision's
+    ],
+)
+def test_a_folded_network_says_the_same_in_every_layer(name, options, left):
+    network, x = unsettled(name, **options), torch.randn(4, 3, 32, 32)
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    folded = models.folded(network, x[:2])
+    assert norms(folded) == left
+    for key, value in network.state_dict().items():
+        assert (value == before[key]).all()
+    with torch.no_grad():
+        wanted = models.observe(network, x)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = models.observe(folded, x)
+    assert list(found.features) == list(wanted.features)
+    for layer, seen in wanted.features.items():
+        assert float((found.features[layer] - seen).abs().max()) < 0.04 * float(seen.abs().max())
+
+
+def test_nothing_is_folded_where_a_layer_is_what_the_convolution_gives():
+    network = unsettled("resnet20")
+    paths = {name: name for name in models.LAYERS}
+    network.layer_paths = {**paths, "stem": "stem.0"}
+    x = torch.randn(4, 3, 32, 32)
+    folded = models.folded(network, x)
+    assert norms(folded) == norms(network) == 19
+    with torch.no_grad():
+        wanted = models.observe(network, x, ["stem"]).features["stem"]
+        with torch.autocast("cpu", torch.bfloat16):
+            found = models.observe(folded, x, ["stem"]).features["stem"]
+    assert float((found - wanted).abs().max()) < 0.02 * float(wanted.abs().max())

@@ -44,7 +44,8 @@ def test_without_a_first_stage_the_training_is_one_plain_loop(digits):
     network, taught = student().train(), teacher().eval()
     labelled = data.budget(digits.train_labels, 5, 0)
     batches = data.Batches(digits, labelled, 64, 0)
-    optimiser = torch.optim.SGD(network.parameters(), 0.1, 0.9, weight_decay=5e-4, nesterov=True)
+    how = {"momentum": 0.9, "weight_decay": 5e-4, "nesterov": True, "fused": True}
+    optimiser = torch.optim.SGD(network.parameters(), 0.1, **how)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, 0.1, total_steps=2 * len(batches), pct_start=0.2
     )
@@ -326,3 +327,37 @@ def test_a_pretrained_teacher_takes_the_weights_of_a_file(digits, tmp_path):
     assert other.stem[0].weight.equal(network.stem[0].weight)
     with pytest.raises(UsageError, match="nowhere"):
         train.pretrain(network, digits, runs.Teacher(regime="pretrained", weights="nowhere"))
+
+
+def test_bfloat16_teaches_what_float32_teaches_and_keeps_weights_in_float32(digits):
+    labelled = data.budget(digits.train_labels, 5, 0)
+    ended = {}
+    for precision in runs.PRECISIONS:
+        run = runs.Student(epochs=3, labels_per_class=5, precision=precision)
+        batches, taught = data.Batches(digits, labelled, 64, 0), teacher()
+        before = bits(taught)
+        how = {"method": "kd+at", "teacher": taught}
+        ended[precision] = train.fit(student(), batches, run, **how)
+        assert bits(taught) == before
+    one, other = (ended[name] for name in ("float32", "bfloat16"))
+    assert bits(ended["auto"].network) == bits(one.network) != bits(other.network)
+    assert {x.dtype for x in other.network.state_dict().values()} == {torch.float32, torch.int64}
+    first, exact = other.history[0], one.history[0]
+    for term in ("labels", "kd", "at"):
+        assert first[term] == pytest.approx(exact[term], rel=0.1)
+    scores = [train.evaluate(each.network, digits).accuracy for each in (one, other)]
+    assert scores[1] == pytest.approx(scores[0], abs=0.1)
+
+
+def test_students_side_by_side_may_differ_in_precision(digits):
+    def batches():
+        return data.Batches(digits, data.budget(digits.train_labels, 5, 0), 64, 0)
+
+    def pupil(precision):
+        return train.Pupil(student(), runs.Student(epochs=1, precision=precision), "kd")
+
+    names = ("float32", "bfloat16")
+    together = train.fit_many([pupil(name) for name in names], batches(), teacher())
+    for name, side in zip(names, together, strict=True):
+        (alone,) = train.fit_many([pupil(name)], batches(), teacher())
+        assert bits(side.network) == bits(alone.network)
