@@ -325,7 +325,7 @@ def folded(network: nn.Module, x: Float[Tensor, "n c h w"]) -> nn.Module:
     for module in copied.modules():
         if isinstance(module, nn.Conv2d):
             handles.append(module.register_forward_hook(lambda m, _, out: made.append((out, m))))
-        elif isinstance(module, nn.BatchNorm2d):
+        elif isinstance(module, nn.BatchNorm2d) and module.track_running_stats:
             handles.append(
                 module.register_forward_pre_hook(
                     lambda m, given: pairs.extend((c, m) for out, c in made if out is given[0])
