@@ -186,10 +186,11 @@ class Study:
     @cached_property
     def kernels(self) -> dict[str, Student]:
         """The students that are trained side by side in one kernel, by the name of that."""
-        groups: dict[tuple[str, int], list[Student]] = {}
+        groups: dict[tuple[str, str], list[Student]] = {}
         for student in self.students:
             group = f"{Path(student.teacher).name}/{student.labels_per_class}-{student.seed}"
-            groups.setdefault((group, student.batch_size), []).append(student)
+            same = {k: v for k, v in student.settings().items() if k not in student.own}
+            groups.setdefault((group, str(same)), []).append(student)
         kernels: dict[str, Student] = {}
         numbers: Counter[str] = Counter()
         for (group, _), members in groups.items():

@@ -119,7 +119,7 @@ def test_students_of_one_kernel_are_those_of_the_study():
     study = studies.Study(
         name="mine",
         methods=["alone", "kd", "at", "sp"],
-        student={"batch_size": [32, 64], "width": [0.5, 1]},
+        student={"batch_size": [32, 64], "precision": ["float32", "bfloat16"], "width": [0.5, 1]},
         seeds=[0, 1],
         together=3,
     )
@@ -127,7 +127,7 @@ def test_students_of_one_kernel_are_those_of_the_study():
     assert sorted(run.name for run in each) == sorted(run.name for run in study.students)
     assert max(len(together.each) for together in study.kernels.values()) == 3
     for together in study.kernels.values():
-        assert len({run.batch_size for run in together.each}) == 1
+        assert len({(run.batch_size, run.precision) for run in together.each}) == 1
         again = runs.Student(**together.settings(), students=together.students)
         assert again.each == together.each
 
