@@ -14,6 +14,12 @@ from nbclient.exceptions import DeadKernelError
 from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillException, PapermillExecutionError
 
+# A kernel says nothing of itself: not of its start, not of a socket it finds closed at its end.
+QUIET = [
+    "--IPKernelApp.log_level=50",
+    '--IPKernelApp.exec_lines=__import__("logging").getLogger("tornado.general").disabled = True',
+]
+
 
 class Stopped(click.ClickException, PapermillException):
     """A notebook did not finish; on the command line without the frames of papermill itself."""
@@ -49,7 +55,7 @@ class Engine(NBClientEngine):
         """Run the notebook; write what ran and raise Stopped if a cell fails."""
         from papermill.execute import raise_for_execution_errors
 
-        options.setdefault("extra_arguments", ["--IPKernelApp.log_level=50"])
+        options.setdefault("extra_arguments", QUIET)
         options["log_output"] = True  # what a notebook prints, progress bars too, is seen at once
         try:
             nb = super().execute_notebook(nb, kernel_name, output_path, **options)

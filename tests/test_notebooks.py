@@ -213,6 +213,18 @@ def test_a_mistake_is_one_line_and_status_2_and_nothing_is_written(tmp_path, par
     assert "Traceback" not in (tmp_path / "out.ipynb").read_text()
 
 
+def test_a_kernel_says_nothing_of_its_own_sockets(tmp_path):
+    cell = {"cell_type": "code", "execution_count": None, "id": "a", "metadata": {}, "outputs": []}
+    told = 'import logging\nlogging.getLogger("tornado.general").error("a socket is closed")'
+    spec = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    book = {"cells": [cell | {"source": told}], "metadata": {"kernelspec": spec}}
+    (tmp_path / "in.ipynb").write_text(json.dumps(book | {"nbformat": 4, "nbformat_minor": 5}))
+    command = [Path(sys.executable).parent / "papermill", "in.ipynb", "out.ipynb"]
+    quiet = ["--no-progress-bar", "--log-level", "ERROR"]
+    done = subprocess.run([*command, *quiet], cwd=tmp_path, capture_output=True, check=True)
+    assert b"socket" not in done.stderr
+
+
 def test_parameters_are_the_plain_values_of_the_notebook():
     space = {"seed": 1, "options": {}, "_x": 2, "In": [], "Out": {}, "json": json, "Path": Path}
     assert notebook.parameters(runs.Maps, space) == runs.Maps(seed=1)
