@@ -87,7 +87,7 @@ def main() -> None:
             data.load("digits"),
             digits,
         ),
-        ("resnet56-resnet20", "resnet56 teaches resnet20, 32 x 32 pixels", noise(128), cifar),
+        ("resnet56-resnet20", "resnet56 teaches resnet20, 32 x 32 pixels", noise(384), cifar),
     )
     shown = {}
     for name, work, images, run in kinds:
