@@ -231,13 +231,12 @@ def growth(stages: Mapping[str, Mapping[str, Any]], caption: str) -> HTML:
     """Show how each stage grows, as benchmarks/growth.py keeps it: times beside the smallest."""
     rows = [
         {
-            "stage": name,
+            "stage": f"<b>{name}</b><br>{told['why']}" if told["why"] else f"<b>{name}</b>",
             "grows with": f"{told['of']}: {', '.join(f'{size:,g}' for size in told['sizes'])}",
             "time": ", ".join(f"{time:.3g}" for time in told["times"]),
             "exponent": f"{told['exponent']:.2f}",
             "megabytes": ", ".join(map(str, told["megabytes"])),
-            "exponent of memory": f"{told['memory_exponent']:.2f}",
-            "faster than n log n, because": told["why"],
+            "its exponent": f"{told['memory_exponent']:.2f}",
         }
         for name, told in stages.items()
     ]
