@@ -229,17 +229,18 @@ def _measured(row: Mapping[str, Any]) -> str:
 
 def growth(stages: Mapping[str, Mapping[str, Any]], caption: str) -> HTML:
     """Show how each stage grows, as benchmarks/growth.py keeps it: times beside the smallest."""
-    rows = [
-        {
-            "stage": f"<b>{name}</b><br>{told['why']}" if told["why"] else f"<b>{name}</b>",
-            "grows with": f"{told['of']}: {', '.join(f'{size:,g}' for size in told['sizes'])}",
-            "time": ", ".join(f"{time:.3g}" for time in told["times"]),
-            "exponent": f"{told['exponent']:.2f}",
-            "megabytes": ", ".join(map(str, told["megabytes"])),
-            "its exponent": f"{told['memory_exponent']:.2f}",
-        }
-        for name, told in stages.items()
-    ]
+    rows = []
+    for name, told in stages.items():
+        sizes = f"{told['of']}: {', '.join(f'{size:,g}' for size in told['sizes'])}"
+        rows.append(
+            {
+                "stage": "<br>".join(filter(None, (f"{name}, by {sizes}", told["why"]))),
+                "time": ", ".join(f"{time:.3g}" for time in told["times"]),
+                "exponent": f"{told['exponent']:.2f}",
+                "megabytes": ", ".join(map(str, told["megabytes"])),
+                "its exponent": f"{told['memory_exponent']:.2f}",
+            }
+        )
     return table(pd.DataFrame(rows), caption)
 
 

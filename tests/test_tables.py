@@ -110,4 +110,4 @@ def test_growth_shows_every_size_and_its_exponent():
     told = {"of": "images", "sizes": [1000, 2000], "times": [1.0, 4.1], "exponent": 2.04}
     told |= {"megabytes": [3, 6], "memory_exponent": 1.0, "why": "all pairs"}
     found = rows(tables.growth({"tsne": told}, "x"))
-    assert found == [["tsneall pairs", "images: 1,000, 2,000", "1, 4.1", "2.04", "3, 6", "1.00"]]
+    assert found == [["tsne, by images: 1,000, 2,000all pairs", "1, 4.1", "2.04", "3, 6", "1.00"]]
