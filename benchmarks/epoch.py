@@ -11,7 +11,6 @@ to be there (`make book`): trained again in bfloat16 they reach the accuracy tha
 
 import sys
 from dataclasses import replace
-from pathlib import Path
 from statistics import mean, median
 
 import torch
@@ -35,7 +34,6 @@ RUN = Student(
     batch_size=BATCH,
     precision="bfloat16",
 )
-STUDY = Path("runs/quick/digits")
 SEEDS = (0, 1, 2)
 MARGIN = 0.01  # of test accuracy, the mean over the seeds
 
@@ -135,7 +133,8 @@ class Ours:
         """The same arithmetic without data path, schedule or history."""
         student = network("resnet20").to(self.device, memory_format=torch.channels_last).train()
         kd = distill.build("kd", *(2 * [models.Forward(torch.zeros(2, 10), {})]))
-        sgd = torch.optim.SGD(student.parameters(), 0.1, 0.9, weight_decay=5e-4, nesterov=True)
+        how = {"momentum": 0.9, "weight_decay": 5e-4, "nesterov": True, "fused": True}
+        sgd = torch.optim.SGD(student.parameters(), 0.1, **how)
         for batch, x in self.ready:
             with torch.autocast(self.device.type, torch.bfloat16):
                 with torch.no_grad():

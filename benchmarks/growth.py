@@ -23,7 +23,7 @@ from kdlib import store
 
 SIZES = (1000, 2000, 5000, 10_000)
 WIDTHS = (1.0, 2.0, 4.0)
-STEPS = 200  # of IVIS: each costs the same, whatever n
+STEPS = 200  # of IVIS, or 20 epochs, whatever is more: from 320 images on, n
 LIMIT = 1.25  # the exponent of n log n over a decade is about 1.15
 SAID = {  # stages whose method itself grows faster, and why
     "tsne": "exact neighbours and, up to 8,000 images, the exact gradient: n squared",

@@ -120,7 +120,7 @@ def main() -> None:
     overhead(study)
     why = "imports of torch and Snakemake's own start take most"
     for name, work, took, limit in (
-        ("nothing", "`make book` when nothing has changed", book, 10.0),
+        ("nothing", "make book, when nothing has changed", book, 10.0),
         ("pipeline", "the pipeline alone when nothing has changed", pipeline, 5.0),
     ):
         keep(Row(name, work, "", limit, at_most=True, unit="s"), took, why=why)
