@@ -1,7 +1,7 @@
 """The pipeline of one study: teacher -> students -> features -> measures, maps -> book.
 
 `python -m kdlib study studies/quick.yaml` runs it (with a lock and the study checked first);
-everything after `--` goes to Snakemake. kdlib.studies says which runs a study has, kdlib.runs where
+everything after `--` goes to Snakemake. kdlib.plan.studies says which runs a study has, kdlib.plan.runs where
 each lies; a notebook is run again when it, its parameters, its data or a module it uses changed.
 """
 
@@ -9,10 +9,10 @@ import ast
 import json
 from functools import cache
 from glob import glob
-from importlib.util import find_spec
 from pathlib import Path
 
-from kdlib import UsageError, runs, studies
+from kdlib import UsageError
+from kdlib.plan import runs, studies
 
 try:
     STUDY = studies.read(config.get("study", "studies/quick.yaml"))
@@ -21,6 +21,7 @@ except UsageError as problem:
 
 TEACHERS = {run.name: run for run in STUDY.teachers}
 ROOT = str(STUDY.teachers[0].root)
+SOURCE = STUDY.teachers[0].source
 MAPS = {maps.name: maps for maps in STUDY.drawn.values()}
 COMPARED = {STUDY.compared.name: STUDY.compared} if STUDY.compared else {}
 FILM = STUDY.followed  # None where the study has no film
@@ -32,23 +33,24 @@ TAUGHT = {
 NETWORKS = [run.name for run in (*STUDY.teachers, *STUDY.students)]
 PUBLISHED = f"book/results/{STUDY.name}"
 KEPT_IN_GIT = ["methods", "regimes", "architectures"]  # studies that the book shows beside its own
-DATA = {"digits": Path(find_spec("sklearn").origin).parent / "datasets/data/digits.csv.gz"}
 
 
 @cache  # a rule for every kernel asks
-def code(notebook):
-    """The modules of kdlib that a notebook uses, and those that they use."""
-    cells = json.loads(Path(notebook).read_text())["cells"]
-    text = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "code")
+def code_of(file):
+    """The modules of kdlib that a notebook or a module uses, and those that they use."""
+    text = Path(file).read_text()
+    if file.endswith(".ipynb"):
+        cells = json.loads(text)["cells"]
+        text = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "code")
     todo, seen = [text], set()
     while todo:
         for node in ast.walk(ast.parse(todo.pop())):
             if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "kdlib":
-                within = node.module != "kdlib"  # from kdlib.data import Images
-                names = [node.module[6:]] if within else [a.name for a in node.names]
-                for name in names:
-                    place = f"kdlib/{name.replace('.', '/')}"  # a file, or a folder of them
-                    for file in {*glob(f"{place}.py"), *glob(f"{place}/*.py")} - seen:
+                place = node.module.replace(".", "/")  # from kdlib.data import Images
+                for name in [a.name for a in node.names]:
+                    files = {f"{place}.py", f"{place}/__init__.py", f"{place}/{name}.py"}
+                    files |= {f"{place}/{name}/__init__.py"}
+                    for file in {f for f in files if Path(f).is_file()} - seen:
                         seen.add(file)
                         todo.append(Path(file).read_text())
     return sorted({"kdlib/__init__.py", *seen})
@@ -56,11 +58,9 @@ def code(notebook):
 
 def needs(notebook, data=True):
     """What every run of a notebook depends on beside other runs."""
-    folder = Path(STUDY.dataset.removeprefix("folder:")).expanduser()
-    there = DATA.get(STUDY.dataset) or (folder if folder.is_file() else None)
-    data = [str(there)] if data and there else []
+    data = [str(path) for path in SOURCE.files] if data else []
     file = f"notebooks/{notebook}.ipynb"
-    return dict(notebook=file, code=code(file), data=data)
+    return dict(notebook=file, code=code_of(file), data=data)
 
 
 def settings(choice, **more):
@@ -68,9 +68,9 @@ def settings(choice, **more):
     return json.dumps(choice.settings() | more)
 
 
-def kept(together):
-    """What a kernel keeps of its students on the way. Nothing is not said: it re-runs nothing."""
-    return {"keep": together.keep} if together.keep else {}
+def snapshots(together):
+    """The epochs whose weights a kernel keeps. Left out where none: that re-runs nothing."""
+    return {"snapshots": together.snapshots} if together.snapshots else {}
 
 
 # Behind names, because Snakemake compares the template: what changes here re-runs nothing.
@@ -84,11 +84,11 @@ SHOOT = RUN + "workers {threads} -p device {DEVICE}"
 
 
 TRAINED = ["run.json", "weights.safetensors"]  # what a network is
-KEPT = ["run.json", "features.safetensors", "measures.parquet", "likeness.parquet", "pictured.parquet"]  # what is published of it
-COMPARISON = ["comparability", "sweeps"]
+KEPT = ["run.json", "features.safetensors", "measures.parquet", "similarity.parquet", "map_measures.parquet"]  # what is published of it
+COMPARISON = ["comparison", "sweeps"]
 FILMED = ["film", "training"]
 DRAWN = ["", "-faithfulness", "-neighbours"]
-TABLES = ["runs", "measures", "likeness", "maps", "faithfulness", "neighbours", "predictions", "answers"]
+TABLES = ["runs", "measures", "similarity", "maps", "faithfulness", "neighbours", "predictions", "teacher_logits"]
 TABLES += [*COMPARISON, *FILMED]
 PAGES = ["teacher", "student", "features", "measure", "embed"]  # executed notebooks in the book
 PAGES += ["compare"] if COMPARED else []
@@ -133,7 +133,7 @@ rule publish:
         expand("{root}/maps/{film.name}-{end}.parquet", root=ROOT, film=[FILM], end=FILMED)
         if FILM
         else [],
-        code=["kdlib/cli.py", "kdlib/store.py", "kdlib/runs.py", "kdlib/data.py"],
+        code=code_of("kdlib/cli.py"),
     output:
         study=f"{PUBLISHED}/study.json",
         tables=expand("{to}/{table}.parquet", to=PUBLISHED, table=TABLES),
@@ -181,11 +181,11 @@ for kernel, together in STUDY.kernels.items():
                 name=[run.name for run in together.each],
                 file=[*TRAINED, "history.parquet"],
             ),
-            [f"{ROOT}/{run.name}/snapshots.safetensors" for run in together.each if run.keep],
+            [f"{ROOT}/{run.name}/snapshots.safetensors" for run in together.each if run.snapshots],
         log:
             f"{ROOT}/students/{kernel}.ipynb",
         params:
-            settings=settings(together, students=together.students, **kept(together)),
+            settings=settings(together, students=together.students, **snapshots(together)),
         resources:
             gpu=1,
         shell:
@@ -224,7 +224,7 @@ for block, names in BLOCKS.items():
                 "{root}/{name}/{file}.parquet",
                 root=ROOT,
                 name=names,
-                file=["measures", "likeness", "pictured"],
+                file=["measures", "similarity", "map_measures"],
             ),
         log:
             f"{ROOT}/measures/{block}.ipynb",

@@ -16,7 +16,7 @@ from torch import nn
 
 from kdlib import data, distill, models, store, train
 from kdlib.data import Batches, Images
-from kdlib.runs import Student
+from kdlib.plan.runs import Student
 
 ROUNDS = 3
 FIRST_STAGES = {method: {"warm_up_epochs": 1} for method in ("fsp", "ab", "ft")}  # of 10
@@ -48,13 +48,13 @@ def main() -> None:
     images = data.load("digits")
     teacher = models.build("resnet20", classes=10, channels=1, seed=0)
     cells = [(method, student_of(method)) for method in distill.METHODS]
-    cells = list(dict.fromkeys([*(("alone", network) for _, network in cells), *cells]))
+    cells = list(dict.fromkeys([*(("baseline", network) for _, network in cells), *cells]))
     seconds(*cells[0], images, teacher)  # the first training of a process starts more than itself
     rounds = [{c: seconds(*c, images, teacher) for c in cells} for _ in range(ROUNDS)]
     took = {cell: median(each[cell] for each in rounds) for cell in cells}
-    cost = {m: round(took[m, n] / took["alone", n], 2) for m, n in cells if m != "alone"}
+    cost = {m: round(took[m, n] / took["baseline", n], 2) for m, n in cells if m != "baseline"}
     for method, ratio in sorted(cost.items(), key=lambda pair: pair[1]):
-        print(f"{method:14} {ratio:5.2f} times alone's")
+        print(f"{method:14} {ratio:5.2f} times baseline's")
     store.save_benchmark("methods", "cost", cost)
 
 

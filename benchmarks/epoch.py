@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from kdlib import data, distill, models, store, train
 from kdlib.data import Batches, Images
-from kdlib.runs import Student
+from kdlib.plan.runs import Student
 from kdlib.vision import torchvision
 
 BATCH = 64
@@ -114,7 +114,9 @@ class Ours:
         self.teacher = network("resnet56")
         self.labelled = torch.arange(len(images.train))
         self.epoch()  # brings the teacher into its place and layout
-        self.folded = models.folded(self.teacher, self.images.train[:2].float())
+        self.low_precision_copy = models.low_precision_copy(
+            self.teacher, self.images.train[:2].float()
+        )
         self.ready = [
             (batch, batch.x.contiguous(memory_format=torch.channels_last))
             for batch in self.batches()
@@ -138,7 +140,7 @@ class Ours:
         for batch, x in self.ready:
             with torch.autocast(self.device.type, torch.bfloat16):
                 with torch.no_grad():
-                    told = models.Forward(self.folded(x), {})
+                    told = models.Forward(self.low_precision_copy(x), {})
                 terms = kd(models.Forward(student(x), {}), told, batch)
             sgd.zero_grad(set_to_none=True)
             torch.stack(list(terms.values())).sum().backward()

@@ -46,9 +46,10 @@ def stage(name: str, size: float) -> Any:
     """The call that is measured; what it is given is made before."""
     from epoch import BATCH, noise
 
-    from kdlib import embed, features, metrics, models, space, train
+    from kdlib import embed, features, models, train
     from kdlib.data import Batches
-    from kdlib.runs import Student
+    from kdlib.measure import metrics, space
+    from kdlib.plan.runs import Student
 
     quiet = {"progress": lambda done: None}
     if name in ("train", "features"):

@@ -15,8 +15,9 @@ from pairs import PAIRS, Pair, Row, cores, device, keep, ratios, seconds
 from seen import layers
 from sklearn.manifold import TSNE
 
-from kdlib import embed, metrics
-from kdlib.parametric import TOGETHER
+from kdlib import embed
+from kdlib.embed.ivis import TOGETHER
+from kdlib.measure import metrics
 
 N = 2000
 NETWORKS = 8

@@ -21,7 +21,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid, NearestNeighbors
 from threadpoolctl import threadpool_limits
 
-from kdlib import metrics, space
+from kdlib.measure import metrics, space
 
 N = 2000
 Layer = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # x, y, known, t, other
@@ -158,7 +158,7 @@ def rsa(x: np.ndarray, other: np.ndarray) -> float:
     return float(spearmanr(pdist(x), pdist(other)).statistic)
 
 
-def alone(layer: str, one: Layer) -> dict[str, float]:
+def baseline(layer: str, one: Layer) -> dict[str, float]:
     """Every measure of one layer, each by a call of its own."""
     x, y, known, t, other = one
     of_classes: dict[str, Callable[..., Any]] = {
@@ -196,7 +196,7 @@ def main() -> None:
 
     def theirs() -> None:
         made["theirs"] = {
-            layer: alone(layer, (x.astype(float), y, known[layer].astype(float), t, other))
+            layer: baseline(layer, (x.astype(float), y, known[layer].astype(float), t, other))
             for layer, x in own.items()
             for other in [teacher[layer].astype(float)]
         }

@@ -17,7 +17,8 @@ from typing import Any
 
 from pairs import Row, cores, device, keep, pairs, ratios, seconds
 
-from kdlib import store, studies
+from kdlib import store
+from kdlib.plan import studies
 
 STUDY = Path("studies/quick.yaml")
 BOOK = ["make", "book"]
@@ -81,13 +82,13 @@ def overhead(study: studies.Study) -> None:
         scaled=f"read from its {len(notebooks)} executed notebooks; beside training spread over "
         f"the cores, and embedding, it is {took / (training / cores() + drawn):.2f}",
     )
-    alone = training + drawn
+    baseline = training + drawn
     inside = sum(n["metadata"]["papermill"]["duration"] for n in notebooks)
     why = (
-        f"of {took:.0f} s, {alone:.0f} are this work; the notebooks hold {inside:.0f} s in all: "
+        f"of {took:.0f} s, {baseline:.0f} are this work; the notebooks hold {inside:.0f} s in all: "
         "imports, features, measures and faithfulness; kernels start between them"
     )
-    keep(row, [took / alone], why=why)
+    keep(row, [took / baseline], why=why)
 
 
 def opening(to: Path) -> list[str]:

@@ -5,9 +5,9 @@ from functools import cache
 import numpy as np
 import torch
 
-from kdlib import augment, data, features, models, train
-from kdlib.data import Batches, Images
-from kdlib.runs import Student
+from kdlib import data, features, models, train
+from kdlib.data import Batches, Images, augment
+from kdlib.plan.runs import Student
 
 
 @cache

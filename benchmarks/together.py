@@ -16,7 +16,7 @@ from torch import nn
 
 from kdlib import data, models, store, train
 from kdlib.data import Batches, Images
-from kdlib.runs import Student
+from kdlib.plan.runs import Student
 
 METHODS = ("kd", "at", "sp", "fitnet", "pkt")
 
@@ -34,10 +34,10 @@ class Taught:
         channels = self.images.train.shape[1]
         return models.build(name, classes=10, channels=channels, width=width, seed=0)
 
-    def pupils(self) -> list[train.Pupil]:
+    def jobs(self) -> list[train.TrainingJob]:
         """Students that know nothing yet."""
         return [
-            train.Pupil(self.network(self.run.network, self.run.width), self.run, method)
+            train.TrainingJob(self.network(self.run.network, self.run.width), self.run, method)
             for method in METHODS
         ]
 
@@ -47,19 +47,19 @@ class Taught:
 
     def separate(self) -> None:
         """One student after the other."""
-        for pupil in self.pupils():
-            how: dict[str, Any] = {"method": pupil.method, "teacher": self.teacher}
-            train.fit(pupil.network, self.batches(), self.run, **how)
+        for job in self.jobs():
+            how: dict[str, Any] = {"method": job.method, "teacher": self.teacher}
+            train.fit(job.network, self.batches(), self.run, **how)
 
     def together(self) -> None:
         """All of them side by side."""
-        train.fit_many(self.pupils(), self.batches(), self.teacher)
+        train.fit_many(self.jobs(), self.batches(), self.teacher)
 
     def share(self, where: torch.device) -> float:
         """What part of a training by itself the teacher is: the most that sharing can save."""
         batch = next(iter(self.batches())).x
         batch = batch.contiguous(memory_format=torch.channels_last)
-        run = train.Pupil(self.pupils()[0].network, self.run, "kd")
+        run = train.TrainingJob(self.jobs()[0].network, self.run, "kd")
         student, teacher = run.network.to(where).train(), self.teacher
 
         def look() -> None:
@@ -111,7 +111,7 @@ def main() -> None:
             "saving": round(1 - together / separate, 3),
         }
     if where.type == "cpu":
-        store.save_benchmark("methods", "together", shown)
+        store.save_benchmark("methods", "students_per_kernel", shown)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 
-from kdlib import UsageError, __version__, one_of, runs, store, studies
+from kdlib import UsageError, __version__, one_of, store
+from kdlib.plan import runs, studies
 
 LOCK = Path(".snakemake/kdlib.lock")
 BOOK = Path("_build/html/index.html")
@@ -84,13 +85,13 @@ def study(file: Path, device: str = "auto", more: Sequence[str] = ()) -> int:
         one_of(f"{file}: embedding", embedding, embed.EMBEDDERS)
     for layer in planned.film.get("layers", ()):
         one_of(f"{file}: film: layer", layer, models.LAYERS)
-    if "alone" not in planned.keys or len(planned.keys) < 2:
+    if "baseline" not in planned.keys or len(planned.keys) < 2:
         raise UsageError(f"{file}: methods {planned.keys}; allowed: alone and at least one more")
     train.use(device, 1)
     try:
         for network in {run.network for run in (*planned.teachers, *planned.students)}:
             models.check(network)
-        images = data.load(planned.dataset, size=planned.size, grey=planned.grey)
+        images = data.load(planned.teachers[0].source)
         for labels in planned.labels_per_class:
             data.budget(images.train_labels, labels, 0, classes=images.classes)
         for block in list(planned.blocks)[:1]:
@@ -219,7 +220,7 @@ def publish(file: Path, to: Path | None) -> None:
         planned.followed.name if planned.followed else "",
         layers=planned.layers,
     )
-    images = data.load(planned.dataset, size=planned.size, grey=planned.grey)
+    images = data.load(planned.teachers[0].source)
     rows = (
         store.load_layers(trained[0].folder).test_rows.tolist() if planned.layers else list[int]()
     )
@@ -356,7 +357,7 @@ def _ivis() -> str:
 def _papermill() -> str:
     from papermill.engines import papermill_engines
 
-    if papermill_engines.get_engine().__module__ != "kdlib.engine":
+    if papermill_engines.get_engine().__module__ != "kdlib.plan.engine":
         raise RuntimeError("kdlib's engine is not papermill's default: pip install -e . again")
     return f"{_version('papermill')()} with kdlib's engine"
 

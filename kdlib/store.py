@@ -7,11 +7,11 @@
                                  features.safetensors  <split>.<layer>, <split>.rows, .labels;
                                                        flat.<split>.<layer>
                                  measures.parquet      layer measure value view
-                                 likeness.parquet      layer teacher_layer value view
-                                 pictured.parquet      layer embedding measure value engine
+                                 similarity.parquet      layer teacher_layer value view
+                                 map_measures.parquet      layer embedding measure value engine
     runs/<study>/<dataset>/maps/<maps>.parquet         run layer embedding image x y error
                                <maps>-faithfulness.parquet, -neighbours.parquet
-                               <comparison>-comparability.parquet, -sweeps.parquet
+                               <comparison>-comparison.parquet, -sweeps.parquet
                                <film>-film.parquet, -training.parquet
     book/results/<study>/                              what the book shows: see `Results`
                           executed/*.ipynb             notebooks as they ran
@@ -42,10 +42,19 @@ from safetensors.numpy import load_file, save_file
 
 from kdlib import UsageError, one_of
 
-COMPARED = ("comparability", "sweeps")  # the tables of a comparison
+COMPARED = ("comparison", "sweeps")  # the tables of a comparison
 FILMED = ("film", "training")  # those of a film of training
 DRAWN = {"maps": "", "faithfulness": "-faithfulness", "neighbours": "-neighbours"}  # file's end
-TABLES = ("runs", "measures", "likeness", *DRAWN, "predictions", "answers", *COMPARED, *FILMED)
+TABLES = (
+    "runs",
+    "measures",
+    "similarity",
+    *DRAWN,
+    "predictions",
+    "teacher_logits",
+    *COMPARED,
+    *FILMED,
+)
 VIEWS = ("pooled", "flat")  # how a layer with positions is seen: their mean, or principal axes
 RECORDED = ("torch", "numpy", "scikit-learn", "openTSNE", "ivis", "tensorflow", "papermill")
 
@@ -55,17 +64,17 @@ COLUMNS = {
         *("parameters", "test_accuracy", "seconds"),
     ],
     "measures": ["run", "layer", "measure", "value", "view"],
-    "likeness": ["run", "layer", "teacher_layer", "value", "view"],
+    "similarity": ["run", "layer", "teacher_layer", "value", "view"],
     "maps": ["run", "layer", "embedding", "image", "x", "y", "error"],
     "faithfulness": ["run", "layer", "embedding", "measure", "value", "engine", "coupling"],
     "neighbours": ["run", "layer", "image", "rank", "neighbour"],
     "predictions": ["run", "image", "prediction"],
-    "comparability": ["way", "run", "layer", "measure", "value"],
+    "comparison": ["way", "run", "layer", "measure", "value"],
     "sweeps": [
         *("run", "layer", "embedding", "setting", "seed", "image", "x", "y"),
         *("trustworthiness", "neighbours_kept", "map_knn", "map_silhouette"),
     ],
-    "answers": ["run", "image", "label", "logit"],
+    "teacher_logits": ["run", "image", "label", "logit"],
     "film": ["run", "epoch", "layer", "image", "x", "y"],
     "training": ["run", "epoch", "layer", "measure", "value"],
 }
@@ -149,19 +158,19 @@ def save_run(
     parameters: Mapping[str, Any],
     weights: Mapping[str, np.ndarray],
     history: list[dict[str, float | int | str]],
-    kept: Mapping[int, Mapping[str, np.ndarray]] = MappingProxyType({}),
+    snapshots: Mapping[int, Mapping[str, np.ndarray]] = MappingProxyType({}),
     **facts: Any,
 ) -> None:
     """Write a trained network; run.json comes last and says that the run is whole.
 
-    `kept` are its weights after some passes through the images, 0 being before training. `facts`
+    `snapshots` are its weights after some epochs, 0 being before training. `facts`
     join the record: test accuracy, seconds, device, number of parameters, data hash.
     """
-    snapshots = folder / "snapshots.safetensors"
-    snapshots.unlink(missing_ok=True)  # of another training
-    if kept:
-        each = {f"{n}.{name}": x for n, those in kept.items() for name, x in those.items()}
-        _tensors(snapshots, each, parameters)
+    path = folder / "snapshots.safetensors"
+    path.unlink(missing_ok=True)  # of another training
+    if snapshots:
+        each = {f"{n}.{name}": x for n, those in snapshots.items() for name, x in those.items()}
+        _tensors(path, each, parameters)
     _tensors(folder / "weights.safetensors", weights, parameters)
     _parquet(folder / "history.parquet", pd.DataFrame(history))
     record = {"parameters": dict(parameters), **facts, "code": code_hash(), **versions()}
@@ -193,7 +202,7 @@ def load_weights(folder: str | Path) -> dict[str, np.ndarray]:
 
 def load_snapshots(folder: str | Path) -> dict[int, dict[str, np.ndarray]]:
     """Read the weights that a network had on its way, by passes through the images."""
-    made_by = f'{_maker(Path(folder))} and -y "keep: [0, 1, 5]"'
+    made_by = f'{_maker(Path(folder))} and -y "snapshots: [0, 1, 5]"'
     kept: dict[int, dict[str, np.ndarray]] = {}
     for key, value in _read(Path(folder) / "snapshots.safetensors", load_file, made_by).items():
         passes, _, name = key.partition(".")
@@ -317,20 +326,20 @@ def save_measures(folder: Path, values: Values, flat: Values = MappingProxyType(
     _parquet(folder / "measures.parquet", pd.DataFrame(rows, columns=columns))
 
 
-def save_likeness(folder: Path, views: Mapping[str, Mapping[tuple[str, str], float]]) -> None:
+def save_similarity(folder: Path, views: Mapping[str, Mapping[tuple[str, str], float]]) -> None:
     """Write how alike each layer is to each of the teacher: {view: {(own, other): value}}."""
     rows = [(*cell, value, view) for view, those in views.items() for cell, value in those.items()]
     columns = ["layer", "teacher_layer", "value", "view"]
-    _parquet(folder / "likeness.parquet", pd.DataFrame(rows, columns=columns))
+    _parquet(folder / "similarity.parquet", pd.DataFrame(rows, columns=columns))
 
 
-def save_pictured(folder: Path, rows: Sequence[tuple[str, str, str, float, str]]) -> None:
+def save_map_measures(folder: Path, rows: Sequence[tuple[str, str, str, float, str]]) -> None:
     """Write numbers about uncoupled maps that are not kept: layer embedding measure value engine.
 
     Without rows: that there are none.
     """
     columns = ["layer", "embedding", "measure", "value", "engine"]
-    _parquet(folder / "pictured.parquet", pd.DataFrame(rows, columns=columns))
+    _parquet(folder / "map_measures.parquet", pd.DataFrame(rows, columns=columns))
 
 
 def load_measures(folder: str | Path, view: str | None = "pooled") -> pd.DataFrame:
@@ -338,9 +347,9 @@ def load_measures(folder: str | Path, view: str | None = "pooled") -> pd.DataFra
     return _measured(Path(folder) / "measures.parquet", view)
 
 
-def load_likeness(folder: str | Path, view: str | None = "pooled") -> pd.DataFrame:
+def load_similarity(folder: str | Path, view: str | None = "pooled") -> pd.DataFrame:
     """Read how alike layers are to the teacher's: layer teacher_layer value view."""
-    return _measured(Path(folder) / "likeness.parquet", view)
+    return _measured(Path(folder) / "similarity.parquet", view)
 
 
 def _measured(path: Path, view: str | None) -> pd.DataFrame:
@@ -403,12 +412,12 @@ def _ranked(run: str, layer: str, near: np.ndarray) -> pd.DataFrame:
 def save_comparison(
     root: Path,
     name: str,
-    comparability: Sequence[tuple[str, str, str, str, float]],
+    comparison: Sequence[tuple[str, str, str, str, float]],
     sweeps: Sequence[Mapping[str, Any]],
 ) -> None:
     """Write how maps compare that were drawn in several ways, and those of several parameters.
 
-    `comparability` are rows (way, run, layer, measure, value). A sweep is one map: its columns,
+    `comparison` are rows (way, run, layer, measure, value). A sweep is one map: its columns,
     `image` (n,) and the coordinates `xy` (n, 2), which are kept to three digits.
     """
     parts = [
@@ -419,7 +428,7 @@ def save_comparison(
         for one in sweeps
     ]
     tables = [
-        pd.DataFrame(comparability, columns=pd.Index(COLUMNS["comparability"])),
+        pd.DataFrame(comparison, columns=pd.Index(COLUMNS["comparison"])),
         pd.concat(parts, ignore_index=True)[COLUMNS["sweeps"]],
     ]
     for kind, table in zip(COMPARED, tables, strict=True):
@@ -463,14 +472,14 @@ class Results(NamedTuple):
     study: dict[str, Any]  # name, dataset, classes, layers, embeddings, parameters, versions
     runs: pd.DataFrame  # run role network method labels seed parameters test_accuracy seconds
     measures: pd.DataFrame  # run layer measure value view, of one view
-    likeness: pd.DataFrame  # run layer teacher_layer value view, of one view: debiased CKA
+    similarity: pd.DataFrame  # run layer teacher_layer value view, of one view: debiased CKA
     maps: pd.DataFrame  # run layer embedding image x y error
     faithfulness: pd.DataFrame  # run layer embedding measure value engine coupling
     neighbours: pd.DataFrame  # run layer image rank neighbour: 0 the nearest in the layer itself
     predictions: pd.DataFrame  # run image prediction
-    comparability: pd.DataFrame  # way run layer measure value: maps drawn in several ways
+    comparison: pd.DataFrame  # way run layer measure value: maps drawn in several ways
     sweeps: pd.DataFrame  # one layer's maps, by setting (perplexity, k) and seed; see COLUMNS
-    answers: pd.DataFrame  # run image label logit: what a teacher that is drawn says
+    teacher_logits: pd.DataFrame  # run image label logit: what a teacher that is drawn says
     film: pd.DataFrame  # run epoch layer image x y: maps after some epochs, 0 is before training
     training: pd.DataFrame  # run epoch layer measure value: what those layers measured
     images: UInt8[np.ndarray, "n h w c"]  # the test sample, c is 1 or 3
@@ -492,7 +501,7 @@ def load(folder: str | Path | None = None, *, view: str = "pooled") -> Results:
     made_by = "`make book` for the study quick, `python -m kdlib publish` for any"
     study = _read(folder / "study.json", lambda p: json.loads(p.read_text()), made_by)
     tables = {name: _read(folder / f"{name}.parquet", pd.read_parquet, made_by) for name in TABLES}
-    for name in ("measures", "likeness"):
+    for name in ("measures", "similarity"):
         tables[name] = _viewed(tables[name], view)
     sample = _read(folder / "sample.safetensors", load_file, made_by)
     return Results(study, **tables, images=sample["images"], labels=sample["labels"])
@@ -572,7 +581,7 @@ def gather(
 
 
 def _gathered(root: Path, names: list[str], maps: list[str]) -> dict[str, pd.DataFrame]:
-    measures, likeness, predictions = [], [], []
+    measures, similarity, predictions = [], [], []
     rows: np.ndarray | None = None
     for name in names:
         layers = load_layers(root / name)
@@ -580,7 +589,7 @@ def _gathered(root: Path, names: list[str], maps: list[str]) -> dict[str, pd.Dat
         if not np.array_equal(rows, layers.test_rows):
             raise UsageError(f"{name} was shown other images than {names[0]}; extract it again")
         measures.append(load_measures(root / name, None).assign(run=name))
-        likeness.append(load_likeness(root / name, None).assign(run=name))
+        similarity.append(load_similarity(root / name, None).assign(run=name))
         said = layers.test["logits"].argmax(1)
         predictions.append(
             pd.DataFrame({"image": range(len(said)), "prediction": said, "run": name})
@@ -595,31 +604,31 @@ def _gathered(root: Path, names: list[str], maps: list[str]) -> dict[str, pd.Dat
         )
         for kind, end in DRAWN.items()
     }
-    parts = [_pictured(root, name) for name in names]
+    parts = [_map_measures(root, name) for name in names]
     parts = [part for part in [drawn["faithfulness"], *parts] if len(part)]
     drawn["faithfulness"] = pd.concat(parts, ignore_index=True)
     drawn["neighbours"] = drawn["neighbours"].drop_duplicates(ignore_index=True)  # of every kind
     shown = dict.fromkeys(drawn["maps"]["run"])
-    answers = [_answers(root, name) for name in shown if name.startswith("teachers/")]
+    logits = [_teacher_logits(root, name) for name in shown if name.startswith("teachers/")]
     return {
         "measures": pd.concat(measures, ignore_index=True)[COLUMNS["measures"]],
-        "likeness": pd.concat(likeness, ignore_index=True)[COLUMNS["likeness"]],
+        "similarity": pd.concat(similarity, ignore_index=True)[COLUMNS["similarity"]],
         "predictions": pd.concat(predictions, ignore_index=True)[COLUMNS["predictions"]],
-        **({"answers": pd.concat(answers, ignore_index=True)} if answers else {}),
+        **({"teacher_logits": pd.concat(logits, ignore_index=True)} if logits else {}),
         **drawn,
     }
 
 
-def _answers(root: Path, name: str) -> pd.DataFrame:
+def _teacher_logits(root: Path, name: str) -> pd.DataFrame:
     """The logits of one network for the images it was shown, a row per image and class."""
     logits = load_layers(root / name).test["logits"]
     image, label = np.indices(logits.shape)
     said = {"image": image.ravel(), "label": label.ravel(), "logit": logits.ravel()}
-    return pd.DataFrame(said).assign(run=name)[COLUMNS["answers"]]
+    return pd.DataFrame(said).assign(run=name)[COLUMNS["teacher_logits"]]
 
 
-def _pictured(root: Path, name: str) -> pd.DataFrame:
-    path = root / name / "pictured.parquet"
+def _map_measures(root: Path, name: str) -> pd.DataFrame:
+    path = root / name / "map_measures.parquet"
     table = _read(path, pd.read_parquet, "notebooks/measure.ipynb").assign(run=name, coupling=0.0)
     return table[COLUMNS["faithfulness"]]
 
@@ -631,7 +640,7 @@ def _row(name: str, record: dict[str, Any]) -> dict[str, Any]:
         "run": name,
         "role": "student" if "method" in given else "teacher",
         "network": network if width == 1 else f"{network}x{width}",
-        "method": given.get("method", "alone"),
+        "method": given.get("method", "baseline"),
         "labels": str(given["labels_per_class"]),
         "seed": given["seed"],
         "parameters": record["parameters_count"],

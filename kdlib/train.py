@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import OneCycleLR
 from tqdm import tqdm
 
-from kdlib import UsageError, checkpoints, distill, models
+from kdlib import UsageError, distill, models
 from kdlib.data import Batch, Batches, Images, Level, normalised
 from kdlib.distill import Method
-from kdlib.models import Forward
-from kdlib.runs import Run, Teacher
+from kdlib.models import Forward, checkpoints
+from kdlib.plan.runs import Run, Teacher
 
 
 class Score(NamedTuple):
@@ -50,18 +50,18 @@ def use(device: str, threads: int) -> torch.device:
 Row = dict[str, float | int | str]  # what is told of one epoch
 
 
-class Pupil(NamedTuple):
+class TrainingJob(NamedTuple):
     """A network to be trained: how, and by what method."""
 
     network: nn.Module
     run: Run  # epochs, learning rate, weight decay, seed
-    method: str = "alone"  # a name of kdlib.distill.METHODS, or several: kd+at
+    method: str = "baseline"  # a name of kdlib.distill.METHODS, or several: kd+at
     options: Mapping[str, Any] = {}  # the method's own constants
-    pool: bool = True  # is it shown the images without a label?
-    body_rate: float = 1.0  # learning rate of all but the classifier, times the other; 0: frozen
-    keep: Collection[
-        int
-    ] = ()  # its weights after so many passes are kept, too; 0: before the first
+    unlabelled: bool = True  # is it shown the images without a label?
+    backbone_lr_factor: float = (
+        1.0  # learning rate of all but the classifier, times the other; 0: frozen
+    )
+    snapshots: Collection[int] = ()  # epochs after which its weights are kept, too; 0: before
 
 
 class Trained(NamedTuple):
@@ -69,7 +69,7 @@ class Trained(NamedTuple):
 
     network: nn.Module
     history: list[Row]  # one row per epoch
-    kept: dict[int, dict[str, np.ndarray]]  # its weights on the way, by passes through the images
+    snapshots: dict[int, dict[str, np.ndarray]]  # its weights on the way, by epoch
 
 
 def fit(
@@ -77,19 +77,21 @@ def fit(
     batches: Batches,
     run: Run,
     *,
-    method: str = "alone",
+    method: str = "baseline",
     teacher: nn.Module | None = None,
-    body_rate: float = 1.0,
+    backbone_lr_factor: float = 1.0,
     **options: Any,
 ) -> Trained:
     """Train one network in place, on the device that holds `batches`: `fit_many` of one."""
-    return fit_many([Pupil(network, run, method, options, body_rate=body_rate)], batches, teacher)[
-        0
-    ]
+    return fit_many(
+        [TrainingJob(network, run, method, options, backbone_lr_factor=backbone_lr_factor)],
+        batches,
+        teacher,
+    )[0]
 
 
 def fit_many(
-    pupils: Sequence[Pupil], batches: Batches, teacher: nn.Module | None = None
+    jobs: Sequence[TrainingJob], batches: Batches, teacher: nn.Module | None = None
 ) -> list[Trained]:
     """Train several networks side by side, on the same batches, by one teacher.
 
@@ -99,7 +101,7 @@ def fit_many(
     A row of the history holds the generation, the stage, the epoch in it, its last learning rate,
     and the mean of every term of the loss. A method with a first stage trains that before
     ("warm_up", then "main"), each with an optimiser and a schedule of its own; one with several
-    generations then begins again, with a fresh network and the trained one as its teacher. `kept`
+    generations then begins again, with a fresh network and the trained one as its teacher. `snapshots`
     counts the passes of all of these, and changes no bit of what is trained. The
     teacher is only read: no gradient, no BatchNorm statistics. SGD with Nesterov momentum 0.9 and
     a one-cycle schedule (Smith 2018); in channels_last. Where `Run.precision` says so the networks
@@ -109,11 +111,11 @@ def fit_many(
     """
     if teacher is not None:
         _frozen(teacher, batches.images.train.device)
-    learners = [_Learner(pupil, teacher, batches) for pupil in pupils]
+    learners = [_Trainer(job, teacher, batches) for job in jobs]
     epochs = max(learner.epochs for learner in learners)
     learning = [learner.learn() for learner in learners]
     narrow: dict[nn.Module, nn.Module] = {}
-    wishes: dict[int, _Wish] = {}
+    wishes: dict[int, _TeacherRequest] = {}
     trained: dict[int, Trained] = {}
 
     def teach(i: int, seen: _Seen | None) -> None:
@@ -157,18 +159,18 @@ def pretrain(network: nn.Module, images: Images, run: Teacher) -> list[Row]:
     return [row | {"stage": "simclr"} for row in history]
 
 
-class _Wish(NamedTuple):
+class _TeacherRequest(NamedTuple):
     """What a learner wants for its next step."""
 
     teacher: nn.Module | None
     layers: tuple[str, ...]  # of the teacher
-    pool: bool
+    unlabelled: bool
     precision: str
 
     @property
     def key(self) -> _Key:
         """Learners of equal key are served by one look of the teacher."""
-        return id(self.teacher), self.pool, self.precision
+        return id(self.teacher), self.unlabelled, self.precision
 
 
 _Key = tuple[int, bool, str]
@@ -181,7 +183,7 @@ class _Seen(NamedTuple):
 
 @torch.no_grad()
 def _seen(
-    wishes: Mapping[int, _Wish], batch: Batch, narrow: dict[nn.Module, nn.Module]
+    wishes: Mapping[int, _TeacherRequest], batch: Batch, narrow: dict[nn.Module, nn.Module]
 ) -> dict[_Key, _Seen]:
     """Serve all wishes for one batch: a teacher is asked once, for all the layers wanted.
 
@@ -191,14 +193,14 @@ def _seen(
     served = {}
     for key in {wish.key: None for wish in wishes.values()}:
         alike = [wish for wish in wishes.values() if wish.key == key]
-        teacher, shown = alike[0].teacher, batch if alike[0].pool else _labelled(batch)
+        teacher, shown = alike[0].teacher, batch if alike[0].unlabelled else _labelled(batch)
         layers = dict.fromkeys(layer for wish in alike for layer in wish.layers)
-        told = distill.NOBODY
+        told = distill.NO_TEACHER
         if teacher is not None:
             device, precision = batch.x.device, alike[0].precision
             if _is_narrow(device, precision):
                 if teacher not in narrow:
-                    narrow[teacher] = models.folded(teacher, shown.x[:2])
+                    narrow[teacher] = models.low_precision_copy(teacher, shown.x[:2])
                 teacher = narrow[teacher]
             with _autocast(device, precision):
                 told = models.observe(teacher, shown.x, layers)
@@ -213,53 +215,53 @@ def _labelled(batch: Batch) -> Batch:
     return Batch(batch.x[:n], batch.y, batch.rows[:n], strong)
 
 
-_Lessons = Generator[_Wish, _Seen, list[Row]]
+_Lessons = Generator[_TeacherRequest, _Seen, list[Row]]
 
 
-class _Learner:
+class _Trainer:
     """One pupil's training, step by step: it says what it wishes to see and is sent it."""
 
-    def __init__(self, pupil: Pupil, teacher: nn.Module | None, batches: Batches):
-        self.pupil, self.batches = pupil, batches
+    def __init__(self, job: TrainingJob, teacher: nn.Module | None, batches: Batches):
+        self.job, self.batches = job, batches
         self.device = batches.images.train.device
-        self.network = pupil.network
-        self.teacher = teacher if distill.needs_teacher(pupil.method) else None
+        self.network = job.network
+        self.teacher = teacher if distill.needs_teacher(job.method) else None
         if self.teacher is not None:
-            _check_sizes(pupil, self.teacher)
+            _check_sizes(job, self.teacher)
         self.loss = self._method()
         batches.strong = batches.strong or self.loss.strong
-        stages = sum(stage.epochs for stage in _stages(self.loss, pupil.run))
+        stages = sum(stage.epochs for stage in _stages(self.loss, job.run))
         self.epochs = self.loss.generations * stages
         self.passes = 0
-        self.kept: dict[int, dict[str, np.ndarray]] = {}
+        self.snapshots: dict[int, dict[str, np.ndarray]] = {}
 
-    def learn(self) -> Generator[_Wish, _Seen | None, Trained]:
+    def learn(self) -> Generator[_TeacherRequest, _Seen | None, Trained]:
         history: list[Row] = []
-        self._keep()
+        self._snapshot()
         for generation in range(1, self.loss.generations + 1):
             if generation > 1:
-                fresh = models.redrawn(self.network, self.pupil.run.seed + generation - 1)
+                fresh = models.reinitialised(self.network, self.job.run.seed + generation - 1)
                 self.network, self.teacher = fresh, _frozen(self.network, self.device)
                 self.loss = self._method()
-            for stage in _stages(self.loss, self.pupil.run):
+            for stage in _stages(self.loss, self.job.run):
                 rows = yield from self._train(stage)
                 history += [{"generation": generation, **row} for row in rows]
-            self.network = self.loss.finish(self.network, self.teacher)
-        return Trained(self.network, history, self.kept)
+            self.network = self.loss.finalize(self.network, self.teacher)
+        return Trained(self.network, history, self.snapshots)
 
-    def _keep(self) -> None:
+    def _snapshot(self) -> None:
         """Keep the weights as they are now, if they are wanted."""
-        if self.passes in self.pupil.keep:
-            self.kept[self.passes] = deepcopy(models.weights(self.network))
+        if self.passes in self.job.snapshots:
+            self.snapshots[self.passes] = deepcopy(models.weights(self.network))
 
     def _train(self, stage: _Stage) -> _Lessons:
         """Train one stage with an optimiser and a schedule of its own; returns a row per epoch."""
-        loss, run, steps = self.loss, self.pupil.run, len(self.batches)
+        loss, run, steps = self.loss, self.job.run, len(self.batches)
         rows: list[Row] = []
         optimiser, schedule = self._optimiser(stage)
         teacher = self.teacher if stage.teacher else None
-        pool = self.pupil.pool and loss.unlabelled
-        wish = _Wish(teacher, loss.layers, pool, run.precision)
+        unlabelled = self.job.unlabelled and loss.unlabelled
+        wish = _TeacherRequest(teacher, loss.layers, unlabelled, run.precision)
         for epoch in range(1, stage.epochs + 1):
             sums: dict[str, Tensor] = {}
             for _ in range(steps):
@@ -274,18 +276,18 @@ class _Learner:
                     sums[name] = sums.get(name, 0) + term.detach()
             means = {name: float(value) / steps for name, value in sums.items()}
             if not all(map(math.isfinite, means.values())):
-                where = f"{self.pupil.method}: the loss is no number in epoch {epoch}"
+                where = f"{self.job.method}: the loss is no number in epoch {epoch}"
                 given = f"try less than learning_rate {run.learning_rate:g}"
                 raise UsageError(f"{where} ({stage.name} stage); {given}")
             rate = float(schedule.get_last_lr()[0])
             rows.append({"stage": stage.name, "epoch": epoch, "learning_rate": rate, **means})
             self.passes += 1
-            self._keep()
+            self._snapshot()
         return rows
 
     def _optimiser(self, stage: _Stage) -> tuple[torch.optim.SGD, OneCycleLR]:
         """An optimiser of the network and of the method's own parts, and its schedule."""
-        run, factor = self.pupil.run, self.pupil.body_rate
+        run, factor = self.job.run, self.job.backbone_lr_factor
         head = [*models.part(self.network, "logits").parameters(), *self.loss.parameters()]
         body = [p for p in self.network.parameters() if all(p is not other for other in head)]
         groups: list[dict[str, Any]] = [{"params": head, "lr": stage.rate}]
@@ -303,7 +305,7 @@ class _Learner:
     def _shown(self, stage: _Stage, batch: Batch) -> Forward:
         """What the student says of a batch, if the stage looks at it."""
         if not stage.student:
-            return distill.NOBODY
+            return distill.NO_TEACHER
         x = batch.x
         if self.loss.strong and batch.strong is not None:
             x = batch.strong
@@ -311,16 +313,16 @@ class _Learner:
 
     def _method(self) -> Method:
         """The method, sized from one look of both networks at two images."""
-        pupil, images, seed = self.pupil, self.batches.images, self.pupil.run.seed
+        job, images, seed = self.job, self.batches.images, self.job.run.seed
         x = normalised(images.train[:2], images.mean, images.std)
         self.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         with torch.no_grad():
             shown = models.observe(self.network.eval(), x)
-            told = distill.NOBODY if self.teacher is None else models.observe(self.teacher, x)
-        loss = distill.build(pupil.method, shown, told, seed=seed, **pupil.options)
+            told = distill.NO_TEACHER if self.teacher is None else models.observe(self.teacher, x)
+        loss = distill.build(job.method, shown, told, seed=seed, **job.options)
         if loss.untrained and self.teacher is not None:
-            self.teacher = _frozen(models.redrawn(self.teacher, seed), self.device)
-        loss.enrol(len(images.train) + len(images.pool), self.network.train())
+            self.teacher = _frozen(models.reinitialised(self.teacher, seed), self.device)
+        loss.setup(len(images.train) + len(images.unlabelled), self.network.train())
         return loss.to(self.device)
 
 
@@ -342,11 +344,11 @@ def _stages(loss: Method, run: Run) -> list[_Stage]:
     return [first, main]
 
 
-def _check_sizes(pupil: Pupil, teacher: nn.Module) -> None:
+def _check_sizes(job: TrainingJob, teacher: nn.Module) -> None:
     """Raise UsageError where the method asks for a student of the teacher's architecture."""
-    shapes = [{k: v.shape for k, v in n.state_dict().items()} for n in (pupil.network, teacher)]
-    ours, theirs = models.count(pupil.network), models.count(teacher)
-    method = distill.METHODS.get(pupil.method)
+    shapes = [{k: v.shape for k, v in n.state_dict().items()} for n in (job.network, teacher)]
+    ours, theirs = models.count(job.network), models.count(teacher)
+    method = distill.METHODS.get(job.method)
     if method and method.same_network and shapes[0] != shapes[1]:
         wanted = "of its teacher's own architecture"
     elif method and method.no_smaller and ours < theirs:
@@ -354,7 +356,7 @@ def _check_sizes(pupil: Pupil, teacher: nn.Module) -> None:
     else:
         return
     raise UsageError(
-        f"{pupil.method}: the student must be {wanted}; "
+        f"{job.method}: the student must be {wanted}; "
         f"student {ours:,} parameters, teacher {theirs:,}"
     )
 

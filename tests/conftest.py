@@ -13,9 +13,7 @@ import pytest
 import results as invented
 from jaxtyping import install_import_hook
 
-modules = {file.stem for file in (Path(__file__).parents[1] / "kdlib").glob("*.py")}
-modules -= {"__init__", "__main__", "runs"}  # runs checks what it is given itself, in words
-install_import_hook([f"kdlib.{module}" for module in modules], "beartype.beartype")
+install_import_hook("kdlib", "beartype.beartype")
 
 
 @pytest.fixture(scope="session")
@@ -67,7 +65,7 @@ CONFIG = """
       colab_url: https://colab.research.google.com
     sphinx:
       recursive_update: true
-      extra_extensions: [kdlib.book]
+      extra_extensions: [kdlib.report.sphinx]
       config:
         html_context: {default_mode: auto}
 """
@@ -88,10 +86,11 @@ CHAPTER = f"""
     Look at <a class="kd-set" data-set="layer=block3&embedding=ivis&right={AT}">block 3</a>.
 
     ```{{code-cell}} python
-    from kdlib import charts, store, widgets
+    from kdlib import store
+    from kdlib.report import charts, explorer
     charts.enable()
     results = store.load("results")
-    widgets.explorer(results)
+    explorer.show(results)
     ```
 
     ## A formula and a chart
@@ -118,8 +117,9 @@ SECOND = """
     ## The same figure
 
     ```{code-cell} python
-    from kdlib import store, widgets
-    widgets.explorer(store.load("results"), layer="pool")
+    from kdlib import store
+    from kdlib.report import explorer
+    explorer.show(store.load("results"), layer="pool")
     ```
 """
 

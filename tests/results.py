@@ -14,12 +14,12 @@ from sklearn.datasets import load_digits
 from kdlib.store import COLUMNS, TABLES, Results, publish
 
 LAYERS = ("stem", "block1", "block2", "block3", "pool", "logits")
-METHODS = ("alone", "smooth", "kd", "fitnet", "at")
-MAPPED = ("teacher", "alone", "kd", "at")
+METHODS = ("baseline", "smooth", "kd", "fitnet", "at")
+MAPPED = ("teacher", "baseline", "kd", "at")
 EMBEDDINGS = ("tsne", "ivis")
 ENGINES = {"tsne": "openTSNE 1.0.4", "ivis": "torch 2.13.0"}
 COUPLING = {"tsne": 0.1, "ivis": 0.0}
-SKILL = {"teacher": 1.0, "alone": 0.45, "smooth": 0.48, "kd": 0.72, "fitnet": 0.6, "at": 0.66}
+SKILL = {"teacher": 1.0, "baseline": 0.45, "smooth": 0.48, "kd": 0.72, "fitnet": 0.6, "at": 0.66}
 HELP = {"2": 0.0, "5": 0.1, "all": 0.2}
 EPOCHS = (0, 1, 3, 8)  # of the film
 
@@ -67,7 +67,7 @@ def make(
 
 def _runs(networks: Sequence[str], seeds: int, labels: Sequence[str]) -> Iterator[dict[str, Any]]:
     for seed in range(seeds):
-        yield _run("teacher", "resnet20", "alone", "all", seed, 272_474)
+        yield _run("teacher", "resnet20", "baseline", "all", seed, 272_474)
     for cell in itertools.product(networks, METHODS, labels, range(seeds)):
         yield _run("student", *cell, 19_700)
 
@@ -122,12 +122,12 @@ def _compare(run: dict[str, Any], tables: dict[str, list[pd.DataFrame]]) -> None
         if run["role"] == "student"
     ]
     if rows:
-        tables["likeness"].append(pd.DataFrame(rows, columns=COLUMNS["likeness"]))
+        tables["similarity"].append(pd.DataFrame(rows, columns=COLUMNS["similarity"]))
 
 
 def _compare_ways(truth: np.ndarray, tables: dict[str, list[pd.DataFrame]]) -> None:
     """Ways of drawing alone and kd, and block2 by three settings and two seeds."""
-    runs = [f"students/resnet20-full/resnet8x0.5-{method}-2-0" for method in ("alone", "kd")]
+    runs = [f"students/resnet20-full/resnet8x0.5-{method}-2-0" for method in ("baseline", "kd")]
     moved = {"own start": 1.0, "shared start": 0.5, "again 1": 0.5, "again 2": 0.5}
     moved |= {"coupled": 0.2, "ivis": 0.6, "pca": 0.3}
     more = {"ivis": -0.05, "again 1": 0.04, "again 2": -0.02}
@@ -143,7 +143,7 @@ def _compare_ways(truth: np.ndarray, tables: dict[str, list[pd.DataFrame]]) -> N
         rows += [(way, runs[1], layer, "displacement_turned", 0.7 * far)]
         for run, name in itertools.product(runs, ("trustworthiness", "neighbours_kept", "map_knn")):
             rows.append((way, run, layer, name, 0.5 + 0.08 * depth + more.get(way, 0)))
-    tables["comparability"].append(pd.DataFrame(rows, columns=COLUMNS["comparability"]))
+    tables["comparison"].append(pd.DataFrame(rows, columns=COLUMNS["comparison"]))
     settings = [("tsne", 5), ("tsne", 30), ("ivis", 15)]
     for number, ((kind, k), seed, run) in enumerate(itertools.product(settings, (0, 1), runs)):
         x, y = np.random.default_rng(number).normal(size=(2, len(truth))).round(3)
@@ -157,7 +157,7 @@ def _compare_ways(truth: np.ndarray, tables: dict[str, list[pd.DataFrame]]) -> N
 def _film(runs: pd.DataFrame, truth: np.ndarray, tables: dict[str, list[pd.DataFrame]]) -> None:
     """Layers on the way: all begin alike and go most of their way in the first epochs."""
     angle = truth * 2 * np.pi / 10
-    runs = runs[runs["method"].isin(["alone", "kd"])]
+    runs = runs[runs["method"].isin(["baseline", "kd"])]
     cells = itertools.product(runs.to_dict("records"), EPOCHS, enumerate(LAYERS))
     for number, (run, epoch, (depth, layer)) in enumerate(cells):
         done = 1 - 2.0**-epoch
@@ -192,7 +192,7 @@ def _answer(run: dict[str, Any], truth: np.ndarray, tables: dict[str, list[pd.Da
     logits[image, truth - 1] = np.where(image % 5, 1, 8.5 - image / len(image))
     rows, label = np.indices(logits.shape)
     said = {"image": rows.ravel(), "label": label.ravel(), "logit": logits.ravel()}
-    tables["answers"].append(pd.DataFrame({"run": run["run"], **said}))
+    tables["teacher_logits"].append(pd.DataFrame({"run": run["run"], **said}))
 
 
 def _maps(

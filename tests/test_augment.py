@@ -3,7 +3,7 @@ import pytest
 import torch
 from PIL import Image, ImageEnhance, ImageOps
 
-from kdlib import augment
+from kdlib.data import augment
 
 
 def images(b=6, c=3, h=16, w=20, seed=0):
@@ -128,8 +128,8 @@ def test_an_operation_treats_each_image_by_its_own_strength(name):
     x, strength = images(4).float(), torch.tensor([-0.9, -0.3, 0.3, 0.9])
     together = augment.OPERATIONS[name](x, strength)
     for i in range(4):
-        alone = augment.OPERATIONS[name](x[i : i + 1], strength[i : i + 1])
-        torch.testing.assert_close(together[i : i + 1], alone)
+        baseline = augment.OPERATIONS[name](x[i : i + 1], strength[i : i + 1])
+        torch.testing.assert_close(together[i : i + 1], baseline)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import results as invented
 from conftest import cut_off
 
 from kdlib import store
-from kdlib.metrics import MEASURES
+from kdlib.measure.metrics import MEASURES
 
 ROOT = Path(__file__).parents[1]
 BOOK = ROOT / "book"
@@ -65,7 +65,7 @@ OWN = ("index", "distillation", "regimes", "labels", "again", "notation", "log",
 def smallest(folder):
     """Publish a study as small as can be: one method that is not kd, one seed, one budget."""
     whole = invented.make(n=30, seeds=1, labels=("2",))
-    runs = whole.runs[whole.runs["method"].isin(["alone", "at"])]
+    runs = whole.runs[whole.runs["method"].isin(["baseline", "at"])]
     kept = {name: getattr(whole, name) for name in store.TABLES}
     kept = {name: table[table["run"].isin(runs["run"])] for name, table in kept.items()}
     told = dict.fromkeys(("train_images", "test_images", "sample"), 30)

@@ -10,7 +10,9 @@ import torch
 import vl_convert
 from scipy import stats
 
-from kdlib import UsageError, charts, statistics, verdicts
+from kdlib import UsageError
+from kdlib.measure import statistics, verdicts
+from kdlib.report import charts
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +31,7 @@ def by_hand(results, network, method, labels, layer, measure):
     found = []
     for seed in sorted(results.runs["seed"].unique()):
         values = []
-        for name in (method, "alone"):
+        for name in (method, "baseline"):
             run = f"students/resnet20-full/{network}-{name}-{labels}-{seed}"
             rows = results.measures
             rows = rows[(rows["run"] == run) & (rows["layer"] == layer)]
@@ -120,8 +122,8 @@ def test_a_chart_with_one_seed_has_no_bars():
 
 
 def test_methods_keep_their_order_and_colours():
-    assert charts.order(["at", "zzz", "kd", "alone"]) == ["alone", "kd", "at", "zzz"]
-    assert charts.colours(["kd", "alone"])["kd"] == charts.colours(["kd", "at"])["kd"]
+    assert charts.order(["at", "zzz", "kd", "baseline"]) == ["baseline", "kd", "at", "zzz"]
+    assert charts.colours(["kd", "baseline"])["kd"] == charts.colours(["kd", "at"])["kd"]
     new = charts.colours(["kd", "crd", "vid"])
     assert len(set(new.values())) == 3
 
@@ -176,7 +178,7 @@ def test_a_verdict_needs_an_interval_that_excludes_zero(gains, said):
     values = made.measures.copy()
     for seed, gain in enumerate(gains):
         run = ids[ids["seed"] == seed].set_index("method")["run"]
-        for method, value in (("alone", 0.5), ("kd", 0.5 + gain)):
+        for method, value in (("baseline", 0.5), ("kd", 0.5 + gain)):
             rows = (values["run"] == run[method]) & (values["measure"] == "knn")
             values.loc[rows & (values["layer"] == "block2"), "value"] = value
     made = made._replace(measures=values)
@@ -192,7 +194,7 @@ def test_accuracy_pairs_like_a_measure():
     made = invented.make(None)
     students = made.runs[made.runs["role"] == "student"]
     wide = students.pivot_table(index=["labels", "seed"], columns="method", values="test_accuracy")
-    wanted = (wide["kd"] - wide["alone"])["2"].mean()
+    wanted = (wide["kd"] - wide["baseline"])["2"].mean()
     row = statistics.paired(made, "test_accuracy").query("method == 'kd' and labels == '2'").iloc[0]
     assert row["mean"] == pytest.approx(wanted)
 
@@ -235,7 +237,12 @@ def test_layers_saved_are_drawn_seed_by_seed(results):
     assert "kd at 2 labels: +" in spec["description"]
 
 
-FAMILY = {"alone": "controls", "smooth": "controls", "kd": "answers", "fitnet": "features"}
+FAMILY = {
+    "baseline": "controls",
+    "smooth": "controls",
+    "kd": "teacher_logits",
+    "fitnet": "features",
+}
 FAMILY |= {"at": "features"}
 
 
@@ -259,15 +266,15 @@ def rows(chart):
     return pd.DataFrame([row for each in sets for row in each if row])
 
 
-def test_every_family_has_alone_beside_it(results):
+def test_every_family_has_baseline_beside_it(results):
     table = rows(charts.families(statistics.standings(results), FAMILY))
-    assert set(table["family"]) == {"answers", "features", "controls"}
+    assert set(table["family"]) == {"teacher_logits", "features", "controls"}
     for _, panel in table.groupby("family"):
-        alone = panel[(panel["name"] == "alone") & (panel["labels"] == "2")]
+        baseline = panel[(panel["name"] == "baseline") & (panel["labels"] == "2")]
         scores = results.runs.query("method == 'alone' and labels == '2' and role == 'student'")
         scores = scores[scores["network"] == "resnet8x0.5"]["test_accuracy"]
-        assert alone["accuracy"].item() == pytest.approx(100 * scores.mean(), abs=0.01)
-        assert alone["colour"].item() == charts.COLOURS["alone"]
+        assert baseline["accuracy"].item() == pytest.approx(100 * scores.mean(), abs=0.01)
+        assert baseline["colour"].item() == charts.COLOURS["baseline"]
 
 
 def test_names_keep_the_order_of_their_lines_and_a_distance(results):
@@ -278,16 +285,16 @@ def test_names_keep_the_order_of_their_lines_and_a_distance(results):
         assert placed.diff().dropna().min() > 0.4
 
 
-def test_a_method_of_another_network_is_drawn_beside_its_own_alone(results):
+def test_a_method_of_another_network_is_drawn_beside_its_own_baseline(results):
     small = results.runs["network"] == "resnet8x0.5"
     runs = results.runs[~(small & (results.runs["method"] == "at"))]
-    runs = runs[(runs["network"] != "resnet14x0.5") | runs["method"].isin(["at", "alone"])]
+    runs = runs[(runs["network"] != "resnet14x0.5") | runs["method"].isin(["at", "baseline"])]
     table = rows(charts.families(statistics.standings(results._replace(runs=runs)), FAMILY))
     beside = table[table["family"] == "features"]
     assert set(beside["name"]) == {
-        *("alone", "alone, resnet14x0.5", "fitnet", "at, resnet14x0.5"),
+        *("baseline", "alone, resnet14x0.5", "fitnet", "at, resnet14x0.5"),
     }
-    assert "alone, resnet14x0.5" not in set(table.loc[table["family"] == "answers", "name"])
+    assert "alone, resnet14x0.5" not in set(table.loc[table["family"] == "teacher_logits", "name"])
 
 
 def test_methods_are_ranked_at_each_budget(results):
@@ -316,7 +323,7 @@ def test_a_study_without_students_has_no_gallery(results, draw):
         draw(none, FAMILY)
 
 
-def test_a_ranking_needs_students_alone(results):
+def test_a_ranking_needs_students_baseline(results):
     taught = results.runs.query("method != 'alone'")
     with pytest.raises(UsageError, match="nothing to rank"):
         charts.ranked(statistics.standings(results._replace(runs=taught)), FAMILY)
@@ -369,16 +376,16 @@ def test_what_lies_far_below_is_an_arrow_with_its_number(fallen, draw):
     assert table["at"].min() > number + 20
 
 
-def test_dots_keep_their_order_and_have_alone_of_a_further_network(results):
-    away = results.runs["method"].isin(["at", "alone"]) & (
+def test_dots_keep_their_order_and_have_baseline_of_a_further_network(results):
+    away = results.runs["method"].isin(["at", "baseline"]) & (
         results.runs["network"] == "resnet14x0.5"
     )
     home = (results.runs["network"] == "resnet8x0.5") & (results.runs["method"] != "at")
     table = statistics.standings(results._replace(runs=results.runs[away | home]))
-    spec = charts.dots(table, ["kd", "alone", "smooth", "at"]).to_dict(validate=True)
+    spec = charts.dots(table, ["kd", "baseline", "smooth", "at"]).to_dict(validate=True)
     assert vl_convert.vegalite_to_png(spec).startswith(b"\x89PNG")
     names = list(dict.fromkeys(row["name"] for row in max(spec["datasets"].values(), key=len)))
-    assert names == ["kd", "alone", "smooth", "alone, resnet14x0.5", "at, resnet14x0.5"]
+    assert names == ["kd", "baseline", "smooth", "alone, resnet14x0.5", "at, resnet14x0.5"]
     assert "n = 4 seeds" in spec["title"]["subtitle"]
     assert "dashed: kd" in spec["title"]["subtitle"]
     assert "at, resnet14x0.5 " in spec["description"]
@@ -395,12 +402,12 @@ def test_dots_of_methods_that_were_not_run_are_refused(results):
 def paired_networks(gain, seeds=3):
     """Runs of two students with two teachers: `gain(teacher, student, seed)` over alone's 0.5."""
     sizes = {"large": 1000, "wide-16-2": 500, "small": 10, "tiny": 5}
-    runs = [("teachers/large-full-0", "teacher", "large", "alone", 0, 0.9)]
-    runs += [("teachers/wide-16-2-full-0", "teacher", "wide-16-2", "alone", 0, 0.9)]
+    runs = [("teachers/large-full-0", "teacher", "large", "baseline", 0, 0.9)]
+    runs += [("teachers/wide-16-2-full-0", "teacher", "wide-16-2", "baseline", 0, 0.9)]
     for student in ("small", "tiny"):
         for seed in range(seeds):
-            name = f"students/large-full-0/{student}-alone-5-{seed}"
-            runs.append((name, "student", student, "alone", seed, 0.5))
+            name = f"students/large-full-0/{student}-baseline-5-{seed}"
+            runs.append((name, "student", student, "baseline", seed, 0.5))
             for teacher in ("large", "wide-16-2"):
                 name = f"students/{teacher}-full-0/{student}-kd-5-{seed}"
                 score = 0.5 + gain(teacher, student, seed)
@@ -424,7 +431,7 @@ def test_every_pair_has_its_own_gain_with_interval():
     assert set(table["n"]) == {3}
     interval = stats.ttest_1samp([0.30, 0.31, 0.32], 0).confidence_interval(0.95)
     assert table.loc[2, ["low", "high"]].to_list() == pytest.approx(list(interval))
-    assert list(table["accuracy"] - table["alone"]) == pytest.approx(list(table["gain"]))
+    assert list(table["accuracy"] - table["baseline"]) == pytest.approx(list(table["gain"]))
 
 
 @pytest.mark.parametrize(
@@ -474,16 +481,16 @@ def test_a_cell_of_the_grid_says_where_its_interval_holds_nothing():
 # ---- likeness
 
 
-def test_layers_are_compared_with_the_teachers_alone_beside_kd(results):
+def test_layers_are_compared_with_the_teachers_baseline_beside_kd(results):
     charts.enable()
-    chart = charts.likeness(results)
+    chart = charts.similarity(results)
     spec = chart.to_dict(validate=True)
     assert vl_convert.vegalite_to_png(spec).startswith(b"\x89PNG")
     table = rows(chart)
-    assert set(table["method"]) == {"alone", "kd"}
+    assert set(table["method"]) == {"baseline", "kd"}
     assert len(table) == 2 * 6 * 6
     runs = results.runs.query("method == 'kd' and labels == '2' and network == 'resnet8x0.5'")
-    cell = results.likeness.query("layer == 'block2' and teacher_layer == 'block1'")
+    cell = results.similarity.query("layer == 'block2' and teacher_layer == 'block1'")
     wanted = cell[cell["run"].isin(runs["run"])]["value"].mean()
     found = table.query("method == 'kd' and layer == 'block2' and teacher_layer == 'block1'")
     assert found["mean"].item() == pytest.approx(wanted, abs=0.001)
@@ -494,16 +501,16 @@ def test_layers_are_compared_with_the_teachers_alone_beside_kd(results):
 
 
 def test_a_reader_chooses_the_view_in_which_layers_are_compared(results):
-    flat = results.likeness.assign(view="flat", value=0.5)
-    both = results._replace(likeness=pd.concat([results.likeness, flat]))
-    (param,) = charts.likeness(both).to_dict()["params"]
+    flat = results.similarity.assign(view="flat", value=0.5)
+    both = results._replace(similarity=pd.concat([results.similarity, flat]))
+    (param,) = charts.similarity(both).to_dict()["params"]
     assert param["bind"]["options"] == ["pooled", "flat"]
     assert param["value"] == "pooled"
 
 
-def test_without_a_comparison_there_is_no_likeness_to_draw(results):
+def test_without_a_comparison_there_is_no_similarity_to_draw(results):
     with pytest.raises(UsageError, match=r"no layers of resnet8x0\.5 were compared"):
-        charts.likeness(results._replace(likeness=results.likeness.iloc[:0]))
+        charts.similarity(results._replace(similarity=results.similarity.iloc[:0]))
 
 
 @pytest.mark.parametrize(("embedding", "panels"), [("tsne", 4), ("ivis", 2)])
@@ -557,7 +564,7 @@ def test_regimes_have_a_panel_each_with_their_teachers(results):
     (table,) = (pd.DataFrame(rows) for rows in spec["datasets"].values())
     assert set(table["regime"]) == {"full", "limited"}
     for _, panel in table.groupby("regime"):
-        assert {"alone", "kd", "teacher"} <= set(panel["method"])
+        assert {"baseline", "kd", "teacher"} <= set(panel["method"])
     kd = table.query("regime == 'limited' and method == 'kd' and labels == '2'").iloc[0]
     first = students[students["network"] == students["network"].iloc[0]]
     scores = first.query("labels == '2'")["test_accuracy"]
@@ -583,7 +590,7 @@ def test_accuracy_is_of_one_regime_and_its_own_teachers(results):
 
 def test_hesitant_images_are_those_with_the_smallest_margin_of_their_class(results):
     table = charts.hesitant(results, 3)
-    logits = results.answers.pivot(index="image", columns="label", values="logit").to_numpy()
+    logits = results.teacher_logits.pivot(index="image", columns="label", values="logit").to_numpy()
     ends = np.sort(logits, axis=1)
     margin = ends[:, -1] - ends[:, -2]
     assert len(table) == 4
@@ -600,7 +607,7 @@ def test_the_soft_label_is_the_softmax_at_the_temperature(results):
     scene = charts.soft(results, 3.0).to_dict()
     assert {p["name"]: p.get("value") for p in scene["params"]}["T"] == 3.0
     number = charts.hesitant(results)["image"][0]
-    z = results.answers.set_index("image").loc[number, "logit"].to_numpy() / 3
+    z = results.teacher_logits.set_index("image").loc[number, "logit"].to_numpy() / 3
     p = np.exp(z) / np.exp(z).sum()
     drawn = vl_convert.vegalite_to_svg(scene)
     for share in sorted(p)[-2:]:
@@ -610,11 +617,11 @@ def test_the_soft_label_is_the_softmax_at_the_temperature(results):
 
 def test_without_answers_a_soft_label_is_refused(results):
     with pytest.raises(UsageError, match="no answers of a teacher"):
-        charts.soft(results._replace(answers=results.answers[:0]))
+        charts.soft(results._replace(teacher_logits=results.teacher_logits[:0]))
 
 
 def test_the_pull_is_the_gradient_that_torch_finds(results):
-    logits = results.answers.pivot(index="image", columns="label", values="logit").to_numpy()
+    logits = results.teacher_logits.pivot(index="image", columns="label", values="logit").to_numpy()
     for heat, both, plain in charts.pulls(results).itertuples(index=False):
         teacher = torch.tensor(logits / heat).softmax(1)
         student = torch.zeros(logits.shape, dtype=torch.float64, requires_grad=True)

@@ -9,7 +9,8 @@ import safetensors.torch
 import torch
 from torch.nn import functional as F
 
-from kdlib import UsageError, checkpoints, models
+from kdlib import UsageError, models
+from kdlib.models import checkpoints
 
 
 class Checkpoint(dict):

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from kdlib import UsageError, embed
-from kdlib.coupled import exact, pulled, repulsion
-from kdlib.metrics import faithfulness
+from kdlib.embed.tsne import exact, pulled, repulsion
+from kdlib.measure.metrics import faithfulness
 
 LAYERS = ("early", "middle", "late")
-CELLS = [(network, layer) for network in ("alone", "kd") for layer in LAYERS]
+CELLS = [(network, layer) for network in ("baseline", "kd") for layer in LAYERS]
 QUICK = {"perplexity": 5, "iterations": 30}
 
 
@@ -32,7 +32,7 @@ def invented(n=240, seed=0):
 class Drawn(NamedTuple):
     features: dict
     labels: np.ndarray
-    alone: dict  # maps: each for itself
+    baseline: dict  # maps: each for itself
     again: list  # restarted, uncoupled
     together: embed.Family
 
@@ -47,11 +47,11 @@ def draw(features, labels):
     """Features, labels, and their maps."""
     told = []
     how = {"perplexity": 20, "workers": 2, "progress": told.append}
-    alone = {key: embed.embed(x, perplexity=20) for key, x in features.items()}
+    baseline = {key: embed.embed(x, perplexity=20) for key, x in features.items()}
     again = embed.restarts(features, **how)
     together = embed.family(features, **how)
     assert told == sorted(told[: told.index(1.0) + 1]) + sorted(told[told.index(1.0) + 1 :])
-    return Drawn(features, labels, alone, again, together)
+    return Drawn(features, labels, baseline, again, together)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def few():
 def movement(maps):
     """Mean displacement from the one network to the other, as a reader sees it."""
     return np.mean(
-        [embed.displacement(maps["alone", x], maps["kd", x], turned=False) for x in LAYERS]
+        [embed.displacement(maps["baseline", x], maps["kd", x], turned=False) for x in LAYERS]
     )
 
 
@@ -77,7 +77,7 @@ def gained(drawn, measure, layer=None):
     """By how much coupled maps are above the mean of four independent ones."""
     gains = [
         mean(one, one.together.maps, measure, layer)
-        - np.mean([mean(one, maps, measure, layer) for maps in (one.alone, *one.again)])
+        - np.mean([mean(one, maps, measure, layer) for maps in (one.baseline, *one.again)])
         for one in drawn
     ]
     return np.mean(gains)
@@ -86,7 +86,7 @@ def gained(drawn, measure, layer=None):
 def test_coupling_takes_away_what_moves_between_two_networks(drawn):
     assert {one.together.coupling for one in drawn} == {0.1}
     moved = np.mean([movement(one.together.maps) for one in drawn])
-    assert moved < 0.6 * np.mean([movement(one.alone) for one in drawn])
+    assert moved < 0.6 * np.mean([movement(one.baseline) for one in drawn])
     # a shared start alone does less
     assert moved < 0.85 * np.mean([movement(one.again[0]) for one in drawn])
 
@@ -101,7 +101,7 @@ def test_no_layer_borrows_its_classes_from_another(drawn):
         assert gained(drawn, "map_knn", layer) < 0.02
     # what would fail: the early layer shown by the late layer's map
     one = drawn[0]
-    late = faithfulness(one.features["kd", "early"], one.alone["kd", "late"], one.labels)
+    late = faithfulness(one.features["kd", "early"], one.baseline["kd", "late"], one.labels)
     assert late["map_knn"] > mean(one, one.together.maps, "map_knn", "early") + 0.2
 
 
@@ -147,7 +147,7 @@ def test_a_pull_is_the_formula_and_changes_no_radius_by_itself():
 
 
 def test_a_cell_lies_beside_the_next_layers_and_the_other_networks():
-    names = ("teacher", "alone", "kd")
+    names = ("teacher", "baseline", "kd")
     cells = [(network, layer) for network in names for layer in LAYERS]
     same = {key: key for key in cells} | {("kd", "late"): ("kd", "middle")}
     beside = embed._beside([key for key in cells if same[key] == key], same)

@@ -165,9 +165,9 @@ def test_strong_images_are_the_same_images_and_change_no_other(digits):
         assert b.strong.shape == b.x.shape
         assert not b.strong.equal(b.x)
     black = -digits.mean / digits.std  # what the strong images are before cutout stays recognisable
-    likeness = torch.nn.functional.cosine_similarity
-    own = likeness((b.x - black).flatten(1), (b.strong - black).flatten(1)).mean()
-    other = likeness((b.x - black).flatten(1), (b.strong - black).roll(1, 0).flatten(1)).mean()
+    similarity = torch.nn.functional.cosine_similarity
+    own = similarity((b.x - black).flatten(1), (b.strong - black).flatten(1)).mean()
+    other = similarity((b.x - black).flatten(1), (b.strong - black).roll(1, 0).flatten(1)).mean()
     assert own > other
 
 

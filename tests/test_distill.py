@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from kdlib import UsageError, data, distill, models, runs, train
+from kdlib import UsageError, data, distill, models, train
 from kdlib.data import Batch
 from kdlib.distill import answers, features, method, relations
 from kdlib.models import Forward
+from kdlib.plan import runs
 
 N, LABELLED, K = 12, 5, 10
-FIRST = ("alone", "smooth", "kd", "fitnet", "at")
+FIRST = ("baseline", "smooth", "kd", "fitnet", "at")
 NEW = [name for name in distill.METHODS if name not in FIRST]
 BLOCKS = ("block1", "block2", "block3")
 RAW = tuple(f"{block}.raw" for block in BLOCKS)
@@ -47,7 +48,7 @@ def look(pair):
 def made(name, pair, **options):
     student, teacher, _ = look(pair)
     method = distill.build(name, student, teacher, **options)
-    method.enrol(N, pair[0])
+    method.setup(N, pair[0])
     return method
 
 
@@ -299,7 +300,7 @@ def made_orders():
 
 
 REFERENCES = {
-    "alone": lambda s, t, b: cross_entropy(s, b),
+    "baseline": lambda s, t, b: cross_entropy(s, b),
     "smooth": reference_smooth,
     "kd": reference_kd,
     "at": reference_at,
@@ -726,7 +727,7 @@ def test_ab_is_content_where_every_neuron_is_on_its_side_by_the_margin(pair):
 
 
 @pytest.mark.parametrize("name", ["fsp", "ab"])
-def test_the_main_stage_of_fsp_and_ab_is_the_labels_alone(name, pair):
+def test_the_main_stage_of_fsp_and_ab_is_the_labels_baseline(name, pair):
     student, teacher, batch = look(pair)
     method = made(name, pair, warm_up_epochs=3)
     assert set(method(student, teacher, batch)) == {"labels"}
@@ -734,10 +735,10 @@ def test_the_main_stage_of_fsp_and_ab_is_the_labels_alone(name, pair):
     assert method.warm_up_epochs == 3
 
 
-def test_ft_trains_its_paraphraser_first_and_then_leaves_it_alone(pair):
+def test_ft_trains_its_paraphraser_first_and_then_leaves_it_baseline(pair):
     student, teacher, batch = look(pair)
     method = made("ft", pair)
-    method.warm_up(distill.NOBODY, teacher, batch)["paraphraser"].backward()
+    method.warm_up(distill.NO_TEACHER, teacher, batch)["paraphraser"].backward()
     first = {name for name, p in method.named_parameters() if p.grad is not None}
     assert {name.split(".")[0] for name in first} == {"encode", "decode"}
     method.zero_grad()
@@ -762,7 +763,7 @@ def test_crd_draws_negatives_by_its_seed_and_agrees_with_a_loop_over_them(pair):
 
     def drawn(seed):
         method = made("crd", pair, seed=seed, negatives=7).double()
-        method.enrol(50, pair[0])
+        method.setup(50, pair[0])
         return method
 
     rows = drawn(1).compared(batch.rows)
@@ -783,7 +784,7 @@ def test_crd_remembers_half_of_what_it_sees(pair):
     student, teacher, batch = look(pair)
     student, teacher = double(student), double(teacher)
     method = made("crd", pair).double()
-    method.enrol(20, pair[0])
+    method.setup(20, pair[0])
     rows = torch.tensor([4, 7, 2, 9, 1, 7, 3, 19, 0, 5, 6, 8])  # 7 twice: with its label, and pool
     loss = sum(method(student, teacher, batch._replace(rows=rows)).values())
     wanted = first_memory(method, 20)
@@ -913,8 +914,8 @@ def test_shuffled_is_the_same_for_one_seed_and_one_image(pair):
     assert again.permuted(teacher, batch).equal(first)
     assert again.permuted(teacher, batch).equal(first)  # nor does it change from step to step
     last = teacher._replace(logits=teacher.logits[LABELLED:])
-    alone = Batch(batch.x[LABELLED:], batch.y[:0], batch.rows[LABELLED:])
-    assert again.permuted(last, alone).equal(first[LABELLED:])
+    baseline = Batch(batch.x[LABELLED:], batch.y[:0], batch.rows[LABELLED:])
+    assert again.permuted(last, baseline).equal(first[LABELLED:])
     assert not made("shuffled", pair, seed=5).permuted(teacher, batch).equal(first)
 
 
@@ -946,10 +947,10 @@ def test_its_own_term_falls_within_three_epochs(name, lesson):
     run = runs.Student(method=name, labels_per_class=5, epochs=3)
     batches = data.Batches(digits, data.budget(digits.train_labels, 5, 0), run.batch_size, 0)
     as_large = name in ("fsp", "born_again", "self", "noisy_student")
-    pupil = network("resnet8", 0.5 if as_large else 0.25)
+    job = network("resnet8", 0.5 if as_large else 0.25)
     options = {"warm_up_epochs": 3} if name in TWO_STAGE else {}
     options |= {"generations": 1} if name in ("born_again", "noisy_student") else {}
-    trained = train.fit(pupil, batches, run, method=name, teacher=teacher, **options)
+    trained = train.fit(job, batches, run, method=name, teacher=teacher, **options)
     terms = (name, "labels") if name == "born_again" else (name,)  # a poor teacher denies labels
     own = [sum(row[term] for term in terms) for row in trained.history if name in row]
     assert isinstance(trained.network, models.Grafted) == (name == "simkd")
@@ -988,7 +989,7 @@ def test_the_gradient_of_kd_hardly_depends_on_the_temperature(pair):
 def test_methods_without_a_teacher_say_so():
     assert [name for name in distill.METHODS if not distill.needs_teacher(name)] == [
         "dml",
-        "alone",
+        "baseline",
         "smooth",
     ]
 
@@ -999,7 +1000,7 @@ def test_methods_without_a_teacher_say_so():
         ("kdd", {}, "unknown method 'kdd'; one of: kd, logitstd, dkd"),
         ("kd", {"temprature": 2}, "unknown option 'temprature' of method 'kd'; known: temperature"),
         (
-            "alone",
+            "baseline",
             {"temperature": 2},
             "unknown option 'temperature' of method 'alone'; known: none",
         ),
@@ -1177,7 +1178,7 @@ def test_every_method_cites_an_entry_of_the_bibliography():
 def test_the_table_is_in_the_order_of_the_families():
     families = [kind.family for kind in distill.METHODS.values()]
     assert list(dict.fromkeys(families)) == [
-        "answers",
+        "logits",
         "features",
         "relations",
         "ways",
@@ -1229,7 +1230,7 @@ def test_two_peers_teach_each_other_and_neither_answers_for_the_other(pair):
     ours, theirs = network.state_dict(), method.peer.state_dict()
     assert list(ours) == list(theirs)
     assert not ours["stem.0.weight"].equal(theirs["stem.0.weight"])
-    terms = method(seen_by(network, batch.x), distill.NOBODY, batch)
+    terms = method(seen_by(network, batch.x), distill.NO_TEACHER, batch)
     (terms["labels"] + terms["dml"]).backward(retain_graph=True)
     assert all(p.grad is None for p in method.peer.parameters())
     before = [p.grad.clone() for p in network.parameters()]
@@ -1262,13 +1263,13 @@ def test_a_noisy_student_forgets_half_of_its_features_while_it_trains_and_then_n
     network(batch.x)
     assert not given[-1].eq(0).equal(~kept)  # drawn anew
     assert torch.get_rng_state().equal(state)
-    assert method.finish(network, None) is network
+    assert method.finalize(network, None) is network
     network(batch.x)
     assert given[-1].eq(0).equal(seen_by(network, batch.x).features["pool"].eq(0))
     seen.remove()
 
 
-def test_a_noisy_student_without_a_pool_learns_the_labels_alone(pair):
+def test_a_noisy_student_without_a_pool_learns_the_labels_baseline(pair):
     student, teacher, batch = look(pair)
     terms = made("noisy_student", pair)(student, teacher, batch._replace(y=torch.arange(N) % K))
     assert terms["noisy_student"] == 0
@@ -1278,7 +1279,7 @@ def test_a_noisy_student_without_a_pool_learns_the_labels_alone(pair):
 def test_what_simkd_keeps_thinks_with_the_teachers_head(pair):
     network, teacher, batch = pair
     method = made("simkd", pair).eval()
-    kept = method.finish(network, teacher).eval()
+    kept = method.finalize(network, teacher).eval()
     seen = seen_by(network.eval(), batch.x).features["block3"]
     wanted = teacher.logits(method.projector(seen).mean((2, 3)))
     torch.testing.assert_close(kept(batch.x), wanted)
@@ -1300,7 +1301,7 @@ def test_simkd_averages_the_larger_of_two_maps_down(pair, larger):
     maps["block3"] = torch.nn.functional.avg_pool2d(maps["block3"], 2)
     assert terms["simkd"] == method(said["student"], said["teacher"], batch)["simkd"]
     network, before, _ = pair
-    assert models.observe(method.finish(network, before), batch.x).logits.shape == (N, K)
+    assert models.observe(method.finalize(network, before), batch.x).logits.shape == (N, K)
 
 
 def teacher_maps(teacher, batch):
@@ -1356,12 +1357,14 @@ def test_ways_and_simkd_combine_with_other_methods(name, pair):
     assert ("labels" in terms) == (name.split("+")[0] not in ("transfer", "simkd"))
     sum(terms.values()).backward()
     assert all(p.grad is not None for p in method.parameters())
-    kept = method.finish(network, teacher)
+    kept = method.finalize(network, teacher)
     assert isinstance(kept, models.Grafted) == ("simkd" in name)
 
 
 @pytest.mark.parametrize("name", ["kd+born_again", "self+at", "noisy_student+kd", "at+random"])
-def test_what_changes_the_networks_or_the_images_stands_alone(name, pair):
-    (alone,) = {"born_again", "self", "noisy_student", "random"} & {*name.split("+")}
-    with pytest.raises(UsageError, match=rf"^method '.*': {alone} cannot be combined with others$"):
+def test_what_changes_the_networks_or_the_images_stands_baseline(name, pair):
+    (baseline,) = {"born_again", "self", "noisy_student", "random"} & {*name.split("+")}
+    with pytest.raises(
+        UsageError, match=rf"^method '.*': {baseline} cannot be combined with others$"
+    ):
         made(name, pair)

@@ -15,14 +15,15 @@ from conftest import AT, cut_off
 from ipywidgets.embed import dependency_state, embed_data
 from PIL import Image
 
-from kdlib import book, store, widgets
+from kdlib import store
+from kdlib.report import explorer
 
-ALONE, KD = (AT.replace("-at-", f"-{method}-") for method in ("alone", "kd"))
+ALONE, KD = (AT.replace("-at-", f"-{method}-") for method in ("baseline", "kd"))
 TEACHER = "teachers/resnet20-full-0"
 PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>A figure</title>
 <meta name="viewport" content="width=device-width"></head><body><main><h1>A figure</h1>
 <p>Look at <a class="kd-set" data-set="epoch=8&layer=block3&shade=change&selected=3,5">this</a>,
-or <a class="kd-set" data-set="selected=&right={at}&embedding=ivis&measure=probe&left={alone}">
+or <a class="kd-set" data-set="selected=&right={at}&embedding=ivis&measure=probe&left={baseline}">
 that</a>.</p>
 <div class="kd-figure" data-model="{model}" aria-busy="true"></div></main>
 <script type="{state}">{data}</script><script src="widget-host.js"></script></body></html>"""
@@ -38,7 +39,7 @@ def write(folder, explorer):
         state="application/vnd.jupyter.widget-state+json",
         data=json.dumps(data).replace("</", "<\\/"),
         at=AT,
-        alone=ALONE,
+        baseline=ALONE,
     )
     (folder / "index.html").write_text(text)
     return (folder / "index.html").as_uri()
@@ -51,7 +52,7 @@ def results():
 
 @pytest.fixture(scope="module")
 def address(results, tmp_path_factory):
-    return write(tmp_path_factory.mktemp("page"), widgets.explorer(results))
+    return write(tmp_path_factory.mktemp("page"), explorer.show(results))
 
 
 class Reader:
@@ -123,7 +124,9 @@ class Reader:
         maps = results.maps
         for column, value in asked.items():
             maps = maps[maps[column] == value]
-        at = widgets.quantise(maps.sort_values("image")[["x", "y"]].to_numpy())[image] / 65534 + 0.5
+        at = (
+            explorer.quantise(maps.sort_values("image")[["x", "y"]].to_numpy())[image] / 65534 + 0.5
+        )
         box = self.canvas(side).bounding_box()
         size, margin = 0.93 * box["width"], 0.035 * box["width"]
         return box["x"] + margin + at[0] * size, box["y"] + margin + (1 - at[1]) * size
@@ -266,7 +269,7 @@ def test_a_network_keeps_its_labels_when_the_method_changes_and_its_method_when_
 def test_seeds_can_be_chosen_where_several_are_drawn(results, read, tmp_path):
     second = results.maps.query("run == @KD").assign(run=KD[:-1] + "1")
     more = results._replace(maps=pd.concat([results.maps, second], ignore_index=True))
-    opened = read(write(tmp_path, widgets.explorer(more)))
+    opened = read(write(tmp_path, explorer.show(more)))
     opened.label("Seed on the right").select_option(label="seed 1")
     assert opened.label("Network on the right").input_value() == KD[:-1] + "1"
 
@@ -281,7 +284,7 @@ def test_images_travel_from_layer_to_layer(read):
 
 def test_nothing_travels_for_who_wants_no_motion(reader):
     reader.page.evaluate(
-        "() => { window.asked = 0; window.kept = requestAnimationFrame;"
+        "() => { window.asked = 0; window.snapshots = requestAnimationFrame;"
         " window.requestAnimationFrame = (f) => { asked++; return kept(f); }; }"
     )
     reader.label("Layer").focus()
@@ -458,7 +461,7 @@ def test_lines_lead_to_the_ten_nearest_of_the_layer_by_keyboard_too(reader, resu
 
 def test_without_neighbours_there_are_no_lines_and_no_words_of_them(results, read, tmp_path):
     bare = results._replace(neighbours=results.neighbours.iloc[:0])
-    opened = read(write(tmp_path, widgets.explorer(bare)))
+    opened = read(write(tmp_path, explorer.show(bare)))
     assert np.mean(lines(opened, results, "left", 4)) < 0.5
     assert "nearest" not in opened.text("tip")
     assert opened.figure.locator("option[value=change]").count() == 0
@@ -534,7 +537,7 @@ def test_an_epoch_waits_where_there_is_no_film(reader):
 
 def test_a_study_without_a_film_has_no_word_of_it(results, read, tmp_path):
     bare = results._replace(film=results.film.iloc[:0])
-    opened = read(write(tmp_path, widgets.explorer(bare)))
+    opened = read(write(tmp_path, explorer.show(bare)))
     assert opened.figure.locator(".kd-film").is_hidden()
 
 
@@ -612,7 +615,7 @@ def test_the_figure_fits_a_telephone(read):
     assert "images selected" in opened.count()
 
 
-def test_keys_alone_reach_every_control(reader):
+def test_keys_baseline_reach_every_control(reader):
     reader.button("block3").click()
     reached = set()
     reader.page.locator(".kd-set").last.focus()
@@ -692,7 +695,7 @@ def many(n):
 
 @pytest.mark.parametrize(("n", "most"), [(1000, 1 / 60), (10_000, 1 / 30)])
 def test_a_frame_costs_less_than_it_lasts(read, tmp_path, n, most):
-    opened = read(write(tmp_path, widgets.explorer(many(n))), motion="no-preference")
+    opened = read(write(tmp_path, explorer.show(many(n))), motion="no-preference")
     opened.page.evaluate(COUNT)
     before = opened.cpu
     for layer in ("block3", "block2", "block3"):
@@ -705,7 +708,7 @@ def test_a_frame_costs_less_than_it_lasts(read, tmp_path, n, most):
 
 
 def test_the_figure_opens_in_a_second_and_changes_layers_in_a_twentieth(read, tmp_path):
-    opened = read(write(tmp_path, widgets.explorer(many(1000))))
+    opened = read(write(tmp_path, explorer.show(many(1000))))
     assert 0 < opened.cpu < 1
     slider = opened.figure.locator("[aria-label=Layer]")
     slider.focus()

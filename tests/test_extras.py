@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from kdlib import UsageError, embed, extras
-from kdlib.metrics import faithfulness
+from kdlib import UsageError, embed
+from kdlib.embed import extras
+from kdlib.measure.metrics import faithfulness
 
 MODULES = {"umap": "umap", "pacmap": "pacmap", "localmap": "pacmap"}
 

@@ -5,7 +5,8 @@ import pytest
 import torch
 from sklearn.decomposition import PCA
 
-from kdlib import UsageError, data, features, likeness, metrics, models, space
+from kdlib import UsageError, data, features, models
+from kdlib.measure import metrics, similarity, space
 
 SPATIAL = ["stem", "block1", "block2", "block3"]
 
@@ -126,7 +127,7 @@ def test_a_network_that_nobody_trained_is_measured_as_any_other(network, digits)
         for measured in values.values():
             for key, value in measured.items():
                 assert metrics.MEASURES[key].low <= value <= metrics.MEASURES[key].high, key
-        alike = likeness.matrix(views[view]["own"], views[view]["teacher"])
+        alike = similarity.matrix(views[view]["own"], views[view]["teacher"])
         assert len(alike) == len(layers) ** 2
     assert metrics.network(views["flat"]["own"])["stem"]["probe"] > 0.8  # pixels, nearly
 

@@ -12,12 +12,14 @@ import pytest
 import yaml
 from results import make
 
-from kdlib import charts, statistics, store, tables
+from kdlib import store
 from kdlib.distill import METHODS
+from kdlib.measure import statistics
+from kdlib.report import charts, tables
 
 ROOT = Path(__file__).parents[1]
 BIB = set(re.findall(r"^@\w+\{(.+),$", (ROOT / "book/references.bib").read_text(), re.MULTILINE))
-PAGES = {"answers", "features", "relations", "ways"}
+PAGES = {"logits", "features", "relations", "ways"}
 QUOTE = r"```\{literalinclude\} (\S+)\n:pyobject: (\S+)\n"
 
 
@@ -100,7 +102,7 @@ def test_the_pages_of_the_gallery_are_in_the_book():
 def test_a_study_that_was_not_published_has_no_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert store.brief("methods").runs.empty
-    assert store.load_benchmark("methods", "together") == {}
+    assert store.load_benchmark("methods", "students_per_kernel") == {}
     assert statistics.at_home(statistics.standings(store.brief("methods"))).empty
 
 
@@ -139,11 +141,11 @@ def constructed(**accuracy):
 
 
 GIVEN = {
-    "alone": [0.5, 0.6, 0.7],
+    "baseline": [0.5, 0.6, 0.7],
     "kd": [0.8, 0.91, 0.99],
     "at": [0.5, 0.7, 0.6],
     "random": [0.1, 0.21, 0.29],
-    "alone__large": [0.6, 0.6, 0.6],
+    "baseline__large": [0.6, 0.6, 0.6],
     "fsp__large": [0.7, 0.71, 0.72],
     "kd__large": [0.7, 0.7, 0.7],
     "self__huge": [0.9, 0.9, 0.9],
@@ -160,7 +162,7 @@ def of(table, method):
     return table[table["method"] == method].iloc[0]
 
 
-def test_standings_say_who_is_better_than_alone(standings):
+def test_standings_say_who_is_better_than_baseline(standings):
     said = {m: of(standings, m)["beside"] for m in ("kd", "at", "random", "fsp")}
     assert said == {"kd": "better", "at": "not told apart", "random": "worse", "fsp": "better"}
     kd = of(standings, "kd")
@@ -170,7 +172,7 @@ def test_standings_say_who_is_better_than_alone(standings):
     assert (kd["n"], kd["pairs"]) == (3, 3)
 
 
-def test_a_method_is_compared_with_alone_of_its_own_network(standings):
+def test_a_method_is_compared_with_baseline_of_its_own_network(standings):
     assert of(standings, "fsp")["gain"] == pytest.approx(0.11)
     lonely = of(standings, "self")
     assert pd.isna(lonely["gain"])
@@ -182,14 +184,14 @@ def test_at_home_every_method_has_one_network_and_strangers_are_named(standings)
     assert not home.duplicated(["method", "labels"]).any()
     assert of(home, "kd")["network"] == "small"
     names = set(home["name"])
-    assert {"kd", "alone", "fsp, large", "self, huge"} <= names
+    assert {"kd", "baseline", "fsp, large", "self, huge"} <= names
 
 
 def shown(standings, method, cost=None):
     return tables.standing(standings, method, METHODS[method], cost or {}).data
 
 
-def test_a_method_that_does_not_beat_alone_is_said_to_be_so_with_its_spread(standings):
+def test_a_method_that_does_not_beat_baseline_is_said_to_be_so_with_its_spread(standings):
     spread = r"{}</span></td><td>[^–]+</td><td><span class=.kd-number.>{}<"
     for method, words, seeds in (
         ("at", "≈ does not beat alone", r"-10\.0 to \+10\.0"),
@@ -197,7 +199,7 @@ def test_a_method_that_does_not_beat_alone_is_said_to_be_so_with_its_spread(stan
     ):
         assert re.search(spread.format(words, seeds), shown(standings, method))
     assert "✓ beats alone<" in shown(standings, "kd")
-    assert "the reference" in shown(standings, "alone")
+    assert "the reference" in shown(standings, "baseline")
     assert "no student alone beside it" in shown(standings, "self")
     assert "one seed: not judged" in shown(standings, "sp")
 

@@ -7,8 +7,9 @@ from sklearn import metrics as sklearn
 from sklearn.datasets import load_digits
 from sklearn.neighbors import NearestCentroid
 
-from kdlib import UsageError, geometry
-from kdlib.space import Space
+from kdlib import UsageError
+from kdlib.measure import geometry
+from kdlib.measure.space import Space
 
 
 @pytest.fixture(scope="module")

@@ -30,8 +30,8 @@ MAY = {
     "embed": {"prepare", "coupled", "parametric", "extras"},
     "space": set(),
     "geometry": {"space"},
-    "likeness": {"space"},
-    "metrics": {"space", "geometry", "likeness"},
+    "similarity": {"space"},
+    "metrics": {"space", "geometry", "similarity"},
     "statistics": {"runs", "store"},
     "verdicts": {"store", "statistics"},
     "charts": {"runs", "store", "statistics", "metrics"},
@@ -68,7 +68,7 @@ def test_imports_flow_one_way(file):
 
 def test_chapters_read_results_and_never_train():
     showing = {"store", "statistics", "verdicts", "charts", "widgets", "embed", "metrics"}
-    showing |= {"tables", "space", "geometry", "likeness", "distill", "models"}
+    showing |= {"tables", "space", "geometry", "similarity", "distill", "models"}
     cells = []
     for chapter in (ROOT / "book").glob("*.ipynb"):
         found = json.loads(chapter.read_text())["cells"]

@@ -6,10 +6,11 @@ from scipy.linalg import orthogonal_procrustes
 from scipy.spatial.distance import pdist
 from scipy.stats import rankdata, spearmanr
 
-from kdlib import UsageError, likeness
-from kdlib.space import Space
+from kdlib import UsageError
+from kdlib.measure import similarity
+from kdlib.measure.space import Space
 
-ALL = [likeness.cka, likeness.procrustes, likeness.mutual_knn, likeness.rsa]
+ALL = [similarity.cka, similarity.procrustes, similarity.mutual_knn, similarity.rsa]
 
 
 def pair(n=60, d=7, e=4, seed=0):
@@ -39,10 +40,10 @@ def hsic(x, y):
 def test_cka_agrees_with_the_papers_formulas(n, d):
     x, y = pair(n, d)
     wanted = hsic(x, y) / np.sqrt(hsic(x, x) * hsic(y, y))
-    assert likeness.cka(*spaces(x, y)) == pytest.approx(wanted)
+    assert similarity.cka(*spaces(x, y)) == pytest.approx(wanted)
     a, b = x - x.mean(0), y - y.mean(0)
     wanted = np.linalg.norm(a.T @ b) ** 2 / np.linalg.norm(a.T @ a) / np.linalg.norm(b.T @ b)
-    assert likeness.cka(*spaces(x, y), debiased=False) == pytest.approx(wanted)
+    assert similarity.cka(*spaces(x, y), debiased=False) == pytest.approx(wanted)
 
 
 def test_cka_agrees_with_ckatorch():
@@ -52,7 +53,7 @@ def test_cka_agrees_with_ckatorch():
     x, y = (torch.from_numpy(a) for a in pair())
     for unbiased in (True, False):
         wanted = float(core.cka_base(x, y, kernel="linear", unbiased=unbiased))
-        found = likeness.cka(*spaces(x.numpy(), y.numpy()), debiased=unbiased)
+        found = similarity.cka(*spaces(x.numpy(), y.numpy()), debiased=unbiased)
         assert found == pytest.approx(wanted, rel=1e-5)
 
 
@@ -60,8 +61,8 @@ def test_cka_agrees_with_ckatorch():
 def test_debiased_cka_of_pure_noise_is_0_where_the_biased_one_is_not(n, biased):
     rng = np.random.default_rng(0)
     noise = spaces(rng.normal(size=(n, 512)), rng.normal(size=(n, 512)))
-    assert likeness.cka(*noise) == pytest.approx(0, abs=0.01)
-    assert likeness.cka(*noise, debiased=False) == pytest.approx(biased, abs=0.01)
+    assert similarity.cka(*noise) == pytest.approx(0, abs=0.01)
+    assert similarity.cka(*noise, debiased=False) == pytest.approx(biased, abs=0.01)
 
 
 def test_one_far_image_moves_cka_and_not_shared_neighbours():
@@ -69,8 +70,8 @@ def test_one_far_image_moves_cka_and_not_shared_neighbours():
     y = x.copy()
     y[0] = 500
     far = spaces(x, y)
-    assert likeness.cka(*far) < 0.2
-    assert likeness.mutual_knn(*far) > 0.9
+    assert similarity.cka(*far) < 0.2
+    assert similarity.mutual_knn(*far) > 0.9
 
 
 def test_procrustes_is_the_best_rotation_of_scipy():
@@ -78,7 +79,7 @@ def test_procrustes_is_the_best_rotation_of_scipy():
     a, b = (z - z.mean(0) for z in (x, y))
     a, b = a / np.linalg.norm(a), b / np.linalg.norm(b)
     turn, scale = orthogonal_procrustes(a, b)
-    found = likeness.procrustes(*spaces(x, y))
+    found = similarity.procrustes(*spaces(x, y))
     assert found == pytest.approx(scale)
     assert found == pytest.approx(1 - np.linalg.norm(a @ turn - b) ** 2 / 2)
 
@@ -86,7 +87,7 @@ def test_procrustes_is_the_best_rotation_of_scipy():
 def test_procrustes_of_pure_noise_is_what_its_pitfall_says():
     rng = np.random.default_rng(0)
     noise = spaces(rng.normal(size=(256, 512)), rng.normal(size=(256, 512)))
-    assert likeness.procrustes(*noise) == pytest.approx(0.88, abs=0.02)
+    assert similarity.procrustes(*noise) == pytest.approx(0.88, abs=0.02)
 
 
 def test_shared_neighbours_agree_with_a_loop():
@@ -98,7 +99,7 @@ def test_shared_neighbours_agree_with_a_loop():
             for z in (x, y)
         ]
         shared += len(near[0] & near[1])
-    found = likeness.mutual_knn(*spaces(x, y))
+    found = similarity.mutual_knn(*spaces(x, y))
     assert found == pytest.approx(shared / 10 / len(x))
     assert 0.2 < found < 0.8
 
@@ -106,7 +107,7 @@ def test_shared_neighbours_agree_with_a_loop():
 def test_shared_neighbours_of_noise_are_what_chance_gives():
     rng = np.random.default_rng(0)
     noise = spaces(rng.normal(size=(1000, 20)), rng.normal(size=(1000, 20)))
-    assert likeness.mutual_knn(*noise) == pytest.approx(10 / 999, abs=0.003)
+    assert similarity.mutual_knn(*noise) == pytest.approx(10 / 999, abs=0.003)
 
 
 @pytest.mark.parametrize("n", [60, 2300])
@@ -114,23 +115,23 @@ def test_rsa_agrees_with_spearman_by_scipy_over_at_most_1000_images(n):
     x, y = pair(n)
     step = 1 if n == 60 else 3
     wanted = spearmanr(pdist(x[::step]), pdist(y[::step])).statistic
-    assert likeness.rsa(*spaces(x, y)) == pytest.approx(wanted)
+    assert similarity.rsa(*spaces(x, y)) == pytest.approx(wanted)
 
 
 def test_ranks_are_those_of_scipy_to_the_bit_also_of_equal_values():
     values = np.random.default_rng(0).normal(size=5000).round(2)
-    assert np.array_equal(likeness._ranked(values), rankdata(values))
-    assert np.array_equal(likeness._ranked(np.ones(3)), rankdata(np.ones(3)))
+    assert np.array_equal(similarity._ranked(values), rankdata(values))
+    assert np.array_equal(similarity._ranked(np.ones(3)), rankdata(np.ones(3)))
 
 
 def test_agreement_counts_images_that_both_name_alike():
     a = np.array([[3.0, 1, 0], [0, 1, 2], [5, 4, 9], [0, 7, 0]])
     b = np.array([[9.0, 1, 8], [0, 2, 1], [1, 2, 3], [0, 1, 0]])
-    assert likeness.agreement(*spaces(a, b)) == 0.75
+    assert similarity.agreement(*spaces(a, b)) == 0.75
 
 
 @pytest.mark.parametrize("function", ALL)
-def test_likeness_is_1_with_oneself_and_ignores_scale_shift_rotation_and_order(function):
+def test_similarity_is_1_with_oneself_and_ignores_scale_shift_rotation_and_order(function):
     x, y = pair()
     turn = np.linalg.qr(np.random.default_rng(5).normal(size=(7, 7)))[0]
     order = np.random.default_rng(6).permutation(len(x))
@@ -141,8 +142,8 @@ def test_likeness_is_1_with_oneself_and_ignores_scale_shift_rotation_and_order(f
         assert function(*spaces(a, b)) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("function", [*ALL, likeness.agreement])
-def test_likeness_falls_with_noise(function):
+@pytest.mark.parametrize("function", [*ALL, similarity.agreement])
+def test_similarity_falls_with_noise(function):
     x, _ = pair()
     noise = np.random.default_rng(3).normal(size=x.shape)
     values = [function(*spaces(x, x + much * noise)) for much in (0.1, 1, 10)]
@@ -152,7 +153,7 @@ def test_likeness_falls_with_noise(function):
 
 def test_the_matrix_has_every_pair_of_layers():
     x, y = spaces(*pair())
-    found = likeness.matrix({"stem": x, "pool": y}, {"stem": y, "logits": x})
+    found = similarity.matrix({"stem": x, "pool": y}, {"stem": y, "logits": x})
     assert list(found) == [
         ("stem", "stem"),
         ("stem", "logits"),
@@ -160,19 +161,19 @@ def test_the_matrix_has_every_pair_of_layers():
         ("pool", "logits"),
     ]
     assert found["stem", "logits"] == pytest.approx(1)
-    assert found["stem", "stem"] == likeness.cka(x, y)
+    assert found["stem", "stem"] == similarity.cka(x, y)
 
 
-def test_likeness_names_what_it_cannot_compare():
+def test_similarity_names_what_it_cannot_compare():
     x, y = pair()
     labels = np.arange(60) % 3
-    for function in (*ALL, likeness.agreement):
+    for function in (*ALL, similarity.agreement):
         with pytest.raises(UsageError, match="of the same images; given 60 and 50"):
             function(Space(x, labels), Space(y[:50], labels[:50]))
-    for function, n in [(likeness.cka, 3), (likeness.mutual_knn, 10), (likeness.rsa, 2)]:
+    for function, n in [(similarity.cka, 3), (similarity.mutual_knn, 10), (similarity.rsa, 2)]:
         with pytest.raises(UsageError, match=f"needs at least {n + 1} images; given {n}"):
             function(*spaces(x[:n], y[:n]))
     with pytest.raises(UsageError, match="agreement needs equally many logits; given 7, 4"):
-        likeness.agreement(*spaces(x, y))
+        similarity.agreement(*spaces(x, y))
     with pytest.raises(UsageError, match="rsa needs distances that differ"):
-        likeness.rsa(*spaces(np.eye(60)[:3], x[:3]))
+        similarity.rsa(*spaces(np.eye(60)[:3], x[:3]))

@@ -11,8 +11,9 @@ from sklearn.manifold import trustworthiness as sklearn_trustworthiness
 from sklearn.model_selection import LeaveOneOut, cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
 
-from kdlib import UsageError, metrics
-from kdlib.metrics import (
+from kdlib import UsageError
+from kdlib.measure import metrics
+from kdlib.measure.metrics import (
     FAITHFULNESS,
     MEASURES,
     distance_correlation,
@@ -24,7 +25,7 @@ from kdlib.metrics import (
     network,
     ranks,
 )
-from kdlib.space import Space
+from kdlib.measure.space import Space
 
 # jaxtyping's checker, where it is switched on, speaks before kdlib does
 WRONG_SHAPE = (UsageError, TypeError)
@@ -95,10 +96,10 @@ def test_measures_that_depend_on_n_say_so():
 
 def test_one_call_measures_all_that_can_be(sample):
     x, y, t, u = sample
-    alone = [k for k, m in MEASURES.items() if not m.needs]
+    baseline = [k for k, m in MEASURES.items() if not m.needs]
     probes = [k for k, m in MEASURES.items() if m.needs == "training"]
-    assert list(measure(Space(x, y))) == alone
-    assert set(measure(Space(x, y, t, u))) == {*alone, *probes}
+    assert list(measure(Space(x, y))) == baseline
+    assert set(measure(Space(x, y, t, u))) == {*baseline, *probes}
     own, teacher = look(*sample)
     found = measure(own, teacher)
     assert set(found) == {*MEASURES} - {"agreement"}
@@ -307,12 +308,12 @@ def test_hulls_of_squares_are_known_and_those_of_lines_are_none():
 
 def test_what_a_map_shows_are_the_numbers_it_lists(sample):
     x, y, _, _ = sample
-    found = metrics.pictured(x[:, :2], y)
-    assert list(found) == list(metrics.PICTURED)
+    found = metrics.map_measures(x[:, :2], y)
+    assert list(found) == list(metrics.MAP_MEASURES)
     assert found["map_knn"] == faithfulness(x, x[:, :2], y)["map_knn"]
     for name, value in found.items():
-        assert metrics.PICTURED[name].low <= value <= metrics.PICTURED[name].high
-        assert metrics.PICTURED[name].pitfall
+        assert metrics.MAP_MEASURES[name].low <= value <= metrics.MAP_MEASURES[name].high
+        assert metrics.MAP_MEASURES[name].pitfall
 
 
 def test_the_nearest_images_are_those_that_the_probe_asks(monkeypatch):

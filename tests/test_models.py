@@ -134,8 +134,8 @@ def test_a_grafted_student_answers_with_its_teachers_head_and_names_its_layers_a
     pooled = projector(own.features["block3"]).mean((2, 3))
     torch.testing.assert_close(seen.features["pool"], pooled)
     torch.testing.assert_close(seen.logits, head(pooled))
-    alone = models.count(student) - models.count(student.logits)
-    assert models.count(network) == alone + models.count(projector) + models.count(head)
+    baseline = models.count(student) - models.count(student.logits)
+    assert models.count(network) == baseline + models.count(projector) + models.count(head)
     assert not student(x).equal(own.features["pool"]), "the student itself keeps its classifier"
 
 
@@ -161,7 +161,7 @@ def test_redrawn_is_what_the_seed_would_have_made(graft):
     network = make(1).train()
     network(torch.rand(4, 1, 8, 8) + 3)
     before, kept = torch.get_rng_state(), models.weights(network)
-    once, twice, other = (models.redrawn(network, seed).state_dict() for seed in (2, 2, 3))
+    once, twice, other = (models.reinitialised(network, seed).state_dict() for seed in (2, 2, 3))
     assert torch.get_rng_state().equal(before)
     assert all(value.equal(twice[name]) for name, value in once.items())
     assert any(not value.equal(other[name]) for name, value in once.items())
@@ -173,7 +173,7 @@ def test_redrawn_is_what_the_seed_would_have_made(graft):
 
 def test_a_network_of_unknown_making_cannot_be_redrawn():
     with pytest.raises(UsageError, match=r"Linear has no record of how it was built; use build"):
-        models.redrawn(torch.nn.Linear(2, 2), 0)
+        models.reinitialised(torch.nn.Linear(2, 2), 0)
 
 
 def unsettled(name, **options):
@@ -205,14 +205,14 @@ def norms(network):
 def test_a_folded_network_says_the_same_in_every_layer(name, options, left):
     network, x = unsettled(name, **options), torch.randn(4, 3, 32, 32)
     before = {key: value.clone() for key, value in network.state_dict().items()}
-    folded = models.folded(network, x[:2])
-    assert norms(folded) == left
+    low_precision_copy = models.low_precision_copy(network, x[:2])
+    assert norms(low_precision_copy) == left
     for key, value in network.state_dict().items():
         assert (value == before[key]).all()
     with torch.no_grad():
         wanted = models.observe(network, x)
         with torch.autocast("cpu", torch.bfloat16):
-            found = models.observe(folded, x)
+            found = models.observe(low_precision_copy, x)
     assert list(found.features) == list(wanted.features)
     for layer, seen in wanted.features.items():
         assert float((found.features[layer] - seen).abs().max()) < 0.04 * float(seen.abs().max())
@@ -223,10 +223,10 @@ def test_nothing_is_folded_where_a_layer_is_what_the_convolution_gives():
     paths = {name: name for name in models.LAYERS}
     network.layer_paths = {**paths, "stem": "stem.0"}
     x = torch.randn(4, 3, 32, 32)
-    folded = models.folded(network, x)
-    assert norms(folded) == norms(network) == 19
+    low_precision_copy = models.low_precision_copy(network, x)
+    assert norms(low_precision_copy) == norms(network) == 19
     with torch.no_grad():
         wanted = models.observe(network, x, ["stem"]).features["stem"]
         with torch.autocast("cpu", torch.bfloat16):
-            found = models.observe(folded, x, ["stem"]).features["stem"]
+            found = models.observe(low_precision_copy, x, ["stem"]).features["stem"]
     assert float((found - wanted).abs().max()) < 0.02 * float(wanted.abs().max())

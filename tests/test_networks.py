@@ -194,8 +194,8 @@ def no_network(classes, channels):
 def test_anybodys_network_speaks_our_layers():
     own = models.build("test_networks:tiny", classes=5, channels=1, size=8, wide=6, seed=1)
     assert models.architecture(own)["wide"] == 6
-    assert own.logits.weight.equal(models.redrawn(own, 1).logits.weight)
-    assert not own.logits.weight.equal(models.redrawn(own, 2).logits.weight)
+    assert own.logits.weight.equal(models.reinitialised(own, 1).logits.weight)
+    assert not own.logits.weight.equal(models.reinitialised(own, 2).logits.weight)
     again = models.restore({"architecture": models.architecture(own)}, models.weights(own))
     assert again.stem.weight.equal(own.stem.weight)
 

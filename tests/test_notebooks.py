@@ -10,7 +10,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from kdlib import UsageError, metrics, notebook, runs, store
+from kdlib import UsageError, store
+from kdlib.measure import metrics
+from kdlib.plan import parameters, runs
 
 ROOT = Path(__file__).parents[1]
 MADE_BY = {
@@ -85,7 +87,7 @@ def made(tmp_path_factory):
         ("student", {"results": results, "epochs": 1, **student}),
     ]
     for name, parameters in steps:
-        told = {"keep": [0, 1]} if name == "student" else None
+        told = {"snapshots": [0, 1]} if name == "student" else None
         done = papermill(name, results.parent / f"{name}.ipynb", told, **parameters)
         assert done.returncode == 0, done.stderr
     little = {"perplexities": [5], "ks": [5], "seeds": [0, 1], "steps": 50, "images": 100}
@@ -119,9 +121,9 @@ def test_every_notebook_runs_by_hand_and_lands_where_its_parameters_say(made):
         )
         assert (views["pooled"] == views["flat"])[["pool", "logits"]].all()
         assert (views["pooled"] != views["flat"]).any()
-        told = pd.read_parquet(folder / "pictured.parquet")
+        told = pd.read_parquet(folder / "map_measures.parquet")
         assert (len(told), told["value"].notna().all()) == (12 if student else 0, True)
-        alike = store.load_likeness(folder, None)
+        alike = store.load_similarity(folder, None)
         assert alike.groupby("view").size().tolist() == ([36, 36] if student else [])
         assert alike["value"].between(-1, 1).all()
     assert len(store.load_run(results / "quick/digits" / networks[1])["labelled"]) == 50
@@ -181,7 +183,7 @@ def test_the_same_run_again_gives_the_same_bits_in_the_same_place(made, tmp_path
         "epochs": 1,
     }
     again = papermill(
-        "student", tmp_path / "out.ipynb", {"keep": [0, 1]}, results=results, **student
+        "student", tmp_path / "out.ipynb", {"snapshots": [0, 1]}, results=results, **student
     )
     assert again.returncode == 0
     after = {f.name: f.read_bytes() for f in folder.iterdir() if f.name != "run.json"}
@@ -227,9 +229,9 @@ def test_a_kernel_says_nothing_of_its_own_sockets(tmp_path):
 
 def test_parameters_are_the_plain_values_of_the_notebook():
     space = {"seed": 1, "options": {}, "_x": 2, "In": [], "Out": {}, "json": json, "Path": Path}
-    assert notebook.parameters(runs.Maps, space) == runs.Maps(seed=1)
+    assert parameters.read(runs.Maps, space) == runs.Maps(seed=1)
     with pytest.raises(UsageError, match="unknown parameter 'sed'; known: dataset"):
-        notebook.parameters(runs.Maps, {**space, "sed": 3})
+        parameters.read(runs.Maps, {**space, "sed": 3})
 
 
 def test_papermill_knows_every_parameter_with_its_comment():

@@ -54,14 +54,14 @@ def test_the_numbers_in_the_text_are_those_of_the_store(opened, results):
     text = " ".join(page.locator("article").inner_text().split())
     runs = results.runs
     few = runs[(runs["role"] == "student") & (runs["labels"] == "2")]
-    for method in ("alone", "kd"):
+    for method in ("baseline", "kd"):
         scores = 100 * few[few["method"] == method]["test_accuracy"]
         low, high = scores.min(), scores.max()
         said = f"{scores.mean():.1f} % ({low:.1f} to {high:.1f}, n = {len(scores)} seeds)"
         assert said in text
     table = results.measures.merge(few, on="run").query("measure == 'silhouette'")
     wide = table.pivot_table(index=["layer", "seed"], columns="method", values="value")
-    gain = (wide["kd"] - wide["alone"]).groupby("layer").mean()
+    gain = (wide["kd"] - wide["baseline"]).groupby("layer").mean()
     for layer in ("block2", "block3"):
         assert f"{gain[layer]:+.2f} (95 % interval" in text
 
@@ -73,7 +73,7 @@ def test_the_explorer_shows_what_the_store_holds(opened, results):
     left = explorer.get_by_label("Network on the left").input_value()
     right = explorer.get_by_label("Network on the right").input_value()
     runs = results.runs.set_index("run")
-    assert (runs.loc[left, "method"], runs.loc[right, "method"]) == ("alone", "kd")
+    assert (runs.loc[left, "method"], runs.loc[right, "method"]) == ("baseline", "kd")
     said = explorer.inner_text()
     for run in (left, right):
         assert f"{100 * runs.loc[run, 'test_accuracy']:.1f} %" in said

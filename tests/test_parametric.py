@@ -5,9 +5,10 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from kdlib import UsageError, embed, parametric
-from kdlib.metrics import faithfulness
-from kdlib.parametric import Fit, fit_batched
+from kdlib import UsageError, embed
+from kdlib.embed import ivis
+from kdlib.embed.ivis import Fit, fit_batched
+from kdlib.measure.metrics import faithfulness
 
 SEEDS = (0, 1)
 QUICK = {"k": 5, "steps": 1}  # never less than 20 epochs
@@ -38,10 +39,10 @@ def test_the_batched_engine_is_as_good_as_the_package(digits):
             faithfulness(x, embed.embed(x, "ivis", engine=engine, seed=seed, steps=600), y)
             for seed in SEEDS
         ]
-        for engine in parametric.ENGINES
+        for engine in ivis.ENGINES
     }
     for measure in ("map_knn", "trustworthiness"):
-        ours, theirs = (np.mean([f[measure] for f in found[e]]) for e in parametric.ENGINES)
+        ours, theirs = (np.mean([f[measure] for f in found[e]]) for e in ivis.ENGINES)
         assert ours > theirs - 0.02
 
 
@@ -83,9 +84,9 @@ def test_a_map_is_the_same_in_every_company(layers):
 
 def test_network_and_loss_agree_with_a_numpy_loop():
     rng = np.random.default_rng(0)
-    weights = parametric._weights([50, 9], Fit(5, 4, 1, 0.01, 3))
+    weights = ivis._weights([50, 9], Fit(5, 4, 1, 0.01, 3))
     x = rng.normal(size=(2, 12, 50)).astype(np.float32)
-    points = parametric._network(torch.as_tensor(x), weights, None)
+    points = ivis._network(torch.as_tensor(x), weights, None)
     others = torch.as_tensor([[1, 2, 0, 0, 1, 2], [5, 3, 4, 1, 2, 0]])
     losses = []
     for i in range(2):
@@ -99,30 +100,30 @@ def test_network_and_loss_agree_with_a_numpy_loop():
         for near, far in ((p, n), (p, p - n + a)):
             apart = np.linalg.norm(a - near, axis=1), np.linalg.norm(a - far, axis=1)
             losses.append(np.maximum(apart[0] - apart[1] + 1, 0).mean() / 2)
-    assert float(parametric._loss(points, others)) == pytest.approx(sum(losses), rel=1e-4)
+    assert float(ivis._loss(points, others)) == pytest.approx(sum(losses), rel=1e-4)
 
 
 def test_first_weights_have_the_spread_that_their_width_asks_for():
-    wide, narrow = parametric._weights([50, 10], Fit(5, 32, 1, 0.01, 0))[0]
+    wide, narrow = ivis._weights([50, 10], Fit(5, 32, 1, 0.01, 0))[0]
     assert float(wide.std()) == pytest.approx(50**-0.5, rel=0.03)
     torch.testing.assert_close(narrow, wide * 5**0.5)
 
 
 def test_dropout_keeps_mean_and_spread():
     chance = torch.Generator().manual_seed(0)
-    weights = parametric._weights([50], Fit(5, 32, 1, 0.01, 0))
+    weights = ivis._weights([50], Fit(5, 32, 1, 0.01, 0))
     x = torch.randn(1, 4000, 50, generator=chance)
-    with_dropout = parametric._network(x, weights, chance)
-    without = parametric._network(x, weights, None)
+    with_dropout = ivis._network(x, weights, chance)
+    without = ivis._network(x, weights, None)
     assert float((with_dropout - without).abs().mean()) > 0.05
     assert float(with_dropout.std()) == pytest.approx(float(without.std()), rel=0.1)
 
 
 def test_positives_are_neighbours_and_negatives_are_not(digits):
     layers = embed.prepare(digits[0]), embed.prepare(digits[0][:, ::2])
-    near = torch.as_tensor(np.stack([parametric.neighbours(x, 15) for x in layers]))
-    anchors, ranks = parametric._pairs(500, 40, Fit(15, 32, 1, 0.01, 0))
-    rows, others = parametric._triplets(near, anchors, ranks)
+    near = torch.as_tensor(np.stack([ivis.neighbours(x, 15) for x in layers]))
+    anchors, ranks = ivis._pairs(500, 40, Fit(15, 32, 1, 0.01, 0))
+    rows, others = ivis._triplets(near, anchors, ranks)
     wrong = 0
     for m in (0, 1):
         a, p = (rows[:, m] - 500 * m).split(32, dim=1)
@@ -136,9 +137,9 @@ def test_positives_are_neighbours_and_negatives_are_not(digits):
 
 
 def test_a_batch_of_two_has_the_other_anchor_as_negative(layers):
-    near = torch.as_tensor(parametric.neighbours(embed.prepare(layers["kd", "0"]), 5))[None]
-    anchors, ranks = parametric._pairs(120, 60, Fit(5, 2, 1, 0.01, 0))
-    others = parametric._triplets(near, anchors, ranks)[1]
+    near = torch.as_tensor(ivis.neighbours(embed.prepare(layers["kd", "0"]), 5))[None]
+    anchors, ranks = ivis._pairs(120, 60, Fit(5, 2, 1, 0.01, 0))
+    others = ivis._triplets(near, anchors, ranks)[1]
     assert (others == torch.tensor([1, 0])).all()
     with pytest.raises(UsageError, match=r"batch must be .* given 1"):
         embed.family(layers, "ivis", batch=1)

@@ -122,7 +122,7 @@ def change(file, old, new):
             "student",
             "teacher",
         ),
-        ("kdlib/metrics.py", '"""', '""" ', "measure", "student"),
+        ("kdlib/measure/metrics.py", '"""', '""" ', "measure", "student"),
         ("kdlib/train.py", '"""', '""" ', "teacher", "nobody"),
         ("notebooks/embed.ipynb", "Draw maps", "Draw all maps", "maps", "features"),
         ("kdlib/charts/look.py", '"""', '""" ', None, "publish"),

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from kdlib import UsageError, charts, store
-from kdlib.playground import Playground
+from kdlib import UsageError, store
+from kdlib.report import charts
+from kdlib.report.playground import Playground
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 import pytest
 
-from kdlib import UsageError, runs
+from kdlib import UsageError
+from kdlib.plan import runs
 
 
 def test_a_run_lies_in_a_folder_made_of_its_parameters():
@@ -12,20 +13,20 @@ def test_a_run_lies_in_a_folder_made_of_its_parameters():
 
 
 def test_settings_that_differ_get_a_folder_of_their_own():
-    name = runs.Student(epochs=5, options={"temperature": 2}, pool=False).name
-    assert name.endswith("resnet8x0.5-kd-2-0+temperature=2+epochs=5+pool=False")
+    name = runs.Student(epochs=5, options={"temperature": 2}, unlabelled=False).name
+    assert name.endswith("resnet8x0.5-kd-2-0+temperature=2+epochs=5+unlabelled=False")
     name = runs.Student(method="kd+at", options={"at": {"weight": 9.0}, "kd": {"weight": 1}}).name
     assert name.endswith("/resnet8x0.5-kd+at-2-0+at.weight=9.0+kd.weight=1")
 
 
 def test_weights_kept_on_the_way_make_no_other_run():
-    run = runs.Student(keep=[0, 5])
+    run = runs.Student(snapshots=[0, 5])
     assert (run.name, run.settings()) == (runs.Student().name, runs.Student().settings())
     side = runs.side_by_side([run, runs.Student(method="at")])
     assert [each.keep for each in side.each] == [[0, 5], []]
     for keep in ([21], [-1], [True], ["5"]):
         with pytest.raises(UsageError, match="; allowed: 0 to 20, the run's epochs"):
-            runs.Student(keep=keep)
+            runs.Student(snapshots=keep)
 
 
 def test_a_film_draws_networks_that_it_follows():
@@ -119,7 +120,7 @@ def test_a_teacher_is_found_by_its_network_and_regime_or_by_its_name():
         ({"regime": "limited"}, "labels_per_class 'all' of a limited teacher; allowed: 1 or more"),
         ({"regime": "pretrained"}, "weights None of a pretrained teacher; allowed: simclr"),
         ({"weights": "simclr"}, "weights 'simclr' of a full teacher"),
-        ({"body_rate": -1.0}, "body_rate -1.0; allowed: 0 or more"),
+        ({"backbone_lr_factor": -1.0}, "backbone_lr_factor -1.0; allowed: 0 or more"),
     ],
 )
 def test_a_teacher_that_cannot_be_is_said_in_one_line(given, said):

@@ -12,7 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from kdlib import UsageError, data, sources
+from kdlib import UsageError, data
+from kdlib.data import sources
 
 CLASSES = ("ant", "bee", "cat")
 
@@ -68,10 +69,10 @@ def test_a_folder_is_read_bit_for_bit(tmp_path, shape, channels):
     assert images.classes == CLASSES
     assert images.train.shape == (18, channels, side, side)
     assert images.test.shape == (9, channels, side, side)
-    assert images.pool.shape == (4, channels, side, side)
+    assert images.unlabelled.shape == (4, channels, side, side)
     assert images.train_labels.tolist() == [k for k in range(3) for _ in range(6)]
     assert (images.shift, images.flip) == (side // 8, channels == 3)
-    every = torch.cat([images.train, images.test, images.pool])
+    every = torch.cat([images.train, images.test, images.unlabelled])
     for seed, got in enumerate(every.numpy(), 1):
         wanted = draw(shape, seed).reshape(side, side, channels)
         np.testing.assert_array_equal(got.transpose(1, 2, 0), wanted)
@@ -193,7 +194,7 @@ def test_train_and_test_hold_the_same_classes(tmp_path):
     refused(folder, "not both in train/ and in test/: class eel")
 
 
-def test_train_alone_is_not_enough(tmp_path):
+def test_train_baseline_is_not_enough(tmp_path):
     picture(tmp_path / "f/train/a/0.png")
     picture(tmp_path / "f/train/b/0.png")
     refused(tmp_path / "f", "f/test/: no folder of a class in there")
@@ -420,7 +421,7 @@ def test_the_unlabelled_part_of_stl10_joins_the_pool(monkeypatch):
         own = [[name, sums.get(name)] for name, _ in getattr(torchvision.datasets.STL10, listed)]
         monkeypatch.setattr(torchvision.datasets.STL10, listed, own)
     images = data.load("stl10")
-    np.testing.assert_array_equal(images.pool, draw((3, 3, 96, 96), 3).transpose(0, 1, 3, 2))
+    np.testing.assert_array_equal(images.unlabelled, draw((3, 3, 96, 96), 3).transpose(0, 1, 3, 2))
     assert images.train.shape == (4, 3, 96, 96)
     assert images.train_labels.tolist() == [0, 1, 0, 1]
 

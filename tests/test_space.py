@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from kdlib import UsageError, space
-from kdlib.space import Space
+from kdlib import UsageError
+from kdlib.measure import space
+from kdlib.measure.space import Space
 
 # jaxtyping's checker, where it is switched on, speaks before kdlib does
 WRONG_SHAPE = (UsageError, TypeError)

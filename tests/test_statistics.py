@@ -4,7 +4,8 @@ import pytest
 import results as invented
 from scipy import stats
 
-from kdlib import UsageError, statistics
+from kdlib import UsageError
+from kdlib.measure import statistics
 
 STUDENT = "students/{}/resnet8-{}-{}-{}"
 
@@ -118,9 +119,9 @@ def test_welch_of_one_value_or_of_no_spread_has_no_p():
     assert np.isnan(equal["p"])
 
 
-def test_methods_that_share_no_seed_with_alone_are_compared_by_welch():
+def test_methods_that_share_no_seed_with_baseline_are_compared_by_welch():
     full = "resnet20-full-0"
-    scores = {("alone", "2", s, full): np.full(6, 0.1 * s) for s in range(3)}
+    scores = {("baseline", "2", s, full): np.full(6, 0.1 * s) for s in range(3)}
     scores |= {("kd", "2", s, full): np.full(6, 0.1 * s) for s in range(3, 6)}
     table = statistics.compare(study(scores), "probe").set_index("layer")
     wanted = statistics.welch([0.3, 0.4, 0.5], [0.0, 0.1, 0.2])
@@ -138,7 +139,7 @@ def many():
     scores = {}
     for seed in range(5):
         shared = generator.normal(0, 1, len(layers))  # what a pair has in common
-        for method, mean in (("alone", 0.0), ("kd", 0.2)):
+        for method, mean in (("baseline", 0.0), ("kd", 0.2)):
             own = generator.normal(mean, 0.3, len(layers))
             scores[method, "2", seed, "resnet20-full-0"] = shared + own
     return study(scores, layers)
@@ -181,11 +182,11 @@ def test_the_name_of_a_student_says_what_its_teacher_learnt_from(run, wanted):
     assert statistics.teacher(run) == "teachers/" + run.split("/")[1]
 
 
-def test_students_of_one_regime_are_compared_and_alone_counts_once():
+def test_students_of_one_regime_are_compared_and_baseline_counts_once():
     scores = {}
     for seed in range(3):
         for teacher, value in (("resnet20-full-0", 0.9), (f"resnet20-limited-2-{seed}", 0.6)):
-            scores["alone", "2", seed, teacher] = np.full(6, 0.5)
+            scores["baseline", "2", seed, teacher] = np.full(6, 0.5)
             scores["kd", "2", seed, teacher] = np.full(6, value)
     made = study(scores)
     for regime, mean in (("full", 0.4), ("limited", 0.1)):
@@ -214,9 +215,9 @@ def test_the_depth_of_a_target_is_read_off_between_layers(profile, target, wante
 def test_layers_saved_by_hand():
     full = "resnet20-full-0"
     scores = {
-        ("alone", "2", 0, full): (0.2, 0.4, 0.6, 0.7, 0.7, 0.9),  # pool repeats block3
+        ("baseline", "2", 0, full): (0.2, 0.4, 0.6, 0.7, 0.7, 0.9),  # pool repeats block3
         ("kd", "2", 0, full): (0.3, 0.6, 0.8, 0.9, 0.9, 0.9),
-        ("alone", "2", 1, full): (0.2, 0.8, 0.6, 0.7, 0.7, 0.9),  # there before its own end
+        ("baseline", "2", 1, full): (0.2, 0.8, 0.6, 0.7, 0.7, 0.9),  # there before its own end
         ("kd", "2", 1, full): (0.3, 0.5, 0.6, 0.6, 0.6, 0.99),  # never: logits are no layer
         ("kd", "2", 2, full): (0.3, 0.5, 0.6, 0.6, 0.6, 0.99),  # no partner
     }
@@ -229,7 +230,7 @@ def test_layers_saved_by_hand():
 def test_a_pool_that_differs_is_a_step_of_its_own():
     full = "resnet20-full-0"
     scores = {
-        ("alone", "2", 0, full): (0.2, 0.4, 0.6, 0.7, 0.8, 0.9),
+        ("baseline", "2", 0, full): (0.2, 0.4, 0.6, 0.7, 0.8, 0.9),
         ("kd", "2", 0, full): (0.3, 0.6, 0.8, 0.9, 0.9, 0.9),
     }
     row = statistics.saved(study(scores)).iloc[0]
@@ -238,7 +239,7 @@ def test_a_pool_that_differs_is_a_step_of_its_own():
 
 def test_the_partner_as_accurate_has_the_smallest_larger_budget():
     full = "resnet20-full-0"
-    cells = [("kd", "2"), ("kd", "all"), *(("alone", b) for b in ("2", "5", "10", "all"))]
+    cells = [("kd", "2"), ("kd", "all"), *(("baseline", b) for b in ("2", "5", "10", "all"))]
     scores = {(m, b, 0, full): np.full(6, 0.1 * i) for i, (m, b) in enumerate(cells)}
     found = statistics.matched(study(scores, accuracy=[0.8, 0.9, 0.9, 0.7, 0.8, 0.95]), "probe")
     found = found[found["layer"] == "block1"].set_index("labels")
@@ -251,15 +252,15 @@ def test_a_partner_is_sought_within_its_own_seed():
     full = "resnet20-full-0"
     scores = {
         ("kd", "2", 0, full): np.zeros(6),
-        ("alone", "all", 0, full): np.zeros(6),
-        ("alone", "all", 1, full): np.zeros(6),
+        ("baseline", "all", 0, full): np.zeros(6),
+        ("baseline", "all", 1, full): np.zeros(6),
     }
     found = statistics.matched(study(scores, accuracy=[0.8, 0.7, 0.9]), "probe")
     assert found["budget"].isna().all()
 
 
 def test_a_second_form_of_a_method_is_a_method_of_its_own():
-    cells = [("alone", "resnet20-full-0"), ("kd", "resnet20-full-0"), ("kd", "resnet56-full-0")]
+    cells = [("baseline", "resnet20-full-0"), ("kd", "resnet20-full-0"), ("kd", "resnet56-full-0")]
     scores = {(m, "2", s, t): np.full(6, 0.5) for m, t in cells for s in range(3)}
     made = study(scores)
     hot = made.runs.query("method == 'kd' and run.str.contains('resnet20')")
@@ -297,12 +298,14 @@ def test_measures_of_unequally_many_images_are_refused():
 
 def test_the_change_of_a_neighbourhood_is_counted_image_by_image():
     results = invented.make(seeds=1)
-    alone, kd = (f"students/resnet20-full/resnet8x0.5-{method}-2-0" for method in ("alone", "kd"))
+    baseline, kd = (
+        f"students/resnet20-full/resnet8x0.5-{method}-2-0" for method in ("baseline", "kd")
+    )
     table = results.neighbours.sample(frac=1, random_state=0)  # in any order of rows
-    found = statistics.change(table, (alone, "block1"), (kd, "block2"))
+    found = statistics.change(table, (baseline, "block1"), (kd, "block2"))
     by_cell = dict(list(table.groupby(["run", "layer", "image"])["neighbour"]))
     for image in range(len(results.labels)):
-        near = [set(by_cell[alone, "block1", image]), set(by_cell[kd, "block2", image])]
+        near = [set(by_cell[baseline, "block1", image]), set(by_cell[kd, "block2", image])]
         assert found[image] == pytest.approx(1 - len(near[0] & near[1]) / 10)
     assert 0 < found.mean() < 1
     assert (statistics.change(table, (kd, "stem"), (kd, "stem")) == 0).all()
@@ -335,34 +338,34 @@ def curve(run, layer, values, measure="silhouette"):
 def on_the_way():
     """Alone gains 0.5 in 10 passes; distilled gains 1.0, evenly, at the same layer."""
     made = invented.make(seeds=1)
-    runs = [f"students/resnet20-full/resnet8x0.5-{m}-2-0" for m in ("alone", "kd")]
+    runs = [f"students/resnet20-full/resnet8x0.5-{m}-2-0" for m in ("baseline", "kd")]
     parts = [curve(runs[0], "stem", {0: 0.0, 5: 0.25, 10: 0.5})]
     parts += [curve(runs[1], "stem", {0: 0.0, 5: 0.5, 10: 1.0})]
     return made, made._replace(training=pd.concat(parts)), runs
 
 
-def test_the_same_mark_is_nine_tenths_of_what_alone_gains(on_the_way):
+def test_the_same_mark_is_nine_tenths_of_what_baseline_gains(on_the_way):
     _, results, _ = on_the_way
     (row,) = statistics.passes(results, "silhouette").to_dict("records")
     assert (row["method"], row["layer"], row["labels"], row["seed"]) == ("kd", "stem", "2", 0)
-    assert (row["passes"], row["alone"]) == (pytest.approx(4.5), pytest.approx(9.0))
+    assert (row["passes"], row["baseline"]) == (pytest.approx(4.5), pytest.approx(9.0))
     assert row["difference"] == pytest.approx(-4.5)
 
 
 def test_a_given_target_is_asked_of_both_and_never_reached_counts_as_the_last_pass(on_the_way):
     _, results, _ = on_the_way
     (row,) = statistics.passes(results, "silhouette", 0.75).to_dict("records")
-    assert (row["passes"], row["alone"], row["difference"]) == (7.5, 10, -2.5)
+    assert (row["passes"], row["baseline"], row["difference"]) == (7.5, 10, -2.5)
 
 
-def test_where_alone_gains_nothing_both_are_there_from_the_beginning(on_the_way):
+def test_where_baseline_gains_nothing_both_are_there_from_the_beginning(on_the_way):
     _, results, runs = on_the_way
     worse = curve(runs[0], "stem", {0: 0.3, 5: 0.2, 10: 0.1})
     kd = curve(runs[1], "stem", {0: 0.3, 5: 0.5, 10: 1.0})
     (row,) = statistics.passes(
         results._replace(training=pd.concat([worse, kd])), "silhouette"
     ).to_dict("records")
-    assert (row["passes"], row["alone"], row["difference"]) == (0, 0, 0)
+    assert (row["passes"], row["baseline"], row["difference"]) == (0, 0, 0)
 
 
 def test_a_student_without_its_partner_has_no_passes_to_compare(on_the_way):

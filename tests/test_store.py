@@ -181,7 +181,7 @@ def test_results_are_loaded_in_one_view(tmp_path):
     store.publish(tmp_path, made._replace(measures=both))
     assert store.load(tmp_path).measures["value"].tolist() == made.measures["value"].tolist()
     assert store.load(tmp_path, view="flat").measures["value"].tolist() == flat["value"].tolist()
-    assert store.load(tmp_path, view="flat").likeness.empty
+    assert store.load(tmp_path, view="flat").similarity.empty
     with pytest.raises(UsageError, match="unknown view 'round'; one of: pooled, flat"):
         store.load(tmp_path, view="round")
 
@@ -207,9 +207,9 @@ def test_a_study_is_gathered_from_its_runs_and_maps(tmp_path):
         store.save_layers(tmp_path / name, layers(i))
         store.save_measures(tmp_path / name, {"stem": {"knn": 0.25 + i}})
         told = [("stem", "ivis", "map_knn", 0.75, "torch 2")] if "student" in name else []
-        store.save_pictured(tmp_path / name, told)
+        store.save_map_measures(tmp_path / name, told)
         alike = {("stem", "logits"): 0.5} if "student" in name else {}
-        store.save_likeness(tmp_path / name, {"pooled": alike, "flat": alike})
+        store.save_similarity(tmp_path / name, {"pooled": alike, "flat": alike})
     maps = {(name, "stem"): np.full((4, 2), i, float) for i, name in enumerate(names)}
     found = {key: {"trustworthiness": 1.0} for key in maps}
     errors = {key: np.array([0, 0.5, 0, 1]) for key in maps}
@@ -221,8 +221,8 @@ def test_a_study_is_gathered_from_its_runs_and_maps(tmp_path):
     assert list(tables["runs"]["test_accuracy"]) == [0.5, 0.6]
     measures = tables["measures"]
     assert list(measures.query("view == 'pooled'")["value"]) == [0.25, 1.25]
-    assert list(tables["likeness"].columns) == store.COLUMNS["likeness"]
-    assert tables["likeness"].query("view == 'flat'").values.tolist() == [
+    assert list(tables["similarity"].columns) == store.COLUMNS["similarity"]
+    assert tables["similarity"].query("view == 'flat'").values.tolist() == [
         [names[1], "stem", "logits", 0.5, "flat"]
     ]
     assert len(tables["maps"]) == 16
@@ -237,7 +237,7 @@ def test_a_study_is_gathered_from_its_runs_and_maps(tmp_path):
     assert said.values.tolist() == [[1.0, "openTSNE 1", 0.1], [0.75, "torch 2", 0.0]]
     assert list(tables["faithfulness"].columns) == store.COLUMNS["faithfulness"]
     assert tables["predictions"].query("run == @names[0]")["prediction"].tolist() == [1, 1, 1, 1]
-    assert tables["answers"].query("image == 1").values.tolist() == [
+    assert tables["teacher_logits"].query("image == 1").values.tolist() == [
         [names[0], 1, 0, 4.0],
         [names[0], 1, 1, 6.0],
     ]
@@ -252,8 +252,8 @@ def looked_into(root, name):
     save(root / name)
     store.save_layers(root / name, layers())
     store.save_measures(root / name, {"stem": {"knn": 0.5}})
-    store.save_likeness(root / name, {})
-    store.save_pictured(root / name, [])
+    store.save_similarity(root / name, {})
+    store.save_map_measures(root / name, [])
     maps, found = {(name, "stem"): np.zeros((2, 2))}, {(name, "stem"): {"continuity": 1.0}}
     how = {"errors": {(name, "stem"): np.zeros(2)}, "engine": "numpy 2", "coupling": 0.0}
     how["neighbours"] = {(name, "stem"): np.array([[1], [0]])}
@@ -271,13 +271,13 @@ def test_a_comparison_is_gathered_with_its_study(tmp_path):
     sweep = cell | numbers | {"image": np.array([3, 9]), "xy": xy}
     store.save_comparison(tmp_path, "compare-x", [("pca", name, "stem", "map_knn", 0.5)], [sweep])
     tables = store.gather(tmp_path, [name], ["pca-x"], "compare-x")
-    assert tables["comparability"].values.tolist() == [["pca", name, "stem", "map_knn", 0.5]]
+    assert tables["comparison"].values.tolist() == [["pca", name, "stem", "map_knn", 0.5]]
     assert list(tables["sweeps"].columns) == store.COLUMNS["sweeps"]
     assert tables["sweeps"]["image"].tolist() == [3, 9]
     np.testing.assert_allclose(tables["sweeps"][["x", "y"]], [[0.123, 1], [2, 3]], rtol=1e-6)
     without = store.gather(tmp_path, [name], ["pca-x"])
     assert without["sweeps"].empty
-    assert list(without["comparability"].columns) == store.COLUMNS["comparability"]
+    assert list(without["comparison"].columns) == store.COLUMNS["comparison"]
 
 
 def test_a_film_is_gathered_with_its_study(tmp_path):

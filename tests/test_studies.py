@@ -1,11 +1,12 @@
 import pytest
 
-from kdlib import UsageError, distill, runs, studies
+from kdlib import UsageError, distill
+from kdlib.plan import runs, studies
 
 
 def test_the_quick_study_is_what_the_protocol_asks_for():
     study = studies.read("studies/quick.yaml")
-    assert study.methods == ["alone", "smooth", "kd", "fitnet", "at"]
+    assert study.methods == ["baseline", "smooth", "kd", "fitnet", "at"]
     assert study.labels_per_class == [2, 5, "all"]
     assert len(study.seeds) >= 3
     assert len(study.students) == len({run.name for run in study.students}) == 15 * len(study.seeds)
@@ -18,15 +19,15 @@ def names(**given):
 
 
 def test_a_list_below_student_or_teacher_is_crossed_with_all_else():
-    found = names(student={"width": [0.5, 1], "pool": [True, False]}, methods=["alone", "kd"])
+    found = names(student={"width": [0.5, 1], "pool": [True, False]}, methods=["baseline", "kd"])
     where = "students/resnet20-full-0"
     assert found == [
-        f"{where}/resnet8x0.5-alone-2-0",
+        f"{where}/resnet8x0.5-baseline-2-0",
         f"{where}/resnet8x0.5-kd-2-0",
-        f"{where}/resnet8x0.5-kd-2-0+pool=False",  # alone never sees the pool
-        f"{where}/resnet8-alone-2-0",
+        f"{where}/resnet8x0.5-kd-2-0+unlabelled=False",  # alone never sees the pool
+        f"{where}/resnet8-baseline-2-0",
         f"{where}/resnet8-kd-2-0",
-        f"{where}/resnet8-kd-2-0+pool=False",
+        f"{where}/resnet8-kd-2-0+unlabelled=False",
     ]
 
 
@@ -39,7 +40,7 @@ def test_maps_of_the_seeds_that_are_not_drawn_are_measured():
         maps={"labels_per_class": [2], "seeds": [0]},
         embeddings={"tsne": {"coupling": 0.2, "perplexity": 5}, "pca": None},
     )
-    names = ["students/resnet20-full-0/resnet8x0.5-" + end for end in ("alone-2-1", "kd-2-1")]
+    names = ["students/resnet20-full-0/resnet8x0.5-" + end for end in ("baseline-2-1", "kd-2-1")]
     assert study.measured == set(names)  # as drawn: of the first variant only
     looked = {block: study.looked(runs.Measures, block) for block in study.blocks}
     assert {b: m.mapped for b, m in looked.items() if m.mapped} == {"2-1": names}
@@ -68,7 +69,7 @@ def test_a_limited_teacher_has_the_labels_of_its_student():
         teacher = next(run for run in study.teachers if run.name == student.teacher)
         assert teacher.regime == "full" or teacher.seed == student.seed
         assert teacher.labels_per_class in ("all", student.labels_per_class)
-    assert sum(run.method == "alone" for run in study.students) == 4
+    assert sum(run.method == "baseline" for run in study.students) == 4
     assert {block: len(runs) for block, runs in study.blocks.items()} == {
         "teacher": 1,
         "2-0": 6,
@@ -80,16 +81,16 @@ def test_a_limited_teacher_has_the_labels_of_its_student():
 
 def test_a_method_may_have_parameters_of_its_own():
     at = {"method": "at", "width": 1.0, "options": {"weight": 9}}
-    assert [name.split("/")[-1] for name in names(methods=["alone", at])] == [
-        "resnet8x0.5-alone-2-0",
+    assert [name.split("/")[-1] for name in names(methods=["baseline", at])] == [
+        "resnet8x0.5-baseline-2-0",
         "resnet8-at-2-0+weight=9",
     ]
 
 
-def test_a_student_of_its_teachers_network_is_compared_with_that_network_alone():
-    assert [name.split("/")[-1] for name in names(methods=["alone", "self"])] == [
-        "resnet8x0.5-alone-2-0",
-        "resnet20-alone-2-0",
+def test_a_student_of_its_teachers_network_is_compared_with_that_network_baseline():
+    assert [name.split("/")[-1] for name in names(methods=["baseline", "self"])] == [
+        "resnet8x0.5-baseline-2-0",
+        "resnet20-baseline-2-0",
         "resnet20-self-2-0",
     ]
 
@@ -103,25 +104,25 @@ def test_which_methods_need_no_teacher_or_its_network_is_what_the_library_says()
 
 
 def test_maps_are_compared_of_students_that_the_study_has():
-    alone = {"method": "alone", "options": {}, "epochs": 3}
-    study = studies.Study(name="mine", methods=[alone, "at", "kd"], seeds=[4, 5])
+    baseline = {"method": "baseline", "options": {}, "epochs": 3}
+    study = studies.Study(name="mine", methods=[baseline, "at", "kd"], seeds=[4, 5])
     assert study.compared.networks == [
         "teachers/resnet20-full-0",
-        "students/resnet20-full-0/resnet8x0.5-alone-2-4+epochs=3",
+        "students/resnet20-full-0/resnet8x0.5-baseline-2-4+epochs=3",
         "students/resnet20-full-0/resnet8x0.5-kd-2-4",
     ]
     trained = {run.name for run in (*study.teachers, *study.students)}
     assert set(study.compared.networks) <= trained
-    assert studies.Study(name="mine", methods=["alone", "kd"], layers=False).compared is None
+    assert studies.Study(name="mine", methods=["baseline", "kd"], layers=False).compared is None
 
 
 def test_students_of_one_kernel_are_those_of_the_study():
     study = studies.Study(
         name="mine",
-        methods=["alone", "kd", "at", "sp"],
+        methods=["baseline", "kd", "at", "sp"],
         student={"batch_size": [32, 64], "precision": ["float32", "bfloat16"], "width": [0.5, 1]},
         seeds=[0, 1],
-        together=3,
+        students_per_kernel=3,
     )
     each = [run for together in study.kernels.values() for run in together.each]
     assert sorted(run.name for run in each) == sorted(run.name for run in study.students)
@@ -139,13 +140,13 @@ def test_the_coupling_of_maps_is_set_beside_their_options():
     assert study.drawn["tsne"].name.endswith("+coupling=0.0+perplexity=5")
 
 
-def test_the_comparison_is_of_alone_and_kd_in_the_first_cell():
-    study = studies.Study(name="mine", methods=["at", "alone", "kd"], seeds=[3, 4])
+def test_the_comparison_is_of_baseline_and_kd_in_the_first_cell():
+    study = studies.Study(name="mine", methods=["at", "baseline", "kd"], seeds=[3, 4])
     where = "students/resnet20-full-0/resnet8x0.5"
-    names = ["teachers/resnet20-full-0", f"{where}-alone-2-3", f"{where}-kd-2-3"]
+    names = ["teachers/resnet20-full-0", f"{where}-baseline-2-3", f"{where}-kd-2-3"]
     assert study.compared.networks == names
     assert (
-        studies.Study(name="mine", methods=["alone", "at"])
+        studies.Study(name="mine", methods=["baseline", "at"])
         .compared.networks[-1]
         .endswith("-at-2-0")
     )
@@ -156,17 +157,17 @@ def test_the_comparison_is_of_alone_and_kd_in_the_first_cell():
 def test_a_film_follows_every_seed_and_draws_the_first():
     study = studies.Study(
         name="mine",
-        methods=["alone", "at", "kd"],
+        methods=["baseline", "at", "kd"],
         labels_per_class=[2, 5],
         seeds=[0, 1],
         maps={"labels_per_class": [5], "seeds": [1]},
-        film={"epochs": [0, 3], "methods": ["alone", "kd"], "layers": ["stem"]},
+        film={"epochs": [0, 3], "methods": ["baseline", "kd"], "layers": ["stem"]},
         embeddings={"tsne": {"perplexity": 9}},
     )
     film = study.followed
     where = "students/resnet20-full-0/resnet8x0.5"
-    assert film.drawn == [f"{where}-alone-5-1", f"{where}-kd-5-1"]
-    assert film.networks == [*film.drawn, f"{where}-alone-5-0", f"{where}-kd-5-0"]
+    assert film.drawn == [f"{where}-baseline-5-1", f"{where}-kd-5-1"]
+    assert film.networks == [*film.drawn, f"{where}-baseline-5-0", f"{where}-kd-5-0"]
     assert (film.layers, film.options) == (["stem"], {"perplexity": 9})
     kept = {run.name: run.keep for run in study.students if run.keep}
     assert kept == {name: [0, 3] for name in film.networks}

@@ -5,7 +5,8 @@ import pandas as pd
 import results as invented
 from test_verdicts import study
 
-from kdlib import statistics, tables, verdicts
+from kdlib.measure import statistics, verdicts
+from kdlib.report import tables
 
 FIGURES = {claim: what.figure for claim, what in verdicts.CLAIMS.items()}
 
@@ -27,7 +28,7 @@ def test_a_table_has_a_caption_and_headers_that_say_what_they_head():
     assert rows(tables.table(table, "x")) == [["C1", "3"], ["C2", "5"]]
 
 
-def test_a_verdict_is_a_sign_and_a_word_not_a_colour_alone():
+def test_a_verdict_is_a_sign_and_a_word_not_a_colour_baseline():
     signs = {tables.badge(word).split('data-sign="')[1][0] for word in verdicts.WORDS[5]}
     assert signs == {"✓", "≈", "✗"}
     for word in (*verdicts.UNDECIDED, "no such student"):

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from kdlib import UsageError, data, distill, features, models, runs, train
+from kdlib import UsageError, data, distill, features, models, train
+from kdlib.plan import runs
 
 
 @pytest.fixture(scope="module")
@@ -21,8 +22,8 @@ def fit(digits, method="kd", seed=0, epochs=1, **options):
     network = student(seed)
     labelled = data.budget(digits.train_labels, 5, seed)
     run = runs.Student(method=method, seed=seed, epochs=epochs, labels_per_class=5)
-    batches = data.Batches(digits, labelled, 64, seed, pool=method not in ("alone", "smooth"))
-    taught = None if method in ("alone", "smooth") else teacher()
+    batches = data.Batches(digits, labelled, 64, seed, pool=method not in ("baseline", "smooth"))
+    taught = None if method in ("baseline", "smooth") else teacher()
     return train.fit(network, batches, run, method=method, teacher=taught, **options)[:2]
 
 
@@ -31,7 +32,7 @@ def bits(network):
 
 
 def test_a_few_epochs_learn_and_history_tells_every_term(digits):
-    network, history = fit(digits, "alone", epochs=8)
+    network, history = fit(digits, "baseline", epochs=8)
     assert train.evaluate(network, digits).accuracy > 0.5  # chance: 0.1
     assert [row["epoch"] for row in history] == list(range(1, 9))
     assert history[-1]["labels"] < history[0]["labels"]
@@ -70,7 +71,7 @@ def test_a_first_stage_comes_before_the_main_one_and_history_shows_both(digits):
     assert history[1]["fitnet"] < history[0]["fitnet"]
 
 
-@pytest.mark.parametrize("method", ["alone", "smooth", "kd", "fitnet", "at"])
+@pytest.mark.parametrize("method", ["baseline", "smooth", "kd", "fitnet", "at"])
 def test_the_same_seed_gives_the_same_bits(digits, method):
     torch.manual_seed(1)
     first = bits(fit(digits, method)[0])
@@ -111,8 +112,8 @@ def test_a_loss_that_is_no_number_stops_the_training(digits):
     broken = student()
     with torch.no_grad():
         broken.logits.weight.fill_(float("nan"))
-    run = runs.Student(epochs=1, method="alone")
-    batches = data.Batches(digits, torch.arange(100), 64, 0, pool=False)
+    run = runs.Student(epochs=1, method="baseline")
+    batches = data.Batches(digits, torch.arange(100), 64, 0, unlabelled=False)
     with pytest.raises(UsageError, match="alone: the loss is no number in epoch 1"):
         train.fit(broken, batches, run)
 
@@ -163,7 +164,7 @@ def test_features_are_means_over_positions_in_evaluation_mode(digits):
 
 @pytest.mark.parametrize("epochs", range(1, 8))
 def test_trainings_of_a_few_steps_have_a_schedule_too(digits, epochs):
-    run = runs.Student(epochs=epochs, method="alone", batch_size=2000)
+    run = runs.Student(epochs=epochs, method="baseline", batch_size=2000)
     batches = data.Batches(digits, torch.arange(len(digits.train)), run.batch_size, 0)
     assert len(batches) == 1
     history = train.fit(student(), batches, run).history
@@ -174,7 +175,7 @@ SIDE_BY_SIDE = [
     ("kd", 0.5, 0, {}),
     ("kd", 0.5, 7, {}),  # another initial network
     ("at", 1.0, 0, {"weight": 500.0}),  # another width
-    ("alone", 0.5, 0, {}),  # sees the labelled images only
+    ("baseline", 0.5, 0, {}),  # sees the labelled images only
     ("fitnet", 0.5, 0, {"stages": 2, "warm_up_epochs": 2}),  # is trained longer
     ("crd", 0.5, 0, {}),  # draws negatives while it trains
     ("dml", 0.5, 0, {}),  # has a peer instead of a teacher
@@ -184,28 +185,33 @@ SIDE_BY_SIDE = [
 ]
 
 
-def test_students_side_by_side_are_bit_for_bit_what_each_is_alone(digits):
+def test_students_side_by_side_are_bit_for_bit_what_each_is_baseline(digits):
     def batches():
         return data.Batches(digits, data.budget(digits.train_labels, 5, 0), 64, 0)
 
-    def pupil(method, width, seed, options, keep=()):
+    def job(method, width, seed, options, snapshots=()):
         network = models.build("resnet8", classes=10, channels=1, width=width, seed=seed)
-        return train.Pupil(network, runs.Student(epochs=1, seed=0), method, options, keep=keep)
+        return train.TrainingJob(
+            network, runs.Student(epochs=1, seed=0), method, options, snapshots=keep
+        )
 
-    kept = [pupil(*given, keep=(0, 1)) for given in SIDE_BY_SIDE]
+    kept = [job(*given, snapshots=(0, 1)) for given in SIDE_BY_SIDE]
     together = train.fit_many(kept, batches(), teacher())
     for given, side in zip(SIDE_BY_SIDE, together, strict=True):
-        (by_itself,) = train.fit_many([pupil(*given)], batches(), teacher())
+        (by_itself,) = train.fit_many([job(*given)], batches(), teacher())
         assert bits(side.network) == bits(by_itself.network), given
         assert side.history == by_itself.history
-        assert (set(side.kept), by_itself.kept) == ({0, 1}, {})  # to keep weights changes no bit
+        assert (set(side.snapshots), by_itself.snapshots) == (
+            {0, 1},
+            {},
+        )  # to keep weights changes no bit
 
 
 def test_weights_are_kept_after_the_passes_of_all_stages(digits):
     batches = data.Batches(digits, data.budget(digits.train_labels, 5, 0), 64, 0)
     options, run = {"stages": 2, "warm_up_epochs": 2}, runs.Student(epochs=1)
-    pupil = train.Pupil(student(), run, "fitnet", options, keep=[3, 0, 2])
-    ((network, history, kept),) = train.fit_many([pupil], batches, teacher())
+    job = train.TrainingJob(student(), run, "fitnet", options, snapshots=[3, 0, 2])
+    ((network, history, kept),) = train.fit_many([job], batches, teacher())
     assert len(history) == 3
     counts = {n: int(w["stem.1.num_batches_tracked"]) for n, w in kept.items()}
     assert counts == {0: 0, 2: 2 * len(batches), 3: 3 * len(batches)}
@@ -215,8 +221,8 @@ def test_weights_are_kept_after_the_passes_of_all_stages(digits):
 
 def test_what_is_kept_of_a_student_that_ends_with_another_head_is_the_student(digits):
     batches = data.Batches(digits, data.budget(digits.train_labels, 5, 0), 64, 0)
-    pupil = train.Pupil(student(), runs.Student(epochs=1), "simkd", keep=[1])
-    ((network, _, kept),) = train.fit_many([pupil], batches, teacher())
+    job = train.TrainingJob(student(), runs.Student(epochs=1), "simkd", snapshots=[1])
+    ((network, _, kept),) = train.fit_many([job], batches, teacher())
     plan = models.architecture(network)
     before = models.restore({"architecture": plan["student"]}, kept[1])
     for name in ("stem", "block1", "block2", "block3"):  # its own classifier is left out at the end
@@ -230,9 +236,11 @@ def test_students_side_by_side_ask_the_teacher_once_per_batch(digits):
     taught.register_forward_hook(lambda *_: looks.append(1))
     batches = data.Batches(digits, data.budget(digits.train_labels, 5, 0), 64, 0)
     run = runs.Student(epochs=1)
-    pupils = [train.Pupil(student(i), run, method) for i, method in enumerate(("kd", "at", "kd"))]
-    train.fit_many(pupils, batches, taught)
-    assert len(looks) == len(batches) + len(pupils)  # a first look each, to size the method
+    jobs = [
+        train.TrainingJob(student(i), run, method) for i, method in enumerate(("kd", "at", "kd"))
+    ]
+    train.fit_many(jobs, batches, taught)
+    assert len(looks) == len(batches) + len(jobs)  # a first look each, to size the method
 
 
 def test_without_the_pool_a_method_sees_labelled_images_only(digits):
@@ -241,8 +249,8 @@ def test_without_the_pool_a_method_sees_labelled_images_only(digits):
     ended = []
     for pool in (True, False):
         batches = data.Batches(digits, labelled, 64, 0, pool=pool)
-        pupils = [train.Pupil(student(), run, "kd", pool=False)]
-        ended.append(bits(train.fit_many(pupils, batches, teacher())[0].network))
+        jobs = [train.TrainingJob(student(), run, "kd", unlabelled=False)]
+        ended.append(bits(train.fit_many(jobs, batches, teacher())[0].network))
     assert ended[0] == ended[1]
 
 
@@ -279,9 +287,9 @@ def test_a_frozen_body_does_not_move_and_a_slow_one_moves_less(digits):
     labelled = data.budget(digits.train_labels, 5, 0)
     moved = []
     for rate in (0.0, 0.01, 1.0):
-        batches = data.Batches(digits, labelled, 64, 0, pool=False)
+        batches = data.Batches(digits, labelled, 64, 0, unlabelled=False)
         network, first = student(), student()
-        train.fit(network, batches, runs.Teacher(epochs=1), body_rate=rate)
+        train.fit(network, batches, runs.Teacher(epochs=1), backbone_lr_factor=rate)
         pairs = list(zip(network.state_dict().items(), first.state_dict().values(), strict=True))
         change = {name: float((now - then).abs().max()) for (name, now), then in pairs if then.ndim}
         moved.append(max(value for name, value in change.items() if "logits" not in name))
@@ -304,8 +312,8 @@ def test_simclr_learns_to_tell_images_apart_without_labels(digits):
 
 def test_no_epochs_leave_a_network_as_it_begins_beside_others_that_are_trained(digits):
     batches = data.Batches(digits, data.budget(digits.train_labels, 5, 0), 64, 0)
-    pupils = [train.Pupil(student(), runs.Student(epochs=n)) for n in (0, 1)]
-    untrained, trained = train.fit_many(pupils, batches)
+    jobs = [train.TrainingJob(student(), runs.Student(epochs=n)) for n in (0, 1)]
+    untrained, trained = train.fit_many(jobs, batches)
     assert bits(untrained.network) == bits(student())
     assert untrained.history == []
     assert len(trained.history) == 1
@@ -353,11 +361,11 @@ def test_students_side_by_side_may_differ_in_precision(digits):
     def batches():
         return data.Batches(digits, data.budget(digits.train_labels, 5, 0), 64, 0)
 
-    def pupil(precision):
-        return train.Pupil(student(), runs.Student(epochs=1, precision=precision), "kd")
+    def job(precision):
+        return train.TrainingJob(student(), runs.Student(epochs=1, precision=precision), "kd")
 
     names = ("float32", "bfloat16")
-    together = train.fit_many([pupil(name) for name in names], batches(), teacher())
+    together = train.fit_many([job(name) for name in names], batches(), teacher())
     for name, side in zip(names, together, strict=True):
-        (alone,) = train.fit_many([pupil(name)], batches(), teacher())
-        assert bits(side.network) == bits(alone.network)
+        (baseline,) = train.fit_many([job(name)], batches(), teacher())
+        assert bits(side.network) == bits(baseline.network)

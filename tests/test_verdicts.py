@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import results as invented
 
-from kdlib import statistics, verdicts
+from kdlib.measure import statistics, verdicts
 
 ROOT = Path(__file__).parents[1]
 LAYERS = ("stem", "block1", "block2", "block3", "pool", "logits")
@@ -23,8 +23,8 @@ def study(seeds=5, methods=(("kd", CLEAR),), *, labels=("2",), regime="full", ef
     runs, values = [], []
     for budget, seed in itertools.product(labels, range(seeds)):
         best = 0.9 if regime == "full" else 0.5
-        runs.append(row("teacher", f"teachers/{teacher}-{seed}", "alone", budget, seed, best))
-        for method, effect in (("alone", None), ("smooth", REVERSED), *methods):
+        runs.append(row("teacher", f"teachers/{teacher}-{seed}", "baseline", budget, seed, best))
+        for method, effect in (("baseline", None), ("smooth", REVERSED), *methods):
             run = f"students/{teacher}-{seed}/resnet8-{method}-{budget}-{seed}"
             gain = 0 if effect is None else effect + WOBBLE[seed]
             runs.append(row("student", run, method, budget, seed, 0.5 + gain))
@@ -140,8 +140,8 @@ def test_equal_differences_speak_against_a_claim_and_never_for_it():
         made = study(methods=[("kd", NONE)])
         values = made.measures
         kd = values["run"].str.contains("-kd-")
-        alone = values.loc[values["run"].str.contains("-alone-"), "value"].to_numpy()
-        values.loc[kd, "value"] = alone + effect * values.loc[kd, "measure"].map(SIGN)
+        baseline = values.loc[values["run"].str.contains("-baseline-"), "value"].to_numpy()
+        values.loc[kd, "value"] = baseline + effect * values.loc[kd, "measure"].map(SIGN)
         found = verdicts.tests(made).query("claim == 'C3'")
         assert (found["speaks"] == speaks).all()
         assert found["p"].isna().all()
@@ -190,7 +190,7 @@ def test_what_is_asked_of_layers_is_asked_in_both_views():
     assert alike.loc["C4", ["verdict", "supported", "cells"]].tolist() == ["supported", 2, 2]
 
 
-def test_results_with_nothing_beside_alone_are_no_data():
+def test_results_with_nothing_beside_baseline_are_no_data():
     made = study(methods=())
     assert set(judge(made).values()) == {"no data"}
     assert verdicts.control(made).empty
@@ -216,7 +216,9 @@ def accurate(method, labels, scores):
     """A study whose test accuracies are given, budget by budget."""
     made = study(methods=[(method, CLEAR)], labels=labels)
     for budget, score in scores.items():
-        made.runs.loc[made.runs["run"].str.contains(f"-alone-{budget}-"), "test_accuracy"] = score
+        made.runs.loc[made.runs["run"].str.contains(f"-baseline-{budget}-"), "test_accuracy"] = (
+            score
+        )
     return made
 
 
@@ -233,7 +235,7 @@ def test_the_control_judges_compactness_beside_a_student_as_accurate():
 
 def test_the_control_can_take_the_compactness_away():
     made = accurate("kd", ("2", "5"), {"5": 0.95})
-    rich = made.measures["run"].str.contains("-alone-5-")
+    rich = made.measures["run"].str.contains("-baseline-5-")
     gain = CLEAR * made.measures["measure"].map(SIGN)
     made.measures.loc[rich, "value"] += gain[rich]
     assert verdicts.control(made).iloc[0]["verdict"] == "not supported"

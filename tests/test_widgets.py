@@ -7,7 +7,7 @@ import results as invented
 from PIL import Image
 
 from kdlib import UsageError
-from kdlib.widgets import (
+from kdlib.report.explorer import (
     COLUMNS,
     MISSING,
     UNKNOWN,
@@ -19,7 +19,7 @@ from kdlib.widgets import (
     sprite,
 )
 
-ALONE = "students/resnet20-full/resnet8x0.5-alone-2-0"
+ALONE = "students/resnet20-full/resnet8x0.5-baseline-2-0"
 KD = "students/resnet20-full/resnet8x0.5-kd-2-0"
 
 
@@ -33,7 +33,7 @@ def view(results):
     return explorer(results)
 
 
-def test_it_opens_on_the_fewest_labels_alone_and_distilled(view):
+def test_it_opens_on_the_fewest_labels_baseline_and_distilled(view):
     assert (view.left, view.right) == (ALONE, KD)
     assert (view.layer, view.embedding, view.measure) == ("block2", "tsne", "knn")
     assert (view.selected, view.hidden) == ([], [])
@@ -124,7 +124,7 @@ def test_networks_have_names_that_people_read(view):
     assert networks[KD]["name"] == "kd, 2 labels per class, seed 0"
     assert networks["teachers/resnet20-full-0"]["name"] == "teacher, all labels, seed 0"
     assert networks[KD]["group"] == "student resnet8x0.5 of resnet20-full"
-    assert [networks[run]["kind"] for run in (ALONE, KD)] == ["alone", "distilled"]
+    assert [networks[run]["kind"] for run in (ALONE, KD)] == ["baseline", "distilled"]
 
 
 def renamed(results, run, **columns):
@@ -137,7 +137,7 @@ def renamed(results, run, **columns):
     return next(one for one in view.meta["networks"] if one["run"] == run)
 
 
-def test_networks_that_differ_in_labels_and_seed_alone_are_one_to_choose(results):
+def test_networks_that_differ_in_labels_and_seed_baseline_are_one_to_choose(results):
     who = "students/resnet20-full/resnet8x0.5-kd"
     assert {one["who"] for one in explorer(results).meta["networks"] if one["short"] == "kd"} == {
         who
@@ -155,7 +155,7 @@ def test_networks_come_in_the_order_teacher_budget_method(results):
     table = mapped(results)
     assert table["role"].iloc[0] == "teacher"
     assert list(table["labels"].iloc[1:]) == ["2"] * 3 + ["5"] * 3 + ["all"] * 3
-    assert list(table["method"].iloc[1:4]) == ["alone", "kd", "at"]
+    assert list(table["method"].iloc[1:4]) == ["baseline", "kd", "at"]
 
 
 def test_every_point_is_where_the_store_has_it(results, view):

@@ -11,13 +11,13 @@ from torch import nn
 
 from kdlib import UsageError, one_of
 from kdlib.data import Batch
-from kdlib.distill.answers import DIST, DKD, KD, MLKD, NKD, LogitStd
-from kdlib.distill.controls import Alone, Pseudo, Random, Shuffled, Smooth
+from kdlib.distill.controls import Baseline, Pseudo, Random, Shuffled, Smooth
 from kdlib.distill.features import AB, AT, FSP, FT, NST, OFD, VID, FitNet, ReviewKD, SimKD
-from kdlib.distill.method import NOBODY, Method, Terms
+from kdlib.distill.logits import DIST, DKD, KD, MLKD, NKD, LogitStd
+from kdlib.distill.method import NO_TEACHER, Method, Terms
 from kdlib.distill.pretraining import SimCLR
 from kdlib.distill.relations import CC, CRD, ICKD, PKT, RKD, SP
-from kdlib.distill.ways import DML, BornAgain, NoisyStudent, Self, Transfer
+from kdlib.distill.schemes import DML, BornAgain, NoisyStudent, Self, Transfer
 from kdlib.models import Forward
 
 METHODS: dict[str, type[Method]] = {
@@ -48,7 +48,7 @@ METHODS: dict[str, type[Method]] = {
     "transfer": Transfer,
     "noisy_student": NoisyStudent,
     "self": Self,
-    "alone": Alone,
+    "baseline": Baseline,
     "smooth": Smooth,
     "pseudo": Pseudo,
     "shuffled": Shuffled,
@@ -67,7 +67,7 @@ class Combined(Method):
     """
 
     def __init__(self, parts: dict[str, Method]):
-        super().__init__(NOBODY, NOBODY)
+        super().__init__(NO_TEACHER, NO_TEACHER)
         self.parts = nn.ModuleDict(parts)  # so that their parameters are found
         self.members = members = list(parts.values())
         self.layers = tuple(dict.fromkeys(layer for part in members for layer in part.layers))
@@ -79,13 +79,13 @@ class Combined(Method):
     def first(self) -> list[Method]:
         return [part for part in self.members if part.warm_up_epochs]
 
-    def enrol(self, images: int, student: nn.Module) -> None:
+    def setup(self, images: int, student: nn.Module) -> None:
         for part in self.members:
-            part.enrol(images, student)
+            part.setup(images, student)
 
-    def finish(self, student: nn.Module, teacher: nn.Module | None) -> nn.Module:
+    def finalize(self, student: nn.Module, teacher: nn.Module | None) -> nn.Module:
         for part in self.members:
-            student = part.finish(student, teacher)
+            student = part.finalize(student, teacher)
         return student
 
     def warm_up(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
@@ -124,7 +124,7 @@ def known(name: str, what: str = "method") -> list[str]:
 
 
 def build(
-    name: str, student: Forward, teacher: Forward = NOBODY, *, seed: int = 0, **options: Any
+    name: str, student: Forward, teacher: Forward = NO_TEACHER, *, seed: int = 0, **options: Any
 ) -> Method:
     """Make a method ready for a pair of networks, from one example output of each.
 
@@ -151,7 +151,7 @@ def _single(
     name: str, student: Forward, teacher: Forward, seed: int, options: dict[str, Any]
 ) -> Method:
     kind = (METHODS | PRETRAINING)[name]
-    if kind.teacher and teacher is NOBODY:
+    if kind.teacher and teacher is NO_TEACHER:
         raise UsageError(f"method {name!r} needs a teacher, and none was given")
     declared = inspect.signature(kind.__init__).parameters.values()
     allowed = {p.name: p.default for p in declared if p.kind is p.KEYWORD_ONLY}

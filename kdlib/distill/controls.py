@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from kdlib import UsageError
 from kdlib.data import Batch
-from kdlib.distill.answers import KD
+from kdlib.distill.logits import KD
 from kdlib.distill.method import (
     Method,
     Terms,
@@ -21,10 +21,10 @@ from kdlib.distill.method import (
 from kdlib.models import Forward
 
 
-class Alone(Method):
+class Baseline(Method):
     """No teacher: cross-entropy on the labelled images. The control for everything else."""
 
-    cite, title, teacher = "he2016deep", "alone", False
+    cite, title, teacher = "he2016deep", "baseline", False
     unlabelled = False
 
     def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from kdlib import UsageError, models, one_of
 from kdlib.data import Batch
-from kdlib.distill.answers import softened
+from kdlib.distill.logits import softened
 from kdlib.distill.method import (
     Method,
     Terms,
@@ -541,5 +541,5 @@ class SimKD(Method):
         theirs = F.adaptive_avg_pool2d(teacher.features["block3"], self.size)
         return {"simkd": self.weight * squared(ours, theirs)}
 
-    def finish(self, student: nn.Module, teacher: nn.Module | None) -> nn.Module:
+    def finalize(self, student: nn.Module, teacher: nn.Module | None) -> nn.Module:
         return models.Grafted(student, self.projector, models.part(teacher, "logits"))  # type: ignore[arg-type]

@@ -17,7 +17,7 @@ from kdlib import UsageError
 from kdlib.data import Batch
 from kdlib.models import Forward
 
-NOBODY = Forward(torch.empty(0, 0), {})  # the teacher of a student that learns alone
+NO_TEACHER = Forward(torch.empty(0, 0), {})  # the teacher of a student that learns alone
 Terms = dict[str, Float[Tensor, ""]]  # of a loss, by name
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -52,7 +52,7 @@ class Method(nn.Module, ABC):
     def __init__(self, student: Forward, teacher: Forward):
         super().__init__()
 
-    def enrol(self, images: int, student: nn.Module) -> None:
+    def setup(self, images: int, student: nn.Module) -> None:
         """Told once, before training: how many training images, numbered by rows; the student."""
         return None
 
@@ -64,7 +64,7 @@ class Method(nn.Module, ABC):
         """The terms of a first stage, trained before `forward` counts; None where there is none."""
         return None
 
-    def finish(self, student: nn.Module, teacher: nn.Module | None) -> nn.Module:
+    def finalize(self, student: nn.Module, teacher: nn.Module | None) -> nn.Module:
         """Told once, after training: makes the network that is kept, by default the student."""
         return student
 

@@ -266,7 +266,7 @@ class CRD(Method):
         self.register_buffer("memory", torch.zeros(2, 0, size))
         self.started = False  # has a first batch set Z?
 
-    def enrol(self, images: int, student: nn.Module) -> None:
+    def setup(self, images: int, student: nn.Module) -> None:
         generator = torch.Generator().manual_seed(self.seed)
         drawn = torch.randn(2, images, self.memory.shape[2], generator=generator)
         self.memory = F.normalize(drawn, dim=2).to(self.memory)

@@ -1,0 +1,1 @@
+"""Numbers about layers and maps, and what they say over seeds."""

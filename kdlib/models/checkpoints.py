@@ -1,0 +1,168 @@
+"""Weights from a file, also of other projects' networks, or torchvision's own.
+
+What to `models.build` for checkpoints that are published for CIFAR:
+
+    akamaster           resnet20 to resnet110
+    chenyaofo           resnet20 to 56 with shortcut="conv"; vgg11_bn to 19_bn, mobilenet_v2 (with
+                        width_mult), shufflenet_v2_x0_5 to x2_0, each with small=True
+    huyvnphan           resnet18 to 50, densenet121 to 169 with small="pooled"; vgg11_bn to 19_bn;
+                        mobilenet_v2 with small=True
+    kuangliu, timm      resnet18 to 152 with small=True
+    RepDistiller        resnet8 to 110 with shortcut="conv", resnet8x4, resnet32x4, wrn-*, vgg*
+    pytorchcv           resnet20 to 110 with shortcut="conv"
+
+Images have to be normalised as there: the weights do not say how.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from kdlib import UsageError, models
+
+Rule = tuple[str, str | Callable[[re.Match[str]], str]]
+
+NESTS = ("state_dict", "model_state_dict", "model", "net")  # where a checkpoint keeps its weights
+PREFIXES = ("module.", "model.", "net.", "_orig_mod.")  # left by wrappers
+_WRN: tuple[Rule, ...] = (
+    (r"^conv1\.", "stem.0."),
+    (r"^block2\.layer\.0\.bn1\.", "block1.bn."),
+    (r"^block3\.layer\.0\.bn1\.", "block2.bn."),
+    (r"^bn1\.", "block3.bn."),
+    (r"\.layer\.", ".units."),
+    (r"\.convShortcut\.", ".shortcut."),
+    (r"^fc\.", "logits."),
+)
+# How others name the same weights: (expression, our name), in this order.
+NAMINGS: dict[str, tuple[Rule, ...]] = {
+    "as here": (),
+    "resnet: akamaster, chenyaofo, RepDistiller": (
+        (r"^conv1\.", "stem.0."),
+        (r"^bn1\.", "stem.1."),
+        (r"^layer(\d)\.", r"block\1."),
+        (r"\.downsample\.", ".shortcut."),
+        (r"^(fc|linear)\.", "logits."),
+    ),
+    "resnet: pytorchcv": (
+        (r"^features\.init_block\.conv\.", "stem.0."),
+        (r"^features\.init_block\.bn\.", "stem.1."),
+        (r"^features\.stage(\d)\.unit(\d+)\.", lambda m: f"block{m[1]}.{int(m[2]) - 1}."),
+        (r"\.body\.conv(\d)\.conv\.", r".conv\1."),
+        (r"\.body\.conv(\d)\.bn\.", r".bn\1."),
+        (r"\.identity_conv\.conv\.", ".shortcut.0."),
+        (r"\.identity_conv\.bn\.", ".shortcut.1."),
+        (r"^output\.", "logits."),
+    ),
+    "torchvision's resnet18 to 152: kuangliu": (
+        (r"\.shortcut\.", ".downsample."),
+        (r"^linear\.", "fc."),
+    ),
+    "wrn-*-2: RepDistiller": ((r"^block1\.layer\.0\.bn1\.", "stem.1."), *_WRN),
+    "wrn-*-1: RepDistiller": _WRN,
+    "vgg: RepDistiller": (
+        (r"^block0\.", "stem."),
+        (r"^block([123])\.", r"block\1.1."),
+        (r"^block4\.", "block3.2."),
+        (r"^classifier\.", "logits."),
+    ),
+}
+
+
+def load(network: nn.Module, source: str | Path, *, new_head: bool = False) -> list[str]:
+    """Give a network the weights of a file, in place; returns the names of those it kept.
+
+    `source` is a safetensors file or a torch file (tensors only: no code of it is run), with names
+    as here or of `NAMINGS`; or "imagenet", for torchvision's own weights of its network. Only with
+    `new_head` does the classifier stay as initialised, for other classes. Raises UsageError,
+    naming keys and shapes, unless every weight finds its place.
+    """
+    found = _imagenet(network) if str(source) == "imagenet" else _tensors(Path(source))
+    head = models.layers(network)["logits"].partition(":")[0] + "."
+    wanted = {
+        name: value
+        for name, value in network.state_dict().items()
+        if not (new_head and name.startswith(head))
+    }
+    tried = []
+    for rules in NAMINGS.values():
+        named = {_renamed(name, rules): value for name, value in found.items()}
+        if new_head:
+            named = {name: value for name, value in named.items() if not name.startswith(head)}
+        tried.append((models.differences(wanted, named), named))
+    differ, named = min(tried, key=lambda pair: len(pair[0]))
+    if differ:
+        only_head = all(line.startswith(head) for line in differ)
+        hint = "; new_head leaves the classifier as initialised" if only_head else ""
+        raise UsageError(
+            f"weights {source} do not fit: {len(differ)} differ; {'; '.join(differ[:3])}{hint}"
+        )
+    network.load_state_dict(named, strict=False)
+    return [name for name in network.state_dict() if name not in wanted]
+
+
+def _renamed(name: str, rules: tuple[Rule, ...]) -> str:
+    for expression, ours in rules:
+        name = re.sub(expression, ours, name)
+    return name
+
+
+def _tensors(file: Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint by name, without nesting and without a wrapper's prefix."""
+    kept: Any = _read(file)
+    while isinstance(kept, Mapping):
+        inner = [kept[name] for name in NESTS if isinstance(kept.get(name), Mapping)]
+        if not inner:
+            break
+        kept = inner[0]
+    if not isinstance(kept, Mapping):
+        raise UsageError(f"weights {file}: holds a {type(kept).__name__}, not a state_dict")
+    found = {str(name): value for name, value in kept.items() if isinstance(value, Tensor)}
+    if not found:
+        raise UsageError(f"weights {file}: holds no tensors, but {', '.join(map(str, kept))[:80]}")
+    while prefix := next((p for p in PREFIXES if all(n.startswith(p) for n in found)), None):
+        found = {name.removeprefix(prefix): value for name, value in found.items()}
+    return found
+
+
+def _read(file: Path) -> Any:
+    try:
+        if file.suffix == ".safetensors":
+            return safetensors.torch.load_file(file)
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise UsageError(f"weights {file}: there is no such file") from error
+    except UnpicklingError as error:
+        raise UsageError(
+            f"weights {file}: is no torch file, or holds more than tensors, which is not read "
+            "for safety; allowed: a saved state_dict"
+        ) from error
+    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
+        said = str(error).partition("\n")[0] or type(error).__name__
+        raise UsageError(f"weights {file}: cannot be read: {said}") from error
+
+
+def _imagenet(network: nn.Module) -> dict[str, Tensor]:
+    from kdlib.models import torchvision
+    from kdlib.vision import torchvision as library
+
+    name = models.architecture(network).get("name")
+    if name in models.NETWORKS or name not in torchvision.names():
+        raise UsageError(f"weights 'imagenet' of {name}; allowed: for torchvision's networks only")
+    weights = library.models.get_model_weights(name).DEFAULT
+    try:
+        return dict(weights.get_state_dict(progress=False, check_hash=True))
+    except OSError as error:
+        folder = Path(torch.hub.get_dir()) / "checkpoints"
+        raise UsageError(
+            f"weights 'imagenet' of {name}: cannot fetch {weights.url} ({error}); "
+            f"put the file into {folder}"
+        ) from error

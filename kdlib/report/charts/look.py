@@ -1,0 +1,118 @@
+"""Who is drawn in which colour and order, and how charts reach a page."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Any
+
+import altair as alt
+import pandas as pd
+
+from kdlib.measure import metrics, statistics
+
+# Who is drawn in which colour, in the order of every legend. Alone is grey, the controls are muted,
+# methods have Petroff's colours (2021, arXiv 2107.02270), told apart with any colour vision.
+COLOURS = {
+    "baseline": "#7f868b",
+    "smooth": "#c2a878",
+    "pseudo": "#8fa67f",
+    "shuffled": "#a892b5",
+    "random": "#c09494",
+    "kd": "#2f7fd0",
+    "fitnet": "#ee9a0b",
+    "at": "#cc3a1e",
+}
+CONTROLS = statistics.CONTROLS
+SPARE = ("#832db6", "#12805c", "#a96b59", "#0f9fb5", "#d6499a", "#7d8500")  # for other methods
+# Classes: Petroff's ten colours, in the order that explorer.js has.
+CLASSES: tuple[str, ...] = ("#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6")
+CLASSES += ("#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd")
+MIME = "application/vnd.vegalite.v5+json"  # nbformat and JupyterLab refuse an object under v6
+
+
+def name(measure: str) -> str:
+    """Return a measure in words, or its key where no words are known."""
+    known = metrics.MEASURES.get(measure)
+    return known.title if known else measure.replace("_", " ")
+
+
+def hint(measure: str) -> str:
+    """Say which direction of a measure is the better one; empty where that is not known."""
+    known = metrics.MEASURES.get(measure)
+    return f"{known.better} is better" if known else ""
+
+
+def order(methods: Iterable[str]) -> list[str]:
+    """Sort methods as every legend has them; those without a place of their own come last."""
+    given, known = set(methods), list(COLOURS)
+    return [m for m in known if m in given] + sorted(given - set(known))
+
+
+def colours(methods: Iterable[str]) -> dict[str, str]:
+    """Give each method its colour, in the order of the legend."""
+    spare = iter(SPARE * 3)
+    return {m: COLOURS.get(m) or next(spare) for m in order(methods)}
+
+
+@alt.theme.register("kdlib", enable=False)
+def theme() -> alt.theme.ThemeConfig:
+    """Sizes and weights only: the page gives the colours of text and lines, light or dark."""
+    font = "system-ui, -apple-system, 'Segoe UI', sans-serif"
+    return {
+        "config": {
+            "font": font,
+            "background": "transparent",
+            "view": {"stroke": None},
+            "axis": {
+                "labelFontSize": 11,
+                "titleFontSize": 12,
+                "titleFontWeight": "normal",
+                "titlePadding": 8,
+                "domain": False,
+                "tickSize": 4,
+                "gridOpacity": 0.6,
+            },
+            "axisX": {"grid": False, "labelAngle": 0},
+            "header": {"labelFontSize": 12, "labelFontWeight": "bold", "titleFontSize": 12},
+            "legend": {"labelFontSize": 12, "symbolSize": 90, "title": None, "orient": "top"},
+            "title": {
+                "anchor": "start",
+                "fontSize": 14,
+                "fontWeight": "bold",
+                "subtitleFontSize": 12,
+                "subtitlePadding": 4,
+                "offset": 12,
+            },
+        }
+    }
+
+
+def enable() -> None:
+    """Make the look and the offline renderer the ones that notebooks of this process use."""
+    alt.theme.enable("kdlib")
+    alt.renderers.register("kdlib", _render)
+    alt.renderers.enable("kdlib")
+    alt.data_transformers.disable_max_rows()
+
+
+def _render(spec: dict[str, Any], **_: Any) -> dict[str, Any]:
+    """Hand a chart to the book as plain JSON, to a live notebook as an offline widget.
+
+    Altair's own renderers load scripts from the network or are refused by nbformat.
+    """
+    text = spec.get("description") or "Vega-Lite chart"
+    if os.environ.get("KD_BOOK"):  # set by kdlib.report.sphinx while it builds
+        return {MIME: spec, "text/plain": text}
+    alt.JupyterChart.enable_offline()
+    spec = {**spec, "config": {**spec.get("config", {}), "background": "white"}}
+    chart = alt.JupyterChart(alt.Chart.from_dict(spec))
+    bundle: Any = chart._repr_mimebundle_() or {}
+    return bundle[0] if isinstance(bundle, tuple) else bundle
+
+
+def budgets(table: pd.DataFrame) -> list[str]:
+    """Sort label budgets by size; "all" is the largest."""
+    return sorted(
+        table["labels"].unique(), key=lambda b: (not b.isdigit(), int(b) if b.isdigit() else 0)
+    )

@@ -1,0 +1,183 @@
+"""Teachers and students of many architectures."""
+
+from __future__ import annotations
+
+import json
+
+import altair as alt
+import numpy as np
+import pandas as pd
+
+from kdlib import UsageError
+from kdlib.report.charts.look import COLOURS, order
+from kdlib.report.charts.parts import _colour, _number
+
+MARKS = ["circle", "square", "diamond", "triangle-up", "cross", "triangle-down"]  # of networks
+
+
+def grid(pairs: pd.DataFrame) -> alt.FacetChart:
+    """Draw what methods add for every pair of teacher and student: a panel per method.
+
+    `pairs` is `statistics.pairs` of one label budget. The number is the gain over baseline in
+    points; with "≈" before it its 95 % t interval holds 0.
+    """
+    table = _gains(pairs)
+    table["said"] = [
+        f"{'≈ ' if low <= 0 <= high else ''}{gain:+.1f}"
+        for gain, low, high in zip(table["gain"], table["low"], table["high"], strict=True)
+    ]
+    far = float(table["gain"].abs().max()) or 1.0
+    students, teachers = (list(dict.fromkeys(table[c])) for c in ("network", "teacher"))
+    numbers = [_number(f"{c}:Q", c, "+.1f") for c in ("gain", "low", "high")]
+    scores = [_number(f"{c}:Q", f"{c}, %", ".1f") for c in ("baseline", "accuracy")]
+    smaller = _number("smaller:Q", "teacher / student, parameters", ".1f")
+    base = alt.Chart(table).encode(
+        x=alt.X("teacher:N", sort=teachers, title="teacher", axis=alt.Axis(labelAngle=-40)),
+        y=alt.Y("network:N", sort=students, title="student"),
+        tooltip=["method:N", "teacher:N", "network:N", *numbers, "n:Q", *scores, smaller],
+    )
+    colour = alt.Color(
+        "gain:Q",
+        title="points over baseline",
+        scale=alt.Scale(scheme="blueorange", reverse=True, domain=[-far, far]),
+        legend=alt.Legend(gradientLength=180, titleLimit=200),
+    )
+    dark = f"datum.gain > {0.55 * far} || datum.gain < {-0.8 * far}"
+    words = alt.condition(dark, alt.value("white"), alt.value("black"))
+    panel = alt.layer(
+        base.mark_rect().encode(color=colour),
+        base.mark_text(fontSize=11).encode(text="said:N", color=words),
+    ).properties(width={"step": 54}, height={"step": 34})
+    cells = zip(table["method"], table["teacher"], table["network"], table["said"], strict=True)
+    said = "; ".join(f"{m}, {t} to {s}: {words}" for m, t, s, words in cells)
+    n, methods = "/".join(map(str, sorted(set(table["n"])))), order(table["method"])
+    return panel.facet(
+        column=alt.Column("method:N", sort=methods, title=None), spacing=14
+    ).properties(
+        title=alt.Title(
+            "What distillation adds, pair by pair",
+            subtitle=f"test accuracy minus baseline, points: mean of n = {n} paired seeds; "
+            "≈: the 95 % interval holds 0",
+        ),
+        description=f"Points of test accuracy over the baseline. {said}.",
+    )
+
+
+def gaps(pairs: pd.DataFrame) -> alt.HConcatChart:
+    """Draw the gains of `statistics.pairs` over the capacity gap, and over what baseline lacks.
+
+    Left: how many times as many parameters as its student the teacher has. Right: the errors of
+    the baseline. A reader chooses the method; bars are 95 % t intervals.
+    """
+    table = _gains(pairs)
+    table["lacks"] = (100 - table["baseline"]).round(2)
+    methods, students = order(table["method"]), list(dict.fromkeys(table["network"]))
+    radio = alt.binding_radio(options=methods, name="method: ")
+    numbers = [_number(f"{c}:Q", c, "+.1f") for c in ("gain", "low", "high")]
+    base = alt.Chart(table).transform_filter("datum.method == method")
+    base = base.encode(
+        color=_colour(table).legend(None),
+        tooltip=["method:N", "teacher:N", "network:N", *numbers, "n:Q"],
+    )
+    shape = alt.Shape(
+        "network:N",
+        sort=students,
+        scale=alt.Scale(domain=students, range=MARKS),
+        legend=alt.Legend(symbolFillColor="#888", symbolStrokeColor="#888"),
+    )
+    steps = alt.Axis(values=[1, 3, 10, 30, 100, 300, 1000], format=",", grid=False)
+    wide = alt.Scale(type="log", nice=False, padding=14)
+    near = alt.Scale(zero=False, nice=False, padding=14)
+    xs = [
+        alt.X("smaller:Q", title="parameters, teacher over student", scale=wide, axis=steps),
+        alt.X("lacks:Q", title="errors of the baseline, %", scale=near),
+    ]
+    y, low = (alt.Y(f"{c}:Q", title="points over baseline") for c in ("gain", "low"))
+    zero = alt.Chart().mark_rule(strokeDash=[4, 3], color="#888").encode(y=alt.datum(0))
+    panels = [
+        alt.layer(
+            zero,
+            base.mark_rule(strokeWidth=1.4)
+            .encode(x=x, y=low, y2="high:Q")
+            .transform_filter("isValid(datum.low)"),
+            base.mark_point(filled=True, size=80, opacity=0.9).encode(x=x, y=y, shape=shape),
+        ).properties(width=270, height=230)
+        for x in xs
+    ]
+    first = table[table["method"] == methods[0]]
+    cells = zip(first["teacher"], first["network"], first["smaller"], first["gain"], strict=True)
+    said = "; ".join(f"{t} to {s}, {x:.1f} times: {g:+.1f}" for t, s, x, g in cells)
+    return (
+        alt.hconcat(*panels, spacing=20)
+        .add_params(alt.param(name="method", value=methods[0], bind=radio))
+        .properties(
+            title=alt.Title(
+                "The gap in size, and the room for improvement",
+                subtitle="a mark is a pair of networks, its shape the student; 95 % t interval",
+            ),
+            description=f"Points of {methods[0]} over baseline by how much larger the teacher is: "
+            f"{said}.",
+        )
+    )
+
+
+def blocks(shapes: pd.DataFrame) -> alt.FacetChart:
+    """Draw networks as rows of boxes, one per layer: as high as its maps, as wide as its channels.
+
+    `shapes` has the columns network, layer, channels, side (pixels; 1 for a vector). Both are drawn
+    by their square root: further on, boxes are lower and wider, fewer places and more channels.
+    """
+    names = list(dict.fromkeys(shapes["network"]))
+    stages = list(dict.fromkeys(shapes["layer"]))
+    table = _boxes(shapes, stages)
+    axis = alt.Axis(
+        values=list(range(len(stages))),
+        labelExpr=f"{json.dumps(stages)}[datum.value]",
+        title=None,
+        grid=False,
+    )
+    x = alt.X("left:Q", axis=axis, scale=alt.Scale(domain=[-0.6, len(stages) - 0.4], nice=False))
+    y = alt.Y("low:Q", axis=None, scale=alt.Scale(domain=[-0.75, 0.62], nice=False))
+    told = ["network:N", "layer:N", "channels:Q", alt.Tooltip("side:Q", title="pixels by side")]
+    box = alt.Chart().mark_rect(color=COLOURS["kd"], opacity=0.55, stroke="#888")
+    box = box.encode(x=x, x2="right:Q", y=y, y2="high:Q", tooltip=told)
+    words = (
+        alt.Chart().mark_text(fontSize=11).encode(x="middle:Q", y=alt.datum(-0.66), text="said:N")
+    )
+    head = alt.Header(labelOrient="top", labelAnchor="start", title=None)
+    spoken = "; ".join(f"{r.network} {r.layer}: {r.said}" for r in table.itertuples())
+    return (
+        alt.layer(box, words, data=table)
+        .properties(width=600, height=110)
+        .facet(row=alt.Row("network:N", sort=names, title=None, header=head), spacing=6)
+        .properties(
+            title=alt.Title(
+                "The networks, layer by layer",
+                subtitle="height: pixels by side; width: channels; below: channels × pixels",
+            ),
+            description=f"Channels times pixels of every layer. {spoken}.",
+        )
+    )
+
+
+def _gains(pairs: pd.DataFrame) -> pd.DataFrame:
+    """Give the gains of `statistics.pairs` in points."""
+    if pairs.empty:
+        raise UsageError("no pair of a teacher and a student to draw")
+    columns = ("gain", "low", "high", "baseline", "accuracy")
+    table = pairs.assign(**{c: (100 * pairs[c]).round(2) for c in columns})
+    return table.assign(smaller=table["smaller"].round(2))
+
+
+def _boxes(shapes: pd.DataFrame, stages: list[str]) -> pd.DataFrame:
+    """Give every layer of `blocks` its rectangle and its words."""
+    at = shapes["layer"].map(stages.index)
+    half = 0.42 * np.sqrt(shapes["channels"] / shapes["channels"].max())
+    tall = 0.5 * np.sqrt(shapes["side"] / shapes["side"].max())
+    flat = shapes["side"] == 1
+    said = shapes["channels"].astype(str) + np.where(
+        flat, "", " × " + shapes["side"].astype(str) + "²"
+    )
+    return shapes.assign(
+        middle=at, left=at - half, right=at + half, low=-tall, high=tall, said=said
+    )

@@ -1,0 +1,330 @@
+"""Sphinx extension: a book that needs no kernel and no network, opened by double click or served.
+
+Loaded in `_config.yml` by `sphinx: {extra_extensions: [kdlib.report.sphinx]}`. It
+- runs anywidgets on the page with widget-host.js, instead of RequireJS and a CDN,
+- moves their big parts into side-car scripts, which pages share and the browser keeps,
+- draws Vega-Lite charts with vega-host.js and one bundle made at build time by vl-convert,
+- gives every chart a picture (before JavaScript, on paper) and its numbers as CSV,
+- sets MathJax from the sphinx-mathjax-offline package, as one file without web fonts,
+- disconnects sphinx-thebe, which Jupyter Book loads though nothing uses it,
+- mends the theme's pages: lighter, quicker, right for screen readers.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import html
+import importlib.metadata
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pydata_sphinx_theme
+import vl_convert
+from docutils import nodes
+from myst_nb.core import render
+from myst_nb.sphinx_ import NbMetadataCollector
+from sphinx.application import Sphinx
+from sphinx.config import Config
+from sphinx.environment import BuildEnvironment
+
+STATIC = Path(__file__).parent / "static"
+FOLDER = "kdlib"  # below _static, where all of this goes
+CHARTS = tuple(f"application/vnd.vegalite.v{v}{dot}json" for v in (5, 6) for dot in "+.")
+VIEW = re.compile(
+    r'<script type="application/vnd.jupyter.widget-view\+json">(.*?)</script>', re.DOTALL
+)
+KERNEL = (
+    '<p class="kd-note">This control needs a running kernel: <code>make lab</code> opens '
+    "JupyterLab with the notebooks of this book.</p>"
+)
+LARGE = 4096  # characters of a part that is worth a side-car of its own
+SPEC = re.compile(r'<script type="application/vnd.kdlib.chart\+json">(.*?)</script>', re.DOTALL)
+SEARCH = 'if (location.protocol === "file:") DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;'
+AIM = """document.addEventListener("DOMContentLoaded", () => {
+  if (document.querySelector(".page-toc")) document.body.dataset.bsTarget = ".page-toc";
+  else document.body.removeAttribute("data-bs-spy");
+});"""
+ICONS = (  # those that the theme's pages use, of the 1.5 MB that it would load
+    *(
+        "angle-left",
+        "angle-right",
+        "arrow-up",
+        "bars",
+        "chevron-down",
+        "circle-half-stroke",
+        "code",
+    ),
+    *("download", "expand", "file", "file-pdf", "list", "magnifying-glass", "moon", "rocket"),
+    *("sun", "xmark"),
+)
+MENDS = (  # what the theme and docutils write -> what is lighter and right
+    (r'<script src="[^"]*fontawesome\.js[^"]*"></script>', ""),  # ICONS are drawn by book.css
+    (r'<script (?=(?:data-[\w-]+="[^"]*" )?src="(?!\S*documentation_options))', "<script defer "),
+    (r"<summary><span", '<summary aria-label="Pages of this part"><span'),
+    (r'role="doc-biblioentry"', 'role="listitem"'),
+    (r'<span class="[npw]">([^<]*)</span>', r"\1"),  # names and brackets look like text anyway
+    (r'(<t[dh][^>]*>(?:<a [^>]*>)?)<span class="kd-number">([^<]*)</span>', r"\1\2"),  # book.css
+    (r'<div class="math ', '<div class="pst-scrollable-table-container math '),  # by keyboard, too
+)
+WORDS = "This figure is interactive and needs JavaScript; the text beside it says what it shows."
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Connect everything; Sphinx calls this when it loads the extension."""
+    os.environ["KD_BOOK"] = "1"  # kernels inherit it: charts.enable() then emits plain JSON
+    plugins = render.load_mime_renders()  # cached by myst-nb, so this is its list
+    if Chart not in plugins:
+        plugins.append(Chart)  # type: ignore[arg-type]
+    app.connect("config-inited", unplug)
+    app.connect("config-inited", stage)
+    app.connect("env-get-outdated", stale)
+    app.connect("html-page-context", shrink, priority=400)  # before myst-nb writes the state
+    app.connect("html-page-context", draw)
+    app.connect("html-page-context", quiet)
+    app.connect("html-page-context", aim)
+    app.connect("build-finished", mend)
+    app.add_css_file(f"{FOLDER}/book.css")
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+class Chart:
+    """Keeps a Vega-Lite spec for `draw`, which makes a figure of it when the page is written."""
+
+    mime_priority_overrides = tuple(("html", mime, 5) for mime in CHARTS)
+
+    @staticmethod
+    def handle_mime(
+        renderer: render.NbElementRenderer, data: render.MimeData, inline: bool
+    ) -> list[nodes.Element] | None:
+        """Return the figure, or None for any other kind of output."""
+        if data.mime_type not in CHARTS:
+            return None
+        renderer.add_js_file("kd_charts", f"{FOLDER}/vega-host.js", {"defer": "defer"})
+        spec = render.sanitize_script_content(json.dumps(data.content, separators=(",", ":")))
+        text = f'<script type="application/vnd.kdlib.chart+json">{spec}</script>'
+        return [nodes.raw(text=text, format="html")]
+
+
+def stage(app: Sphinx, config: Config) -> None:
+    """Put the scripts where Sphinx copies them from, and point MathJax and myst-nb to them.
+
+    Not into the book's own `_static`: Jupyter Book loads every script in there on every page.
+    """
+    root = Path(app.doctreedir) / "kdlib_static"
+    folder = root / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("widget-host.js", "vega-host.js"):
+        shutil.copyfile(STATIC / name, folder / name)
+    (folder / "book.css").write_text((STATIC / "book.css").read_text("utf-8") + _icons(), "utf-8")
+    if not (folder / "vega-bundle.js").exists():
+        source = vl_convert.javascript_bundle()  # type: ignore[call-arg]  # has top-level constants: wrap it
+        (folder / "vega-bundle.js").write_text("(function(){" + source + "})();", "utf-8")
+    if not (folder / "mathjax.js").exists():
+        shutil.copyfile(_mathjax(), folder / "mathjax.js")
+    config.html_static_path.append(str(root))
+    config.mathjax_path = f"{FOLDER}/mathjax.js"
+    # MathJax's menu can load more from the network; without it nothing can.
+    config.mathjax3_config = {"options": {"enableMenu": False}}
+    config.nb_ipywidgets_js = {f"{FOLDER}/widget-host.js": {"defer": "defer"}}
+
+
+def _icons() -> str:
+    """Return the theme's icons as CSS: its own drawings, as masks in the colour of the text."""
+    theme = Path(pydata_sphinx_theme.__file__).parent / "theme/pydata_sphinx_theme/static"
+    source = (theme / "scripts/fontawesome.js").read_text("utf-8")
+    rules = []
+    for name in ICONS:
+        found = re.findall(rf'[,{{]"?{name}"?:\[(\d+),(\d+),\[[^\]]*\],"\w+","([^"]+)"', source)
+        width, height, path = found[-1]  # the solid one comes after the outlined one
+        drawn = f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {width} {height}'>"
+        drawn += f"<path d='{path}'/></svg>"
+        rules.append(f'.fa-{name}{{--kd-icon:url("data:image/svg+xml,{quote(drawn)}")}}')
+    return "\n".join(rules) + "\n"
+
+
+def _mathjax() -> Path:
+    """Find the one file of MathJax that draws with SVG and holds all of TeX."""
+    package = "sphinx-mathjax-offline"
+    for file in importlib.metadata.files(package) or []:
+        if file.name == "tex-svg-full.js":
+            return Path(str(file.locate()))
+    raise FileNotFoundError(f"tex-svg-full.js is not in the installed {package}")
+
+
+def stale(
+    app: Sphinx, env: BuildEnvironment, added: set[str], changed: set[str], removed: set[str]
+) -> list[str]:
+    """Read every chapter that runs code again: results may have changed where its text has not."""
+    return [page for page in env.found_docs if NbMetadataCollector.get_exec_data(env, page)]
+
+
+def shrink(
+    app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None
+) -> None:
+    """Move the big parts of a page's widgets into side-cars; keep only what the host reads."""
+    if app.builder.format != "html":
+        return
+    scripts = NbMetadataCollector.get_js_files(app.env, page)
+    _, attributes = scripts.get("ipywidgets_state", (None, {}))
+    if "body" not in attributes:
+        return
+    content, folder = json.loads(attributes["body"]), _folder(app)
+    models = content["state"] = {
+        key: _slim(model, folder)
+        for key, model in content["state"].items()
+        if not model["model_name"].endswith(("LayoutModel", "StyleModel"))
+    }
+    body = render.sanitize_script_content(json.dumps(content, separators=(",", ":")))
+    scripts["ipywidgets_state"] = (None, {**attributes, "body": body})
+    seen = VIEW.findall(context["body"])
+    context["body"] = VIEW.sub(lambda found: _place(found[1], models), context["body"])
+    base = context["pathto"](f"_static/{FOLDER}/data/", 1)
+    context["metatags"] += "".join(
+        f'<link rel="preload" as="script" href="{base}{name}.js">'
+        for view in seen[:1]
+        for name in _sidecars(models[json.loads(view)["model_id"]])
+    )
+
+
+def _place(view: str, models: dict[str, Any]) -> str:
+    """Return the HTML in which widget-host.js shows a widget, or says that it cannot."""
+    key = json.loads(view)["model_id"]
+    if models.get(key, {}).get("model_module") != "anywidget":
+        return KERNEL
+    place = f'<div class="kd-figure" data-model="{key}" aria-busy="true"></div>'
+    return f"<noscript>{WORDS}</noscript>{place}"
+
+
+def _sidecars(model: dict[str, Any]) -> list[str]:
+    """Name the files that a widget loads, so that the browser asks for all of them at once."""
+    parts = [*model.get("buffers", []), model["state"].get("_esm"), model["state"].get("_css")]
+    return [part["src"] for part in parts if isinstance(part, dict) and "src" in part]
+
+
+def _folder(app: Sphinx) -> Path:
+    """Where side-cars lie: the same one for all pages."""
+    folder = Path(app.outdir) / "_static" / FOLDER / "data"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _slim(model: dict[str, Any], folder: Path) -> dict[str, Any]:
+    for buffer in model.get("buffers", []):
+        if len(buffer.get("data", "")) > LARGE:
+            buffer["src"] = _sidecar(buffer.pop("data"), folder)
+    for key in ("_esm", "_css"):
+        source = model["state"].get(key)
+        if isinstance(source, str) and len(source) > LARGE:
+            model["state"][key] = {"src": _sidecar(source, folder)}
+    return model
+
+
+def _sidecar(text: str, folder: Path) -> str:
+    """Write a script that leaves `text` behind; the same text is the same file for all pages."""
+    name = hashlib.sha256(text.encode()).hexdigest()[:16]
+    file = folder / f"{name}.js"
+    if not file.exists():
+        script = f'(window.kdSidecars=window.kdSidecars||{{}})["{name}"]={json.dumps(text)};'
+        file.write_text(script, "utf-8")
+    return name
+
+
+def draw(
+    app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None
+) -> None:
+    """Make a figure of every chart: a picture that vega-host.js brings to life, and its numbers."""
+    if app.builder.format != "html" or not SPEC.search(context.get("body", "")):
+        return
+    folder, base = _folder(app), context["pathto"](f"_static/{FOLDER}/data/", 1)
+    context["body"] = SPEC.sub(lambda found: _figure(found[1], folder, base), context["body"])
+
+
+def _figure(text: str, folder: Path, base: str) -> str:
+    """Return the HTML of one chart; its spec, its picture and its tables become files."""
+    spec = json.loads(text)
+    name = _sidecar(text, folder)
+    words = html.escape(spec.get("description") or "Chart", quote=True)
+    size = _picture(spec, folder / f"{name}.svg")
+    tables = _tables(spec, folder, name)
+    links = [
+        f'<a href="{base}{file}" download>data{f" {number}" if number > 1 else ""} (CSV)</a>'
+        for number, file in enumerate(tables, 1)
+    ]
+    links.append(f'<a href="{base}{name}.svg" download>picture (SVG)</a>')
+    return (
+        f'<figure class="kd-chart" role="group" aria-label="{words}" aria-busy="true" '
+        f'data-spec="{name}"><div class="kd-scroll pst-scrollable-table-container">'
+        f'<img src="{base}{name}.svg" alt="" loading="lazy" {size}></div>'
+        f"<figcaption>{' '.join(links)}</figcaption></figure>"
+    )
+
+
+def _picture(spec: dict[str, Any], file: Path) -> str:
+    """Draw a chart for paper and for readers without JavaScript; return its size as attributes."""
+    if not file.exists():
+        config = {"background": "white", "aria": False}
+        file.write_text(vl_convert.vegalite_to_svg(spec, config=config), "utf-8")
+    width, height = re.findall(r'(?:width|height)="([\d.]+)"', file.read_text("utf-8"))[:2]
+    return f'width="{float(width):.0f}" height="{float(height):.0f}"'
+
+
+def _tables(spec: dict[str, Any], folder: Path, name: str) -> list[str]:
+    """Write the tables that a chart draws as CSV; return the names of the files."""
+    tables = sorted((t for t in spec.get("datasets", {}).values() if t and t[0]), key=len)[::-1]
+    files = [f"{name}-{number}.csv" for number in range(len(tables))]
+    for rows, file in zip(tables, files, strict=True):
+        with (folder / file).open("w", encoding="utf-8", newline="") as out:
+            writer = csv.DictWriter(out, list(dict.fromkeys(key for row in rows for key in row)))
+            writer.writeheader()
+            writer.writerows(rows)
+    return files
+
+
+def mend(app: Sphinx, problem: Exception | None) -> None:
+    """Mend what the theme and docutils wrote, page by page; doing so again changes nothing."""
+    if problem or app.builder.format != "html":
+        return
+    for file in Path(app.outdir).rglob("*.html"):
+        text = before = file.read_text("utf-8")
+        for found, better in MENDS:
+            text = re.sub(found, better, text)
+        if "math notranslate" not in text:  # 2.3 MB that some load for nothing
+            text = re.sub(r"<script[^>]*kdlib/mathjax\.js[^>]*></script>", "", text)
+        if text != before:
+            file.write_text(text, "utf-8")
+
+
+def quiet(
+    app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None
+) -> None:
+    """Keep the search page from fetching excerpts where a browser refuses that: on file://."""
+    if page == "search":
+        app.add_js_file(None, body=SEARCH)
+
+
+def aim(
+    app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None
+) -> None:
+    """Let the page's own contents follow the reader: the theme looks for a class that is gone.
+
+    It would take every link of the page for a section, and fail on `layers.html#layer=stem`.
+    """
+    app.add_js_file(None, body=AIM)
+
+
+def unplug(app: Sphinx, config: Config) -> None:
+    """Disconnect sphinx-thebe, which Jupyter Book loads though nothing here uses it.
+
+    It declares a constant twice and names a CDN on every page. Its static files do no harm.
+    """
+    for listeners in app.events.listeners.values():
+        for listener in list(listeners):
+            handler = listener.handler
+            if handler.__module__ == "sphinx_thebe" and handler.__name__ != "st_static_path":
+                app.disconnect(listener.id)
