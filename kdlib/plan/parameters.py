@@ -1,34 +1,173 @@
-"""What a notebook asks at its start: are the parameters it was given ones that it knows?"""
+"""Parameters of runs, studies and notebooks: declared once, checked where they come in.
+
+A class of parameters is a frozen dataclass whose types hold the bounds. Whatever does not fit is
+one line: what, what was given, what is allowed.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from functools import cache, wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from types import NoneType
+from typing import Annotated, Any, Literal, TypeVar, dataclass_transform
 
-from kdlib.plan import runs
+import pydantic
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
 
-_PLAIN = (bool, int, float, str, list, dict, tuple, set, type(None))
-_IPYTHON = ("In", "Out")
-Kind = TypeVar("Kind", bound=runs.Experiment)
+from kdlib import UsageError
+
+Kind = TypeVar("Kind")
+
+
+def _number(value: object) -> object:
+    """YAML takes 5e-4 for text; it is a number."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+Whole = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+Cores = Annotated[int, Field(ge=1, le=1024)]
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+Number = Annotated[float, BeforeValidator(_number)]
+Positive = Annotated[Number, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[Number, Field(ge=0, allow_inf_nan=False)]
+Device = Literal["auto", "cpu", "cuda"]
+Labels = Annotated[int, Field(ge=1)] | Literal["all"]  # images of each class that keep their label
+
+# Parameters that have another name than in an earlier version.
+RENAMED = {
+    "pool": "unlabelled",
+    "body_rate": "backbone_lr_factor",
+    "keep": "snapshots",
+    "shown": "map_layers",
+    "drawn": "mapped",
+    "together": "students_per_kernel",
+    "layers": "runs_only (layers: false is runs_only: true)",
+}
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(Field,))
+def parameters(kind: type[Kind]) -> type[Kind]:
+    """Make a class a frozen dataclass that raises UsageError for parameters that do not fit."""
+    config = ConfigDict(extra="forbid", strict=True)
+    made: Any = pydantic.dataclasses.dataclass(kind, frozen=True, kw_only=True, config=config)
+    start: Callable[..., None] = made.__init__
+
+    @wraps(start)
+    def checked(self: Any, **given: Any) -> None:
+        try:
+            start(self, **given)
+        except ValidationError as problem:
+            raise UsageError(_line(problem.errors()[0], names(type(self)))) from None
+
+    made.__init__ = checked
+    return made
+
+
+def names(kind: Any) -> list[str]:
+    """The names of a class's parameters."""
+    return [field.name for field in fields(kind)]
+
+
+def values(parameters: Any) -> dict[str, Any]:
+    """The parameters by name."""
+    return {name: getattr(parameters, name) for name in names(type(parameters))}
+
+
+@cache
+def defaults(kind: Any) -> dict[str, Any]:
+    """The default of each parameter, by name; of a class whose parameters all have one."""
+    return values(kind())
+
+
+def check(kind: Any, given: Mapping[str, Any], among: tuple[str, ...] | None = None) -> None:
+    """Raise UsageError unless every name is a parameter of `kind`, and every value fits it.
+
+    `among` names those of its parameters that are allowed; default: all.
+    """
+    known = list(names(kind) if among is None else among)
+    for name, value in given.items():
+        if name not in known:
+            raise UsageError(_unknown(name, known))
+        try:
+            _types(kind)[name].validate_python(value, strict=True)
+        except ValidationError as problem:
+            details = problem.errors()[0]
+            raise UsageError(_line(details | {"loc": (name, *details["loc"])}, known)) from None
+
+
+@cache
+def _types(kind: Any) -> dict[str, TypeAdapter]:
+    return {
+        name: TypeAdapter(field.rebuild_annotation())
+        for name, field in kind.__pydantic_fields__.items()
+    }
 
 
 def read(kind: type[Kind], namespace: Mapping[str, Any]) -> Kind:
-    """The choice that a notebook's parameters make, for example a `runs.Student`, checked.
+    """The parameters that a notebook was given, for example a `runs.Student`, checked.
 
     Takes every plain value of `namespace`, a copy of the notebook's `globals()` made right after
-    the parameters: before imports, which would hide a mistyped `data`. Papermill adds a cell with
+    its parameters: before imports, which would hide a mistyped `data`. Papermill adds a cell with
     what it was given and only warns of a name it does not know; here such a name, or a value of
     a wrong type, raises UsageError and lists the known ones. A notebook that JupyterLab started
     in its own folder goes on in the project's root, where results belong.
     """
-    given: dict[str, Any] = {
+    plain = (bool, int, float, str, list, dict, tuple, set, NoneType)
+    given = {
         name: value
         for name, value in namespace.items()
-        if isinstance(value, _PLAIN) and not name.startswith("_") and name not in _IPYTHON
+        if isinstance(value, plain) and not name.startswith("_") and name not in ("In", "Out")
     }
-    runs.check(runs.hints(kind), given)
     if Path("../Snakefile").is_file() and not Path("Snakefile").is_file():
         os.chdir("..")
     return kind(**given)
+
+
+def _unknown(name: str, known: list[str]) -> str:
+    if name in RENAMED and RENAMED[name].split()[0] in known:
+        return f"parameter {name!r} is now called {RENAMED[name]}"
+    return f"unknown parameter {name!r}; known: {', '.join(known)}"
+
+
+_BOUNDS = {
+    "greater_than_equal": ("ge", "{} or more"),
+    "greater_than": ("gt", "above {}"),
+    "less_than_equal": ("le", "{} or less"),
+}
+
+
+def _line(error: ErrorDetails | dict[str, Any], known: list[str]) -> str:
+    """One mistake in one line: what, given, allowed."""
+    name, given, kind = str(error["loc"][0]) if error["loc"] else "", error["input"], error["type"]
+    context = error.get("ctx", {})
+    if kind == "value_error":  # raised by a class's own checks
+        return str(context["error"])
+    if kind in ("unexpected_keyword_argument", "extra_forbidden"):
+        return _unknown(name, known)
+    if name == "labels_per_class":
+        return f"{name} {given!r}; allowed: 1 or more, or 'all'"
+    if kind == "literal_error":
+        return f"unknown {name} {given!r}; one of: {context['expected'].replace(chr(39), '')}"
+    if kind in _BOUNDS:
+        bound, words = _BOUNDS[kind]
+        return f"{name} {given!r}; allowed: {words.format(context[bound])}"
+    if kind == "finite_number":
+        return f"{name} {given!r}; allowed: a finite number"
+    wanted = str(error["msg"]).removeprefix("Input should be ").removeprefix("a valid ")
+    return f"parameter {name} must be {wanted}, given {given!r}"
+
+
+__all__ = [
+    *("Cores", "Count", "Device", "Labels", "NotNegative", "Number", "Positive", "Seed", "Whole"),
+    *("check", "defaults", "names", "parameters", "read", "values"),
+]

@@ -1,30 +1,38 @@
-"""What a run is: every parameter that makes it, checked, and the folder it lands in.
+"""What a run is: every parameter that makes it, checked, and what it is called.
 
-No torch in here: the pipeline plans a whole study by these classes alone.
+No torch in here: the pipeline plans a whole study by these classes.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from types import UnionType
-from typing import Any, ClassVar, get_args, get_type_hints
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
 
 from kdlib import UsageError, one_of
-from kdlib.plan.source import Source
-
-_HINTS: dict[type, dict[str, Any]] = {}  # kept: a large study asks thousands of times
-
-
-def hints(kind: type) -> dict[str, Any]:
-    """The declared types of a class, by field."""
-    if kind not in _HINTS:
-        _HINTS[kind] = get_type_hints(kind)
-    return _HINTS[kind]
-
+from kdlib.plan import methods
+from kdlib.plan.parameters import (
+    Cores,
+    Count,
+    Device,
+    Labels,
+    NotNegative,
+    Number,
+    Positive,
+    Seed,
+    Whole,
+    check,
+    defaults,
+    parameters,
+    values,
+)
+from kdlib.plan.source import Source, file_hash
 
 # The networks that features, measures and maps are made of unless others are named.
 EXAMPLE: tuple[str, ...] = (
@@ -32,19 +40,21 @@ EXAMPLE: tuple[str, ...] = (
     "students/resnet20-full-0/resnet8x0.5-baseline-2-0",
     "students/resnet20-full-0/resnet8x0.5-kd-2-0",
 )
-
-PRECISIONS = ("auto", "float32", "bfloat16")
+Regime = Literal["full", "limited", "pretrained"]
+REGIMES: tuple[Regime, ...] = ("full", "limited", "pretrained")
+LONGEST = 120  # characters of a run's name
+LONGEST_TEACHER = 50  # of the last part of a teacher's, which is part of its students' names
 
 # What options of a method or an embedding may not be called: its other arguments.
 RESERVED = ("seed", "method", "teacher", "student", "features", "start", "progress", "workers")
 
 
-@dataclass(frozen=True, kw_only=True)
+@parameters
 class Experiment:
-    """Which study's results are read and written."""
+    """Which images are read, and where the results of a study lie."""
 
     dataset: str = "digits"  # a name of kdlib.plan.source.NAMES, or the path of images
-    size: int | None = None  # side in pixels to which images are resized and cropped
+    size: Count | None = None  # side in pixels to which images are resized and cropped
     grey: bool = False  # colour images made grey
     normalise: str = "data"  # by the training images' own mean and spread, or as imagenet, ...
     study: str = "quick"  # its folder below `results`
@@ -54,94 +64,89 @@ class Experiment:
     machine: ClassVar[tuple[str, ...]] = ("results", "device", "threads", "workers")
 
     def __post_init__(self) -> None:
-        check(hints(type(self)), asdict(self))
-        for name in ("network", "method", "study", "embedding"):
-            if hasattr(self, name):
-                _plain(name, getattr(self, name).replace(":", ".", name == "network"))
-        for name, hint in hints(type(self)).items():
-            if hint is float:  # 1 and 1.0 are one run
-                object.__setattr__(self, name, float(getattr(self, name)))
-        for name, low in {"seed": 0, "threads": 1, "workers": 1}.items():
-            _at_least(self, name, low)
-        for name, high in {
-            "seed": 2**32 - 1,
-            "threads": 1024,
-            "workers": 1024,
-            "width": 64,
-        }.items():
-            if hasattr(self, name) and getattr(self, name) > high:
-                raise UsageError(f"{name} {getattr(self, name)!r}; allowed: {high} or less")
-        for name in getattr(self, "options", {}):
-            if not isinstance(name, str) or name in RESERVED:
-                raise UsageError(f"option {name!r} is none of a method or embedding")
-        if hasattr(self, "networks") and not self.networks:
-            raise UsageError("networks is empty; name at least one trained run")
-        for network in getattr(self, "networks", ()):
-            _run_name("networks", network)
-
-    @property
-    def root(self) -> Path:
-        """The folder of the study's results on this data set."""
-        return Path(self.results, self.study, self.data_name)
-
-    @property
-    def data_name(self) -> str:
-        """What the data set is called in folders: a folder or archive of images by its own name."""
-        return self.source.name
+        plain("study", self.study)
 
     @cached_property
     def source(self) -> Source:
         """Where the images come from."""
         return Source(self.dataset, self.size, self.grey, self.normalise)
 
+    @property
+    def root(self) -> Path:
+        """The folder of the study's results on these images."""
+        return Path(self.results, self.study, self.source.name)
+
     def settings(self) -> dict[str, Any]:
         """The parameters that results depend on."""
-        return {k: v for k, v in asdict(self).items() if k not in self.machine}
+        return {k: v for k, v in values(self).items() if k not in self.machine}
+
+    def altered(self, **changes: Any) -> Any:
+        """A copy with other parameters, of the same images."""
+        copy = replace(self, **changes)
+        if "source" in vars(self):
+            vars(copy)["source"] = self.source
+        return copy
 
 
-@dataclass(frozen=True, kw_only=True)
+@parameters
 class Run(Experiment):
     """How a network is trained; what teachers and students have in common."""
 
-    network: str = "resnet20"  # a name of kdlib.models.NETWORKS
-    width: float = 1.0  # factor on the number of channels
-    network_options: dict = field(default_factory=dict)  # of its architecture: {shortcut: conv}
+    network: str = "resnet20"  # a name of kdlib.models.NETWORKS, of torchvision, module:callable
+    width: float = Field(1.0, gt=0, le=64)  # factor on the number of channels
+    network_options: dict = Field(default_factory=dict)  # of its architecture: {shortcut: conv}
     augment: str = "own"  # the data set's own shifts and flips, or several: shift+flip+cutout
-    seed: int = 0  # draws labelled images, initial weights, order and augmentation of batches
-    weights_seed: int | None = None  # draws the initial weights, where `seed` is not to
-    epochs: int = 20  # each as many steps as the whole training set needs; 0: left as it begins
-    batch_size: int = 64  # labelled images per step; as many of the pool again
-    learning_rate: float = 0.1  # peak of a one-cycle schedule
-    weight_decay: float = 5e-4  # of SGD with Nesterov momentum 0.9
-    precision: str = "auto"  # of training: float32, bfloat16, or auto: bfloat16 on a GPU
-    device: str = "auto"  # auto, cpu or cuda
-    threads: int = 1  # of the CPU
+    seed: Seed = 0  # of labelled images, initial weights, order and augmentation of batches
+    weights_seed: Seed | None = None  # of the initial weights, where it is not `seed`
+    epochs: Whole = 20  # each as many steps as the whole training set needs; 0: not trained
+    batch_size: int = Field(64, ge=2)  # labelled images per step; as many unlabelled ones again
+    learning_rate: Positive = 0.1  # peak of a one-cycle schedule
+    weight_decay: NotNegative = 5e-4  # of SGD with Nesterov momentum 0.9
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 on a GPU
+    device: Device = "auto"
+    threads: Cores = 1  # of the CPU
 
-    # What the stem of the name and the folder above it tell already.
-    told: ClassVar[tuple[str, ...]] = (
+    role: ClassVar[str]
+    # Parameters that the folders and the first part of the name hold already.
+    named: ClassVar[tuple[str, ...]] = (
         *("dataset", "size", "grey", "normalise", "study", "network", "width", "seed"),
+        "precision",
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, low in {"epochs": 0, "batch_size": 2, "weight_decay": 0, "size": 1}.items():
-            _at_least(self, name, low)
-        _at_least(self, "weights_seed", 0)
-        one_of("precision", self.precision, PRECISIONS)
-        for name in ("width", "learning_rate"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise UsageError(f"{name} {getattr(self, name)!r}; allowed: above 0")
+        plain("network", self.network.replace(":", "."))
+
+    def on(self, device: Literal["cpu", "cuda"]) -> Any:
+        """The same run on this device, with the precision that `auto` stands for there."""
+        auto = "bfloat16" if device == "cuda" else "float32"
+        precision = auto if self.precision == "auto" else self.precision
+        return self.altered(device=device, precision=precision)
 
     @property
+    def changed(self) -> dict[str, str]:
+        """The settings that differ from their defaults and that no other part of the name holds.
+
+        Those of a part of a combined method carry its key: at.weight. A file counts by its
+        content's hash.
+        """
+        default = defaults(type(self))
+        settings = {k: v for k, v in self.settings().items() if k not in self.named}
+        texts = texts_of({k: v for k, v in settings.items() if v != default[k]})
+        if self.precision == "bfloat16":
+            texts["precision"] = self.precision
+        return dict(sorted(texts.items()))
+
+    @cached_property
     def name(self) -> str:
-        """The run's folder below `root`, made of its parameters: its name everywhere."""
-        default = {f.name: f.default for f in fields(self)}
-        untold = {k: v for k, v in self.settings().items() if k not in self.told}
-        return self._stem() + _suffix({k: v for k, v in untold.items() if v != default[k]})
+        """What the run is called everywhere: its folder below `root`, made of its parameters."""
+        return shortened(self._stem(), self.changed, LONGEST)
 
     def _stem(self) -> str:
-        size = "" if self.width == 1 else f"x{self.width}"  # resnet8x4.0; resnet8x4 is a network
-        return f"{self.network.replace(':', '.')}{size}"
+        return f"{plain_text(self.network.replace(':', '.'))}{self._width()}"
+
+    def _width(self) -> str:
+        return "" if self.width == 1 else f"x{self.width}"  # resnet8x4.0; resnet8x4 is a network
 
     @property
     def augmentations(self) -> tuple[str, ...] | None:
@@ -149,7 +154,7 @@ class Run(Experiment):
         return None if self.augment == "own" else tuple(self.augment.split("+"))
 
     @property
-    def initial(self) -> int:
+    def initial_seed(self) -> int:
         """The seed of the initial weights."""
         return self.seed if self.weights_seed is None else self.weights_seed
 
@@ -158,31 +163,40 @@ class Run(Experiment):
         """Where the run's results lie."""
         return self.root / self.name
 
+    def record(self) -> dict[str, Any]:
+        """What is kept of the run beside its results: its parameters, and the facts about it.
 
-REGIMES = ("full", "limited", "pretrained")
+        No path of this machine is in it. The facts are columns of the table `runs`: role network
+        width method labels seed teacher teacher_network regime options unlabelled precision.
+        """
+        parameters = self.settings() | {"dataset": self.source.name}
+        facts: dict[str, Any] = {
+            "role": self.role,
+            "network": f"{self.network}{self._width()}",
+            "width": self.width,
+            "seed": self.seed,
+            "options": " ".join(f"{k}={v}" for k, v in self.changed.items() if k != "precision"),
+            "precision": self.precision,
+        }
+        return {"parameters": parameters, "facts": facts}
 
 
-@dataclass(frozen=True, kw_only=True)
+@parameters
 class Teacher(Run):
     """A large network: trained on every label, on as few as its students, or pre-trained."""
 
-    regime: str = "full"  # full: every label; limited: few; pretrained: knows images before
-    labels_per_class: int | str = "all"  # images of each class that keep their label, or all
+    regime: Regime = "full"  # full: every label; limited: few; pretrained: initial weights, too
+    labels_per_class: Labels = "all"  # images of each class that keep their label, or all
     weights: str | None = None  # pretrained: simclr, a checkpoint's file, or imagenet
-    pretrain_epochs: int = 20  # of simclr, on all images without labels
-    backbone_lr_factor: float = (
-        1.0  # learning rate of all but the classifier, times the other; 0: frozen
-    )
+    pretrain_epochs: Count = 20  # of simclr, on all images without labels
+    backbone_lr_factor: NotNegative = 1.0  # on the learning rate of all but the classifier
 
-    told: ClassVar[tuple[str, ...]] = (*Run.told, "regime", "labels_per_class")
+    role: ClassVar[str] = "teacher"
+    named: ClassVar[tuple[str, ...]] = (*Run.named, "regime", "labels_per_class", "weights")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _labels(self.labels_per_class)
-        _at_least(self, "pretrain_epochs", 1)
-        _at_least(self, "backbone_lr_factor", 0)
-        one_of("regime", self.regime, REGIMES)
-        if (self.labels_per_class == "all") < (self.regime == "full"):
+        if self.regime == "full" and self.labels_per_class != "all":
             raise UsageError(
                 f"labels_per_class {self.labels_per_class!r} of a full teacher; allowed: 'all', "
                 "or regime limited"
@@ -195,94 +209,153 @@ class Teacher(Run):
                 "a checkpoint's file or imagenet, with regime pretrained, and only with that"
             )
 
+    @property
+    def weights_file(self) -> Path | None:
+        """The checkpoint that training begins with. Raises UsageError if it is not there."""
+        if self.weights in (None, "simclr", "imagenet"):
+            return None
+        file = Path(str(self.weights)).expanduser()
+        if not file.is_file():
+            raise UsageError(f"weights {self.weights}: there is no such file")
+        return file
+
+    @property
+    def changed(self) -> dict[str, str]:
+        """As `Run.changed`; the weights of a file count by its content."""
+        texts = super().changed
+        if self.weights is not None:
+            file = self.weights_file
+            texts["weights"] = content(file) if file else self.weights
+        return dict(sorted(texts.items()))
+
+    @cached_property
+    def name(self) -> str:
+        """As `Run.name`, and short enough to be part of its students' names."""
+        return shortened(self._stem(), self.changed, len("teachers/") + LONGEST_TEACHER)
+
     def _stem(self) -> str:
-        return teacher_name(super()._stem(), self.regime, self.labels_per_class, self.seed)
+        budget = "" if self.regime == "full" else f"-{self.labels_per_class}"
+        return f"teachers/{super()._stem()}-{self.regime}{budget}-{self.seed}"
+
+    def record(self) -> dict[str, Any]:
+        """As `Run.record`."""
+        record = super().record()
+        file = self.weights_file
+        record["parameters"] |= {"weights": content(file) if file else self.weights}
+        record["facts"] |= {
+            "method": methods.BASELINE,
+            "labels": str(self.labels_per_class),
+            "teacher": "",
+            "teacher_network": "",
+            "regime": self.regime,
+            "unlabelled": self.weights == "simclr",
+        }
+        return record
 
 
-def teacher_name(network: str, regime: str, labels: int | str, seed: int) -> str:
-    """What the run of a teacher is called: teachers/resnet20-limited-2-0."""
-    budget = "" if regime == "full" else f"-{labels}"
-    return f"teachers/{network}-{regime}{budget}-{seed}"
-
-
-def regime_of(teacher: str) -> str:
-    """Which regime a teacher's name tells: full, limited or pretrained."""
-    words = PurePosixPath(teacher).name.partition("+")[0].split("-")
-    return next((word for word in reversed(words) if word in REGIMES), "full")
-
-
-@dataclass(frozen=True, kw_only=True)
+@parameters
 class Student(Run):
-    """A small network, trained on few labels: alone, or by what a teacher says."""
+    """A small network, trained on few labels: the baseline, or with a teacher."""
 
     network: str = "resnet8"
-    width: float = 0.5
-    method: str = "kd"  # a name of kdlib.distill.METHODS, or several: kd+at
-    labels_per_class: int | str = 2  # images of each class that keep their label, or all
+    width: float = Field(0.5, gt=0, le=64)
+    method: str = "kd"  # a name of kdlib.plan.methods.METHODS, or several: kd+at
+    labels_per_class: Labels = 2  # images of each class that keep their label, or all
     teacher: str = "resnet20"  # a network's name, or a trained run's: teachers/resnet20-full-0
-    teacher_regime: str | None = None  # full, limited or pretrained; None: full, or as its name
-    unlabelled: bool = True  # a method with a teacher sees every training image, most without label
-    snapshots: list = field(
-        default_factory=list
-    )  # weights after these passes are kept, too; 0: before
-    options: dict = field(
+    teacher_regime: Regime | None = None  # of a teacher given by its network; None: full
+    unlabelled: bool = True  # a method with a teacher learns from every training image
+    snapshots: list = Field(default_factory=list)  # epochs after which weights are kept; 0: before
+    options: dict = Field(
         default_factory=dict
-    )  # its constants: {temperature: 2}; {at: {weight: 9}}
-    students: list = field(
+    )  # of the method: {temperature: 2}; {at: {weight: 9}}
+    students: list = Field(
         default_factory=lambda: [{}]
     )  # trained side by side by one teacher, each by what differs: [{method: at}, {width: 1}]
 
+    role: ClassVar[str] = "student"
     machine: ClassVar[tuple[str, ...]] = (*Run.machine, "students", "snapshots")
-    told: ClassVar[tuple[str, ...]] = (
-        *Run.told,
+    named: ClassVar[tuple[str, ...]] = (
+        *Run.named,
         *("method", "labels_per_class", "teacher", "teacher_regime", "options"),
     )
     # What students that are trained side by side may differ in.
     own: ClassVar[tuple[str, ...]] = (
-        *("method", "options", "network", "width", "network_options", "weights_seed", "unlabelled"),
-        *("epochs", "learning_rate", "weight_decay", "snapshots"),
+        *("method", "options", "network", "width", "network_options", "weights_seed"),
+        *("unlabelled", "epochs", "learning_rate", "weight_decay", "snapshots"),
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _labels(self.labels_per_class)
-        if self.teacher_regime is not None:
-            one_of("teacher_regime", self.teacher_regime, REGIMES)
+        check_options(self.options)
+        plain("method", self.method)
         for epoch in self.snapshots:
             if type(epoch) is not int or not 0 <= epoch <= self.epochs:
                 raise UsageError(
                     f"snapshots {epoch!r}; allowed: 0 to {self.epochs}, the run's epochs"
                 )
-        if "/" not in self.teacher:
-            kind = self.teacher_regime or "full"
-            seed = 0 if kind == "full" else self.seed
-            name = teacher_name(self.teacher, kind, self.labels_per_class, seed)
-            object.__setattr__(self, "teacher", name)
-        _run_name("teacher", self.teacher, among=("teachers",))
-        if self.teacher_regime not in (None, regime_of(self.teacher)):
-            raise UsageError(f"teacher_regime {self.teacher_regime!r}; given {self.teacher}")
-        object.__setattr__(self, "teacher_regime", regime_of(self.teacher))
+        if "/" in self.teacher:
+            _run_name("teacher", self.teacher, among=("teachers",))
+            if self.teacher_regime is not None:
+                raise UsageError(
+                    f"teacher_regime {self.teacher_regime!r} beside the run {self.teacher}; "
+                    "allowed: with a network's name only"
+                )
+        else:
+            object.__setattr__(self, "teacher", self._teacher_of(self.teacher))
+            object.__setattr__(self, "teacher_regime", None)
         _ = self.each
+
+    def _teacher_of(self, network: str) -> str:
+        """The run of a teacher of this network with default settings."""
+        if self.teacher_regime in (None, "full"):
+            return Teacher(network=network).name
+        if self.teacher_regime == "limited":
+            labels = self.labels_per_class
+            return Teacher(
+                network=network, regime="limited", labels_per_class=labels, seed=self.seed
+            ).name
+        raise UsageError(
+            f"teacher_regime 'pretrained' of teacher {network!r}; give the teacher's run, "
+            f"for example teachers/{network}-pretrained-2-0+weights=simclr"
+        )
 
     @property
     def each(self) -> list[Student]:
         """The students that are trained side by side, as if each were trained by itself."""
         if self.students == [{}]:
             return [self]
-        known = {k: v for k, v in hints(Student).items() if k in self.own}
         for changes in self.students:
             if not isinstance(changes, dict):
                 raise UsageError(f"students: {changes!r}; allowed: what differs, {{method: at}}")
-            check(known, changes)
-        each = [replace(self, **({"students": [{}]} | changes)) for changes in self.students]
+            check(Student, changes, among=self.own)
+        each = [self.altered(**({"students": [{}]} | changes)) for changes in self.students]
         if not each or len({run.name for run in each}) < len(each):
             raise UsageError(f"students {self.students!r}; allowed: one or more, each once")
         return each
 
+    @property
+    def changed(self) -> dict[str, str]:
+        """As `Run.changed`, and the options of the method by their own names."""
+        return dict(sorted((super().changed | texts_of(self.options)).items()))
+
     def _stem(self) -> str:
-        labels = f"{self.method}-{self.labels_per_class}-{self.seed}"
         teacher = PurePosixPath(self.teacher).name
-        return f"students/{teacher}/{super()._stem()}-{labels}{_suffix(self.options)}"
+        end = f"{plain_text(self.method)}-{self.labels_per_class}-{self.seed}"
+        return f"students/{teacher}/{super()._stem()}-{end}"
+
+    def record(self, teacher: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """As `Run.record`; `teacher` are the facts of its teacher's record, where it has one."""
+        record = super().record()
+        taught = methods.needs_teacher(self.method) and teacher is not None
+        record["facts"] |= {
+            "method": self.method,
+            "labels": str(self.labels_per_class),
+            "teacher": self.teacher if taught else "",
+            "teacher_network": teacher["network"] if taught and teacher else "",
+            "regime": teacher["regime"] if taught and teacher else "",
+            "unlabelled": self.unlabelled,
+        }
+        return record
 
 
 def side_by_side(students: Sequence[Student]) -> Student:
@@ -292,79 +365,88 @@ def side_by_side(students: Sequence[Student]) -> Student:
         {k: v for k in Student.own if (v := getattr(student, k)) != getattr(first, k)}
         for student in students
     ]
-    return replace(first, students=changes)
+    return first.altered(students=changes)
 
 
-@dataclass(frozen=True, kw_only=True)
+@parameters
 class Features(Experiment):
-    """Which trained networks are shown which images."""
+    """Which trained networks' features are extracted, and of which images."""
 
-    networks: list = field(default_factory=lambda: list(EXAMPLE))  # names of runs
-    sample: int = 500  # test images, the same for every network, all classes alike
-    train_sample: int = 2000  # training images for the probes, or all there are
-    device: str = "auto"  # auto, cpu or cuda
-    threads: int = 1  # of the CPU
+    networks: list = Field(default_factory=lambda: list(EXAMPLE))  # names of runs
+    sample: Count = 500  # test images, the same for every network, all classes alike
+    train_sample: Count = 2000  # training images for the probes, or all there are
+    device: Device = "auto"
+    threads: Cores = 1  # of the CPU
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("sample", "train_sample", "size"):
-            _at_least(self, name, 1)
+        check_networks(self.networks)
 
 
-@dataclass(frozen=True, kw_only=True)
+@parameters
 class Measures(Experiment):
     """Which networks' layers are measured, and whose layers theirs are compared with."""
 
-    networks: list = field(default_factory=lambda: list(EXAMPLE))  # names of runs
+    networks: list = Field(default_factory=lambda: list(EXAMPLE))  # names of runs
     teacher: str = ""  # a trained run; empty: each student is compared with its own teacher
-    mapped: list = field(default_factory=list)  # those whose maps are measured, too, and not kept
-    embeddings: dict = field(default_factory=dict)  # of those maps: {tsne: {perplexity: 50}}
-    map_layers: list = field(default_factory=lambda: ["block1", "block2"])  # layers of those maps
-    threads: int = 1  # of the CPU
+    mapped: list = Field(default_factory=list)  # networks whose maps are measured, and not kept
+    embeddings: dict = Field(default_factory=dict)  # of those maps: {tsne: {perplexity: 50}}
+    map_layers: list = Field(default_factory=lambda: ["block1", "block2"])  # of those maps
+    threads: Cores = 1  # of the CPU
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_networks(self.networks)
         for name in self.mapped:
             one_of("network to be mapped", name, self.networks)
         if self.teacher:
             _run_name("teacher", self.teacher)
 
 
-@dataclass(frozen=True, kw_only=True)
+@parameters
 class Maps(Experiment):
-    """Which networks' layers are drawn in two dimensions, and how."""
+    """Which networks' layers are mapped to two dimensions, and how."""
 
-    networks: list = field(default_factory=lambda: list(EXAMPLE))  # names of runs
+    networks: list = Field(default_factory=lambda: list(EXAMPLE))  # names of runs
     embedding: str = "tsne"  # a name of kdlib.embed.EMBEDDERS
-    coupling: float | None = None  # of t-SNE maps; 0: none; default .1, .2 for one network
-    seed: int = 0  # of the embedding
-    options: dict = field(default_factory=dict)  # of the embedding: {perplexity: 50}
-    workers: int = 2  # maps made at the same time; the result does not depend on it
+    coupling: Number | None = None  # of t-SNE maps; 0: none; default .1, .2 for one network
+    seed: Seed = 0  # of the embedding
+    options: dict = Field(default_factory=dict)  # of the embedding: {perplexity: 50}
+    workers: Cores = 2  # maps made at the same time; the result does not depend on it
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_networks(self.networks)
+        check_options(self.options)
+        plain("embedding", self.embedding)
 
     @property
     def name(self) -> str:
         """The table's name: tsne-6-networks-1f3a for six networks, told apart by a hash."""
-        stem = f"{self.embedding}-{_several(self.networks)}"
-        seed = {"seed": self.seed} if self.seed else {}
-        coupling = {} if self.coupling is None else {"coupling": float(self.coupling)}
-        return stem + _suffix(self.options | seed | coupling)
+        changed: dict[str, Any] = dict(self.options)
+        if self.seed:
+            changed["seed"] = self.seed
+        if self.coupling is not None:
+            changed["coupling"] = float(self.coupling)
+        return shortened(f"{self.embedding}-{_several(self.networks)}", texts_of(changed), LONGEST)
 
 
-@dataclass(frozen=True, kw_only=True)
+@parameters
 class Film(Experiment):
-    """Whose layers are followed through their training, and whose are drawn on the way."""
+    """Whose layers are followed through their training, and whose are mapped on the way."""
 
-    networks: list = field(default_factory=lambda: list(EXAMPLE[1:]))  # students that kept weights
-    mapped: list = field(default_factory=list)  # those of them drawn as maps; empty: all
-    layers: list = field(default_factory=lambda: ["block2", "block3"])  # drawn as maps
-    options: dict = field(default_factory=dict)  # of t-SNE: {perplexity: 50}
-    device: str = "auto"  # auto, cpu or cuda
-    threads: int = 1  # of the CPU
-    workers: int = 2  # maps made at the same time; the result does not depend on it
+    networks: list = Field(default_factory=lambda: list(EXAMPLE[1:]))  # students with snapshots
+    mapped: list = Field(default_factory=list)  # those of them that are mapped; empty: all
+    layers: list = Field(default_factory=lambda: ["block2", "block3"])  # that are mapped
+    options: dict = Field(default_factory=dict)  # of t-SNE: {perplexity: 50}
+    device: Device = "auto"
+    threads: Cores = 1  # of the CPU
+    workers: Cores = 2  # maps made at the same time; the result does not depend on it
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _at_least(self, "size", 1)
+        check_networks(self.networks)
+        check_options(self.options)
         for name in self.mapped:
             if name not in self.networks:
                 raise UsageError(f"mapped: {name!r} is not among the networks")
@@ -375,30 +457,32 @@ class Film(Experiment):
     @property
     def name(self) -> str:
         """The tables' name: film-2-networks-1f3a, and whatever differs from the defaults."""
-        mapped = {} if self.mapped == self.networks else {"mapped": len(self.mapped)}
-        layers = {} if self.layers == Film().layers else {"layers": ",".join(self.layers)}
-        return f"film-{_several(self.networks)}" + _suffix(self.options | mapped | layers)
+        changed: dict[str, Any] = dict(self.options)
+        if self.mapped != self.networks:
+            changed["mapped"] = len(self.mapped)
+        if self.layers != ["block2", "block3"]:
+            changed["layers"] = self.layers
+        return shortened(f"film-{_several(self.networks)}", texts_of(changed), LONGEST)
 
 
-@dataclass(frozen=True, kw_only=True)
+@parameters
 class Comparison(Experiment):
-    """Which maps are drawn in several ways, to see what is a layer's and what the way's."""
+    """Which maps are made by several procedures, to tell the layer's part from the procedure's."""
 
-    networks: list = field(default_factory=lambda: list(EXAMPLE))  # runs; the last two are compared
-    images: int = 240  # of the sample, all classes alike; for the maps of `layer` only
-    layer: str = "block2"  # drawn with each of the parameters and seeds below
-    perplexities: list = field(default_factory=lambda: [5, 15, 30, 50])  # of t-SNE
-    ks: list = field(default_factory=lambda: [5, 15, 50])  # of IVIS
-    seeds: list = field(default_factory=lambda: [0, 1, 2])  # of t-SNE's starts at random, of IVIS
-    steps: int = 500  # of IVIS
-    workers: int = 2  # maps made at the same time; the result does not depend on it
+    networks: list = Field(default_factory=lambda: list(EXAMPLE))  # the last two are compared
+    images: int = Field(240, ge=20)  # of the sample, all classes alike; for the maps of `layer`
+    layer: str = "block2"  # mapped with each of the parameters and seeds below
+    perplexities: list = Field(default_factory=lambda: [5, 15, 30, 50])  # of t-SNE
+    ks: list = Field(default_factory=lambda: [5, 15, 50])  # of IVIS
+    seeds: list = Field(default_factory=lambda: [0, 1, 2])  # of t-SNE's random starts, of IVIS
+    steps: Count = 500  # of IVIS
+    workers: Cores = 2  # maps made at the same time; the result does not depend on it
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_networks(self.networks)
         if len(self.networks) < 2:
             raise UsageError(f"networks {self.networks!r}; allowed: two or more")
-        for name, low in {"images": 20, "steps": 1}.items():
-            _at_least(self, name, low)
         for name in ("perplexities", "ks", "seeds"):
             if not getattr(self, name):
                 raise UsageError(f"{name} is empty; give at least one")
@@ -406,10 +490,59 @@ class Comparison(Experiment):
     @property
     def name(self) -> str:
         """The tables' name: compare-3-networks-1f3a, and whatever differs from the defaults."""
-        default = {f.name: getattr(Comparison(), f.name) for f in fields(self)}
-        told = ("dataset", "study", "networks")
-        changed = {k: v for k, v in self.settings().items() if k not in told and v != default[k]}
-        return f"compare-{_several(self.networks)}" + _suffix(changed).replace(", ", ",")
+        default = defaults(Comparison)
+        own = ("images", "layer", "perplexities", "ks", "seeds", "steps")
+        changed = {k: getattr(self, k) for k in own if getattr(self, k) != default[k]}
+        return shortened(f"compare-{_several(self.networks)}", texts_of(changed), LONGEST)
+
+
+# ---- names -------------------------------------------------------------------------------------
+
+
+def shortened(stem: str, changed: Mapping[str, str], longest: int) -> str:
+    """A name: its stem, then what changed ("+epochs=5"), or a hash of that where it is too long."""
+    suffix = "".join(f"+{key}={text}" for key, text in sorted(changed.items()))
+    if len(stem) + len(suffix) > longest:
+        suffix = f"+{hashlib.sha256(suffix.encode()).hexdigest()[:8]}"
+    return stem + suffix
+
+
+def texts_of(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Settings as plain texts for a name; those of a part of a combined method as at.weight."""
+    texts = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            texts |= {f"{plain_text(f'{name}.{key}')}": _text(v) for key, v in value.items()}
+        else:
+            texts[plain_text(name)] = _text(value)
+    return dict(sorted(texts.items()))
+
+
+def _text(value: Any) -> str:
+    return plain_text(".".join(map(str, value)) if isinstance(value, list) else str(value))
+
+
+def plain_text(text: str) -> str:
+    """The text in letters, digits and ._+-; what else it holds counts by a hash."""
+    if re.fullmatch(r"[A-Za-z0-9._+-]{1,40}", text):
+        return text
+    short = re.sub(r"[^A-Za-z0-9._+-]+", "-", text)[:30].strip("-.")
+    return f"{short}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def plain(what: str, name: str) -> None:
+    """Raise UsageError unless a name can be a folder's, on every system."""
+    if not re.fullmatch(r"[A-Za-z0-9_+=-][A-Za-z0-9._+=-]{0,79}", name):
+        raise UsageError(
+            f"{what} {name!r}; allowed: a plain name of letters, digits and ._+=-, since it "
+            "becomes a folder's"
+        )
+
+
+def content(file: Path) -> str:
+    """What a file counts by in names and records: the first eight digits of its content's hash."""
+    state = file.stat()
+    return file_hash(file, state.st_size, state.st_mtime_ns)
 
 
 def _several(networks: Sequence[str]) -> str:
@@ -417,30 +550,19 @@ def _several(networks: Sequence[str]) -> str:
     return f"{len(networks)}-networks-{hashlib.sha256('|'.join(networks).encode()).hexdigest()[:4]}"
 
 
-def _suffix(changed: Mapping[str, Any]) -> str:
-    """Settings that differ from their defaults, as the end of a name: "+epochs=5".
-
-    Those of one part of a combined method carry its key: "+at.weight=500".
-    """
-    changed = {k: v for name, value in changed.items() for k, v in _flat(name, value).items()}
-    return "".join(f"+{k}={v}" for k, v in sorted(changed.items())).replace("/", "_")
-
-
-def _flat(name: str, value: Any) -> dict[str, Any]:
-    if not isinstance(value, Mapping):
-        return {name: value}
-    return {f"{name}.{key}": inner for key, inner in value.items()}
+def check_networks(networks: Sequence[object]) -> None:
+    """Raise UsageError unless these are names of runs, one at least."""
+    if not networks:
+        raise UsageError("networks is empty; name at least one trained run")
+    for network in networks:
+        _run_name("networks", network)
 
 
-def _labels(labels: int | str) -> None:
-    if labels != "all" and (isinstance(labels, str) or labels < 1):
-        raise UsageError(f"labels_per_class {labels!r}; allowed: 1 or more, or 'all'")
-
-
-def _at_least(experiment: Experiment, name: str, low: int) -> None:
-    value = getattr(experiment, name, None)
-    if value is not None and not value >= low:
-        raise UsageError(f"{name} {getattr(experiment, name)!r}; allowed: {low} or more")
+def check_options(options: Mapping[Any, Any]) -> None:
+    """Raise UsageError for an option that is none of a method or an embedding."""
+    for name in options:
+        if not isinstance(name, str) or name in RESERVED:
+            raise UsageError(f"option {name!r} is none of a method or embedding")
 
 
 def _run_name(what: str, name: object, among: tuple[str, ...] = ("teachers", "students")) -> None:
@@ -449,22 +571,3 @@ def _run_name(what: str, name: object, among: tuple[str, ...] = ("teachers", "st
         raise UsageError(
             f"{what}: {name!r} names no run; `python -m kdlib list` names those there are"
         )
-
-
-def check(known: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    """Raise UsageError unless every name given is known and every value of the declared type."""
-    known = {name: hint for name, hint in known.items() if not str(hint).startswith("typing.Cl")}
-    listed = ", ".join(known)
-    for name, value in given.items():
-        if name not in known:
-            raise UsageError(f"unknown parameter {name!r}; known: {listed}")
-        kinds = get_args(known[name]) if isinstance(known[name], UnionType) else (known[name],)
-        fits = isinstance(value, kinds) or (float in kinds and isinstance(value, int))
-        if not fits or (isinstance(value, bool) and bool not in kinds):
-            wanted = " or ".join(kind.__name__ for kind in kinds)
-            raise UsageError(f"parameter {name} must be {wanted}, given {value!r}; known: {listed}")
-
-
-def _plain(what: str, name: str) -> None:
-    if not name or name.startswith(".") or not set(name).isdisjoint('/\\:*?"<>| \n\t{}'):
-        raise UsageError(f"{what} {name!r}; allowed: a plain name, since it becomes a folder's")

@@ -1,117 +1,122 @@
 """A study: the grid of a study file, unfolded into runs.
 
-No torch in here: the pipeline plans a whole study by these classes alone.
+No torch in here: the pipeline plans a whole study by these classes.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 import yaml
+from pydantic import Field
 
 from kdlib import UsageError
+from kdlib.plan import methods
+from kdlib.plan.parameters import Count, check, parameters
 from kdlib.plan.runs import (
     Comparison,
+    Experiment,
     Features,
     Film,
     Maps,
     Measures,
-    Experiment,
     Run,
     Student,
     Teacher,
-    check,
-    hints,
+    plain,
     side_by_side,
 )
+from kdlib.plan.source import Source
 
-# Methods that need no teacher, and those whose student is of the teacher's own architecture;
-# a test holds both against kdlib.distill.
-TEACHERLESS = ("baseline", "smooth", "dml")
-TEACHERS_NETWORK = ("self", "born_again", "noisy_student")
 SET_BY_AXES = ("labels_per_class", "seed", "teacher", "teacher_regime", "students")
+DATA = ("dataset", "size", "grey", "normalise")
+Kind = TypeVar("Kind", bound=Experiment)
 
 
-@dataclass(frozen=True, kw_only=True)
+@parameters
 class Study:
-    """The grid of a study file: which networks are trained, looked at and mapped.
+    """The grid of a study file: which networks are trained, measured and mapped.
 
     Below `teacher` and `student` a list is one more axis: every value is crossed with all others.
     """
 
     name: str
-    dataset: str = "digits"  # a name of kdlib.data.DATASETS, or folder:<path>
-    size: int | None = None  # side in pixels to which images are resized and cropped
+    dataset: str = "digits"  # a name of kdlib.plan.source.NAMES, or the path of images
+    size: Count | None = None  # side in pixels to which images are resized and cropped
     grey: bool = False  # colour images made grey
     normalise: str = "data"  # a name of kdlib.data.CONSTANTS
-    teacher: dict = field(default_factory=dict)  # parameters of notebooks/teacher.ipynb
-    student: dict = field(default_factory=dict)  # parameters of notebooks/student.ipynb
-    methods: list = field(
-        default_factory=lambda: ["baseline", "kd"]
+    teacher: dict = Field(default_factory=dict)  # parameters of notebooks/teacher.ipynb
+    student: dict = Field(default_factory=dict)  # parameters of notebooks/student.ipynb
+    methods: list = Field(
+        default_factory=lambda: [methods.BASELINE, "kd"]
     )  # by name, or with parameters of their own: {method: kd, options: {temperature: 2}}
-    labels_per_class: list = field(default_factory=lambda: [2])
-    seeds: list = field(default_factory=lambda: [0])
-    students_per_kernel: int = (
-        5  # students of one teacher, label budget and seed in one kernel, at most
-    )
-    layers: bool = True  # look into the networks; without, their accuracy is all that is kept
-    features: dict = field(default_factory=dict)  # parameters of notebooks/features.ipynb
-    embeddings: dict = field(default_factory=lambda: {"tsne": {}})  # method -> its options
-    maps: dict = field(default_factory=dict)  # mapped: axes as above; default: all, first seed
-    film: dict = field(default_factory=dict)  # of training: epochs, layers, methods; default: none
+    labels_per_class: list = Field(default_factory=lambda: [2])
+    seeds: list = Field(default_factory=lambda: [0])
+    students_per_kernel: Count = 5  # of one teacher, label budget and seed, trained side by side
+    runs_only: bool = False  # train and test, but extract no features: no measures, maps or film
+    features: dict = Field(default_factory=dict)  # parameters of notebooks/features.ipynb
+    embeddings: dict = Field(default_factory=lambda: {"tsne": {}})  # method -> its options
+    maps: dict = Field(default_factory=dict)  # mapped: axes as above; default: all, first seed
+    film: dict = Field(default_factory=dict)  # of training: epochs, layers, methods; default: none
+    device: Literal["cpu", "cuda"] = "cpu"  # where it runs: a GPU trains in bfloat16
 
     def __post_init__(self) -> None:
-        check(hints(Study), asdict(self))
-        check(dict.fromkeys(self.axes, list), self.maps)
-        for axis, values in {**self.axes, **self.maps, **self._crossed()}.items():
-            if not values:
-                raise UsageError(f"{axis} is empty; a study needs at least one")
-            for value in values:
-                if axis in self.maps and value not in self.axes[axis]:
-                    raise UsageError(f"maps: {axis} {value!r} is not in the study's {axis}")
-            if len(set(map(str, values))) < len(values):
-                raise UsageError(f"{axis} {values!r}; allowed: each once")
+        plain("name of the study", self.name)
+        self._check_axes()
         self._check_film()
         if not self.embeddings:
             raise UsageError("embeddings is empty; a study needs at least one")
-        if self.students_per_kernel < 1:
-            raise UsageError(f"students_per_kernel {self.students_per_kernel}; allowed: 1 or more")
         self._check_fixed("teacher", self.teacher, "labels_per_class")
         self._check_fixed("features", self.features, "networks")
-        for given in (self.student, *map(_told, self.methods)):
+        for given in (self.student, *map(_parameters_of, self.methods)):
             self._check_fixed("student", given, *SET_BY_AXES)
-        _ = self.students, self.drawn, self.followed  # raise for bad values
+        _ = self.students, self.map_tables, self.film_table  # raise for bad values
         for block in list(self.blocks)[:1]:
-            self.looked(Features, block)
+            self.features_of(block)
+
+    def _check_axes(self) -> None:
+        """Raise UsageError unless every axis has values, each once, and maps are of these."""
+        for name in self.maps:
+            if name not in self.axes:
+                raise UsageError(f"unknown parameter {name!r}; known: {', '.join(self.axes)}")
+            if not isinstance(self.maps[name], list):
+                raise UsageError(f"maps: parameter {name} must be list, given {self.maps[name]!r}")
+        for axis, points in {**self.axes, **self.maps, **self._crossed()}.items():
+            if not points:
+                raise UsageError(f"{axis} is empty; a study needs at least one")
+            for value in points:
+                if axis in self.maps and value not in self.axes[axis]:
+                    raise UsageError(f"maps: {axis} {value!r} is not in the study's {axis}")
+            if len(set(map(str, points))) < len(points):
+                raise UsageError(f"{axis} {points!r}; allowed: each once")
 
     def _check_film(self) -> None:
-        """Raise UsageError unless a film is of epochs, and of methods that are drawn as maps."""
-        check(dict.fromkeys(("epochs", "layers", "methods"), list), self.film)
-        for name, values in ({"epochs": []} | self.film).items() if self.film else ():
-            if not values:
+        """Raise UsageError unless a film is of epochs, and of methods that are mapped."""
+        known = ("epochs", "layers", "methods")
+        for name, points in self.film.items():
+            if name not in known:
+                raise UsageError(f"film: unknown parameter {name!r}; known: {', '.join(known)}")
+            if not isinstance(points, list):
+                raise UsageError(f"film: parameter {name} must be list, given {points!r}")
+        if not self.film:
+            return
+        for name, points in ({"epochs": []} | self.film).items():
+            if not points:
                 raise UsageError(f"film: {name} is empty; a film needs at least one")
+        mapped = self.maps.get("methods", self.methods)
         for method in self.film.get("methods", ()):
-            if method not in (allowed := self.maps.get("methods", self.methods)):
-                raise UsageError(f"film: method {method!r}; allowed, as in the maps: {allowed}")
+            if method not in mapped:
+                raise UsageError(f"film: method {method!r}; allowed, as in the maps: {mapped}")
 
     def _check_fixed(self, part: str, given: dict, *more: str) -> None:
         """Raise UsageError where a part names what the study sets itself."""
         for name in given:
-            if name in (
-                *Experiment.machine,
-                "study",
-                "dataset",
-                "size",
-                "grey",
-                "normalise",
-                *more,
-            ):
+            if name in (*Experiment.machine, "study", *DATA, *more):
                 raise UsageError(f"{part}: {name} is not set here; the study sets it itself")
 
     def _crossed(self) -> dict[str, list]:
@@ -123,6 +128,11 @@ class Study:
             if isinstance(value, list)
         }
 
+    @cached_property
+    def source(self) -> Source:
+        """Where the images come from; all runs are handed this one."""
+        return Source(self.dataset, self.size, self.grey, self.normalise)
+
     @property
     def axes(self) -> dict[str, list]:
         """What every study varies."""
@@ -133,11 +143,23 @@ class Study:
         """The names of its methods, each once."""
         return list(dict.fromkeys(run.method for run in self.students))
 
+    @property
+    def root(self) -> Path:
+        """The folder of its results."""
+        return self.teachers[0].root
+
+    @property
+    def runs(self) -> list[Run]:
+        """All runs, teachers first."""
+        return [*self.teachers, *self.students]
+
+    # ---- what is trained -----------------------------------------------------------------------
+
     @cached_property
     def teachers(self) -> list[Teacher]:
         """All teachers: those of every label once, the others per label budget and seed."""
-        cells = product(self.labels_per_class, self.seeds, _variants(self.teacher))
-        return _once(self._teacher(given, labels, seed) for labels, seed, given in cells)
+        cells = product(self.labels_per_class, self.seeds, _grid(self.teacher))
+        return _distinct(self._teacher(given, labels, seed) for labels, seed, given in cells)
 
     def _teacher(self, given: dict, labels: int | str, seed: int) -> Teacher:
         """The teacher of one cell. Limited to every label it is the full one."""
@@ -148,28 +170,31 @@ class Study:
             given = {k: v for k, v in given.items() if k != "weights"}
         if regime != "full":
             given = given | {"labels_per_class": labels, "seed": seed}
-        return _made(Teacher, "teacher", given | self._data())
+        return self._make(Teacher, "teacher", given).on(self.device)
 
     @cached_property
     def students(self) -> list[Student]:
         """All students, those of one label budget and seed side by side."""
         every = self._students(**self.axes, all_variants=True)
-        kept = {run.name for run in self.filmed}
-        how = {"snapshots": self.film.get("epochs")}
-        return [
-            _made(Student, "film", asdict(run) | how) if run.name in kept else run for run in every
-        ]
+        followed = {run.name for run in self.film_students}
+        try:
+            return [
+                run.altered(snapshots=self.film["epochs"]) if run.name in followed else run
+                for run in every
+            ]
+        except UsageError as problem:
+            raise UsageError(f"film: {problem}") from None
 
     def _students(
         self, methods: list, labels_per_class: list, seeds: list, *, all_variants: bool
     ) -> list[Student]:
-        some = slice(None if all_variants else 1)
-        variants = list(_variants(self.student))[some]
-        teachers = list(_variants(self.teacher))[some]
-        return _once(
+        students, teachers = list(_grid(self.student)), list(_grid(self.teacher))
+        if not all_variants:
+            students, teachers = students[:1], teachers[:1]
+        return _distinct(
             student
             for labels, seed in product(labels_per_class, seeds)
-            for given, fixed in product(teachers, variants)
+            for given, fixed in product(teachers, students)
             for method in methods
             for student in self._cell(method, labels, seed, given, fixed)
         )
@@ -177,21 +202,23 @@ class Study:
     def _cell(
         self, entry: str | dict, labels: int | str, seed: int, given: dict, fixed: dict
     ) -> Iterator[Student]:
-        """One student; where it is of its teacher's network, `baseline` of that network, too."""
-        teacher, own = self._teacher(given, labels, seed), _told(entry)
-        method = own["method"]
-        if method in TEACHERS_NETWORK:
+        """One student; where it has its teacher's network, the baseline of that network, too."""
+        teacher, own = self._teacher(given, labels, seed), _parameters_of(entry)
+        parts = methods.parse(own["method"])
+        if any(part.same_network or part.no_smaller for part in parts):
             names = ("network", "width", "network_options")
             network = {name: getattr(teacher, name) for name in names}
-            if "baseline" in self.methods:
-                yield from self._cell(network | {"method": "baseline"}, labels, seed, given, fixed)
+            if methods.BASELINE in self.methods:
+                baseline = network | {"method": methods.BASELINE}
+                yield from self._cell(baseline, labels, seed, given, fixed)
             own = own | network
         fixed = fixed | own
-        if method in TEACHERLESS:  # alike for all teachers: kept with the first
-            teacher = self._teacher(next(_variants(self.teacher)), labels, seed)
-            fixed = {k: v for k, v in fixed.items() if k != "unlabelled" or method == "dml"}
-        told = {"labels_per_class": labels, "seed": seed, "teacher": teacher.name}
-        yield _made(Student, "student", fixed | told | self._data())
+        if not any(part.teacher for part in parts):  # the same for all teachers
+            teacher = self._teacher(next(_grid(self.teacher)), labels, seed)
+            if not any(part.unlabelled for part in parts):
+                fixed = {k: v for k, v in fixed.items() if k != "unlabelled"}
+        cell = {"labels_per_class": labels, "seed": seed, "teacher": teacher.name}
+        yield self._make(Student, "student", fixed | cell).on(self.device)
 
     @cached_property
     def kernels(self) -> dict[str, Student]:
@@ -210,134 +237,153 @@ class Study:
                 kernels[f"{group}-{numbers[group]}"] = side_by_side(part)
         return kernels
 
+    # ---- what is measured and mapped -----------------------------------------------------------
+
     @cached_property
     def blocks(self) -> dict[str, list[Run]]:
-        """Networks that are looked into together, by label budget and seed; full teachers apart."""
+        """Networks whose features are extracted in one kernel; full teachers apart."""
         blocks: dict[str, list[Run]] = {"teacher": []}
-        for run in (*self.teachers, *self.students) if self.layers else ():
-            full = isinstance(run, Teacher) and run.regime == "full"
-            block = "teacher" if full else f"{run.labels_per_class}-{run.seed}"  # type: ignore[attr-defined]
-            blocks.setdefault(block, []).append(run)
+        if self.runs_only:
+            return {}
+        for teacher in self.teachers:
+            own = f"{teacher.labels_per_class}-{teacher.seed}"
+            blocks.setdefault("teacher" if teacher.regime == "full" else own, []).append(teacher)
+        for student in self.students:
+            blocks.setdefault(f"{student.labels_per_class}-{student.seed}", []).append(student)
         return {block: members for block, members in blocks.items() if members}
+
+    def features_of(self, block: str) -> Features:
+        """Which features are extracted of one block's networks."""
+        names = {"networks": [run.name for run in self.blocks[block]]}
+        return self._make(Features, "features", self.features | names)
+
+    def measures_of(self, block: str) -> Measures:
+        """What is measured of one block's networks."""
+        names = [run.name for run in self.blocks[block]]
+        given: dict[str, Any] = {"networks": names}
+        mapped = [name for name in names if name in self.measured]
+        if mapped:
+            options = {method: _options(how)["options"] for method, how in self.embeddings.items()}
+            given |= {"mapped": mapped, "embeddings": options}
+        return self._make(Measures, "measures", given)
 
     @property
     def mapped(self) -> list[Run]:
-        """The networks whose layers are drawn as maps, of the first variants, teachers first."""
+        """The networks whose layers are mapped, of the first variants, teachers first."""
         axes = self.axes | {"seeds": self.seeds[:1]} | self.maps
         students = self._students(**axes, all_variants=False)
-        taught = {student.teacher for student in students}
-        return [*(run for run in self.teachers if run.name in taught), *students]
+        teachers = {student.teacher for student in students}
+        return [*(run for run in self.teachers if run.name in teachers), *students]
 
     @property
     def measured(self) -> set[str]:
         """The networks whose maps are measured and not kept: as `mapped`, in every other seed."""
-        kept = {run.name for run in self.mapped}
+        mapped = {run.name for run in self.mapped}
         axes = self.axes | self.maps | {"seeds": self.seeds}
-        return {run.name for run in self._students(**axes, all_variants=False)} - kept
+        return {run.name for run in self._students(**axes, all_variants=False)} - mapped
 
     @property
-    def drawn(self) -> dict[str, Maps]:
+    def map_tables(self) -> dict[str, Maps]:
         """The tables of maps, by embedding."""
+        if self.runs_only:
+            return {}
         names = [run.name for run in self.mapped]
         return {
-            method: _made(
+            embedding: self._make(
                 Maps,
-                f"embeddings: {method}",
-                {"networks": names, "embedding": method} | _drawn(options or {}) | self._shown(),
+                f"embeddings: {embedding}",
+                {"networks": names, "embedding": embedding} | _options(how),
             )
-            for method, options in self.embeddings.items()
-            if self.layers
+            for embedding, how in self.embeddings.items()
         }
 
     @property
-    def compared(self) -> Comparison | None:
-        """The maps that are drawn in several ways: alone and distilled, of the first cell."""
+    def comparison(self) -> Comparison | None:
+        """The maps made by several procedures: of baseline and distilled, of the first cell."""
+        if self.runs_only:
+            return None
         axes = {"labels_per_class": self.labels_per_class[:1], "seeds": self.seeds[:1]}
-        cell = self._students(self.methods, **axes, all_variants=False) if self.layers else []
-        baseline = [run for run in cell if run.method == "baseline"]
-        other = [run for run in cell if run.method != "baseline"]
-        if not (baseline and other):
+        cell = self._students(self.methods, **axes, all_variants=False)
+        baselines = [run for run in cell if run.method == methods.BASELINE]
+        distilled = [run for run in cell if run.method != methods.BASELINE]
+        if not (baselines and distilled):
             return None
-        distilled = min(other, key=lambda run: run.method != "kd")  # kd, or else the first
-        names = [distilled.teacher, baseline[0].name, distilled.name]
-        return _made(Comparison, "compared", {"networks": names} | self._shown())
+        kd = [run for run in distilled if run.method == "kd"]
+        other = (kd or distilled)[0]
+        names = [other.teacher, baselines[0].name, other.name]
+        return self._make(Comparison, "comparison", {"networks": names})
 
     @property
-    def filmed(self) -> list[Student]:
-        """The students that are followed through training: of the maps' first budget, all seeds."""
+    def film_students(self) -> list[Student]:
+        """The students followed through training: of the maps' first budget, all seeds."""
+        if not self.film or self.runs_only:
+            return []
         axes = self.axes | {"seeds": self.seeds[:1]} | self.maps
-        axes |= {"methods": self.film.get("methods", axes["methods"])}
-        axes |= {"seeds": list(dict.fromkeys([axes["seeds"][0], *self.seeds]))}
-        axes |= {"labels_per_class": axes["labels_per_class"][:1]}
-        return self._students(**axes, all_variants=False) if self.film and self.layers else []
+        axes["methods"] = self.film.get("methods", axes["methods"])
+        axes["seeds"] = list(dict.fromkeys([axes["seeds"][0], *self.seeds]))
+        axes["labels_per_class"] = axes["labels_per_class"][:1]
+        return self._students(**axes, all_variants=False)
 
     @property
-    def followed(self) -> Film | None:
-        """The film of training: every seed is measured, the first one drawn."""
-        if not self.filmed:
+    def film_table(self) -> Film | None:
+        """The film of training: every seed is measured, the first one mapped."""
+        students = self.film_students
+        if not students:
             return None
-        names = [run.name for run in self.filmed]
-        drawn = [run.name for run in self.filmed if run.seed == self.filmed[0].seed]
-        told = {"layers": self.film["layers"]} if "layers" in self.film else {}
-        options = _drawn(self.embeddings.get("tsne") or {})["options"]
-        given = {"networks": names, "mapped": drawn, "options": options}
-        return _made(Film, "film", told | given | self._data())
-
-    def looked(self, kind: type, block: str) -> Experiment:
-        """The `Features` or `Measures` of one block's networks."""
-        names = [run.name for run in self.blocks[block]]
-        given = self.features | self._data() if kind is Features else self._shown()
-        mapped = [name for name in names if name in self.measured] if kind is Measures else []
-        if mapped:
-            told = {method: _drawn(how or {})["options"] for method, how in self.embeddings.items()}
-            given = given | {"mapped": mapped, "embeddings": told}
-        return _made(kind, "features", given | {"networks": names})
-
-    def _data(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("dataset", "size", "grey", "normalise")} | {
-            "study": self.name
+        given = {
+            "networks": [run.name for run in students],
+            "mapped": [run.name for run in students if run.seed == students[0].seed],
+            "options": _options(self.embeddings.get("tsne"))["options"],
         }
+        if "layers" in self.film:
+            given["layers"] = self.film["layers"]
+        return self._make(Film, "film", given)
 
-    def _shown(self) -> dict[str, Any]:
-        """What finds results."""
-        return self._data()
+    def _make(self, kind: type[Kind], what: str, given: dict[str, Any]) -> Kind:
+        """Parameters of this study's images; `what` begins the line of an error."""
+        data = {name: getattr(self, name) for name in DATA} | {"study": self.name}
+        try:
+            made = kind(**(given | data))
+        except UsageError as problem:
+            raise UsageError(f"{what}: {problem}") from None
+        vars(made)["source"] = self.source  # handed on: its hash is worked out once
+        return made
 
 
-def _told(entry: str | dict) -> dict:
+def _parameters_of(entry: str | dict) -> dict:
     """The parameters of a student that an entry of `methods` names."""
-    told = entry if isinstance(entry, dict) else {"method": entry}
-    if "method" not in told:
+    given = entry if isinstance(entry, dict) else {"method": entry}
+    if not isinstance(given.get("method"), str):
         raise UsageError(f"methods: {entry!r}; allowed: a name, or {{method: kd, width: 1}}")
-    return told
+    return given
 
 
-def _drawn(options: dict) -> dict:
+def _options(how: dict | None) -> dict[str, Any]:
     """The parameters of maps that an entry of `embeddings` names: options, and their coupling."""
-    apart = {key: options[key] for key in ("coupling",) if key in options}
-    return apart | {"options": {key: options[key] for key in options if key not in apart}}
+    how = how or {}
+    options = {"options": {key: value for key, value in how.items() if key != "coupling"}}
+    return options | ({"coupling": how["coupling"]} if "coupling" in how else {})
 
 
-def _variants(given: dict) -> Iterator[dict]:
-    """Every combination of the lists in it."""
+def _grid(given: dict) -> Iterator[dict]:
+    """Every combination of the lists in it, in their order.
+
+    scikit-learn's ParameterGrid sorts the names, and its import takes longer than all planning.
+    """
     lists = {k: v if isinstance(v, list) else [v] for k, v in given.items()}
-    for values in product(*lists.values()):
-        yield dict(zip(lists, values, strict=True))
+    for point in product(*lists.values()):
+        yield dict(zip(lists, point, strict=True))
 
 
-def _once(made: Iterator[Any]) -> list[Any]:
-    return list({run.name: run for run in made}.values())
+def _distinct(runs: Iterable[Any]) -> list[Any]:
+    return list({run.name: run for run in runs}.values())
 
 
-def _made(kind: type, what: str, given: dict[str, Any]) -> Any:
-    try:
-        check(hints(kind), given)
-        return kind(**given)
-    except UsageError as problem:
-        raise UsageError(f"{what}: {problem}") from None
+def read(file: str | Path, device: Literal["cpu", "cuda"] = "cpu") -> Study:
+    """Read a study file, to be run on a device.
 
-
-def read(file: str | Path) -> Study:
-    """Read a study file. Raises UsageError, naming the file, for anything that is wrong in it."""
+    Raises UsageError, naming the file, for anything that is wrong in it.
+    """
     file = Path(file)
     if not file.is_file():
         there = ", ".join(str(f) for f in sorted(file.parent.glob("*.yaml"))) or "none"
@@ -346,9 +392,9 @@ def read(file: str | Path) -> Study:
         given = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
         if not isinstance(given, dict):
             raise UsageError("not a list of names and values")
-        check(hints(Study), given)
-        told: dict[str, Any] = {"name": file.stem} | given
-        return Study(**told)
+        given = {str(name): value for name, value in given.items()}
+        check(Study, given, among=tuple(n for n in Study.__annotations__ if n != "device"))
+        return Study(**({"name": file.stem} | given | {"device": device}))
     except (yaml.YAMLError, UnicodeDecodeError) as problem:
         raise UsageError(f"{file}: not YAML: {' '.join(str(problem).split())}") from None
     except UsageError as problem:
