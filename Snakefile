@@ -1,8 +1,9 @@
 """The pipeline of one study: teacher -> students -> features -> measures, maps -> book.
 
 `python -m kdlib study studies/quick.yaml` runs it (with a lock and the study checked first);
-everything after `--` goes to Snakemake. kdlib.plan.studies says which runs a study has, kdlib.plan.runs where
-each lies; a notebook is run again when it, its parameters, its data or a module it uses changed.
+everything after `--` goes to Snakemake. kdlib.plan.studies says which runs a study has,
+kdlib.plan.runs where each lies; a notebook is run again when it, its parameters, its data or a
+module it uses changed. A folder or archive of images is part of the path by its content's hash.
 """
 
 import ast
@@ -12,27 +13,40 @@ from glob import glob
 from pathlib import Path
 
 from kdlib import UsageError
-from kdlib.plan import runs, studies
+from kdlib.plan import studies
 
+STUDY_FILE = config.get("study", "studies/quick.yaml")
+DEVICE = config.get("device", "cpu")
 try:
-    STUDY = studies.read(config.get("study", "studies/quick.yaml"))
+    STUDY = studies.read(STUDY_FILE, DEVICE)
 except UsageError as problem:
     raise WorkflowError(str(problem))
 
+ROOT = str(STUDY.root)
 TEACHERS = {run.name: run for run in STUDY.teachers}
-ROOT = str(STUDY.teachers[0].root)
-SOURCE = STUDY.teachers[0].source
-MAPS = {maps.name: maps for maps in STUDY.drawn.values()}
-COMPARED = {STUDY.compared.name: STUDY.compared} if STUDY.compared else {}
-FILM = STUDY.followed  # None where the study has no film
-BLOCKS = {block: [run.name for run in members] for block, members in STUDY.blocks.items()}
-TAUGHT = {
-    block: sorted({run.teacher for run in members if isinstance(run, runs.Student)})
-    for block, members in STUDY.blocks.items()
-}
-NETWORKS = [run.name for run in (*STUDY.teachers, *STUDY.students)]
+MAPS = {maps.name: maps for maps in STUDY.map_tables.values()}
+COMPARISON = STUDY.comparison  # None where the study has none
+FILM = STUDY.film_table  # None where the study has none
 PUBLISHED = f"book/results/{STUDY.name}"
-KEPT_IN_GIT = ["methods", "regimes", "architectures"]  # studies that the book shows beside its own
+PUBLISHED_STUDIES = ["methods", "regimes", "architectures", "benchmarks"]  # in git, in the book
+DATA = [str(file) for file in STUDY.source.files] if STUDY.source.path is None else []
+
+# Files of a trained network, of a network that is published, and of each table.
+TRAINED = ["run.json", "weights.safetensors"]
+MEASURED = ["measures.parquet", "similarity.parquet", "map_measures.parquet"]
+NETWORK = ["run.json", "features.safetensors", *MEASURED]
+MAP_TABLES = ["", "-faithfulness", "-neighbours"]
+COMPARISON_TABLES = ["comparison", "sweeps"]
+FILM_TABLES = ["film", "training"]
+TABLES = ["runs", "measures", "similarity", "maps", "faithfulness", "neighbours", "predictions"]
+TABLES += ["teacher_logits", *COMPARISON_TABLES, *FILM_TABLES]
+PAGES = ["teacher", "student", "features", "measure", "embed"]  # executed notebooks in the book
+if STUDY.runs_only:  # no book can be made of runs
+    NETWORK, PAGES = ["run.json"], ["teacher", "student"]
+if COMPARISON:
+    PAGES.append("compare")
+if FILM:
+    PAGES.append("film")
 
 
 @cache  # a rule for every kernel asks
@@ -42,67 +56,54 @@ def code_of(file):
     if file.endswith(".ipynb"):
         cells = json.loads(text)["cells"]
         text = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "code")
-    todo, seen = [text], set()
+    todo, modules = [text], {"kdlib/__init__.py"}
     while todo:
         for node in ast.walk(ast.parse(todo.pop())):
             if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "kdlib":
-                place = node.module.replace(".", "/")  # from kdlib.data import Images
-                for name in [a.name for a in node.names]:
-                    files = {f"{place}.py", f"{place}/__init__.py", f"{place}/{name}.py"}
-                    files |= {f"{place}/{name}/__init__.py"}
-                    for file in {f for f in files if Path(f).is_file()} - seen:
-                        seen.add(file)
-                        todo.append(Path(file).read_text())
-    return sorted({"kdlib/__init__.py", *seen})
+                for file in _files_of(node.module, [alias.name for alias in node.names]) - modules:
+                    modules.add(file)
+                    todo.append(Path(file).read_text())
+    return sorted(modules)
+
+
+def _files_of(module, names):
+    """The files behind `from module import names`."""
+    place = module.replace(".", "/")
+    files = {f"{place}.py", f"{place}/__init__.py"}
+    for name in names:
+        files |= {f"{place}/{name}.py", f"{place}/{name}/__init__.py"}
+    return {file for file in files if Path(file).is_file()}
 
 
 def needs(notebook, data=True):
     """What every run of a notebook depends on beside other runs."""
-    data = [str(path) for path in SOURCE.files] if data else []
     file = f"notebooks/{notebook}.ipynb"
-    return dict(notebook=file, code=code_of(file), data=data)
+    return dict(notebook=file, code=code_of(file), data=DATA if data else [])
 
 
-def settings(choice, **more):
-    """What a notebook is told. Reads no file: Snakemake compares it and runs again on change."""
-    return json.dumps(choice.settings() | more)
+def settings(parameters, **more):
+    """What a notebook is given. Snakemake compares it, and runs again what has changed."""
+    return json.dumps(parameters.settings() | more)
 
 
-def snapshots(together):
-    """The epochs whose weights a kernel keeps. Left out where none: that re-runs nothing."""
-    return {"snapshots": together.snapshots} if together.snapshots else {}
+def settings_of(kernel):
+    """As `settings`, of students side by side; without snapshots where none are wanted."""
+    snapshots = {"snapshots": kernel.snapshots} if kernel.snapshots else {}
+    return settings(kernel, students=kernel.students, **snapshots)
 
 
-# Behind names, because Snakemake compares the template: what changes here re-runs nothing.
-PAPERMILL = "papermill --no-progress-bar --log-level ERROR"
-DEVICE = config.get("device", "auto")
-RUN = "{PAPERMILL} {input.notebook} {log} -y {params.settings:q} -p "
-MEASURE = RUN + "threads {threads}"
-TRAIN = RUN + "threads {threads} -p device {DEVICE}"
-DRAW = RUN + "workers {threads}"
-SHOOT = RUN + "workers {threads} -p device {DEVICE}"
+def of_maps(table, ends):
+    """The files of a table of maps, a comparison or a film; none where there is none."""
+    return [f"{ROOT}/maps/{table.name}{end}.parquet" for end in ends] if table else []
 
 
-TRAINED = ["run.json", "weights.safetensors"]  # what a network is
-KEPT = ["run.json", "features.safetensors", "measures.parquet", "similarity.parquet", "map_measures.parquet"]  # what is published of it
-COMPARISON = ["comparison", "sweeps"]
-FILMED = ["film", "training"]
-DRAWN = ["", "-faithfulness", "-neighbours"]
-TABLES = ["runs", "measures", "similarity", "maps", "faithfulness", "neighbours", "predictions", "teacher_logits"]
-TABLES += [*COMPARISON, *FILMED]
-PAGES = ["teacher", "student", "features", "measure", "embed"]  # executed notebooks in the book
-PAGES += ["compare"] if COMPARED else []
-PAGES += ["film"] if FILM else []
-if not STUDY.layers:  # runs alone; no book can be made of that
-    KEPT, PAGES = ["run.json"], ["teacher", "student"]
-BUILD = """
-rm -rf book/executed
-mkdir -p book/executed _build/html
-cp {PUBLISHED}/executed/*.ipynb book/executed/
-KDLIB_STUDY={STUDY.name} jupyter-book build . -n -W --keep-going > {log} 2>&1
-rm -rf _build/html/results
-cp -r {PUBLISHED} _build/html/results
-"""
+# Behind names, because Snakemake compares the template: what changes here runs nothing again.
+PAPERMILL = "papermill --engine kdlib --no-progress-bar --log-level ERROR"
+RUN = "{PAPERMILL} {input.notebook:q} {log:q} -y {params.settings:q} -p "
+RUN_MEASURE = RUN + "threads {threads}"
+RUN_NETWORKS = RUN + "threads {threads} -p device {DEVICE}"
+RUN_MAPS = RUN + "workers {threads}"
+RUN_FILM = RUN + "workers {threads} -p device {DEVICE}"
 
 
 localrules: publish, book
@@ -113,26 +114,34 @@ rule book:
         f"{PUBLISHED}/study.json",
         "_config.yml",
         "_toc.yml",
-        [f for f in glob("book/*") if Path(f).is_file()],
-        [f for name in [*KEPT_IN_GIT, "benchmarks"] for f in glob(f"book/results/{name}/*.*")],
+        [f for f in glob("book/**", recursive=True) if Path(f).is_file() and "/results/" not in f and "/executed/" not in f],
+        [f for name in PUBLISHED_STUDIES for f in glob(f"book/results/{name}/*.*")],
         [f for f in glob("kdlib/**", recursive=True) if Path(f).suffix in (".py", ".js", ".css")],
     output:
         "_build/html/index.html",
     log:
         "_build/book.log",
+    params:
+        published=PUBLISHED,
+        study=STUDY.name,
     shell:
-        BUILD
+        """
+        rm -rf book/executed
+        mkdir -p book/executed _build/html
+        cp {params.published:q}/executed/*.ipynb book/executed/
+        KDLIB_STUDY={params.study:q} jupyter-book build . -n -W --keep-going > {log:q} 2>&1
+        rm -rf _build/html/results
+        cp -r {params.published:q} _build/html/results
+        """
 
 
 rule publish:
-    default_target: not STUDY.layers
+    default_target: STUDY.runs_only
     input:
-        expand("{root}/{name}/{file}", root=ROOT, name=NETWORKS, file=KEPT),
-        expand("{root}/maps/{name}{end}.parquet", root=ROOT, name=MAPS, end=DRAWN),
-        expand("{root}/maps/{name}-{end}.parquet", root=ROOT, name=COMPARED, end=COMPARISON),
-        expand("{root}/maps/{film.name}-{end}.parquet", root=ROOT, film=[FILM], end=FILMED)
-        if FILM
-        else [],
+        expand("{root}/{name}/{file}", root=ROOT, name=[r.name for r in STUDY.runs], file=NETWORK),
+        [file for maps in MAPS.values() for file in of_maps(maps, MAP_TABLES)],
+        of_maps(COMPARISON, [f"-{table}" for table in COMPARISON_TABLES]),
+        of_maps(FILM, [f"-{table}" for table in FILM_TABLES]),
         code=code_of("kdlib/cli.py"),
     output:
         study=f"{PUBLISHED}/study.json",
@@ -140,15 +149,15 @@ rule publish:
         sample=f"{PUBLISHED}/sample.safetensors",
         executed=expand("{to}/executed/{page}.ipynb", to=PUBLISHED, page=PAGES),
     params:
-        study=lambda w: config.get("study", "studies/quick.yaml"),
+        study=lambda w: STUDY_FILE,
     shell:
-        "python -m kdlib publish {params.study}"
+        "python -m kdlib publish {params.study:q} --device {DEVICE}"
 
 
 rule teacher:
     input:
         **needs("teacher"),
-        weights=lambda w: [f for f in [TEACHERS[w.teacher].weights] if f and Path(f).is_file()],
+        weights=lambda w: [str(f) for f in [TEACHERS[w.teacher].weights_file] if f],
     output:
         ROOT + "/{teacher}/run.json",
         ROOT + "/{teacher}/weights.safetensors",
@@ -162,112 +171,118 @@ rule teacher:
     resources:
         gpu=1,
     shell:
-        TRAIN
+        RUN_NETWORKS
 
 
-# Students of one teacher, label budget and seed are trained side by side: the teacher looks once.
-for kernel, together in STUDY.kernels.items():
+# Students of one teacher, label budget and seed are trained side by side: its outputs serve all.
+for name, kernel in STUDY.kernels.items():
 
     rule:
         name:
-            f"student_{kernel.replace('/', '-')}"
+            f"student_{name.replace('/', '-')}"
         input:
             **needs("student"),
-            teacher=expand("{root}/{name}/{file}", root=ROOT, name=together.teacher, file=TRAINED),
+            teacher=expand("{root}/{name}/{file}", root=ROOT, name=kernel.teacher, file=TRAINED),
         output:
             expand(
                 "{root}/{name}/{file}",
                 root=ROOT,
-                name=[run.name for run in together.each],
+                name=[run.name for run in kernel.each],
                 file=[*TRAINED, "history.parquet"],
             ),
-            [f"{ROOT}/{run.name}/snapshots.safetensors" for run in together.each if run.snapshots],
+            [f"{ROOT}/{run.name}/snapshots.safetensors" for run in kernel.each if run.snapshots],
         log:
-            f"{ROOT}/students/{kernel}.ipynb",
+            f"{ROOT}/students/{name}.ipynb",
         params:
-            settings=settings(together, students=together.students, **snapshots(together)),
+            settings=settings_of(kernel),
         resources:
             gpu=1,
         shell:
-            TRAIN
+            RUN_NETWORKS
 
 
-# Networks of one label budget and seed are looked at together: one start of a kernel for all.
-for block, names in BLOCKS.items():
+# Networks of one label budget and seed share a kernel.
+for block, members in STUDY.blocks.items():
 
     rule:
         name:
             f"features_{block}"
         input:
             **needs("features"),
-            networks=expand("{root}/{name}/{file}", root=ROOT, name=names, file=TRAINED),
+            networks=expand(
+                "{root}/{name}/{file}", root=ROOT, name=[r.name for r in members], file=TRAINED
+            ),
         output:
-            expand("{root}/{name}/features.safetensors", root=ROOT, name=names),
+            expand("{root}/{name}/features.safetensors", root=ROOT, name=[r.name for r in members]),
         log:
             f"{ROOT}/features/{block}.ipynb",
         params:
-            settings=settings(STUDY.looked(runs.Features, block)),
+            settings=settings(STUDY.features_of(block)),
         resources:
             gpu=1,
         shell:
-            TRAIN
+            RUN_NETWORKS
 
     rule:
         name:
             f"measure_{block}"
         input:
             **needs("measure", data=False),
-            networks=expand("{root}/{name}/features.safetensors", root=ROOT, name=names),
-            teachers=expand("{root}/{name}/features.safetensors", root=ROOT, name=TAUGHT[block]),
+            networks=expand(
+                "{root}/{name}/features.safetensors",
+                root=ROOT,
+                name=sorted(
+                    {r.name for r in members} | {r.teacher for r in members if r.role == "student"}
+                ),
+            ),
         output:
             expand(
-                "{root}/{name}/{file}.parquet",
-                root=ROOT,
-                name=names,
-                file=["measures", "similarity", "map_measures"],
+                "{root}/{name}/{file}", root=ROOT, name=[r.name for r in members], file=MEASURED
             ),
         log:
             f"{ROOT}/measures/{block}.ipynb",
         params:
-            settings=settings(STUDY.looked(runs.Measures, block)),
+            settings=settings(STUDY.measures_of(block)),
         shell:
-            MEASURE
+            RUN_MEASURE
 
 
-rule maps:
-    input:
-        **needs("embed", data=False),
-        networks=lambda w: [f"{ROOT}/{n}/features.safetensors" for n in MAPS[w.maps].networks],
-    output:
-        expand("{root}/maps/{{maps}}{end}.parquet", root=ROOT, end=DRAWN),
-    log:
-        ROOT + "/maps/{maps}.ipynb",
-    wildcard_constraints:
-        maps="|".join(MAPS).replace("+", "[+]").replace(".", "[.]"),
-    params:
-        settings=lambda w: settings(MAPS[w.maps]),
-    threads:
-        workflow.cores
-    shell:
-        DRAW
+for maps in MAPS.values():
+
+    rule:
+        name:
+            f"maps_{maps.name}"
+        input:
+            **needs("embed", data=False),
+            networks=expand("{root}/{name}/features.safetensors", root=ROOT, name=maps.networks),
+        output:
+            of_maps(maps, MAP_TABLES),
+        log:
+            f"{ROOT}/maps/{maps.name}.ipynb",
+        params:
+            settings=settings(maps),
+        threads: workflow.cores
+        shell:
+            RUN_MAPS
 
 
-rule compare:
-    input:
-        **needs("compare", data=False),
-        networks=lambda w: [
-            f"{ROOT}/{n}/features.safetensors" for n in COMPARED[w.compared].networks
-        ],
-    output:
-        expand("{root}/maps/{{compared}}-{end}.parquet", root=ROOT, end=COMPARISON),
-    log:
-        ROOT + "/maps/{compared}.ipynb",
-    wildcard_constraints:
-        compared="compare-[^/]+-networks-[^/-]+",
-    params:
-        settings=lambda w: settings(COMPARED[w.compared]),
-    shell:
-        DRAW
+if COMPARISON:
+
+    rule compare:
+        input:
+            **needs("compare", data=False),
+            networks=expand(
+                "{root}/{name}/features.safetensors", root=ROOT, name=COMPARISON.networks
+            ),
+        output:
+            of_maps(COMPARISON, [f"-{table}" for table in COMPARISON_TABLES]),
+        log:
+            f"{ROOT}/maps/{COMPARISON.name}.ipynb",
+        params:
+            settings=settings(COMPARISON),
+        threads: workflow.cores
+        shell:
+            RUN_MAPS
 
 
 if FILM:
@@ -284,17 +299,16 @@ if FILM:
             teachers=expand(
                 "{root}/{name}/features.safetensors",
                 root=ROOT,
-                name=sorted({run.teacher for run in STUDY.filmed}),
+                name=sorted({run.teacher for run in STUDY.film_students}),
             ),
         output:
-            expand("{root}/maps/{film.name}-{end}.parquet", root=ROOT, film=[FILM], end=FILMED),
+            of_maps(FILM, [f"-{table}" for table in FILM_TABLES]),
         log:
             f"{ROOT}/maps/{FILM.name}.ipynb",
         params:
             settings=settings(FILM),
-        threads:
-            workflow.cores
+        threads: workflow.cores
         resources:
             gpu=1,
         shell:
-            SHOOT
+            RUN_FILM

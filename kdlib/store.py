@@ -226,7 +226,7 @@ def _maker(folder: Path) -> str:
     return f"`papermill notebooks/{kind}.ipynb out.ipynb` with its parameters"
 
 
-def found(root: str | Path = "runs") -> Iterator[tuple[Path, dict[str, Any] | None]]:
+def all_runs(root: str | Path = "runs") -> Iterator[tuple[Path, dict[str, Any] | None]]:
     """Every run below `root` with its record, None where that cannot be read."""
     for path in sorted(Path(root).glob("*/*/*/**/run.json")):
         try:

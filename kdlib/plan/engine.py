@@ -1,7 +1,7 @@
 """How papermill runs a notebook here: a mistake is one line, a failure names its notebook.
 
-Loaded by papermill through the entry point in pyproject.toml, and made its default, so that a
-plain `papermill notebooks/student.ipynb out.ipynb -p seed 3` behaves like this too.
+papermill finds it by the entry point in pyproject.toml, as `papermill --engine kdlib`; without
+that option papermill runs notebooks as everywhere.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from typing import Any
 
 import click
 from nbclient.exceptions import DeadKernelError
-from papermill.engines import NBClientEngine, papermill_engines
+from papermill.engines import NBClientEngine
 from papermill.exceptions import PapermillException, PapermillExecutionError
 
-# A kernel says nothing of itself: not of its start, not of a socket it finds closed at its end.
+# Kernels report nothing about themselves: not their start, not a socket closed at their end.
 QUIET = [
     "--IPKernelApp.log_level=50",
     '--IPKernelApp.exec_lines=__import__("logging").getLogger("tornado.general").disabled = True',
@@ -56,7 +56,7 @@ class Engine(NBClientEngine):
         from papermill.execute import raise_for_execution_errors
 
         options.setdefault("extra_arguments", QUIET)
-        options["log_output"] = True  # what a notebook prints, progress bars too, is seen at once
+        options["log_output"] = True  # a notebook's prints and progress bars appear at once
         try:
             nb = super().execute_notebook(nb, kernel_name, output_path, **options)
         except DeadKernelError:
@@ -68,6 +68,3 @@ class Engine(NBClientEngine):
         except PapermillExecutionError as error:
             raise Stopped(error, output_path) from None
         return nb
-
-
-papermill_engines.register(None, Engine)

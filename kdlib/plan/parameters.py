@@ -40,6 +40,7 @@ Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 Number = Annotated[float, BeforeValidator(_number)]
 Positive = Annotated[Number, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[Number, Field(ge=0, allow_inf_nan=False)]
+Width = Annotated[float, Field(gt=0, le=64)]
 Device = Literal["auto", "cpu", "cuda"]
 Labels = Annotated[int, Field(ge=1)] | Literal["all"]  # images of each class that keep their label
 
@@ -84,7 +85,7 @@ def values(parameters: Any) -> dict[str, Any]:
 
 
 @cache
-def defaults(kind: Any) -> dict[str, Any]:
+def defaults(kind: type) -> dict[str, Any]:
     """The default of each parameter, by name; of a class whose parameters all have one."""
     return values(kind())
 
@@ -169,5 +170,6 @@ def _line(error: ErrorDetails | dict[str, Any], known: list[str]) -> str:
 
 __all__ = [
     *("Cores", "Count", "Device", "Labels", "NotNegative", "Number", "Positive", "Seed", "Whole"),
+    "Width",
     *("check", "defaults", "names", "parameters", "read", "values"),
 ]

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -27,6 +27,7 @@ from kdlib.plan.parameters import (
     Positive,
     Seed,
     Whole,
+    Width,
     check,
     defaults,
     parameters,
@@ -93,13 +94,15 @@ class Run(Experiment):
     """How a network is trained; what teachers and students have in common."""
 
     network: str = "resnet20"  # a name of kdlib.models.NETWORKS, of torchvision, module:callable
-    width: float = Field(1.0, gt=0, le=64)  # factor on the number of channels
+    width: Width = 1.0  # factor on the number of channels
     network_options: dict = Field(default_factory=dict)  # of its architecture: {shortcut: conv}
     augment: str = "own"  # the data set's own shifts and flips, or several: shift+flip+cutout
     seed: Seed = 0  # of labelled images, initial weights, order and augmentation of batches
     weights_seed: Seed | None = None  # of the initial weights, where it is not `seed`
     epochs: Whole = 20  # each as many steps as the whole training set needs; 0: not trained
-    batch_size: int = Field(64, ge=2)  # labelled images per step; as many unlabelled ones again
+    batch_size: Annotated[int, Field(ge=2)] = (
+        64  # labelled images per step; as many unlabelled ones again
+    )
     learning_rate: Positive = 0.1  # peak of a one-cycle schedule
     weight_decay: NotNegative = 5e-4  # of SGD with Nesterov momentum 0.9
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 on a GPU
@@ -258,7 +261,7 @@ class Student(Run):
     """A small network, trained on few labels: the baseline, or with a teacher."""
 
     network: str = "resnet8"
-    width: float = Field(0.5, gt=0, le=64)
+    width: Width = 0.5
     method: str = "kd"  # a name of kdlib.plan.methods.METHODS, or several: kd+at
     labels_per_class: Labels = 2  # images of each class that keep their label, or all
     teacher: str = "resnet20"  # a network's name, or a trained run's: teachers/resnet20-full-0
@@ -470,7 +473,9 @@ class Comparison(Experiment):
     """Which maps are made by several procedures, to tell the layer's part from the procedure's."""
 
     networks: list = Field(default_factory=lambda: list(EXAMPLE))  # the last two are compared
-    images: int = Field(240, ge=20)  # of the sample, all classes alike; for the maps of `layer`
+    images: Annotated[int, Field(ge=20)] = (
+        240  # of the sample, all classes alike; for the maps of `layer`
+    )
     layer: str = "block2"  # mapped with each of the parameters and seeds below
     perplexities: list = Field(default_factory=lambda: [5, 15, 30, 50])  # of t-SNE
     ks: list = Field(default_factory=lambda: [5, 15, 50])  # of IVIS
@@ -509,7 +514,7 @@ def shortened(stem: str, changed: Mapping[str, str], longest: int) -> str:
 
 def texts_of(settings: Mapping[str, Any]) -> dict[str, str]:
     """Settings as plain texts for a name; those of a part of a combined method as at.weight."""
-    texts = {}
+    texts: dict[str, str] = {}
     for name, value in settings.items():
         if isinstance(value, Mapping):
             texts |= {f"{plain_text(f'{name}.{key}')}": _text(v) for key, v in value.items()}

@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property, lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -164,7 +164,7 @@ def suffix(path: Path) -> str:
     return path.name[len(path.name) - len(known) :]
 
 
-@cache
+@lru_cache(maxsize=4096)
 def file_hash(file: str | Path, size: int, changed: int) -> str:
     """The first 8 hex digits of the SHA-256 of a file, worked out once for each state of it."""
     with open(file, "rb") as content:  # noqa: PTH123  (a Path takes as long again)

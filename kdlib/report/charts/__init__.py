@@ -1,9 +1,9 @@
 """Tables -> Altair charts with one look: the same order and colours of methods everywhere."""
 
-from kdlib.report.charts.logits import hesitant, pull, pulls, soft
 from kdlib.report.charts.depth import difference, layers, saved, similarity
 from kdlib.report.charts.gallery import FAMILIES, dots, families, floor, ranked
 from kdlib.report.charts.judged import forest, tested
+from kdlib.report.charts.logits import hesitant, pull, pulls, soft
 from kdlib.report.charts.look import (
     CLASSES,
     COLOURS,
@@ -45,7 +45,6 @@ __all__ = [
     "hesitant",
     "hint",
     "layers",
-    "similarity",
     "name",
     "order",
     "pull",
@@ -54,6 +53,7 @@ __all__ = [
     "regimes",
     "saved",
     "scatter",
+    "similarity",
     "soft",
     "sweep",
     "tested",

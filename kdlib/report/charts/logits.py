@@ -133,7 +133,9 @@ def _logits(results: Results) -> tuple[np.ndarray, np.ndarray]:
     """What the first teacher drawn says: logits (n, k), and the numbers of the n images."""
     if results.teacher_logits.empty:
         raise UsageError("these results hold no answers of a teacher; publish the study again")
-    own = results.teacher_logits[results.teacher_logits["run"] == results.teacher_logits["run"].iloc[0]]
+    own = results.teacher_logits[
+        results.teacher_logits["run"] == results.teacher_logits["run"].iloc[0]
+    ]
     wide = own.pivot_table(index="image", columns="label", values="logit")
     return wide.to_numpy(float), wide.index.to_numpy()
 
