@@ -14,8 +14,8 @@ from results import make
 
 from kdlib import store
 from kdlib.distill import CLASSES
-from kdlib.plan.methods import METHODS
 from kdlib.measure import statistics
+from kdlib.plan.methods import METHODS
 from kdlib.report import charts, tables
 
 ROOT = Path(__file__).parents[1]

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 ROOT = Path(__file__).parents[1]
 NAMES = (
@@ -125,7 +126,7 @@ def change(file, old, new):
         ("kdlib/measure/metrics.py", '"""', '""" ', "measure", "student"),
         ("kdlib/train.py", '"""', '""" ', "teacher", "nobody"),
         ("notebooks/embed.ipynb", "Draw maps", "Draw all maps", "maps", "features"),
-        ("kdlib/charts/look.py", '"""', '""" ', None, "publish"),
+        ("kdlib/report/charts/look.py", '"""', '""" ', None, "publish"),
     ],
     ids=lambda v: v if isinstance(v, str) and "/" in v else "",
 )
@@ -151,12 +152,12 @@ def test_a_failing_notebook_says_why_and_where_and_the_others_go_on(project, stu
     study = project / "studies/broken.yaml"
     text = (project / "studies/smoke.yaml").read_text()
     study.write_text(
-        text.replace("[alone, kd]", "[{method: alone, options: {temperature: 3}}, kd]")
-        + "together: 1"
+        text.replace("[baseline, kd]", "[{method: baseline, options: {temperature: 3}}, kd]")
+        + "students_per_kernel: 1"
     )
     code, said = run(project, file="studies/broken.yaml")
     assert code == 1
-    assert "Error: unknown option 'temperature' of method 'alone'; known: none" in said
+    assert "Error: unknown option 'temperature' of method 'baseline'; known: none" in said
     failed = next(line for line in said.splitlines() if line.startswith("FAILED student"))
     executed = project / failed.split(": ")[-1].strip()
     assert "unknown option" in executed.read_text()
@@ -168,14 +169,14 @@ def test_a_failing_notebook_says_why_and_where_and_the_others_go_on(project, stu
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("methods: [alone, kdd]", "method 'kdd'; one of: kd, logitstd, dkd, dist"),
+        ("methods: [baseline, kdd]", "method 'kdd'; one of: kd, logitstd, dkd, dist"),
         ("dataset: mnisst", "data set 'mnisst'; one of: digits"),
         ("student: {network: resnet9}", "unknown network 'resnet9'; one of: resnet8"),
         ("labels_per_class: [500]", "labels_per_class 500; allowed: 'all' or 1 to 124"),
         ("features: {sample: 501}", "sample 501; allowed: 1 to 500"),
-        ("methods: [kd]", "allowed: alone and at least one more"),
+        ("methods: [kd]", "allowed: baseline and at least one more"),
         ("embeddings: {umapp: {}}", "embedding 'umapp'; one of: tsne, ivis"),
-        ("film: {epochs: [0], layers: [blok]}", "film: layer 'blok'; one of: stem, block1"),
+        ("film: {epochs: [0], layers: [blok]}", "layer of the film 'blok'; one of: stem, block1"),
     ],
     ids=lambda v: v.split(":")[0] if ":" in v else "",
 )
@@ -183,17 +184,14 @@ def test_a_study_that_cannot_be_stops_before_it_starts(project, text, said):
     (project / "studies/wrong.yaml").write_text(text)
     code, output = run(project, file="studies/wrong.yaml")
     assert code == 2
-    assert output.strip().startswith(("kdlib: unknown studies/wrong.yaml", "kdlib: studies/wrong"))
+    assert output.strip().startswith("kdlib: studies/wrong.yaml: ")
     assert said in output
     assert len(output.strip().splitlines()) == 1
     assert not (project / "runs/wrong").exists()
 
 
 def test_a_second_study_waits_for_the_one_that_runs(project, studied):
-    import fcntl
-
-    with (project / ".snakemake/kdlib.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with FileLock(project / ".snakemake/kdlib.lock"):
         process = start(project)
         line = process.stdout.readline()
         assert line.strip() == "a study still runs in this folder; waiting for its end"

@@ -1,3 +1,6 @@
+import json
+import re
+
 import pytest
 
 from kdlib import UsageError
@@ -14,7 +17,7 @@ def test_a_run_lies_in_a_folder_made_of_its_parameters():
 
 def test_settings_that_differ_get_a_folder_of_their_own():
     name = runs.Student(epochs=5, options={"temperature": 2}, unlabelled=False).name
-    assert name.endswith("resnet8x0.5-kd-2-0+temperature=2+epochs=5+unlabelled=False")
+    assert name.endswith("resnet8x0.5-kd-2-0+epochs=5+temperature=2+unlabelled=False")
     name = runs.Student(method="kd+at", options={"at": {"weight": 9.0}, "kd": {"weight": 1}}).name
     assert name.endswith("/resnet8x0.5-kd+at-2-0+at.weight=9.0+kd.weight=1")
 
@@ -23,21 +26,21 @@ def test_weights_kept_on_the_way_make_no_other_run():
     run = runs.Student(snapshots=[0, 5])
     assert (run.name, run.settings()) == (runs.Student().name, runs.Student().settings())
     side = runs.side_by_side([run, runs.Student(method="at")])
-    assert [each.keep for each in side.each] == [[0, 5], []]
-    for keep in ([21], [-1], [True], ["5"]):
-        with pytest.raises(UsageError, match="; allowed: 0 to 20, the run's epochs"):
-            runs.Student(snapshots=keep)
+    assert [each.snapshots for each in side.each] == [[0, 5], []]
+    for epochs in ([21], [-1], [True], ["5"]):
+        with pytest.raises(UsageError, match=r"snapshots .*; allowed: 0 to 20"):
+            runs.Student(snapshots=epochs)
 
 
 def test_a_film_draws_networks_that_it_follows():
-    film = runs.Film(networks=["students/a", "students/b"], drawn=["students/b"])
+    film = runs.Film(networks=["students/a", "students/b"], mapped=["students/b"])
     assert film.name.startswith("film-2-networks-")
-    assert film.name.endswith("+drawn=1")
+    assert film.name.endswith("+mapped=1")
     assert runs.Film(layers=["stem"], options={"perplexity": 5}).name.endswith(
         "+layers=stem+perplexity=5"
     )
-    with pytest.raises(UsageError, match="drawn: 'students/c' is not among the networks"):
-        runs.Film(drawn=["students/c"])
+    with pytest.raises(UsageError, match="mapped: 'students/c' is not among the networks"):
+        runs.Film(mapped=["students/c"])
     with pytest.raises(UsageError, match="layers is empty; give at least one"):
         runs.Film(layers=[])
 
@@ -58,27 +61,32 @@ def test_where_and_with_how_many_threads_is_no_other_run():
         ({"seed": -1}, "seed -1; allowed: 0 or more"),
         ({"seed": 2**70}, "allowed: 4294967295 or less"),
         ({"options": {"seed": 3}}, "option 'seed' is none of a method or embedding"),
-        ({"seed": 1.5}, "parameter seed must be int, given 1.5; known: dataset"),
-        ({"seed": True}, "parameter seed must be int, given True"),
+        ({"seed": 1.5}, "parameter seed must be integer, given 1.5"),
+        ({"seed": True}, "parameter seed must be integer, given True"),
         ({"labels_per_class": 0}, "labels_per_class 0; allowed: 1 or more, or 'all'"),
         ({"labels_per_class": "some"}, "labels_per_class 'some'; allowed"),
-        ({"labels_per_class": 2.5}, "labels_per_class must be int or str, given 2.5"),
+        ({"labels_per_class": 2.5}, "labels_per_class 2.5; allowed: 1 or more, or 'all'"),
         ({"epochs": -1}, "epochs -1; allowed: 0 or more"),
         ({"batch_size": 1}, "batch_size 1; allowed: 2 or more"),
         ({"learning_rate": 0.0}, "learning_rate 0.0; allowed: above 0"),
         ({"learning_rate": float("nan")}, "learning_rate nan; allowed: above 0"),
         ({"weight_decay": -1e-4}, "weight_decay -0.0001; allowed: 0 or more"),
-        ({"pool": "yes"}, "parameter pool must be bool, given 'yes'"),
+        ({"unlabelled": "yes"}, "parameter unlabelled must be boolean, given 'yes'"),
+        ({"pool": False}, "parameter 'pool' is now called unlabelled"),
+        ({"body_rate": 0.1}, "unknown parameter 'body_rate'; known: dataset"),
+        ({"weight_decay": "much"}, "parameter weight_decay must be number, given 'much'"),
+        ({"width": 65}, "width 65; allowed: 64.0 or less"),
+        ({"device": "tpu"}, "unknown device 'tpu'; one of: auto, cpu or cuda"),
         ({"method": "../at"}, "allowed: a plain name"),
         ({"study": ""}, "study ''; allowed: a plain name"),
         ({"teacher": "../../somewhere"}, "names no run"),
         ({"teacher_regime": "some"}, "unknown teacher_regime 'some'; one of: full, limited"),
         (
             {"teacher": "teachers/resnet20-full-0", "teacher_regime": "limited"},
-            "teacher_regime 'limited'; given teachers/resnet20-full-0",
+            "teacher_regime 'limited' beside the run teachers/resnet20-full-0",
         ),
         ({"students": []}, r"students \[\]; allowed: one or more"),
-        ({"students": [{"seed": 3}]}, "unknown parameter 'seed'; known: network, width"),
+        ({"students": [{"seed": 3}]}, "unknown parameter 'seed'; known: method, options, network"),
         ({"students": [{}, {}]}, "allowed: one or more, each once"),
         ({"students": ["at"]}, "students: 'at'; allowed: what differs, {method: at}"),
         ({"size": 0}, "size 0; allowed: 1 or more"),
@@ -110,7 +118,7 @@ def test_a_teacher_is_found_by_its_network_and_regime_or_by_its_name():
         limited.teacher
         == runs.Teacher(network="resnet56", regime="limited", labels_per_class=2, seed=3).name
     )
-    assert runs.Student(teacher=limited.teacher).teacher_regime == "limited"
+    assert runs.Student(teacher=limited.teacher).teacher == limited.teacher
 
 
 @pytest.mark.parametrize(
@@ -139,10 +147,78 @@ def test_students_side_by_side_are_runs_of_their_own():
     assert all(student.each == [student] for student in run.each)
 
 
-def test_images_of_a_folder_get_a_folder_of_its_name():
-    run = runs.Student(dataset="folder:/some/where/my birds.tar.xz", size=32, grey=True)
-    assert run.root.as_posix() == "runs/quick/my-birds+size=32+grey"
-    assert runs.Maps(dataset="my-birds+size=32+grey").root == run.root
+def test_a_name_is_short_and_plain_whatever_the_parameters():
+    options = {f"constant_{i}": i / 7 for i in range(9)}
+    odd = runs.Student(method="kd", options=options | {"name": "a b/$(c)"}, augment="shift+flip")
+    teacher = runs.Teacher(network="some.long.module.of.mine.networks:make_a_network", epochs=3)
+    taught = runs.Student(teacher=teacher.name, options=options)
+    for name in (odd.name, teacher.name, taught.name):
+        assert len(name) <= 120
+        assert re.fullmatch(r"[A-Za-z0-9._+=/-]+", name)
+    other = runs.Student(method="kd", options=options | {"name": "a b/$(d)"}, augment="shift+flip")
+    assert odd.name != other.name
+
+
+def test_a_checkpoint_counts_by_its_content_and_leaves_no_path(tmp_path):
+    files = [tmp_path / "a" / "net.pt", tmp_path / "b" / "other name.pt", tmp_path / "net.pt"]
+    for file, text in zip(files, ("same", "same", "else"), strict=True):
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text)
+    given = {"regime": "pretrained", "labels_per_class": 2}
+    one, same, other = (runs.Teacher(weights=str(file), **given) for file in files)
+    assert one.name == same.name
+    assert one.name != other.name
+    assert str(tmp_path) not in json.dumps(one.record())
+    assert "net" not in one.name.removeprefix("teachers/resnet20")
+    with pytest.raises(UsageError, match=r"weights .*nowhere.pt: there is no such file"):
+        _ = runs.Teacher(weights=str(tmp_path / "nowhere.pt"), **given).name
+
+
+def test_a_run_in_bfloat16_is_another_run_than_one_in_float32():
+    auto = runs.Student()
+    cpu, gpu = auto.on("cpu"), auto.on("cuda")
+    assert (cpu.precision, gpu.precision) == ("float32", "bfloat16")
+    assert cpu.name != gpu.name
+    assert gpu.name == runs.Student(precision="bfloat16").name
+    assert cpu.name == runs.Student(precision="float32").on("cuda").name
+    assert gpu.record()["facts"]["precision"] == "bfloat16"
+
+
+def test_the_record_of_a_run_holds_the_facts_that_tables_need():
+    teacher = runs.Teacher(regime="limited", labels_per_class=5, seed=1).on("cpu")
+    student = runs.Student(teacher=teacher.name, labels_per_class=5, seed=1, options={"weight": 2})
+    facts = student.on("cpu").record(teacher.record()["facts"])["facts"]
+    assert facts == {
+        "role": "student",
+        "network": "resnet8x0.5",
+        "width": 0.5,
+        "method": "kd",
+        "labels": "5",
+        "seed": 1,
+        "teacher": teacher.name,
+        "teacher_network": "resnet20",
+        "regime": "limited",
+        "options": "weight=2",
+        "unlabelled": True,
+        "precision": "float32",
+    }
+    baseline = runs.Student(method="baseline").record(teacher.record()["facts"])["facts"]
+    assert (baseline["teacher"], baseline["teacher_network"], baseline["regime"]) == ("", "", "")
+
+
+def test_images_of_one_name_in_two_places_get_two_folders(tmp_path):
+    archives = [tmp_path / where / "my birds.zip" for where in ("x1", "x2", "x3")]
+    for archive, content in zip(archives, (b"one", b"two", b"one"), strict=True):
+        archive.parent.mkdir()
+        archive.write_bytes(content)
+    made = [runs.Student(dataset=f"folder:{file}", size=32, grey=True) for file in archives]
+    roots = [run.root.as_posix() for run in made]
+    assert roots[0].startswith("runs/quick/my-birds-")
+    assert roots[0].endswith("+size=32+grey")
+    assert roots[0] == roots[2]
+    assert roots[0] != roots[1]
+    assert runs.Maps(dataset=str(archives[0]), size=32, grey=True).root.as_posix() == roots[0]
+    assert str(tmp_path) not in json.dumps(made[0].record())
 
 
 def test_layers_are_compared_with_the_own_teacher_or_a_run_that_is_named():

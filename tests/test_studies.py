@@ -1,7 +1,7 @@
 import pytest
 
 from kdlib import UsageError
-from kdlib.plan import methods, runs, studies
+from kdlib.plan import runs, studies
 
 
 def test_the_quick_study_is_what_the_protocol_asks_for():
@@ -10,7 +10,7 @@ def test_the_quick_study_is_what_the_protocol_asks_for():
     assert study.labels_per_class == [2, 5, "all"]
     assert len(study.seeds) >= 3
     assert len(study.students) == len({run.name for run in study.students}) == 15 * len(study.seeds)
-    assert set(study.drawn) == {"tsne", "ivis"}
+    assert set(study.map_tables) == {"tsne", "ivis"}
     assert study.mapped[0] == study.teachers[0]
 
 
@@ -19,12 +19,14 @@ def names(**given):
 
 
 def test_a_list_below_student_or_teacher_is_crossed_with_all_else():
-    found = names(student={"width": [0.5, 1], "pool": [True, False]}, methods=["baseline", "kd"])
+    found = names(
+        student={"width": [0.5, 1], "unlabelled": [True, False]}, methods=["baseline", "kd"]
+    )
     where = "students/resnet20-full-0"
     assert found == [
         f"{where}/resnet8x0.5-baseline-2-0",
         f"{where}/resnet8x0.5-kd-2-0",
-        f"{where}/resnet8x0.5-kd-2-0+unlabelled=False",  # alone never sees the pool
+        f"{where}/resnet8x0.5-kd-2-0+unlabelled=False",  # the baseline never uses unlabelled images
         f"{where}/resnet8-baseline-2-0",
         f"{where}/resnet8-kd-2-0",
         f"{where}/resnet8-kd-2-0+unlabelled=False",
@@ -42,8 +44,8 @@ def test_maps_of_the_seeds_that_are_not_drawn_are_measured():
     )
     names = ["students/resnet20-full-0/resnet8x0.5-" + end for end in ("baseline-2-1", "kd-2-1")]
     assert study.measured == set(names)  # as drawn: of the first variant only
-    looked = {block: study.looked(runs.Measures, block) for block in study.blocks}
-    assert {b: m.mapped for b, m in looked.items() if m.mapped} == {"2-1": names}
+    looked = {block: study.measures_of(block) for block in study.blocks}
+    assert {block: m.mapped for block, m in looked.items() if m.mapped} == {"2-1": names}
     assert looked["2-1"].embeddings == {"tsne": {"perplexity": 5}, "pca": {}}
     assert looked["2-0"].embeddings == {}
     assert studies.read("studies/smoke.yaml").measured == set()
@@ -95,25 +97,17 @@ def test_a_student_of_its_teachers_network_is_compared_with_that_network_baselin
     ]
 
 
-def test_which_methods_need_no_teacher_or_its_network_is_what_the_library_says():
-    kinds = methods.METHODS.items()
-    assert {name for name, kind in kinds if not kind.teacher} == set(studies.TEACHERLESS)
-    assert {name for name, kind in kinds if kind.same_network or kind.no_smaller} == set(
-        studies.TEACHERS_NETWORK
-    )
-
-
 def test_maps_are_compared_of_students_that_the_study_has():
     baseline = {"method": "baseline", "options": {}, "epochs": 3}
     study = studies.Study(name="mine", methods=[baseline, "at", "kd"], seeds=[4, 5])
-    assert study.compared.networks == [
+    assert study.comparison.networks == [
         "teachers/resnet20-full-0",
         "students/resnet20-full-0/resnet8x0.5-baseline-2-4+epochs=3",
         "students/resnet20-full-0/resnet8x0.5-kd-2-4",
     ]
     trained = {run.name for run in (*study.teachers, *study.students)}
-    assert set(study.compared.networks) <= trained
-    assert studies.Study(name="mine", methods=["baseline", "kd"], layers=False).compared is None
+    assert set(study.comparison.networks) <= trained
+    assert studies.Study(name="mine", methods=["baseline", "kd"], runs_only=True).comparison is None
 
 
 def test_students_of_one_kernel_are_those_of_the_study():
@@ -130,28 +124,29 @@ def test_students_of_one_kernel_are_those_of_the_study():
     for together in study.kernels.values():
         assert len({(run.batch_size, run.precision) for run in together.each}) == 1
         again = runs.Student(**together.settings(), students=together.students)
-        assert again.each == together.each
+        names = [run.name for run in together.each]
+        assert [run.name for run in again.each] == names
 
 
 def test_the_coupling_of_maps_is_set_beside_their_options():
     study = studies.Study(name="mine", embeddings={"tsne": {"coupling": 0, "perplexity": 5}})
-    maps = study.drawn["tsne"]
+    maps = study.map_tables["tsne"]
     assert (maps.coupling, maps.options) == (0.0, {"perplexity": 5})
-    assert study.drawn["tsne"].name.endswith("+coupling=0.0+perplexity=5")
+    assert study.map_tables["tsne"].name.endswith("+coupling=0.0+perplexity=5")
 
 
 def test_the_comparison_is_of_baseline_and_kd_in_the_first_cell():
     study = studies.Study(name="mine", methods=["at", "baseline", "kd"], seeds=[3, 4])
     where = "students/resnet20-full-0/resnet8x0.5"
     names = ["teachers/resnet20-full-0", f"{where}-baseline-2-3", f"{where}-kd-2-3"]
-    assert study.compared.networks == names
+    assert study.comparison.networks == names
     assert (
         studies.Study(name="mine", methods=["baseline", "at"])
-        .compared.networks[-1]
+        .comparison.networks[-1]
         .endswith("-at-2-0")
     )
-    assert studies.Study(name="mine", layers=False).compared is None
-    assert studies.Study(name="mine", methods=["kd", "at"]).compared is None
+    assert studies.Study(name="mine", runs_only=True).comparison is None
+    assert studies.Study(name="mine", methods=["kd", "at"]).comparison is None
 
 
 def test_a_film_follows_every_seed_and_draws_the_first():
@@ -164,31 +159,31 @@ def test_a_film_follows_every_seed_and_draws_the_first():
         film={"epochs": [0, 3], "methods": ["baseline", "kd"], "layers": ["stem"]},
         embeddings={"tsne": {"perplexity": 9}},
     )
-    film = study.followed
+    film = study.film_table
     where = "students/resnet20-full-0/resnet8x0.5"
-    assert film.drawn == [f"{where}-baseline-5-1", f"{where}-kd-5-1"]
-    assert film.networks == [*film.drawn, f"{where}-baseline-5-0", f"{where}-kd-5-0"]
+    assert film.mapped == [f"{where}-baseline-5-1", f"{where}-kd-5-1"]
+    assert film.networks == [*film.mapped, f"{where}-baseline-5-0", f"{where}-kd-5-0"]
     assert (film.layers, film.options) == (["stem"], {"perplexity": 9})
-    kept = {run.name: run.keep for run in study.students if run.keep}
-    assert kept == {name: [0, 3] for name in film.networks}
+    snapshots = {run.name: run.snapshots for run in study.students if run.snapshots}
+    assert snapshots == {name: [0, 3] for name in film.networks}
     each = [run for kernel in study.kernels.values() for run in kernel.each]
-    assert {run.name: run.keep for run in each if run.keep} == kept
+    assert {run.name: run.snapshots for run in each if run.snapshots} == snapshots
 
 
 def test_without_a_film_or_without_layers_nothing_is_kept():
-    for given in ({}, {"film": {"epochs": [0]}, "layers": False}):
+    for given in ({}, {"film": {"epochs": [0]}, "runs_only": True}):
         study = studies.Study(name="mine", **given)
-        assert study.followed is None
-        assert not any(run.keep for run in study.students)
+        assert study.film_table is None
+        assert not any(run.snapshots for run in study.students)
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("film: {epochs: [0, 21]}", "film: keep 21; allowed: 0 to 20, the run's epochs"),
+        ("film: {epochs: [0, 21]}", "film: snapshots 21; allowed: 0 to 20, the run's epochs"),
         ("film: {layers: [stem]}", "film: epochs is empty; a film needs at least one"),
         ("film: {epochs: [0], methods: [at]}", "film: method 'at'; allowed, as in the maps"),
-        ("film: {epoch: [0]}", "unknown parameter 'epoch'; known: epochs, layers, methods"),
+        ("film: {epoch: [0]}", "film: unknown parameter 'epoch'; known: epochs, layers, methods"),
         ("metods: [kd]", "unknown parameter 'metods'; known: name, dataset"),
         ("methods: kd", "parameter methods must be list, given 'kd'"),
         ("seeds: [-1]", "student: seed -1; allowed: 0 or more"),
@@ -203,7 +198,10 @@ def test_without_a_film_or_without_layers_nothing_is_kept():
         ("embeddings: {}", "embeddings is empty"),
         ("embeddings: {tsne: {coupling: [1]}}", "embeddings: tsne: parameter coupling must be"),
         ("features: {sample: 0}", "sample 0; allowed: 1 or more"),
-        ("together: 0", "together 0; allowed: 1 or more"),
+        ("students_per_kernel: 0", "students_per_kernel 0; allowed: 1 or more"),
+        ("together: 3", "parameter 'together' is now called students_per_kernel"),
+        ("layers: false", "parameter 'layers' is now called runs_only"),
+        ("device: cuda", "unknown parameter 'device'"),
         ("teacher: {regime: some}", "teacher: unknown regime 'some'; one of: full, limited"),
         ("methods: [{width: 1}]", "allowed: a name, or {method: kd, width: 1}"),
         ("student: {width: []}", "student: width is empty"),
@@ -231,3 +229,21 @@ def test_a_missing_study_file_names_those_there_are():
         UsageError, match=r"no study file studies/quik.yaml; there: .*studies/quick"
     ):
         studies.read("studies/quik.yaml")
+
+
+def test_a_study_on_a_gpu_is_of_other_runs_than_on_a_cpu():
+    gpu, cpu = (studies.read("studies/smoke.yaml", device) for device in ("cuda", "cpu"))
+    assert {run.precision for run in gpu.runs} == {"bfloat16"}
+    assert not {run.name for run in gpu.runs} & {run.name for run in cpu.runs}
+    assert set(gpu.comparison.networks) <= {run.name for run in gpu.runs}
+
+
+def test_every_notebook_of_a_study_is_handed_the_same_images(tmp_path):
+    archive = tmp_path / "birds.zip"
+    archive.write_bytes(b"not looked into")
+    study = studies.Study(name="mine", dataset=str(archive), size=16, normalise="imagenet")
+    parts = [*study.runs, *study.map_tables.values(), study.comparison]
+    parts += [study.features_of("2-0"), study.measures_of("2-0")]
+    assert {part.root for part in parts} == {study.root}
+    assert study.source.hash in str(study.root)
+    assert all("normalise" not in run.name for run in study.runs)

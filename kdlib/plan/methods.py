@@ -66,6 +66,8 @@ def parse(name: str, what: str = "method") -> list[MethodFacts]:
     """
     keys = name.split("+")
     for key in keys:
+        if key == "alone":
+            raise UsageError(f"{what} 'alone' is now called {BASELINE!r}")
         one_of(what, key, METHODS)
     if len(set(keys)) < len(keys):
         raise UsageError(f"{what} {name!r} names a method twice; each can be in it once")

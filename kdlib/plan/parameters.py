@@ -84,10 +84,14 @@ def values(parameters: Any) -> dict[str, Any]:
     return {name: getattr(parameters, name) for name in names(type(parameters))}
 
 
-@cache
-def defaults(kind: type) -> dict[str, Any]:
+def defaults(kind: Any) -> dict[str, Any]:
     """The default of each parameter, by name; of a class whose parameters all have one."""
-    return values(kind())
+    if kind not in _DEFAULTS:
+        _DEFAULTS[kind] = values(kind())
+    return _DEFAULTS[kind]
+
+
+_DEFAULTS: dict[Any, dict[str, Any]] = {}  # a large study asks thousands of times
 
 
 def check(kind: Any, given: Mapping[str, Any], among: tuple[str, ...] | None = None) -> None:

@@ -289,8 +289,8 @@ class Student(Run):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        methods.parse(self.method)
         check_options(self.options)
-        plain("method", self.method)
         for epoch in self.snapshots:
             if type(epoch) is not int or not 0 <= epoch <= self.epochs:
                 raise UsageError(
