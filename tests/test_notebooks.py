@@ -192,14 +192,8 @@ def test_the_same_run_again_gives_the_same_bits_in_the_same_place(made, tmp_path
 @pytest.mark.parametrize(
     ("mistake", "said"),
     [
-        (
-            {"sed": 3},
-            "unknown parameter 'sed'; known: dataset, size, grey, normalise, study, results",
-        ),
-        ({"data": "cifar10"}, "unknown parameter 'data'; known: dataset"),
-        ({"seed": "three"}, "parameter seed must be integer, given 'three'"),
+        ({"sed": 3}, "unknown parameter 'sed'; known: dataset, size, grey, normalise"),
         ({"labels_per_class": 500}, "labels_per_class 500; allowed: 'all' or 1 to 124"),
-        ({"method": "kdd"}, "unknown method 'kdd'; one of: kd, logitstd, dkd, dist"),
         ({"teacher": "teachers/nobody"}, "no run.json in"),
     ],
     ids=lambda p: "-".join(p) if isinstance(p, dict) else "",
@@ -234,6 +228,10 @@ def test_parameters_are_the_plain_values_of_the_notebook():
     assert parameters.read(runs.Maps, space) == runs.Maps(seed=1)
     with pytest.raises(UsageError, match="unknown parameter 'sed'; known: dataset"):
         parameters.read(runs.Maps, {**space, "sed": 3})
+    with pytest.raises(UsageError, match="unknown parameter 'data'; known: dataset"):
+        parameters.read(runs.Student, {"data": "cifar10"})
+    with pytest.raises(UsageError, match="unknown method 'kdd'; one of: kd, logitstd, dkd, dist"):
+        parameters.read(runs.Student, {"method": "kdd"})
 
 
 def test_papermill_knows_every_parameter_with_its_comment():
