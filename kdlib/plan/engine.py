@@ -21,7 +21,7 @@ QUIET = [
 ]
 
 
-class Stopped(click.ClickException, PapermillException):
+class Stopped(click.ClickException, PapermillException):  # type: ignore[misc]
     """A notebook did not finish; on the command line without the frames of papermill itself."""
 
     def __init__(self, error: PapermillExecutionError, executed: str | None):
@@ -45,7 +45,7 @@ def _unwritable(path: str | None, problem: OSError) -> click.ClickException:
     return error
 
 
-class Engine(NBClientEngine):
+class Engine(NBClientEngine):  # type: ignore[misc]
     """papermill's own engine, with quieter kernels and clearer errors."""
 
     @classmethod

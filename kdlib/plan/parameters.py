@@ -12,7 +12,7 @@ from dataclasses import fields
 from functools import cache, wraps
 from pathlib import Path
 from types import NoneType
-from typing import Annotated, Any, Literal, TypeVar, dataclass_transform
+from typing import Annotated, Any, Literal, TypeVar, cast, dataclass_transform
 
 import pydantic
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
@@ -71,7 +71,7 @@ def parameters(kind: type[Kind]) -> type[Kind]:
             raise UsageError(_line(problem.errors()[0], names(type(self)))) from None
 
     made.__init__ = checked
-    return made
+    return cast(type[Kind], made)
 
 
 def names(kind: Any) -> list[str]:
@@ -111,7 +111,7 @@ def check(kind: Any, given: Mapping[str, Any], among: tuple[str, ...] | None = N
 
 
 @cache
-def _types(kind: Any) -> dict[str, TypeAdapter]:
+def _types(kind: Any) -> dict[str, Any]:
     return {
         name: TypeAdapter(field.rebuild_annotation())
         for name, field in kind.__pydantic_fields__.items()

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import Field
 
@@ -41,6 +41,8 @@ EXAMPLE: tuple[str, ...] = (
     "students/resnet20-full-0/resnet8x0.5-baseline-2-0",
     "students/resnet20-full-0/resnet8x0.5-kd-2-0",
 )
+Kind = TypeVar("Kind", bound="Experiment")
+Trained = TypeVar("Trained", bound="Run")
 Regime = Literal["full", "limited", "pretrained"]
 REGIMES: tuple[Regime, ...] = ("full", "limited", "pretrained")
 LONGEST = 120  # characters of a run's name
@@ -81,9 +83,9 @@ class Experiment:
         """The parameters that results depend on."""
         return {k: v for k, v in values(self).items() if k not in self.machine}
 
-    def altered(self, **changes: Any) -> Any:
+    def altered(self: Kind, **changes: Any) -> Kind:
         """A copy with other parameters, of the same images."""
-        copy = replace(self, **changes)
+        copy: Kind = replace(self, **changes)
         if "source" in vars(self):
             vars(copy)["source"] = self.source
         return copy
@@ -95,7 +97,9 @@ class Run(Experiment):
 
     network: str = "resnet20"  # a name of kdlib.models.NETWORKS, of torchvision, module:callable
     width: Width = 1.0  # factor on the number of channels
-    network_options: dict = Field(default_factory=dict)  # of its architecture: {shortcut: conv}
+    network_options: dict[str, Any] = Field(
+        default_factory=dict
+    )  # of its architecture: {shortcut: conv}
     augment: str = "own"  # the data set's own shifts and flips, or several: shift+flip+cutout
     seed: Seed = 0  # of labelled images, initial weights, order and augmentation of batches
     weights_seed: Seed | None = None  # of the initial weights, where it is not `seed`
@@ -120,7 +124,7 @@ class Run(Experiment):
         super().__post_init__()
         plain("network", self.network.replace(":", "."))
 
-    def on(self, device: Literal["cpu", "cuda"]) -> Any:
+    def on(self: Trained, device: Literal["cpu", "cuda"]) -> Trained:
         """The same run on this device, with the precision that `auto` stands for there."""
         auto = "bfloat16" if device == "cuda" else "float32"
         precision = auto if self.precision == "auto" else self.precision
@@ -267,11 +271,13 @@ class Student(Run):
     teacher: str = "resnet20"  # a network's name, or a trained run's: teachers/resnet20-full-0
     teacher_regime: Regime | None = None  # of a teacher given by its network; None: full
     unlabelled: bool = True  # a method with a teacher learns from every training image
-    snapshots: list = Field(default_factory=list)  # epochs after which weights are kept; 0: before
-    options: dict = Field(
+    snapshots: list[int] = Field(
+        default_factory=list
+    )  # epochs after which weights are kept; 0: before
+    options: dict[Any, Any] = Field(
         default_factory=dict
     )  # of the method: {temperature: 2}; {at: {weight: 9}}
-    students: list = Field(
+    students: list[Any] = Field(
         default_factory=lambda: [{}]
     )  # trained side by side by one teacher, each by what differs: [{method: at}, {width: 1}]
 
@@ -292,7 +298,7 @@ class Student(Run):
         methods.parse(self.method)
         check_options(self.options)
         for epoch in self.snapshots:
-            if type(epoch) is not int or not 0 <= epoch <= self.epochs:
+            if not 0 <= epoch <= self.epochs:
                 raise UsageError(
                     f"snapshots {epoch!r}; allowed: 0 to {self.epochs}, the run's epochs"
                 )
@@ -375,7 +381,7 @@ def side_by_side(students: Sequence[Student]) -> Student:
 class Features(Experiment):
     """Which trained networks' features are extracted, and of which images."""
 
-    networks: list = Field(default_factory=lambda: list(EXAMPLE))  # names of runs
+    networks: list[str] = Field(default_factory=lambda: list(EXAMPLE))  # names of runs
     sample: Count = 500  # test images, the same for every network, all classes alike
     train_sample: Count = 2000  # training images for the probes, or all there are
     device: Device = "auto"
@@ -390,11 +396,15 @@ class Features(Experiment):
 class Measures(Experiment):
     """Which networks' layers are measured, and whose layers theirs are compared with."""
 
-    networks: list = Field(default_factory=lambda: list(EXAMPLE))  # names of runs
+    networks: list[str] = Field(default_factory=lambda: list(EXAMPLE))  # names of runs
     teacher: str = ""  # a trained run; empty: each student is compared with its own teacher
-    mapped: list = Field(default_factory=list)  # networks whose maps are measured, and not kept
-    embeddings: dict = Field(default_factory=dict)  # of those maps: {tsne: {perplexity: 50}}
-    map_layers: list = Field(default_factory=lambda: ["block1", "block2"])  # of those maps
+    mapped: list[str] = Field(
+        default_factory=list
+    )  # networks whose maps are measured, and not kept
+    embeddings: dict[str, Any] = Field(
+        default_factory=dict
+    )  # of those maps: {tsne: {perplexity: 50}}
+    map_layers: list[str] = Field(default_factory=lambda: ["block1", "block2"])  # of those maps
     threads: Cores = 1  # of the CPU
 
     def __post_init__(self) -> None:
@@ -410,11 +420,11 @@ class Measures(Experiment):
 class Maps(Experiment):
     """Which networks' layers are mapped to two dimensions, and how."""
 
-    networks: list = Field(default_factory=lambda: list(EXAMPLE))  # names of runs
+    networks: list[str] = Field(default_factory=lambda: list(EXAMPLE))  # names of runs
     embedding: str = "tsne"  # a name of kdlib.embed.EMBEDDERS
     coupling: Number | None = None  # of t-SNE maps; 0: none; default .1, .2 for one network
     seed: Seed = 0  # of the embedding
-    options: dict = Field(default_factory=dict)  # of the embedding: {perplexity: 50}
+    options: dict[Any, Any] = Field(default_factory=dict)  # of the embedding: {perplexity: 50}
     workers: Cores = 2  # maps made at the same time; the result does not depend on it
 
     def __post_init__(self) -> None:
@@ -438,10 +448,12 @@ class Maps(Experiment):
 class Film(Experiment):
     """Whose layers are followed through their training, and whose are mapped on the way."""
 
-    networks: list = Field(default_factory=lambda: list(EXAMPLE[1:]))  # students with snapshots
-    mapped: list = Field(default_factory=list)  # those of them that are mapped; empty: all
-    layers: list = Field(default_factory=lambda: ["block2", "block3"])  # that are mapped
-    options: dict = Field(default_factory=dict)  # of t-SNE: {perplexity: 50}
+    networks: list[str] = Field(
+        default_factory=lambda: list(EXAMPLE[1:])
+    )  # students with snapshots
+    mapped: list[str] = Field(default_factory=list)  # those of them that are mapped; empty: all
+    layers: list[str] = Field(default_factory=lambda: ["block2", "block3"])  # that are mapped
+    options: dict[Any, Any] = Field(default_factory=dict)  # of t-SNE: {perplexity: 50}
     device: Device = "auto"
     threads: Cores = 1  # of the CPU
     workers: Cores = 2  # maps made at the same time; the result does not depend on it
@@ -472,14 +484,14 @@ class Film(Experiment):
 class Comparison(Experiment):
     """Which maps are made by several procedures, to tell the layer's part from the procedure's."""
 
-    networks: list = Field(default_factory=lambda: list(EXAMPLE))  # the last two are compared
+    networks: list[str] = Field(default_factory=lambda: list(EXAMPLE))  # the last two are compared
     images: Annotated[int, Field(ge=20)] = (
         240  # of the sample, all classes alike; for the maps of `layer`
     )
     layer: str = "block2"  # mapped with each of the parameters and seeds below
-    perplexities: list = Field(default_factory=lambda: [5, 15, 30, 50])  # of t-SNE
-    ks: list = Field(default_factory=lambda: [5, 15, 50])  # of IVIS
-    seeds: list = Field(default_factory=lambda: [0, 1, 2])  # of t-SNE's random starts, of IVIS
+    perplexities: list[Any] = Field(default_factory=lambda: [5, 15, 30, 50])  # of t-SNE
+    ks: list[int] = Field(default_factory=lambda: [5, 15, 50])  # of IVIS
+    seeds: list[int] = Field(default_factory=lambda: [0, 1, 2])  # of t-SNE's random starts, of IVIS
     steps: Count = 500  # of IVIS
     workers: Cores = 2  # maps made at the same time; the result does not depend on it
 

@@ -31,7 +31,9 @@ class PublishedSet(NamedTuple):
     transposed: bool = False  # images come with rows and columns exchanged
 
 
-def _by(key: str, train: Any, test: Any) -> tuple[tuple[dict, ...], tuple[dict, ...]]:
+def _by(
+    key: str, train: Any, test: Any
+) -> tuple[tuple[dict[str, Any], ...], tuple[dict[str, Any], ...]]:
     return ({key: train},), ({key: test},)
 
 

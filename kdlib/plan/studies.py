@@ -50,19 +50,25 @@ class Study:
     size: Count | None = None  # side in pixels to which images are resized and cropped
     grey: bool = False  # colour images made grey
     normalise: str = "data"  # a name of kdlib.data.CONSTANTS
-    teacher: dict = Field(default_factory=dict)  # parameters of notebooks/teacher.ipynb
-    student: dict = Field(default_factory=dict)  # parameters of notebooks/student.ipynb
-    methods: list = Field(
+    teacher: dict[str, Any] = Field(default_factory=dict)  # parameters of notebooks/teacher.ipynb
+    student: dict[str, Any] = Field(default_factory=dict)  # parameters of notebooks/student.ipynb
+    methods: list[Any] = Field(
         default_factory=lambda: [methods.BASELINE, "kd"]
     )  # by name, or with parameters of their own: {method: kd, options: {temperature: 2}}
-    labels_per_class: list = Field(default_factory=lambda: [2])
-    seeds: list = Field(default_factory=lambda: [0])
+    labels_per_class: list[Any] = Field(default_factory=lambda: [2])
+    seeds: list[int] = Field(default_factory=lambda: [0])
     students_per_kernel: Count = 5  # of one teacher, label budget and seed, trained side by side
     runs_only: bool = False  # train and test, but extract no features: no measures, maps or film
-    features: dict = Field(default_factory=dict)  # parameters of notebooks/features.ipynb
-    embeddings: dict = Field(default_factory=lambda: {"tsne": {}})  # method -> its options
-    maps: dict = Field(default_factory=dict)  # mapped: axes as above; default: all, first seed
-    film: dict = Field(default_factory=dict)  # of training: epochs, layers, methods; default: none
+    features: dict[str, Any] = Field(default_factory=dict)  # parameters of notebooks/features.ipynb
+    embeddings: dict[str, Any] = Field(
+        default_factory=lambda: {"tsne": {}}
+    )  # method -> its options
+    maps: dict[str, Any] = Field(
+        default_factory=dict
+    )  # mapped: axes as above; default: all, first seed
+    film: dict[str, Any] = Field(
+        default_factory=dict
+    )  # of training: epochs, layers, methods; default: none
     device: Literal["cpu", "cuda"] = "cpu"  # where it runs: a GPU trains in bfloat16
 
     def __post_init__(self) -> None:
@@ -113,13 +119,13 @@ class Study:
             if method not in mapped:
                 raise UsageError(f"film: method {method!r}; allowed, as in the maps: {mapped}")
 
-    def _check_fixed(self, part: str, given: dict, *more: str) -> None:
+    def _check_fixed(self, part: str, given: dict[str, Any], *more: str) -> None:
         """Raise UsageError where a part names what the study sets itself."""
         for name in given:
             if name in (*Experiment.machine, "study", *DATA, *more):
                 raise UsageError(f"{part}: {name} is not set here; the study sets it itself")
 
-    def _crossed(self) -> dict[str, list]:
+    def _crossed(self) -> dict[str, list[Any]]:
         """The lists below `teacher` and `student`, by name."""
         return {
             f"{part}: {name}": value
@@ -134,7 +140,7 @@ class Study:
         return Source(self.dataset, self.size, self.grey, self.normalise)
 
     @property
-    def axes(self) -> dict[str, list]:
+    def axes(self) -> dict[str, list[Any]]:
         """What every study varies."""
         return {k: getattr(self, k) for k in ("methods", "labels_per_class", "seeds")}
 
@@ -161,7 +167,7 @@ class Study:
         cells = product(self.labels_per_class, self.seeds, _grid(self.teacher))
         return _distinct(self._teacher(given, labels, seed) for labels, seed, given in cells)
 
-    def _teacher(self, given: dict, labels: int | str, seed: int) -> Teacher:
+    def _teacher(self, given: dict[str, Any], labels: int | str, seed: int) -> Teacher:
         """The teacher of one cell. Limited to every label it is the full one."""
         regime = given.get("regime", "full")
         if regime == "limited" and labels == "all":
@@ -186,7 +192,12 @@ class Study:
             raise UsageError(f"film: {problem}") from None
 
     def _students(
-        self, methods: list, labels_per_class: list, seeds: list, *, all_variants: bool
+        self,
+        methods: list[Any],
+        labels_per_class: list[Any],
+        seeds: list[Any],
+        *,
+        all_variants: bool,
     ) -> list[Student]:
         students, teachers = list(_grid(self.student)), list(_grid(self.teacher))
         if not all_variants:
@@ -200,7 +211,12 @@ class Study:
         )
 
     def _cell(
-        self, entry: str | dict, labels: int | str, seed: int, given: dict, fixed: dict
+        self,
+        entry: str | dict[str, Any],
+        labels: int | str,
+        seed: int,
+        given: dict[str, Any],
+        fixed: dict[str, Any],
     ) -> Iterator[Student]:
         """One student; where it has its teacher's network, the baseline of that network, too."""
         teacher, own = self._teacher(given, labels, seed), _parameters_of(entry)
@@ -302,8 +318,8 @@ class Study:
         """The maps made by several procedures: of baseline and distilled, of the first cell."""
         if self.runs_only:
             return None
-        axes = {"labels_per_class": self.labels_per_class[:1], "seeds": self.seeds[:1]}
-        cell = self._students(self.methods, **axes, all_variants=False)
+        labels, seeds = self.labels_per_class[:1], self.seeds[:1]
+        cell = self._students(self.methods, labels, seeds, all_variants=False)
         baselines = [run for run in cell if run.method == methods.BASELINE]
         distilled = [run for run in cell if run.method != methods.BASELINE]
         if not (baselines and distilled):
@@ -350,7 +366,7 @@ class Study:
         return made
 
 
-def _parameters_of(entry: str | dict) -> dict:
+def _parameters_of(entry: str | dict[str, Any]) -> dict[str, Any]:
     """The parameters of a student that an entry of `methods` names."""
     given = entry if isinstance(entry, dict) else {"method": entry}
     if not isinstance(given.get("method"), str):
@@ -358,14 +374,14 @@ def _parameters_of(entry: str | dict) -> dict:
     return given
 
 
-def _options(how: dict | None) -> dict[str, Any]:
+def _options(how: dict[str, Any] | None) -> dict[str, Any]:
     """The parameters of maps that an entry of `embeddings` names: options, and their coupling."""
     how = how or {}
     options = {"options": {key: value for key, value in how.items() if key != "coupling"}}
     return options | ({"coupling": how["coupling"]} if "coupling" in how else {})
 
 
-def _grid(given: dict) -> Iterator[dict]:
+def _grid(given: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Every combination of the lists in it, in their order.
 
     scikit-learn's ParameterGrid sorts the names, and its import takes longer than all planning.
