@@ -434,9 +434,9 @@ def test_the_seed_decides_all_random_numbers_of_a_method(name, pair):
 
 @pytest.fixture(scope="module")
 def digits():
-    """A third of them: 7 steps an epoch instead of 21."""
+    """A sixth of them: 4 steps an epoch instead of 21."""
     images = data.load("digits")
-    return images._replace(train=images.train[::3], train_labels=images.train_labels[::3])
+    return images._replace(train=images.train[::6], train_labels=images.train_labels[::6])
 
 
 @pytest.fixture(scope="module")
@@ -448,13 +448,14 @@ def trained_teacher(digits):
 
 
 @pytest.mark.parametrize("name", [n for n in METHODS if n not in ("baseline", "smooth")])
-def test_its_own_term_falls_within_three_epochs(name, digits, trained_teacher):
-    run = runs.Student(method=name, labels_per_class=5, epochs=3)
+def test_its_own_term_falls_within_a_few_epochs(name, digits, trained_teacher):
+    first_stage_only = name in ("fsp", "ab")
+    epochs = 6 if name == "crd" else 3  # its memory starts at random
+    main = 0 if first_stage_only else epochs
+    run = runs.Student(method=name, labels_per_class=5, epochs=main)
     batches = data.Batches(digits, data.budget(digits.train_labels, 5, 0), run.batch_size, 0)
     as_large = name in ("fsp", "born_again", "self", "noisy_student")
-    options = {"warm_up_epochs": 3} if name in TWO_STAGE else {}
-    if name in TWO_STAGE:
-        run = runs.Student(method=name, labels_per_class=5, epochs=3 if name == "ft" else 0)
+    options = {"warm_up_epochs": epochs if first_stage_only else 1} if name in TWO_STAGE else {}
     if name in ("born_again", "noisy_student"):
         options["generations"] = 1
     student = network("resnet8", 0.5 if as_large else 0.25)
@@ -462,7 +463,7 @@ def test_its_own_term_falls_within_three_epochs(name, digits, trained_teacher):
     terms = (name, "labels") if name == "born_again" else (name,)  # a poor teacher denies labels
     own = [sum(row[term] for term in terms) for row in trained.history if name in row]
     assert isinstance(trained.network, models.Grafted) == (name == "simkd")
-    assert len(own) == 3
+    assert len(own) == epochs
     assert own[-1] < own[0]
 
 
