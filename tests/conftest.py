@@ -13,7 +13,7 @@ import pytest
 import results as invented
 from jaxtyping import install_import_hook
 
-install_import_hook("kdlib", "beartype.beartype")
+install_import_hook("kdlib", "shapes.check")
 
 
 @pytest.fixture(scope="session")

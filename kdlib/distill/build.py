@@ -26,25 +26,23 @@ class Combined(Method):
 
     def __init__(self, parts: dict[str, Method]):
         super().__init__(NO_TEACHER, NO_TEACHER)
-        facts = [part.facts for part in parts.values()]
-        self.facts = MethodFacts(  # type: ignore[misc]
+        self.parts = nn.ModuleDict(parts)  # so that their parameters are found
+        self.members = list(parts.values())
+        self.first = [part for part in self.members if part.warm_up_epochs]
+        facts = [part.facts for part in self.members]
+        self.facts = MethodFacts(
             key="+".join(parts),
             title=" + ".join(part.title for part in facts),
             family="",
-            cite=",".join(part.cite for part in facts),
+            cite="",
             teacher=any(part.teacher for part in facts),
             unlabelled=any(part.unlabelled for part in facts),
         )
-        self.parts = nn.ModuleDict(parts)  # so that their parameters are found
-        self.members = members = list(parts.values())
-        self.layers = tuple(dict.fromkeys(layer for part in members for layer in part.layers))
-        self.warm_up_epochs = max(part.warm_up_epochs for part in members)
-        self.warm_up_rate = min((p.warm_up_rate for p in self.first()), default=1.0)
-        self.warm_up_student = any(p.warm_up_student for p in self.first())
-        self.main_teacher = any(part.facts.teacher and part.main_teacher for part in members)
-
-    def first(self) -> list[Method]:
-        return [part for part in self.members if part.warm_up_epochs]
+        self.layers = tuple(dict.fromkeys(layer for part in self.members for layer in part.layers))
+        self.warm_up_epochs = max(part.warm_up_epochs for part in self.members)
+        self.warm_up_rate = min((part.warm_up_rate for part in self.first), default=1.0)
+        self.warm_up_student = any(part.warm_up_student for part in self.first)
+        self.main_teacher = any(p.facts.teacher and p.main_teacher for p in self.members)
 
     def setup(self, images: int, student: nn.Module) -> None:
         for part in self.members:
@@ -56,7 +54,7 @@ class Combined(Method):
         return student
 
     def warm_up(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
-        return _sum([part.warm_up(student, teacher, batch) or {} for part in self.first()])
+        return _sum([part.warm_up(student, teacher, batch) for part in self.first])
 
     def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
         each = [part(student, teacher, batch) for part in self.members]
@@ -68,8 +66,9 @@ class Combined(Method):
 def _sum(each: list[Terms]) -> Terms:
     """All terms; those of one name added."""
     total: Terms = {}
-    for name, term in (pair for terms in each for pair in terms.items()):
-        total[name] = total[name] + term if name in total else term
+    for terms in each:
+        for name, term in terms.items():
+            total[name] = total[name] + term if name in total else term
     return total
 
 
@@ -79,11 +78,13 @@ def build(
     """Make a method ready for a pair of networks, from one example output of each.
 
     `options` are the method's own constants, for example temperature=2 for "kd"; of a combination
-    such as "kd+at" a dict per key, for example at={"weight": 500}. `seed` draws the initial
+    such as "kd+at" a dict per key, for example at={"weight": 500}. `seed` decides the initial
     weights of its adapters. Raises UsageError for an unknown method or option, for a missing
     teacher, and where the two networks' shapes do not fit, naming layer and shapes.
     """
-    keys = [name] if name in methods.PRETRAINING else [part.key for part in methods.parse(name)]
+    if name in methods.PRETRAINING:
+        return _single(name, student, teacher, seed, options)
+    keys = [facts.key for facts in methods.parse(name)]
     if len(keys) == 1:
         return _single(name, student, teacher, seed, options)
     for key, own in options.items():
@@ -98,22 +99,26 @@ def build(
 
 
 def _single(
-    name: str, student: Forward, teacher: Forward, seed: int, options: dict[str, Any]
+    key: str, student: Forward, teacher: Forward, seed: int, options: dict[str, Any]
 ) -> Method:
-    kind = CLASSES[name]
-    if kind.facts.teacher and teacher is NO_TEACHER:
-        raise UsageError(f"method {name!r} needs a teacher, and none was given")
-    declared = inspect.signature(kind.__init__).parameters.values()
-    allowed = {p.name: p.default for p in declared if p.kind is p.KEYWORD_ONLY}
-    for option, value in options.items():
-        if option not in allowed:
-            listed = ", ".join(allowed) or "none"
-            raise UsageError(f"unknown option {option!r} of method {name!r}; known: {listed}")
-        wanted = (int, float) if isinstance(allowed[option], float) else type(allowed[option])
-        if not isinstance(value, wanted) or isinstance(value, bool):
-            raise UsageError(
-                f"option {option} of {name} is like {allowed[option]!r}, given {value!r}"
-            )
+    cls = CLASSES[key]
+    if cls.facts.teacher and teacher is NO_TEACHER:
+        raise UsageError(f"method {key!r} needs a teacher, and none was given")
+    _check(key, options)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return kind(student, teacher, **options)
+        return cls(student, teacher, **options)
+
+
+def _check(key: str, options: dict[str, Any]) -> None:
+    """Raise UsageError for an option that the method does not have, or of another type."""
+    declared = inspect.signature(CLASSES[key].__init__).parameters.values()
+    defaults = {p.name: p.default for p in declared if p.kind is p.KEYWORD_ONLY}
+    for option, value in options.items():
+        if option not in defaults:
+            allowed = ", ".join(defaults) or "none"
+            raise UsageError(f"unknown option {option!r} of method {key!r}; one of: {allowed}")
+        default = defaults[option]
+        types = (int, float) if isinstance(default, float) else type(default)
+        if not isinstance(value, types) or isinstance(value, bool):
+            raise UsageError(f"option {option} of {key} is like {default!r}, given {value!r}")

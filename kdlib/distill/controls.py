@@ -4,14 +4,13 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdlib import UsageError
 from kdlib.data import Batch
-from kdlib.distill.logits import KD
-from kdlib.distill.method import Method, Terms, labels, method, same_classes, targets
+from kdlib.distill.logits import KD, softened
+from kdlib.distill.method import Method, Terms, fraction, labels, method, same_classes, targets
 from kdlib.models import Forward
 
 
@@ -19,7 +18,7 @@ from kdlib.models import Forward
     "baseline", title="baseline (no teacher)", cite="he2016deep", teacher=False, unlabelled=False
 )
 class Baseline(Method):
-    """No teacher: cross-entropy on the labelled images. The control for everything else."""
+    """No teacher: cross-entropy on the labelled images. What every method is compared with."""
 
     def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
         return {"labels": labels(student, batch)}
@@ -41,8 +40,7 @@ class Smooth(Method):
 
     def __init__(self, student: Forward, teacher: Forward, *, smoothing: float = 0.1):
         super().__init__(student, teacher)
-        if not 0 <= smoothing < 1:
-            raise UsageError(f"smoothing {smoothing!r}; allowed: 0 or more and below 1")
+        fraction("smoothing", smoothing)
         self.smoothing = smoothing
 
     def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
@@ -51,7 +49,7 @@ class Smooth(Method):
 
 @method("pseudo", title="pseudo-labels", cite="lee2013pseudo", control=True)
 class Pseudo(Method):
-    """More labels and nothing else: cross-entropy with the teacher's top class of every image.
+    """Cross-entropy with the teacher's top class of every image: more labels, and nothing else.
 
     Pseudo-labels (Lee 2013), here a trained teacher's and also where the label is known: what KD
     gains beyond this control is not in the teacher's top class.
@@ -66,17 +64,18 @@ class Pseudo(Method):
 
 
 @method("shuffled", title="shuffled KD", cite="furlanello2018born", control=True)
-class Shuffled(Method):
+class Shuffled(KD):
     """KD without dark knowledge: the teacher's non-target probabilities go to the wrong classes.
 
     Furlanello et al. 2018 (dark knowledge with permuted predictions): KD after the teacher's
-    non-target logits of each image are permuted. How sure it is of the target stays, what it is
-    reminded of is lost. The target is the label, or the teacher's top class where there is none. An
-    image keeps its permutation, one of 1009 that the seed draws, in whatever batch it comes.
-    Constants as KD. Needs three classes.
+    non-target logits of each image are permuted. The target's probability is unchanged, the
+    similarity of the other classes to it is lost. The target is the label, or the teacher's top
+    class where there is none. An image has the same permutation in every batch: one of 1009 that
+    the seed decides. Constants as KD. Needs three classes.
     """
 
-    orders: Tensor  # (1009, k), permutations of the classes
+    least_classes = 3
+    orders: Int[Tensor, "1009 k"]  # permutations of the classes
 
     def __init__(
         self,
@@ -87,10 +86,9 @@ class Shuffled(Method):
         weight: float = 0.9,
         label_weight: float = 0.1,
     ):
-        super().__init__(student, teacher)
-        same_classes("shuffled", student, teacher, least=3)
-        constants = {"temperature": temperature, "weight": weight, "label_weight": label_weight}
-        self.kd = KD(student, teacher, **constants)
+        super().__init__(
+            student, teacher, temperature=temperature, weight=weight, label_weight=label_weight
+        )
         orders = [torch.randperm(teacher.logits.shape[1]) for _ in range(1009)]
         self.register_buffer("orders", torch.stack(orders))
 
@@ -99,21 +97,18 @@ class Shuffled(Method):
         target = targets(teacher, batch)[:, None]
         order = self.orders[batch.rows % len(self.orders)]
         straight = torch.arange(order.shape[1], device=order.device).expand_as(order)
-        # sorting with the target at -1 puts it first: in the class order, and in the drawn one
+        # sorting with the target at -1 puts it first: in the class order, and in the permuted one
         place, source = (x.scatter(1, target, -1).argsort(1) for x in (straight, order))
         return teacher.logits.scatter(1, place, teacher.logits.gather(1, source))
 
-    def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
-        terms = self.kd(student, teacher._replace(logits=self.permuted(teacher, batch)), batch)
-        return {"labels": terms["labels"], "shuffled": terms["kd"]}
+    def distance(self, student: Forward, teacher: Forward, batch: Batch) -> Float[Tensor, ""]:
+        return softened(student.logits, self.permuted(teacher, batch), self.temperature)
 
 
 @method("random", title="random teacher", cite="yuan2020revisiting", control=True, untrained=True)
 class Random(KD):
-    """KD from a teacher that has learnt nothing: its weights are drawn anew.
+    """KD from an untrained teacher: its weights are initialised again.
 
-    A poorly trained teacher can still help (Yuan et al. 2020); this one knows only what its
-    architecture does. Loss and constants as KD.
+    A poorly trained teacher can still help (Yuan et al. 2020); this one has no more than its
+    architecture. Loss and constants as KD.
     """
-
-    term = "random"

@@ -1,9 +1,10 @@
-"""Features: match what the teacher computes on its way."""
-# ruff: noqa: D102 -- `forward` is documented once, in Method
+"""Match the teacher's features: what it computes at its layers."""
+# ruff: noqa: D102 -- `forward` and `distance` are documented once, in Method and LayerLoss
 
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -16,29 +17,34 @@ from kdlib import UsageError, models, one_of
 from kdlib.data import Batch
 from kdlib.distill.logits import softened
 from kdlib.distill.method import (
+    LayerLoss,
     Method,
     Terms,
     exact,
     first_stage,
     labels,
     method,
+    pointwise,
     positive,
     same_classes,
     same_size,
     squared,
+    widths,
 )
 from kdlib.models import Forward
 
+BLOCKS = ("block1", "block2", "block3")
+
 
 @method("fitnet", title="FitNet", cite="romero2015fitnets")
-class FitNet(Method):
-    """Feel what the teacher feels half-way: regress its features at one hint layer.
+class FitNet(LayerLoss):
+    """Regress the teacher's features at one layer half-way, the hint.
 
     Romero et al. 2015: mean (r(f_s) - f_t)^2 with a trained regressor r, here 1x1
     convolution, BatchNorm, ReLU. Departs from it: one stage together with the labels, as the
     benchmark does (weight 100, hint at block2), where the paper trains the hint first.
 
-    stages=2 is the paper's form: first the hint alone, which moves the student up to that layer,
+    stages=2 is the paper's form: first the hint alone, which trains the student up to that layer,
     for `warm_up_epochs` (0: 10); then CE + 4 KL(p_t^T || p_s^T), T = 3, without the factor T^2 (KL
     in place of cross-entropy, the gradient is the same). Departs from it: the 4 does not fall to 1.
     """
@@ -53,72 +59,61 @@ class FitNet(Method):
         stages: int = 1,
         warm_up_epochs: int = 0,
     ):
-        super().__init__(student, teacher)
+        super().__init__(student, teacher, weight)
         one_of("number of stages", stages, (1, 2))
-        if stages == 1 and warm_up_epochs:
+        if stages == 2:
+            self.warm_up_epochs = first_stage(warm_up_epochs or 10)
+            same_classes("fitnet", student, teacher)
+        elif warm_up_epochs:
             raise UsageError(
                 f"warm_up_epochs {warm_up_epochs!r} of fitnet; allowed: with stages=2 only"
             )
-        self.warm_up_epochs = first_stage(warm_up_epochs or 10) if stages == 2 else 0
-        if stages == 2:
-            same_classes("fitnet", student, teacher)
         one_of("layer", layer, student.features)
-        self.layers, self.weight = (layer,), weight
         same_size("fitnet", layer, student, teacher)
-        before, after = student.features[layer].shape[1], teacher.features[layer].shape[1]
-        conv = nn.Conv2d(before, after, 1, bias=False)
-        self.regressor = nn.Sequential(conv, nn.BatchNorm2d(after), nn.ReLU())
+        self.layers = (layer,)
+        self.regressor = pointwise(*widths(layer, student, teacher)).append(nn.ReLU())
 
-    def hint(self, student: Forward, teacher: Forward) -> Terms:
-        (layer,) = self.layers
-        distance = squared(self.regressor(student.features[layer]), teacher.features[layer])
-        return {"fitnet": self.weight * distance}
+    def distance(self, layer: str, student: Tensor, teacher: Tensor) -> Float[Tensor, ""]:
+        return squared(self.regressor(student), teacher)
 
-    def warm_up(self, student: Forward, teacher: Forward, batch: Batch) -> Terms | None:
-        return self.hint(student, teacher) if self.warm_up_epochs else None
+    def warm_up(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
+        return {"fitnet": self.total(student, teacher)} if self.warm_up_epochs else {}
 
     def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
-        if self.warm_up_epochs:
-            answers = 4 * softened(student.logits, teacher.logits, 3.0) / 3.0**2
-            return {"labels": labels(student, batch), "kd": answers}
-        return {"labels": labels(student, batch), **self.hint(student, teacher)}
+        if not self.warm_up_epochs:
+            return super().forward(student, teacher, batch)
+        kd = 4 * softened(student.logits, teacher.logits, 3.0) / 3.0**2
+        return {"labels": labels(student, batch), "kd": kd}
 
 
 @exact
 def attention(features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b hw"]:
-    """Where a layer looks: mean over channels of squared activations, of unit length."""
+    """The attention map of a layer: mean of squared activations over channels, unit length."""
     return F.normalize(features.pow(2).mean(1).flatten(1), dim=1)
 
 
 @method("at", title="AT", cite="zagoruyko2017paying")
-class AT(Method):
-    """Look where the teacher looks: match normalised maps of squared activation.
+class AT(LayerLoss):
+    """Match the teacher's spatial attention maps: normalised means of squared activations.
 
     Zagoruyko & Komodakis 2017, eq. 2 with p = 2, at the three blocks. Departs from it: mean
     squared difference and weight 1000, as the benchmark code, so that weights compare.
     """
 
-    layers = ("block1", "block2", "block3")
+    layers = equal_maps = BLOCKS
 
     def __init__(self, student: Forward, teacher: Forward, *, weight: float = 1000.0):
-        super().__init__(student, teacher)
-        self.weight = weight
-        for layer in self.layers:
-            same_size("at", layer, student, teacher)
+        super().__init__(student, teacher, weight)
 
-    def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
-        distances = [
-            squared(attention(student.features[name]), attention(teacher.features[name]))
-            for name in self.layers
-        ]
-        return {"labels": labels(student, batch), "at": self.weight * torch.stack(distances).sum()}
+    def distance(self, layer: str, student: Tensor, teacher: Tensor) -> Float[Tensor, ""]:
+        return squared(attention(student), attention(teacher))
 
 
 @exact
 def flow(
     shallow: Float[Tensor, "b c h w"], deep: Float[Tensor, "b d i j"]
 ) -> Float[Tensor, "b c d"]:
-    """How features flow: inner products of two layers' channels, over the number of pixels.
+    """The flow between two layers: inner products of their channels, over the number of pixels.
 
     The larger maps are max-pooled to the smaller ones' size first.
     """
@@ -129,14 +124,14 @@ def flow(
 
 @method("fsp", title="FSP", cite="yim2017gift")
 class FSP(Method):
-    """Solve in the same steps: match how features flow from one layer to the next.
+    """Match the flow of features from one layer to the next.
 
     Yim et al. 2017: sum over pairs of layers of mean (G_s - G_t)^2, G[i, j] = sum over
     pixels of f_l[i] f_(l+1)[j] / hw, for stem-block1, block1-block2, block2-block3, the larger maps
     max-pooled; the benchmark's weight 50 and mean over entries. First stage: this alone, for
     `warm_up_epochs`; main stage: the labels alone. Needs equal channels in both networks. The
-    loss grows with the fourth power of the features, so the first stage learns at 0.01 times the
-    run's rate: at the run's own it diverges.
+    loss grows with the fourth power of the features, so the first stage is trained at 0.01 times
+    the run's learning rate: at the run's own it diverges.
     """
 
     layers = ("stem", "block1", "block2", "block3")
@@ -155,13 +150,13 @@ class FSP(Method):
         positive("warm_up_rate", warm_up_rate)
         self.weight, self.warm_up_epochs = weight, first_stage(warm_up_epochs)
         self.warm_up_rate = warm_up_rate
-        for pair in pairwise(self.layers):
+        for a, b in pairwise(self.layers):
             ours, theirs = (
-                [tuple(f.features[x].shape[1:]) for x in pair] for f in (student, teacher)
+                [tuple(f.features[x].shape[1:]) for x in (a, b)] for f in (student, teacher)
             )
             if [shape[0] for shape in ours] != [shape[0] for shape in theirs]:
                 raise UsageError(
-                    f"fsp needs equal channels at {pair[0]} and {pair[1]}; "
+                    f"fsp needs equal channels at {a} and {b}; "
                     f"student {ours[0]} and {ours[1]}, teacher {theirs[0]} and {theirs[1]}"
                 )
 
@@ -176,41 +171,47 @@ class FSP(Method):
         return {"labels": labels(student, batch)}
 
 
-def _connectors(
-    method: str, layers: tuple[str, ...], student: Forward, teacher: Forward
-) -> nn.ModuleList:
-    """A 1x1 convolution with BatchNorm per layer, from the student's channels to the teacher's."""
-    made = nn.ModuleList()
-    for layer in (raw.removesuffix(".raw") for raw in layers):
-        same_size(method, layer, student, teacher)
-        before, after = student.features[layer].shape[1], teacher.features[layer].shape[1]
-        conv = nn.Conv2d(before, after, 1, bias=False)
-        made.append(nn.Sequential(conv, nn.BatchNorm2d(after)))
-    return made
+class BeforeReLU(LayerLoss):
+    """A distance of the three blocks before their last ReLU, through trained 1x1 convolutions.
 
+    A layer weighs half as much as the next one.
+    """
 
-def _deeper_counts_double(each: list[Tensor]) -> Float[Tensor, ""]:
-    """Sum of one term per layer, each with half the weight of the next; the last has 1."""
-    last = len(each) - 1
-    return torch.stack([term / 2 ** (last - n) for n, term in enumerate(each)]).sum()
+    layers = tuple(f"{block}.raw" for block in BLOCKS)
+    equal_maps = BLOCKS
+
+    def __init__(self, student: Forward, teacher: Forward, weight: float):
+        super().__init__(student, teacher, weight)
+        sizes = [widths(block, student, teacher) for block in BLOCKS]
+        self.connect = nn.ModuleList(pointwise(before, after) for before, after in sizes)
+
+    @abstractmethod
+    def between(
+        self, student: Float[Tensor, "b c h w"], teacher: Float[Tensor, "b c h w"]
+    ) -> Float[Tensor, ""]:
+        """Compute the distance between maps of one shape."""
+
+    def distance(self, layer: str, student: Tensor, teacher: Tensor) -> Float[Tensor, ""]:
+        n = self.layers.index(layer)
+        return self.between(self.connect[n](student), teacher) / 2 ** (len(self.layers) - 1 - n)
 
 
 @exact
 def boundary(
     student: Float[Tensor, "b c h w"], teacher: Float[Tensor, "b c h w"], margin: float
 ) -> Float[Tensor, ""]:
-    """How far the student is from firing where the teacher fires, and only there, by a margin.
+    """Squared distance of values before the ReLU to the teacher's side of zero, with a margin.
 
-    Of values before the ReLU: squared, summed over an image, mean over the batch.
+    Summed over an image, mean over the batch.
     """
-    silent = (student + margin).clamp(min=0).pow(2)
-    firing = (margin - student).clamp(min=0).pow(2)
-    return torch.where(teacher > 0, firing, silent).flatten(1).sum(1).mean()
+    inactive = (student + margin).clamp(min=0).pow(2)
+    active = (margin - student).clamp(min=0).pow(2)
+    return torch.where(teacher > 0, active, inactive).flatten(1).sum(1).mean()
 
 
 @method("ab", title="AB", cite="heo2019knowledge")
-class AB(Method):
-    """Fire when the teacher fires: match the boundaries at which neurons become active.
+class AB(BeforeReLU):
+    """Match activation boundaries: which neurons are active, before the student learns labels.
 
     Heo et al. 2019 (activation boundaries): sum_l 2^(l - L) sum [(r(f_s) + m)^2 where
     f_t <= 0 and r(f_s) > -m, (r(f_s) - m)^2 where f_t > 0 and r(f_s) <= m], of the three blocks
@@ -219,7 +220,6 @@ class AB(Method):
     stage: the labels alone.
     """
 
-    layers = ("block1.raw", "block2.raw", "block3.raw")
     main_teacher = False
 
     def __init__(
@@ -231,18 +231,15 @@ class AB(Method):
         margin: float = 1.0,
         warm_up_epochs: int = 10,
     ):
-        super().__init__(student, teacher)
+        super().__init__(student, teacher, weight)
         positive("margin", margin)
-        self.weight, self.margin = weight, margin
-        self.warm_up_epochs = first_stage(warm_up_epochs)
-        self.connect = _connectors("ab", self.layers, student, teacher)
+        self.margin, self.warm_up_epochs = margin, first_stage(warm_up_epochs)
+
+    def between(self, student: Tensor, teacher: Tensor) -> Float[Tensor, ""]:
+        return boundary(student, teacher, self.margin)
 
     def warm_up(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
-        each = []
-        for connect, layer in zip(self.connect, self.layers, strict=True):
-            ours, theirs = connect(student.features[layer]), teacher.features[layer]
-            each.append(boundary(ours, theirs, self.margin))
-        return {"ab": self.weight * _deeper_counts_double(each)}
+        return {"ab": self.total(student, teacher)}
 
     def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
         return {"labels": labels(student, batch)}
@@ -264,17 +261,17 @@ def _convolutions(kind: Callable[..., nn.Module], sizes: tuple[int, ...]) -> nn.
 
 
 @method("ft", title="FT", cite="kim2018paraphrasing")
-class FT(Method):
-    """Let the teacher put it in other words: match factors that an auto-encoder makes of it.
+class FT(LayerLoss):
+    """Match factors: codes of the teacher's features that an auto-encoder is trained for first.
 
     Kim et al. 2018: first stage, for `warm_up_epochs`: mean (f_t - decode(encode(f_t))
     )^2 of the last block trains a paraphraser of k = 0.5 times the teacher's channels, the student
-    is not touched. Main stage: CE + 200 mean |n(encode(f_t)) - n(translate(f_s))|, n = unit length,
+    is not trained. Main stage: CE + 200 mean |n(encode(f_t)) - n(translate(f_s))|, n = unit length,
     paraphraser frozen, the translator trained with the student. Three 3x3 convolutions each. The
     benchmark's weight, without the mean of squares over channels that it takes of both first.
     """
 
-    layers = ("block3",)
+    layers = equal_maps = ("block3",)
     warm_up_student = False
 
     def __init__(
@@ -286,27 +283,24 @@ class FT(Method):
         share: float = 0.5,
         warm_up_epochs: int = 10,
     ):
-        super().__init__(student, teacher)
+        super().__init__(student, teacher, weight)
         positive("share", share)
-        same_size("ft", "block3", student, teacher)
-        self.weight, self.warm_up_epochs = weight, first_stage(warm_up_epochs)
-        ours, theirs = (f.features["block3"].shape[1] for f in (student, teacher))
+        self.warm_up_epochs = first_stage(warm_up_epochs)
+        ours, theirs = widths("block3", student, teacher)
         factors = max(1, int(share * theirs))
         self.encode = _convolutions(nn.Conv2d, (theirs, theirs, factors, factors))
         self.decode = _convolutions(nn.ConvTranspose2d, (factors, factors, theirs, theirs))
         self.translate = _convolutions(nn.Conv2d, (ours, ours, factors, factors))
 
     def warm_up(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
-        told = teacher.features["block3"]
-        return {"paraphraser": squared(self.decode(self.encode(told)), told)}
+        maps = teacher.features["block3"]
+        return {"paraphraser": squared(self.decode(self.encode(maps)), maps)}
 
-    def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
+    def distance(self, layer: str, student: Tensor, teacher: Tensor) -> Float[Tensor, ""]:
         self.encode.eval()  # frozen, statistics of BatchNorm included
         with torch.no_grad():
-            theirs = unit(self.encode(teacher.features["block3"]))
-        ours = unit(self.translate(student.features["block3"]))
-        distance = (ours - theirs).abs().mean()
-        return {"labels": labels(student, batch), "ft": self.weight * distance}
+            factors = unit(self.encode(teacher))
+        return (unit(self.translate(student)) - factors).abs().mean()
 
 
 @exact
@@ -326,25 +320,21 @@ def selectivity(
 
 
 @method("nst", title="NST", cite="huang2017like")
-class NST(Method):
-    """Have neurons as selective as the teacher's: match the distribution of channel maps.
+class NST(LayerLoss):
+    """Match the distribution of channel maps, the selectivity of the neurons.
 
     Huang and Wang 2017: the squared maximum mean discrepancy mean k(t, t) + mean k(s, s) - 2 mean
     k(s, t) over the channels of each image, maps of unit length, polynomial kernel k(a, b) =
     (a . b)^2; the benchmark's weight 50 at the three blocks, CE 1.
     """
 
-    layers = ("block1", "block2", "block3")
+    layers = equal_maps = BLOCKS
 
     def __init__(self, student: Forward, teacher: Forward, *, weight: float = 50.0):
-        super().__init__(student, teacher)
-        self.weight = weight
-        for layer in self.layers:
-            same_size("nst", layer, student, teacher)
+        super().__init__(student, teacher, weight)
 
-    def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
-        each = [selectivity(student.features[x], teacher.features[x]) for x in self.layers]
-        return {"labels": labels(student, batch), "nst": self.weight * torch.stack(each).sum()}
+    def distance(self, layer: str, student: Tensor, teacher: Tensor) -> Float[Tensor, ""]:
+        return selectivity(student, teacher)
 
 
 @exact
@@ -357,8 +347,8 @@ def gaussian(
 
 
 @method("vid", title="VID", cite="ahn2019variational")
-class VID(Method):
-    """Tell as much as possible about the teacher: predict its features with a learned certainty.
+class VID(LayerLoss):
+    """Maximise mutual information with the teacher: predict its features and their variance.
 
     Ahn et al. 2019: a variational bound on mutual information, the negative log-likelihood of f_t
     under a Gaussian, sum_l mean 1/2 [(mu(f_s) - f_t)^2 / v + log v]; mu is three 1x1 convolutions,
@@ -366,27 +356,22 @@ class VID(Method):
     blocks, CE 1. Can be negative: a log-density has no floor at zero.
     """
 
-    layers = ("block1", "block2", "block3")
+    layers = equal_maps = BLOCKS
 
     def __init__(self, student: Forward, teacher: Forward, *, weight: float = 1.0):
-        super().__init__(student, teacher)
-        self.weight, self.mean, self.spread = weight, nn.ModuleDict(), nn.ParameterDict()
+        super().__init__(student, teacher, weight)
+        self.mean, self.spread = nn.ModuleDict(), nn.ParameterDict()
+        start = math.log(math.expm1(5 - 1e-5))  # softplus makes a variance of 5 of it
         for layer in self.layers:
-            same_size("vid", layer, student, teacher)
-            before, after = student.features[layer].shape[1], teacher.features[layer].shape[1]
+            before, after = widths(layer, student, teacher)
             steps: list[nn.Module] = [nn.Conv2d(before, after, 1, bias=False)]
             for _ in range(2):
                 steps += [nn.ReLU(), nn.Conv2d(after, after, 1, bias=False)]
             self.mean[layer] = nn.Sequential(*steps)
-            start = math.log(math.expm1(5 - 1e-5))  # softplus makes a variance of 5 of it
             self.spread[layer] = nn.Parameter(torch.full((after,), start))
 
-    def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
-        each = [
-            gaussian(self.mean[x](student.features[x]), teacher.features[x], self.spread[x])
-            for x in self.layers
-        ]
-        return {"labels": labels(student, batch), "vid": self.weight * torch.stack(each).sum()}
+    def distance(self, layer: str, student: Tensor, teacher: Tensor) -> Float[Tensor, ""]:
+        return gaussian(self.mean[layer](student), teacher, self.spread[layer])
 
 
 @exact
@@ -407,30 +392,22 @@ def partial(
 
 
 @method("ofd", title="OFD", cite="heo2019comprehensive")
-class OFD(Method):
-    """Copy what the ReLU lets through, and of the rest no more than that it is negative.
+class OFD(BeforeReLU):
+    """Match positive values before the ReLU, and of the others only that they are negative.
 
     Heo et al. 2019 (overhaul): sum_l 2^(l - L) d_p(r(f_s), max(f_t, m)) at the three blocks before
     their last ReLU; d_p sums squared differences but where s <= t <= 0, mean over images; r is a
     trained 1x1 convolution with BatchNorm, m each channel's mean negative value. The authors'
     weight 1/1000, CE 1. Departs from their code: m is taken over the batch, not from the
-    parameters of the BatchNorm before (which in a ResNet is not all that the ReLU is given), and
+    parameters of the BatchNorm before (which in a ResNet is not all of the ReLU's input), and
     the teacher stays in evaluation mode.
     """
 
-    layers = ("block1.raw", "block2.raw", "block3.raw")
-
     def __init__(self, student: Forward, teacher: Forward, *, weight: float = 0.001):
-        super().__init__(student, teacher)
-        self.weight = weight
-        self.connect = _connectors("ofd", self.layers, student, teacher)
+        super().__init__(student, teacher, weight)
 
-    def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
-        each = []
-        for connect, layer in zip(self.connect, self.layers, strict=True):
-            told = teacher.features[layer]
-            each.append(partial(connect(student.features[layer]), told.maximum(margins(told))))
-        return {"labels": labels(student, batch), "ofd": self.weight * _deeper_counts_double(each)}
+    def between(self, student: Tensor, teacher: Tensor) -> Float[Tensor, ""]:
+        return partial(student, teacher.maximum(margins(teacher)))
 
 
 @exact
@@ -450,13 +427,11 @@ def context(
 
 
 class _Fusion(nn.Module):
-    """Fold what deeper layers say into a shallower one, pixel by pixel as attention decides."""
+    """Fuse a layer with the fusion of the deeper ones, pixel by pixel, weighted by attention."""
 
     def __init__(self, before: int, middle: int, after: int, deepest: bool):
         super().__init__()
-        self.reduce = nn.Sequential(
-            nn.Conv2d(before, middle, 1, bias=False), nn.BatchNorm2d(middle)
-        )
+        self.reduce = pointwise(before, middle)
         self.attend = None if deepest else nn.Conv2d(2 * middle, 2, 1)
         self.expand = nn.Sequential(
             nn.Conv2d(middle, after, 3, padding=1, bias=False), nn.BatchNorm2d(after)
@@ -467,19 +442,20 @@ class _Fusion(nn.Module):
         if deeper is not None and self.attend is not None:
             # a convolution of both maps as one, its second half before the deeper map is enlarged
             ours, theirs = self.attend.weight.chunk(2, dim=1)
-            told = F.interpolate(F.conv2d(deeper, theirs), size=x.shape[2:])  # nearest
-            share = torch.sigmoid(F.conv2d(x, ours, self.attend.bias) + told)  # (b, 2, h, w)
+            score = F.interpolate(F.conv2d(deeper, theirs), size=x.shape[2:])  # nearest
+            share = torch.sigmoid(F.conv2d(x, ours, self.attend.bias) + score)  # (b, 2, h, w)
             x = x * share[:, :1] + F.interpolate(deeper, size=x.shape[2:]) * share[:, 1:]
         return x, self.expand(x)
 
 
-def _maps(features: Tensor) -> Tensor:
+def _maps(features: Float[Tensor, "b c ..."]) -> Float[Tensor, "b c h w"]:
+    """Features as maps: pooled ones become maps of one pixel."""
     return features if features.ndim == 4 else features[:, :, None, None]
 
 
 @method("reviewkd", title="ReviewKD", cite="chen2021distilling")
 class ReviewKD(Method):
-    """Review: let the student's deeper layers help to match the teacher's shallower ones.
+    """Match the teacher's shallower layers with a fusion of the student's deeper ones.
 
     Chen et al. 2021: sum_l HCL(ABF_l(f_s, deeper), f_t), from the pooled features back to block1.
     ABF fuses layers by a learned attention; HCL is a squared difference at full size and pooled to
@@ -488,7 +464,7 @@ class ReviewKD(Method):
     of 20 epochs, and features after the ReLU. A batch needs two images or more.
     """
 
-    layers = ("block1", "block2", "block3", "pool")
+    layers = (*BLOCKS, "pool")
 
     def __init__(self, student: Forward, teacher: Forward, *, weight: float = 0.6):
         super().__init__(student, teacher)
@@ -497,8 +473,8 @@ class ReviewKD(Method):
         for layer in self.layers:
             if layer != "pool":
                 same_size("reviewkd", layer, student, teacher)
-            before, after = student.features[layer].shape[1], teacher.features[layer].shape[1]
-            self.fusion[layer] = _Fusion(before, middle, after, layer == "pool")
+            before, after = widths(layer, student, teacher)
+            self.fusion[layer] = _Fusion(before, middle, after, deepest=layer == "pool")
 
     def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
         deeper, each = None, []
@@ -510,11 +486,11 @@ class ReviewKD(Method):
 
 @method("simkd", title="SimKD", cite="chen2022knowledge")
 class SimKD(Method):
-    """Think with the teacher's head: make its last features, then use its own classifier.
+    """Match the teacher's last features and use its own classifier on them.
 
     Chen et al. 2022: mean (P(f_s) - f_t)^2 at the last block, and nothing else: no labels, no
-    answers. P is a trained bottleneck of 1x1, 3x3 and 1x1 convolutions, each with BatchNorm and
-    ReLU, through 1/2 of the teacher's channels. The network that is kept is the student, P, and the
+    logits. P is a trained bottleneck of 1x1, 3x3 and 1x1 convolutions, each with BatchNorm and
+    ReLU, through 1/2 of the teacher's channels. The final network is the student, P, and the
     teacher's classifier. The larger of two maps is averaged down to the smaller.
     """
 

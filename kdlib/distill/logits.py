@@ -1,5 +1,5 @@
-"""Answers: match what the teacher says about each image."""
-# ruff: noqa: D102 -- `forward` is documented once, in Method
+"""Match the teacher's logits: what it predicts for each image."""
+# ruff: noqa: D102 -- `forward` and `distance` are documented once, in Method and KD
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ def softened(
 
 @method("kd", title="KD", cite="hinton2015distilling")
 class KD(Method):
-    """Answer as the teacher answers: match class probabilities softened by a temperature.
+    """Match the teacher's class probabilities, softened by a temperature.
 
     Hinton et al. 2015: a CE(y, p_s) + b T^2 KL(p_t^T || p_s^T), mean over the batch, with the
-    benchmark's a = 0.1, b = 0.9, T = 4. The second term sees the unlabelled pool too.
+    benchmark's a = 0.1, b = 0.9, T = 4. The second term uses the unlabelled images too.
     """
 
-    term: ClassVar[str] = "kd"  # its name in the loss and in messages
+    least_classes: ClassVar[int] = 2
 
     def __init__(
         self,
@@ -61,14 +61,18 @@ class KD(Method):
     ):
         super().__init__(student, teacher)
         positive("temperature", temperature)
-        same_classes(self.term, student, teacher)
+        same_classes(self.facts.key, student, teacher, self.least_classes)
         self.temperature, self.weight, self.label_weight = temperature, weight, label_weight
 
+    def distance(self, student: Forward, teacher: Forward, batch: Batch) -> Float[Tensor, ""]:
+        """Compute the distance between both networks' logits."""
+        return softened(student.logits, teacher.logits, self.temperature)
+
     def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
-        distance = softened(student.logits, teacher.logits, self.temperature)
+        distance = self.distance(student, teacher, batch)
         return {
             "labels": self.label_weight * labels(student, batch),
-            self.term: self.weight * distance,
+            self.facts.key: self.weight * distance,
         }
 
 
@@ -80,13 +84,15 @@ def standardised(logits: Float[Tensor, "b k"]) -> Float[Tensor, "b k"]:
 
 
 @method("logitstd", title="logit std", cite="sun2024logit")
-class LogitStd(Method):
-    """Rank the classes as the teacher does, at a scale of one's own: KD on standardised logits.
+class LogitStd(KD):
+    """Match standardised logits: the teacher's ranking of the classes, whatever the scale.
 
     Sun et al. 2024: a CE(y, p_s) + b T^2 KL(q_t^T || q_s^T), q^T = softmax(Z / T), Z = (z - mean)
     / (standard deviation) over the classes of one image; the benchmark's a = 0.1, b = 9, T = 2.
-    With two classes every Z is the same up to sign, so three or more are asked for.
+    With two classes every Z is the same up to sign, so it needs three classes.
     """
+
+    least_classes = 3
 
     def __init__(
         self,
@@ -97,17 +103,13 @@ class LogitStd(Method):
         weight: float = 9.0,
         label_weight: float = 0.1,
     ):
-        super().__init__(student, teacher)
-        positive("temperature", temperature)
-        same_classes("logitstd", student, teacher, least=3)
-        self.temperature, self.weight, self.label_weight = temperature, weight, label_weight
+        super().__init__(
+            student, teacher, temperature=temperature, weight=weight, label_weight=label_weight
+        )
 
-    def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
+    def distance(self, student: Forward, teacher: Forward, batch: Batch) -> Float[Tensor, ""]:
         ours, theirs = standardised(student.logits), standardised(teacher.logits)
-        return {
-            "labels": self.label_weight * labels(student, batch),
-            "logitstd": self.weight * softened(ours, theirs, self.temperature),
-        }
+        return softened(ours, theirs, self.temperature)
 
 
 def _others(logits: Float[Tensor, "b k"], target: Int[Tensor, " b"]) -> Float[Tensor, "b rest"]:
@@ -132,21 +134,19 @@ def decoupled(
 ) -> Decoupled:
     """Split KL(p_t^T || p_s^T) of each image into target and non-target knowledge."""
 
-    def parts(logits: Tensor) -> tuple[Tensor, Tensor]:
+    def parts(logits: Float[Tensor, "b k"]) -> tuple[Float[Tensor, "b 2"], Float[Tensor, "b rest"]]:
         rest, total = _others(logits, target), logits.logsumexp(1)
         hit = logits.gather(1, target[:, None])[:, 0]
         return torch.stack([hit - total, rest.logsumexp(1) - total], 1), F.log_softmax(rest, dim=1)
 
-    (ours, our_rest), (theirs, their_rest) = (
-        parts(student / temperature),
-        parts(teacher / temperature),
-    )
+    ours, our_rest = parts(student / temperature)
+    theirs, their_rest = parts(teacher / temperature)
     return Decoupled(_divergence(ours, theirs), _divergence(our_rest, their_rest))
 
 
 @method("dkd", title="DKD", cite="zhao2022decoupled")
 class DKD(Method):
-    """Weigh apart what KD mixes: how sure the teacher is, and how it ranks the other classes.
+    """Weight KD's two parts separately: the target's probability, and those of the other classes.
 
     Zhao et al. 2022: CE + T^2 (a TCKD + b NCKD), TCKD = KL of (target, rest), NCKD = KL
     among the non-target classes; the benchmark's a = 1, T = 4, and b = 2 of its resnet56-resnet20
@@ -191,7 +191,7 @@ def softmax(logits: Float[Tensor, "b k"], temperature: float) -> Float[Tensor, "
 
 @method("dist", title="DIST", cite="huang2022knowledge")
 class DIST(Method):
-    """Keep the teacher's order, not its numbers: correlate probabilities within image and class.
+    """Correlate probabilities with the teacher's, over the classes and over the images.
 
     Huang et al. 2022: CE + w T^2 [b (1 - mean_i r(p_s[i], p_t[i])) + g (1 - mean_k r(p_s[:, k],
     p_t[:, k]))] with Pearson's r over the classes of an image and over the images of a class; the
@@ -232,14 +232,14 @@ def normalised_kd(
     """Cross-entropies of each image: at its target, and among the other classes alone."""
     ours = F.log_softmax(student, dim=1).gather(1, target[:, None])[:, 0]
     theirs = F.softmax(teacher, dim=1).gather(1, target[:, None])[:, 0]
-    rest, told = (_others(z, target) / temperature for z in (student, teacher))
-    among = -(F.softmax(told, dim=1) * F.log_softmax(rest, dim=1)).sum(1)
+    our_rest, their_rest = (_others(z, target) / temperature for z in (student, teacher))
+    among = -(F.softmax(their_rest, dim=1) * F.log_softmax(our_rest, dim=1)).sum(1)
     return -theirs * ours, among
 
 
 @method("nkd", title="NKD", cite="yang2023from")
 class NKD(Method):
-    """Spread what is left as the teacher spreads it: KD with the non-target classes rescaled to 1.
+    """Match the teacher's distribution among the non-target classes, rescaled to sum to 1.
 
     Yang et al. 2023: CE - p_t[y] log p_s[y] - g T^2 sum_{k != y} n_t[k] log n_s[k], n^T = softmax
     over the non-target classes; the authors' g = 1.5, T = 1. Both added terms are cross-entropies:
@@ -271,7 +271,7 @@ class NKD(Method):
 def levels(
     student: Float[Tensor, "b k"], teacher: Float[Tensor, "b k"], temperature: float
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""], Float[Tensor, ""]]:
-    """Differences of two networks' answers: image by image, between images, between classes."""
+    """Differences of two networks' logits: image by image, between images, between classes."""
     p, q = (F.softmax(z / temperature, dim=1) for z in (student, teacher))
     images = (p @ p.T - q @ q.T).pow(2).sum() / len(p)
     b, k = p.shape
@@ -281,7 +281,7 @@ def levels(
 
 @method("mlkd", title="MLKD", cite="jin2023multi")
 class MLKD(Method):
-    """Answer as the teacher does image by image, and relate images, and classes, as it does.
+    """Match probabilities image by image, and how they relate images and classes to each other.
 
     Jin et al. 2023: sum over T in (2, 3, 4, 5, 6) of the instance level T^2 KL(p_t^T || p_s^T), the
     batch level ||P_s P_s^T - P_t P_t^T||_F^2 / b and the class level ||P_s^T P_s - P_t^T P_t||_F^2

@@ -18,81 +18,84 @@ from kdlib.data import Batch
 from kdlib.models import Forward
 from kdlib.plan.methods import MethodFacts
 
-NO_TEACHER = Forward(torch.empty(0, 0), {})  # the teacher of a student that learns alone
+NO_TEACHER = Forward(torch.empty(0, 0), {})  # the outputs of a teacher where there is none
 Terms = dict[str, Float[Tensor, ""]]  # of a loss, by name
-CLASSES: dict[str, type[Method]] = {}  # by key, in the order of import; filled by `@method`
-_Method = TypeVar("_Method", bound="Method")
+CLASSES: dict[str, type[Method]] = {}  # by key; filled by `@method`
+_Class = TypeVar("_Class", bound="type[Method]")
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 class Method(nn.Module, ABC):
     """A loss as named terms. Its own trained parts, if any, are ordinary submodules.
 
-    It is built from one example output of each network, so that adapters find their sizes. What
-    a method asks of the training beyond its loss is said by the attributes below.
+    It is built from one example output of each network, which gives the sizes of its adapters. The
+    attributes below say what it needs of the training beyond its loss.
     """
 
-    facts: ClassVar[MethodFacts]  # what `@method` declares
+    facts: MethodFacts  # what `@method` declares
     generations: int = 1  # of students, each the teacher of the next
-    layers: tuple[str, ...] = ()  # which layers it must be shown, of both networks
-    warm_up_epochs: int = 0  # how long a first stage is trained, by `warm_up`; 0: there is none
+    layers: tuple[str, ...] = ()  # whose features it needs, of both networks
+    warm_up_epochs: int = 0  # length of a first stage, trained by `warm_up`; 0: there is none
     warm_up_rate: float = 1.0  # learning rate of the first stage, in units of the run's
-    warm_up_student: bool = True  # is the student shown to the first stage?
-    main_teacher: bool = True  # is the teacher shown after the first stage?
+    warm_up_student: bool = True  # the first stage needs the student's outputs
+    main_teacher: bool = True  # the main stage needs the teacher's outputs
 
     def __init__(self, student: Forward, teacher: Forward):
         super().__init__()
 
     def setup(self, images: int, student: nn.Module) -> None:
-        """Told once, before training: how many training images, numbered by rows; the student."""
+        """Prepare for one training: the number of training images (rows), and the student."""
         return None
 
     @abstractmethod
     def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
-        """The weighted terms of the loss on one batch; their sum is minimised."""
+        """Compute the weighted terms of the loss on one batch; their sum is minimised."""
 
-    def warm_up(self, student: Forward, teacher: Forward, batch: Batch) -> Terms | None:
-        """The terms of a first stage, trained before `forward` counts; None where there is none."""
-        return None
+    def warm_up(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
+        """Compute the terms of the first stage; none where there is no first stage."""
+        return {}
 
     def finalize(self, student: nn.Module, teacher: nn.Module | None) -> nn.Module:
-        """Told once, after training: makes the network that is kept, by default the student."""
+        """Return the network that the training ends with, by default the student."""
         return student
 
 
-def method(
-    key: str,
-    *,
-    title: str,
-    cite: str,
-    teacher: bool = True,
-    unlabelled: bool = True,
-    control: bool = False,
-    same_network: bool = False,
-    no_smaller: bool = False,
-    untrained: bool = False,
-    strong: bool = False,
-) -> Callable[[type[_Method]], type[_Method]]:
-    """Give a class its key and the facts that `kdlib.plan.methods.MethodFacts` documents.
+class LayerLoss(Method):
+    """Labels, and a weighted distance between both networks' features, summed over layers."""
 
-    The arguments are literals: `kdlib.plan.methods` reads them from the source, without torch.
+    equal_maps: ClassVar[tuple[str, ...]] = ()  # layers whose maps must agree in height and width
+
+    def __init__(self, student: Forward, teacher: Forward, weight: float):
+        super().__init__(student, teacher)
+        self.weight = weight
+        for layer in self.equal_maps:
+            same_size(self.facts.key, layer, student, teacher)
+
+    @abstractmethod
+    def distance(
+        self, layer: str, student: Float[Tensor, "b ..."], teacher: Float[Tensor, "b ..."]
+    ) -> Float[Tensor, ""]:
+        """Compute the distance between both networks' features at one layer."""
+
+    def total(self, student: Forward, teacher: Forward) -> Float[Tensor, ""]:
+        """The weighted sum of the distances at all layers."""
+        each = [self.distance(x, student.features[x], teacher.features[x]) for x in self.layers]
+        return self.weight * torch.stack(each).sum()
+
+    def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
+        """Compute the labels' term and the distance's, which has the method's key."""
+        return {"labels": labels(student, batch), self.facts.key: self.total(student, teacher)}
+
+
+def method(key: str, **facts: Any) -> Callable[[_Class], _Class]:
+    """Register a class under its key, with the facts that `MethodFacts` documents.
+
+    All arguments are literals: `kdlib.plan.methods` reads them from the source, without torch. The
+    family is the module that the class is in.
     """
 
-    def register(cls: type[_Method]) -> type[_Method]:
-        family = cls.__module__.rpartition(".")[2]
-        cls.facts = MethodFacts(
-            key,
-            title,
-            family,
-            cite,
-            teacher=teacher,
-            unlabelled=unlabelled,
-            control=control,
-            same_network=same_network,
-            no_smaller=no_smaller,
-            untrained=untrained,
-            strong=strong,
-        )
+    def register(cls: _Class) -> _Class:
+        cls.facts = MethodFacts(key=key, family=cls.__module__.rpartition(".")[2], **facts)
         CLASSES[key] = cls
         return cls
 
@@ -100,7 +103,7 @@ def method(
 
 
 def own_seed() -> int:
-    """A seed for what a method draws while it trains, drawn by the seed it was built with."""
+    """A seed for a method's random numbers during training, from the seed it was built with."""
     return int(torch.randint(2**31, ()))
 
 
@@ -109,21 +112,44 @@ def labels(student: Forward, batch: Batch, smoothing: float = 0.0) -> Float[Tens
     return F.cross_entropy(student.logits[: len(batch.y)], batch.y, label_smoothing=smoothing)
 
 
+def targets(teacher: Forward, batch: Batch) -> Int[Tensor, " b"]:
+    """The true class of each labelled image, the teacher's top class of each other one."""
+    return torch.cat([batch.y, teacher.logits[len(batch.y) :].argmax(1)])
+
+
 def exact(function: _Function) -> _Function:
     """Let a function of tensors compute in float32 or better, also inside autocast.
 
-    Half precision is raised to float32, float64 left alone, and autocast switched off: it would
+    Half precision is raised to float32, float64 left as it is, and autocast switched off: it would
     round every matrix product again.
     """
 
     @wraps(function)
-    def exactly(*given: Any, **named: Any) -> Any:
+    def exactly(*inputs: Any, **named: Any) -> Any:
         half = (torch.float16, torch.bfloat16)
-        raised = [x.float() if isinstance(x, Tensor) and x.dtype in half else x for x in given]
+        raised = [x.float() if isinstance(x, Tensor) and x.dtype in half else x for x in inputs]
         with torch.autocast(raised[0].device.type, enabled=False):
             return function(*raised, **named)
 
     return exactly  # type: ignore[return-value]
+
+
+@exact
+def squared(
+    student: Float[Tensor, "*shape"], teacher: Float[Tensor, "*shape"]
+) -> Float[Tensor, ""]:
+    """Mean squared difference of two tensors of one shape."""
+    return F.mse_loss(student, teacher)
+
+
+def widths(layer: str, student: Forward, teacher: Forward) -> tuple[int, int]:
+    """The channels of the student and of the teacher at a layer."""
+    return student.features[layer].shape[1], teacher.features[layer].shape[1]
+
+
+def pointwise(before: int, after: int) -> nn.Sequential:
+    """An adapter: 1x1 convolution and BatchNorm."""
+    return nn.Sequential(nn.Conv2d(before, after, 1, bias=False), nn.BatchNorm2d(after))
 
 
 def positive(name: str, value: float | int) -> None:
@@ -132,39 +158,36 @@ def positive(name: str, value: float | int) -> None:
         raise UsageError(f"{name} {value!r}; allowed: a number above 0")
 
 
+def fraction(name: str, value: float) -> None:
+    """Raise UsageError unless the value of this option is in [0, 1)."""
+    if not 0 <= value < 1:
+        raise UsageError(f"{name} {value!r}; allowed: 0 or more and below 1")
+
+
 def first_stage(epochs: int) -> int:
-    """The length of a first stage; raises UsageError below 1."""
+    """Return the length of a first stage; raises UsageError below 1."""
     if epochs < 1:
         raise UsageError(f"warm_up_epochs {epochs!r}; allowed: 1 or more")
     return epochs
 
 
-def same_classes(method: str, student: Forward, teacher: Forward, least: int = 2) -> None:
-    """Raise UsageError unless both networks name the same number of classes, `least` or more."""
+def same_classes(key: str, student: Forward, teacher: Forward, least: int = 2) -> None:
+    """Raise UsageError unless both networks have the same number of classes, `least` or more."""
     ours, theirs = tuple(student.logits.shape[1:]), tuple(teacher.logits.shape[1:])
-    if ours != theirs or ours[0] < least:
-        wanted = (
-            "as many classes in both networks" if ours != theirs else f"{least} classes or more"
-        )
-        raise UsageError(f"{method} needs {wanted} at logits; student {ours}, teacher {theirs}")
+    allowed = None
+    if ours != theirs:
+        allowed = "as many classes in both networks"
+    elif ours[0] < least:
+        allowed = f"{least} classes or more"
+    if allowed:
+        raise UsageError(f"{key} needs {allowed} at logits; student {ours}, teacher {theirs}")
 
 
-def same_size(method: str, layer: str, student: Forward, teacher: Forward) -> None:
+def same_size(key: str, layer: str, student: Forward, teacher: Forward) -> None:
     """Raise UsageError unless both networks have maps of equal height and width at `layer`."""
     ours, theirs = student.features[layer].shape, teacher.features[layer].shape
     if len(ours) != 4 or ours[2:] != theirs[2:]:
         raise UsageError(
-            f"{method} needs maps of equal height and width at {layer}; "
+            f"{key} needs maps of equal height and width at {layer}; "
             f"student {tuple(ours[1:])}, teacher {tuple(theirs[1:])}"
         )
-
-
-def targets(teacher: Forward, batch: Batch) -> Int[Tensor, " b"]:
-    """The true class of each labelled image, the teacher's top class of each other one."""
-    return torch.cat([batch.y, teacher.logits[len(batch.y) :].argmax(1)])
-
-
-@exact
-def squared(student: Tensor, teacher: Tensor) -> Float[Tensor, ""]:
-    """Mean squared difference of two tensors of one shape."""
-    return F.mse_loss(student, teacher)

@@ -1,4 +1,4 @@
-"""What a teacher may learn before it sees a label: no method of a student."""
+"""Pretraining of a teacher without labels: no method of a student."""
 # ruff: noqa: D102 -- `forward` is documented once, in Method
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from kdlib.models import Forward
 def agreement(
     a: Float[Tensor, "b d"], b: Float[Tensor, "b d"], temperature: float
 ) -> Float[Tensor, ""]:
-    """NT-Xent: each view is to find its other among all 2b - 1 others, by cosine similarity.
+    """NT-Xent: cross-entropy of finding the other view among 2b - 1, by cosine similarity.
 
     -log(exp(s_ij / t) / sum_{k != i} exp(s_ik / t)), mean over the 2b views i, j the other view.
     """
     z = F.normalize(torch.cat([a, b]), dim=1)
-    similar = (z @ z.T / temperature).fill_diagonal_(-torch.inf)
+    similarity = (z @ z.T / temperature).fill_diagonal_(-torch.inf)
     other = torch.arange(len(z), device=z.device).roll(len(a))
-    return F.cross_entropy(similar, other)
+    return F.cross_entropy(similarity, other)
 
 
 @method("simclr", title="SimCLR", cite="chen2020simple", teacher=False, strong=True)
 class SimCLR(Method):
-    """Know an image again under another augmentation: self-supervised, no label is looked at.
+    """Match two augmentations of an image, contrasted with other images; no label is used.
 
     Chen et al. 2020, eq. 1 and algorithm 1: NT-Xent of two views through a projector of two
     layers, t = 0.5 as for CIFAR-10. Departs from it: one view is augmented as for training, the

@@ -1,5 +1,5 @@
-"""Relations: match how images lie to each other."""
-# ruff: noqa: D102 -- `forward` is documented once, in Method
+"""Match relations: how images, or channels, are placed with respect to each other."""
+# ruff: noqa: D102 -- `forward` and `distance` are documented once, in Method and LayerLoss
 
 from __future__ import annotations
 
@@ -11,9 +11,21 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdlib import UsageError
 from kdlib.data import Batch
-from kdlib.distill.method import Method, Terms, exact, labels, method, own_seed, positive, squared
+from kdlib.distill.method import (
+    LayerLoss,
+    Method,
+    Terms,
+    exact,
+    fraction,
+    labels,
+    method,
+    own_seed,
+    pointwise,
+    positive,
+    squared,
+    widths,
+)
 from kdlib.models import Forward
 
 
@@ -25,8 +37,8 @@ def similarities(features: Float[Tensor, "b ..."]) -> Float[Tensor, "b b"]:
 
 
 @method("sp", title="SP", cite="tung2019similarity")
-class SP(Method):
-    """Find alike what the teacher finds alike: match the similarities of all pairs in a batch.
+class SP(LayerLoss):
+    """Match the similarities of all pairs of images in a batch.
 
     Tung and Mori 2019: ||G(f_s) - G(f_t)||_F^2 / b^2, G = F F^T of the flattened maps of the last
     block, rows of unit length (L2); the benchmark's weight 3000, CE 1. Shapes may differ.
@@ -35,12 +47,10 @@ class SP(Method):
     layers = ("block3",)
 
     def __init__(self, student: Forward, teacher: Forward, *, weight: float = 3000.0):
-        super().__init__(student, teacher)
-        self.weight = weight
+        super().__init__(student, teacher, weight)
 
-    def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
-        ours, theirs = (similarities(f.features["block3"]) for f in (student, teacher))
-        return {"labels": labels(student, batch), "sp": self.weight * squared(ours, theirs)}
+    def distance(self, layer: str, student: Tensor, teacher: Tensor) -> Float[Tensor, ""]:
+        return squared(similarities(student), similarities(teacher))
 
 
 @exact
@@ -62,11 +72,14 @@ def angles(distance: Float[Tensor, "b b"], at: slice) -> Float[Tensor, "n b b"]:
     return inner * (near[at, :, None] * near[at, None])
 
 
-class _Turned(torch.autograd.Function):
-    """Sum of Huber differences of all angles, a few at a time: nothing of size b^3 is kept."""
+class AngleDifference(torch.autograd.Function):
+    """Sum of Huber differences of all angles, a few at a time: no tensor of size b^3 in memory."""
 
     @staticmethod
-    def forward(ctx: Any, student: Tensor, teacher: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, student: Float[Tensor, "b b"], teacher: Float[Tensor, "b b"]
+    ) -> Float[Tensor, ""]:
+        """Compute the sum, and its gradient with respect to the student's distances."""
         total, gradient = student.new_zeros(()), torch.zeros_like(student)
         for first in range(0, len(student), 8):
             at, ours = slice(first, first + 8), student.detach().requires_grad_()
@@ -79,12 +92,13 @@ class _Turned(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        """Return the gradient that `forward` computed."""
         return ctx.saved_tensors[0] * upstream, None
 
 
 @method("rkd", title="RKD", cite="park2019relational")
-class RKD(Method):
-    """Lay images out as the teacher does: match distances of pairs and angles of triples.
+class RKD(LayerLoss):
+    """Match distances of pairs of images and angles of triples.
 
     Park et al. 2019: w_d Huber(d_s / mean d_s, d_t / mean d_t) + w_a Huber(cos_s, cos_t) on the
     pooled features, means over all pairs and triples of the batch; the benchmark's w_d = 25, w_a =
@@ -101,14 +115,14 @@ class RKD(Method):
         distance_weight: float = 25.0,
         angle_weight: float = 50.0,
     ):
-        super().__init__(student, teacher)
+        super().__init__(student, teacher, weight=1.0)
         self.distance_weight, self.angle_weight = distance_weight, angle_weight
 
-    def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
-        ours, theirs = (distances(f.features["pool"]) for f in (student, teacher))
+    def distance(self, layer: str, student: Tensor, teacher: Tensor) -> Float[Tensor, ""]:
+        ours, theirs = distances(student), distances(teacher)
         pairs = self.distance_weight * F.smooth_l1_loss(ours, theirs)
-        triples = self.angle_weight * _Turned.apply(ours, theirs) / len(ours) ** 3
-        return {"labels": labels(student, batch), "rkd": pairs + triples}
+        triples = self.angle_weight * AngleDifference.apply(ours, theirs) / len(ours) ** 3
+        return pairs + triples
 
 
 @exact
@@ -120,8 +134,8 @@ def neighbours(h: Float[Tensor, "b d"]) -> Float[Tensor, "b b"]:
 
 
 @method("pkt", title="PKT", cite="passalis2018learning")
-class PKT(Method):
-    """Have the teacher's neighbours: match the probability that one image is near another.
+class PKT(LayerLoss):
+    """Match the probability that one image is a neighbour of another.
 
     Passalis and Tefas 2018: p_t log(p_t / p_s), mean over all pairs, p[i, j] = (cos(h_i, h_j) + 1)
     / 2 with rows that sum to 1, on the pooled features; the benchmark's weight 30000, CE 1, and its
@@ -131,13 +145,11 @@ class PKT(Method):
     layers = ("pool",)
 
     def __init__(self, student: Forward, teacher: Forward, *, weight: float = 30000.0):
-        super().__init__(student, teacher)
-        self.weight = weight
+        super().__init__(student, teacher, weight)
 
-    def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
-        ours, theirs = (neighbours(f.features["pool"]) for f in (student, teacher))
-        distance = (theirs * ((theirs + 1e-7) / (ours + 1e-7)).log()).mean()
-        return {"labels": labels(student, batch), "pkt": self.weight * distance}
+    def distance(self, layer: str, student: Tensor, teacher: Tensor) -> Float[Tensor, ""]:
+        ours, theirs = neighbours(student), neighbours(teacher)
+        return (theirs * ((theirs + 1e-7) / (ours + 1e-7)).log()).mean()
 
 
 @exact
@@ -150,8 +162,8 @@ def congruence(h: Float[Tensor, "b d"], gamma: float, order: int) -> Float[Tenso
 
 
 @method("cc", title="CC", cite="peng2019correlation")
-class CC(Method):
-    """Correlate images as the teacher does: match a Gaussian kernel over the batch.
+class CC(LayerLoss):
+    """Match the correlation of images: a Gaussian kernel over the batch.
 
     Peng et al. 2019: ||K(h_s) - K(h_t)||_F^2 / b^2, K the Taylor series of a Gaussian kernel on
     pooled features of unit length, gamma = 0.4, order 2. This is the paper's formula with weight
@@ -170,29 +182,27 @@ class CC(Method):
         gamma: float = 0.4,
         order: int = 2,
     ):
-        super().__init__(student, teacher)
+        super().__init__(student, teacher, weight)
         positive("gamma", gamma)
         positive("order", order)
-        self.weight, self.gamma, self.order = weight, gamma, order
+        self.gamma, self.order = gamma, order
 
-    def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
-        ours, theirs = (
-            congruence(f.features["pool"], self.gamma, self.order) for f in (student, teacher)
-        )
-        return {"labels": labels(student, batch), "cc": self.weight * squared(ours, theirs)}
+    def distance(self, layer: str, student: Tensor, teacher: Tensor) -> Float[Tensor, ""]:
+        ours, theirs = (congruence(h, self.gamma, self.order) for h in (student, teacher))
+        return squared(ours, theirs)
 
 
 @exact
-def view(h: Float[Tensor, "b d"], embed: nn.Module) -> Float[Tensor, "b e"]:
+def unit_view(h: Float[Tensor, "b d"], embed: nn.Module) -> Float[Tensor, "b e"]:
     """A linear map of features, scaled to unit length."""
     return F.normalize(embed(h), dim=1)
 
 
 @exact
-def merged(seen: Float[Tensor, "b d"], rows: Int[Tensor, " b"]) -> Float[Tensor, "b d"]:
-    """Of each image the mean of all its places in the batch."""
-    same = (rows[:, None] == rows).to(seen)  # (b, b)
-    return same @ seen / same.sum(1, keepdim=True)
+def merged(views: Float[Tensor, "b d"], rows: Int[Tensor, " b"]) -> Float[Tensor, "b d"]:
+    """The mean over all places of an image in the batch, for each of them."""
+    same = (rows[:, None] == rows).to(views)  # (b, b)
+    return same @ views / same.sum(1, keepdim=True)
 
 
 @exact
@@ -216,12 +226,12 @@ def contrast(
 
 @method("crd", title="CRD", cite="tian2020contrastive")
 class CRD(Method):
-    """Tell images apart as the teacher does: be near its view of the same image, far from others.
+    """Contrast images: near the teacher's view of the same image, far from its views of others.
 
     Tian et al. 2020: -log g(positive) - sum_N log(1 - g(negative)), g(c) = e^(c / t) / (e^(c / t) +
     N / M), c the inner product of unit vectors: trained linear maps of the pooled features to d =
     128. Each network's view is compared with a memory of the other's view of all M training
-    images, which moves by 0.5 to what is seen. The benchmark's t = 0.07, N = 16384, weight 0.8, CE
+    images, which moves by 0.5 towards the view. The benchmark's t = 0.07, N = 16384, weight 0.8, CE
     1. As in the authors' code e^(c / t) is divided by Z = M times its mean over the first batch
     (without it the loss is some N times as large). Departs from it: a negative is any other image,
     drawn afresh on the device with replacement (each one once where there are not more than N),
@@ -247,27 +257,26 @@ class CRD(Method):
         positive("temperature", temperature)
         positive("negatives", negatives)
         positive("size", size)
-        if not 0 <= momentum < 1:
-            raise UsageError(f"momentum {momentum!r}; allowed: 0 or more and below 1")
+        fraction("momentum", momentum)
         self.weight, self.temperature = weight, temperature
         self.negatives, self.momentum = negatives, momentum
-        ours, theirs = (f.features["pool"].shape[1] for f in (student, teacher))
-        self.embed = nn.ModuleList([nn.Linear(ours, size), nn.Linear(theirs, size)])
+        sizes = widths("pool", student, teacher)
+        self.embed = nn.ModuleList(nn.Linear(width, size) for width in sizes)
         self.seed = own_seed()
         self.register_buffer("normaliser", torch.zeros(2))
         self.register_buffer("memory", torch.zeros(2, 0, size))
-        self.started = False  # has a first batch set Z?
+        self.started = False  # after the first batch, which sets Z
 
     def setup(self, images: int, student: nn.Module) -> None:
         generator = torch.Generator().manual_seed(self.seed)
-        drawn = torch.randn(2, images, self.memory.shape[2], generator=generator)
-        self.memory = F.normalize(drawn, dim=2).to(self.memory)
+        vectors = torch.randn(2, images, self.memory.shape[2], generator=generator)
+        self.memory = F.normalize(vectors, dim=2).to(self.memory)
         device = next(student.parameters()).device
         self.generator = torch.Generator(device).manual_seed(self.seed)
         self.started = False
 
     def compared(self, rows: Int[Tensor, " b"]) -> Int[Tensor, "b k"]:
-        """Rows of the memory: the image itself first, then those that it is told apart from."""
+        """Rows of the memory: the image itself first, then its negatives."""
         images, device = self.memory.shape[1], rows.device
         shape = (len(rows), self.negatives)
         if images - 1 <= self.negatives:
@@ -277,16 +286,16 @@ class CRD(Method):
         return torch.cat([rows[:, None], (rows[:, None] + away) % images], 1)
 
     @torch.no_grad()
-    def remember(self, views: list[Tensor], rows: Int[Tensor, " b"]) -> None:
-        """Move the memory of these images to what was seen; an image seen twice to the mean."""
-        for memory, seen in zip(self.memory, views, strict=True):
-            mean = merged(seen, rows).to(memory)
+    def update(self, views: list[Float[Tensor, "b d"]], rows: Int[Tensor, " b"]) -> None:
+        """Move the memory of these images towards their views; of several views to the mean."""
+        for memory, view in zip(self.memory, views, strict=True):
+            mean = merged(view, rows).to(memory)
             moved = self.momentum * memory[rows] + (1 - self.momentum) * mean
             memory[rows] = F.normalize(moved, dim=1)  # rows that come twice: twice the same
 
     def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
-        seen = [f.features["pool"] for f in (student, teacher)]
-        views = [view(h, embed) for h, embed in zip(seen, self.embed, strict=True)]
+        pooled = [f.features["pool"] for f in (student, teacher)]
+        views = [unit_view(h, embed) for h, embed in zip(pooled, self.embed, strict=True)]
         rows, memory = self.compared(batch.rows), self.memory.clone()  # it changes before backward
         each = []
         for n in (0, 1):
@@ -296,20 +305,20 @@ class CRD(Method):
                 self.normaliser[n] = memory.shape[1] * scores.detach().exp().mean()
             each.append(contrast(scores, memory.shape[1], self.normaliser[n]))
         self.started = True
-        self.remember(views, batch.rows)
+        self.update(views, batch.rows)
         return {"labels": labels(student, batch), "crd": self.weight * torch.stack(each).sum()}
 
 
 @exact
 def channels(features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c c"]:
-    """How the channels of one image go together: their inner products, rows of unit length."""
+    """Inner products of the channels of each image, rows of unit length."""
     maps = features.flatten(2)  # (b, c, hw)
     return F.normalize(torch.bmm(maps, maps.transpose(1, 2)), dim=2)
 
 
 @method("ickd", title="ICKD", cite="liu2021exploring")
-class ICKD(Method):
-    """Keep channels as diverse as the teacher's: match how they go together within each image.
+class ICKD(LayerLoss):
+    """Match the correlation of channels within each image.
 
     Liu et al. 2021 (ICKD-C): ||G(r(f_s)) - G(f_t)||_F^2 / c, mean over the batch, G = F F^T of the
     (c, hw) maps of the last block, rows of unit length as in the authors' code; r is a trained 1x1
@@ -319,12 +328,9 @@ class ICKD(Method):
     layers = ("block3",)
 
     def __init__(self, student: Forward, teacher: Forward, *, weight: float = 2.5):
-        super().__init__(student, teacher)
-        self.weight = weight
-        before, after = student.features["block3"].shape[1], teacher.features["block3"].shape[1]
-        self.embed = nn.Sequential(nn.Conv2d(before, after, 1, bias=False), nn.BatchNorm2d(after))
+        before, after = widths("block3", student, teacher)
+        super().__init__(student, teacher, weight * after)  # a mean over pairs of channels, times c
+        self.embed = pointwise(before, after)
 
-    def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
-        told = channels(teacher.features["block3"])
-        distance = squared(channels(self.embed(student.features["block3"])), told)
-        return {"labels": labels(student, batch), "ickd": self.weight * told.shape[1] * distance}
+    def distance(self, layer: str, student: Tensor, teacher: Tensor) -> Float[Tensor, ""]:
+        return squared(channels(self.embed(student)), channels(teacher))
