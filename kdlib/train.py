@@ -241,7 +241,7 @@ class _Trainer:
         self._snapshot()
         for generation in range(1, self.loss.generations + 1):
             if generation > 1:
-                fresh = models.reinitialised(self.network, self.job.run.seed + generation - 1)
+                fresh = models.reinitialise(self.network, self.job.run.seed + generation - 1)
                 self.network, self.teacher = fresh, _frozen(self.network, self.device)
                 self.loss = self._method()
             for stage in _stages(self.loss, self.job.run):
@@ -322,7 +322,7 @@ class _Trainer:
             told = distill.NO_TEACHER if self.teacher is None else models.observe(self.teacher, x)
         loss = distill.build(job.method, shown, told, seed=seed, **job.options)
         if loss.facts.untrained and self.teacher is not None:
-            self.teacher = _frozen(models.reinitialised(self.teacher, seed), self.device)
+            self.teacher = _frozen(models.reinitialise(self.teacher, seed), self.device)
         loss.setup(len(images.train) + len(images.unlabelled), self.network.train())
         return loss.to(self.device)
 
