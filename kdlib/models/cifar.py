@@ -206,7 +206,7 @@ class _Inverted(nn.Module):
 def mobilenetv2(classes: int, channels: int, width: float) -> nn.Module:
     """MobileNetV2 of half width for 32x32 images (Sandler 2018, as Tian 2020 use it on CIFAR).
 
-    The stem holds all that works at half resolution; then a block per halving.
+    The stem holds all layers at half resolution; then a block per halving.
     """
     before, last = max(1, round(16 * width)), max(1280, round(640 * width))
 
