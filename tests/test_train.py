@@ -227,7 +227,7 @@ def test_what_is_kept_of_a_student_that_ends_with_another_head_is_the_student(di
     before = models.restore({"architecture": plan["student"]}, kept[1])
     for name in ("stem", "block1", "block2", "block3"):  # its own classifier is left out at the end
         assert bits(getattr(before, name)) == bits(getattr(network.student, name))
-    with pytest.raises(UsageError, match="weights do not fit this network with another's head"):
+    with pytest.raises(UsageError, match="weights do not fit this network with its teacher's"):
         models.restore({"architecture": plan}, kept[1])
 
 
