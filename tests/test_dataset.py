@@ -47,18 +47,18 @@ def test_budgets_are_stratified_seeded_and_nested(digits):
 
 @pytest.mark.parametrize("per_class", [0, -1, 2000, "some"])
 def test_a_budget_that_cannot_be_names_what_can(digits, per_class):
-    with pytest.raises(UsageError, match="allowed: 'all' or 1 to 124"):
+    with pytest.raises(UsageError, match="'all' or 1 to 124"):
         data.budget(digits.train_labels, per_class, 0)
 
 
 def test_a_class_that_has_too_few_images_is_named():
     labels = torch.tensor([0, 0, 1, 0, 2, 2])
-    with pytest.raises(UsageError, match="1 to 1, what the smallest class has: bee"):
+    with pytest.raises(UsageError, match=r"1 to 1.*bee"):
         data.budget(labels, 2, 0, ("ant", "bee", "cat"))
 
 
 def test_an_unknown_data_set_names_the_known():
-    with pytest.raises(UsageError, match="unknown data set 'digit'; one of: digits"):
+    with pytest.raises(UsageError, match=r"'digit'.* digits, mnist"):
         data.load("digit")
 
 
@@ -70,7 +70,7 @@ def test_samples_are_stratified_and_fixed(digits):
     assert counts.max() <= 22
     assert rows.equal(data.sample(digits.train_labels, 200))
     assert len(data.sample(digits.test_labels, 500)) == 500
-    with pytest.raises(UsageError, match="allowed: 1 to 500"):
+    with pytest.raises(UsageError, match="1 to 500"):
         data.sample(digits.test_labels, 501)
 
 
@@ -103,5 +103,5 @@ def test_unlabelled_images_enter_the_hash(mixed):
 
 
 def test_published_constants_need_images_in_colour():
-    with pytest.raises(UsageError, match="'imagenet' of grey images; allowed: data"):
+    with pytest.raises(UsageError, match=r"'imagenet'.* grey.* data"):
         data.load(data.Source(normalise="imagenet"))

@@ -114,7 +114,7 @@ def test_a_layer_that_is_dead_has_one_axis_along_which_nothing_moves(network, di
 
 
 def test_axes_of_an_unknown_layer_are_refused(network, digits):
-    with pytest.raises(UsageError, match="unknown layer 'block9'"):
+    with pytest.raises(UsageError, match="'block9'"):
         features.fit(network, digits.train[:9], layers=["block9"], **constants(digits))
 
 

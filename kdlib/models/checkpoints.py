@@ -28,7 +28,10 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from kdlib import UsageError, models
+from kdlib import UsageError
+from kdlib.models.build import architecture, differences
+from kdlib.models.cifar import NETWORKS
+from kdlib.models.observe import layers
 
 Rule = tuple[str, str | Callable[[re.Match[str]], str]]
 
@@ -78,16 +81,16 @@ NAMINGS: dict[str, tuple[Rule, ...]] = {
 }
 
 
-def load(network: nn.Module, source: str | Path, *, new_head: bool = False) -> list[str]:
+def load(network: nn.Module, weights: str | Path, *, new_head: bool = False) -> list[str]:
     """Load the weights of a file into a network, in place; returns the names of those not loaded.
 
-    `source` is a safetensors file or a torch file (tensors only: no code of it is run), with names
+    `weights` is a safetensors file or a torch file (tensors only: no code of it is run), with names
     as here or of `NAMINGS`; or "imagenet", for torchvision's own weights of its network. Only with
     `new_head` does the classifier stay as initialised, for other classes. Raises UsageError,
     naming keys and shapes, unless every weight finds its place.
     """
-    tensors = _imagenet(network) if str(source) == "imagenet" else _tensors(Path(source))
-    head = models.layers(network)["logits"].module + "."
+    tensors = _imagenet(network) if str(weights) == "imagenet" else _tensors(Path(weights))
+    head = layers(network)["logits"].module + "."
 
     def without_head(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {k: v for k, v in state.items() if not (new_head and k.startswith(head))}
@@ -96,13 +99,13 @@ def load(network: nn.Module, source: str | Path, *, new_head: bool = False) -> l
     attempts = []
     for rules in NAMINGS.values():
         renamed = without_head({_renamed(name, rules): x for name, x in tensors.items()})
-        attempts.append((models.differences(wanted, renamed), renamed))
+        attempts.append((differences(wanted, renamed), renamed))
     differ, best = min(attempts, key=lambda attempt: len(attempt[0]))
     if differ:
         only_head = all(line.startswith(head) for line in differ)
         hint = "; new_head leaves the classifier as initialised" if only_head else ""
         raise UsageError(
-            f"weights {source} do not fit: {len(differ)} differ; {'; '.join(differ[:3])}{hint}"
+            f"weights {weights} do not fit: {len(differ)} differ; {'; '.join(differ[:3])}{hint}"
         )
     network.load_state_dict(best, strict=False)
     return [name for name in network.state_dict() if name not in wanted]
@@ -153,15 +156,15 @@ def _imagenet(network: nn.Module) -> dict[str, Tensor]:
     from kdlib.models import torchvision
     from kdlib.vision import torchvision as library
 
-    name = models.architecture(network).get("name")
-    if name in models.NETWORKS or name not in torchvision.names():
+    name = architecture(network).get("name")
+    if name in NETWORKS or name not in torchvision.names():
         raise UsageError(f"weights 'imagenet' of {name}; allowed: for torchvision's networks only")
-    weights = library.models.get_model_weights(name).DEFAULT
+    published = library.models.get_model_weights(name).DEFAULT
     try:
-        return dict(weights.get_state_dict(progress=False, check_hash=True))
+        return dict(published.get_state_dict(progress=False, check_hash=True))
     except OSError as error:
         folder = Path(torch.hub.get_dir()) / "checkpoints"
         raise UsageError(
-            f"weights 'imagenet' of {name}: cannot fetch {weights.url} ({error}); "
+            f"weights 'imagenet' of {name}: cannot fetch {published.url} ({error}); "
             f"put the file into {folder}"
         ) from error

@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -25,15 +25,12 @@ class LayerPath:
     """Where the features of a layer are in a network: on which side of which module."""
 
     module: str  # its path, as in `nn.Module.named_modules`: features.7
-    at: str = "output"  # or input; or before_relu: the input of the module's last ReLU
+    at: Literal["output", "input", "before_relu"] = "output"  # the last: of the module's last ReLU
     channels_last: bool = False  # features are (n, h, w, c)
-
-    def __post_init__(self) -> None:
-        one_of("side of a module", self.at, ("output", "input", "before_relu"))
 
 
 class Forward(NamedTuple):
-    """What a forward pass of one batch gives."""
+    """The result of a forward pass of one batch."""
 
     logits: Float[Tensor, "b k"]
     features: dict[str, Tensor]  # layer -> (b, c, h, w) or (b, d)
@@ -74,7 +71,9 @@ def part(network: nn.Module, layer: str) -> nn.Module:
     return network.get_submodule(locate(network, layer).module)
 
 
-def observe(network: nn.Module, x: Tensor, layers: Iterable[str] = LAYERS) -> Forward:
+def observe(
+    network: nn.Module, x: Float[Tensor, "b c h w"], layers: Iterable[str] = LAYERS
+) -> Forward:
     """A forward pass of `network` on x, with the features of `layers`: (b, c, h, w) or (b, d).
 
     A name of `before_relu` gives a layer's output before its last ReLU. Raises UsageError for a
