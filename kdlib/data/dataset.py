@@ -22,7 +22,7 @@ from kdlib import UsageError, __version__
 from kdlib.data import sources
 from kdlib.data.augment import reach
 from kdlib.data.sources import Listing
-from kdlib.plan.source import CONSTANTS, Constants, Source, cache, plain
+from kdlib.plan.source import CONSTANTS, Constants, Source, cache, folder_name
 
 Level = float | tuple[float, ...]  # one for all channels, or one for each
 
@@ -167,7 +167,7 @@ def _cache_file(source: Source, seed: int) -> Path:
     key = (__version__, source.dataset, source.size, source.grey, seed, source.listing)
     digest = hashlib.sha256(repr(key).encode()).hexdigest()[:16]
     stem = source.path.stem if source.path else source.dataset
-    return cache() / f"{plain(stem)}-{digest}.safetensors"
+    return cache() / f"{folder_name(stem)}-{digest}.safetensors"
 
 
 def _to_cache(images: Images, file: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 from torch import nn
@@ -59,7 +58,10 @@ class Family(NamedTuple):
 _RESNET = Family("maxpool", "layer2", "layer3", "layer4", "fc", _without("maxpool"))
 _VIT = "encoder.layers.encoder_layer_"
 _PLAIN = ("aux_logits", "init_weights")
-_channels_last = partial(LayerPath, channels_last=True)
+
+
+def _nhwc(module: str) -> LayerPath:
+    return LayerPath(module, channels_last=True)
 
 
 def _vgg(first: int, second: int, third: int) -> Family:
@@ -96,12 +98,7 @@ FAMILIES = {
     "maxvit": Family("stem", "blocks.1", "blocks.2", "blocks.3", "classifier.5", size="input_size"),
     "mnasnet": Family("layers.7", "layers.9", "layers.11", "layers", "classifier.1"),
     "mobilenet_v2": Family(
-        "features.0",
-        "features.6",
-        "features.13",
-        "features.18",
-        "classifier.1",
-        _every_pixel,
+        "features.0", "features.6", "features.13", "features.18", "classifier.1", _every_pixel
     ),
     "mobilenet_v3_large": Family(
         "features.0", "features.6", "features.12", "features.16", "classifier.3"
@@ -116,11 +113,7 @@ FAMILIES = {
     "squeezenet1_0": Family("features.2", "features.6", "features.11", "features", "classifier"),
     "squeezenet1_1": Family("features.2", "features.5", "features.8", "features", "classifier"),
     "swin": Family(
-        _channels_last("features.0"),
-        _channels_last("features.3"),
-        _channels_last("features.5"),
-        "permute",
-        "head",
+        _nhwc("features.0"), _nhwc("features.3"), _nhwc("features.5"), "permute", "head"
     ),
     "vgg11": _vgg(2, 10, 15),
     "vgg11_bn": _vgg(3, 14, 21),

@@ -172,7 +172,7 @@ class Source:
         name = self.dataset
         if self.path is not None:
             stem = self.path.name.removesuffix(suffix(self.path))
-            name = f"{plain(stem) or 'images'}-{self.hash}"
+            name = f"{folder_name(stem) or 'images'}-{self.hash}"
         if self.size is not None:
             name += f"+size={self.size}"
         if self.grey:
@@ -182,7 +182,7 @@ class Source:
         return name
 
 
-def plain(name: str) -> str:
+def folder_name(name: str) -> str:
     """A name as a folder can bear it on any system: at most 40 letters, digits and -._"""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name)[:40].strip("-.")
 
