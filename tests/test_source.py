@@ -147,6 +147,7 @@ def test_the_files_of_a_published_set_are_those_below_its_root(tmp_path, monkeyp
         ({"dataset": ""}, "''.* digits"),
         ({"dataset": "/nowhere/flowers"}, "/nowhere/flowers .*folder"),
         ({"dataset": "flowers.zip"}, "/flowers.zip .*folder"),
+        ({"dataset": "~no-such-user/flowers"}, "~no-such-user/flowers .*folder"),
         ({"dataset": "folder:flowers"}, "/flowers .*folder"),
         ({"dataset": __file__}, r"test_source.py .*\.tar\.xz"),
         ({"size": 3}, "size 3;.* 4 to 1024"),

@@ -102,6 +102,9 @@ def _digits() -> Listing:
     return Listing(classes, bunch.target[order], counts, lambda: pictures, flip=False)
 
 
+PACKAGED = {"digits": _digits}  # small sets that come with a package and need no cache
+
+
 def load(source: Source | str | Path = "digits", *, seed: int = 0) -> Images:
     """Read the images of a source; a name or a path stands for the `Source` made of it.
 
@@ -122,8 +125,8 @@ def load(source: Source | str | Path = "digits", *, seed: int = 0) -> Images:
 
 
 def _load(source: Source, seed: int) -> Images:
-    if source.dataset == "digits":
-        return _read(_digits(), source)
+    if source.dataset in PACKAGED:
+        return _read(PACKAGED[source.dataset](), source)
     images = _from_cache(_cache_file(source, seed))
     if images is None:
         listing = _listing(source, seed)

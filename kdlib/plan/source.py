@@ -80,7 +80,8 @@ TORCHVISION = {
     "eurosat": PublishedSet("EuroSAT", "eurosat", ({},)),
     "imagenette": PublishedSet("Imagenette", "imagenette2-160", _NETTE[:1], _NETTE[1:], size=64),
 }
-NAMES = ("digits", *TORCHVISION)  # of data sets; anything else is a path
+PACKAGED = {"digits": ("sklearn", "datasets/data/digits.csv.gz")}  # package, file in there
+NAMES = (*PACKAGED, *TORCHVISION)  # of data sets; anything else is a path
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ class Source:
         place = self.dataset.removeprefix(PREFIX)
         if not place:
             raise UsageError(f"data set {self.dataset!r}; allowed: {', '.join(NAMES)}, or a path")
-        path = Path(place).expanduser()
+        path = Path(os.path.expanduser(place))  # noqa: PTH111  (a Path raises for ~nobody)
         is_path = place != self.dataset or "/" in place or bool(suffix(path)) or path.exists()
         if not is_path:
             one_of("data set", self.dataset, [*NAMES, "or the path of a folder or an archive"])
@@ -128,14 +129,14 @@ class Source:
     @property
     def files(self) -> list[Path]:
         """Every file that the images are read from, sorted; empty where none is there yet."""
-        if self.dataset == "digits":
-            module = find_spec("sklearn")
-            folder = Path(module.origin).parent if module and module.origin else Path()
-            return [folder / "datasets/data/digits.csv.gz"]
-        if self.path is None:
-            tops = sorted(root().glob(TORCHVISION[self.dataset].files))
-        else:
+        if self.path is not None:
             tops = [self.path]
+        elif self.dataset in PACKAGED:
+            package, file = PACKAGED[self.dataset]
+            spec = find_spec(package)
+            tops = [Path(spec.origin).parent / file] if spec and spec.origin else []
+        else:
+            tops = sorted(root().glob(TORCHVISION[self.dataset].files))
         return [file for top in tops for file in ([top] if top.is_file() else _files_below(top))]
 
     @property
@@ -152,7 +153,7 @@ class Source:
     def hash(self) -> str:
         """The first 8 hex digits of the SHA-256 of all contents, in a folder with their names.
 
-        It does not depend on where the source lies, nor on what a folder or archive is called.
+        It depends neither on the place nor on the name of a folder or archive.
         """
         digest = hashlib.sha256()
         for file, size, changed in self.listing:
