@@ -1,9 +1,10 @@
-"""How much faster are all layers in one pass than a pass with a hook for each layer?
+"""How much faster are features of all layers from one forward pass than one pass per layer?
 
     python benchmarks/layers.py --device cpu
 
-resnet20 on images of CIFAR's size. One pass keeps all six layers, writes one file; the other way
-runs the network once for each layer, a hook appends to a Python list, `np.save` writes it.
+resnet20 on images of CIFAR's size. kdlib observes all six layers in one forward pass and writes
+one file; the other way runs the network once for each layer, with a hook that appends to a Python
+list, written by `np.save`.
 """
 
 import tempfile
@@ -23,31 +24,31 @@ BATCH = 512
 
 
 def one_pass(net: nn.Module, images: Images, folder: Path) -> None:
-    """The way of kdlib: all layers at once, one file."""
+    """kdlib's way: all layers at once, one file."""
     rows = np.arange(len(images.test))
-    seen = features.extract(net, images.test, mean=images.mean, std=images.std, batch_size=BATCH)
+    tensors = features.extract(net, images.test, mean=images.mean, std=images.std, batch_size=BATCH)
     labels = images.test_labels.cpu().numpy()
-    split = {k: v.numpy() for k, v in seen.items()}
-    empty = {k: v[:1] for k, v in split.items()}
+    test = {layer: x.numpy() for layer, x in tensors.items()}
+    train = {layer: x[:1] for layer, x in test.items()}  # a file holds both; one row is enough
     (folder / "features.safetensors").unlink(missing_ok=True)
-    store.save_layers(folder, store.Layers(empty, labels[:1], split, labels, rows, rows[:1]))
+    store.save_layers(folder, store.Layers(train, labels[:1], test, labels, rows, rows[:1]))
 
 
 @torch.no_grad()
 def six_passes(net: nn.Module, images: Images, folder: Path) -> None:
-    """A pass for each layer, with a hook into a list."""
+    """A forward pass for each layer, with a hook into a list."""
     for layer in models.LAYERS:
-        kept: list[np.ndarray] = []
+        rows: list[np.ndarray] = []
 
-        def keep_it(_module: nn.Module, _given: object, output: torch.Tensor) -> None:
+        def append(_module: nn.Module, _inputs: object, output: torch.Tensor) -> None:
             mean = output.mean((2, 3)) if output.ndim == 4 else output
-            kept.extend(mean.cpu().numpy())  # noqa: B023 - called within this turn
+            rows.extend(mean.cpu().numpy())  # noqa: B023 - called within this turn
 
-        handle = models.part(net, layer).register_forward_hook(keep_it)
+        handle = models.part(net, layer).register_forward_hook(append)
         for x in images.test.split(BATCH):
             net(normalised(x, images.mean, images.std))
         handle.remove()
-        np.save(folder / f"{layer}.npy", np.stack(kept))
+        np.save(folder / f"{layer}.npy", np.stack(rows))
 
 
 def main() -> None:

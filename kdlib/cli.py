@@ -111,7 +111,7 @@ def _check_study(study: studies.Study) -> None:
         allowed = f"{methods.BASELINE} and at least one more"
         raise UsageError(f"methods {study.keys}; allowed: {allowed}")
     for network in {run.network for run in study.runs}:
-        models.check(network)
+        models.check_name(network)
     images = data.load(study.source)
     for labels in study.labels_per_class:
         data.budget(images.train_labels, labels, 0, classes=images.classes)

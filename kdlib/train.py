@@ -297,7 +297,7 @@ class Trainer:
     def _start_generation(self, teacher: nn.Module) -> None:
         """Train a newly initialised student, with the last one as its teacher."""
         self.generation += 1
-        self.network = models.reinitialised(teacher, self.job.run.seed + self.generation - 1)
+        self.network = models.reinitialise(teacher, self.job.run.seed + self.generation - 1)
         self.teacher = _frozen(teacher, self.device)
         self.loss = self._method()
         self._start(stages(self.loss, self.job.run))
@@ -359,7 +359,7 @@ class Trainer:
                 teacher = models.observe(self.teacher, x)
         loss = distill.build(job.method, student, teacher, seed=seed, **job.options)
         if loss.facts.untrained and self.teacher is not None:
-            self.teacher = _frozen(models.reinitialised(self.teacher, seed), self.device)
+            self.teacher = _frozen(models.reinitialise(self.teacher, seed), self.device)
         loss.setup(len(images.train) + len(images.unlabelled), self.network.train())
         return loss.to(self.device)
 

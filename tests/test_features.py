@@ -21,12 +21,12 @@ def network():
     return models.build("resnet8", classes=10, channels=1, width=0.5, seed=0)
 
 
-def told(images):
+def constants(images):
     return {"mean": images.mean, "std": images.std}
 
 
-def same(channels):
-    """A network of one layer that says of an image what it is."""
+def identity(channels):
+    """A network of one layer, the identity."""
     stem = torch.nn.Conv2d(channels, channels, 1, bias=False)
     torch.nn.init.dirac_(stem.weight)
     return torch.nn.Sequential(OrderedDict(stem=stem))
@@ -34,28 +34,43 @@ def same(channels):
 
 def whole(network, images, x, layer):
     with torch.no_grad():
-        seen = models.observe(network.eval(), data.normalised(x, images.mean, images.std))
-    return seen.features[layer].flatten(1).double().numpy()
+        forward = models.observe(network.eval(), data.normalised(x, images.mean, images.std))
+    return forward.features[layer].flatten(1).double().numpy()
+
+
+@pytest.mark.parametrize("name", ["vit", "shufflenetv2", "foreign:Patches"])
+def test_features_of_any_network_are_one_number_per_channel(name):
+    network = models.build(name, classes=5, channels=1, size=8)
+    images = torch.randint(0, 256, (7, 1, 8, 8), dtype=torch.uint8)
+    level = {"mean": 0.3, "std": 0.4}
+    whole = features.extract(network, images, **level)
+    parts = features.extract(network, images, batch_size=3, **level)
+    assert list(whole) == list(models.LAYERS)
+    outputs = models.observe(network.eval(), (images / 255 - 0.3) / 0.4).features
+    for layer, x in whole.items():
+        assert x.shape == outputs[layer].shape[:2]
+        torch.testing.assert_close(x, parts[layer])
+    torch.testing.assert_close(whole["block2"], outputs["block2"].mean((2, 3)).detach())
 
 
 @pytest.mark.parametrize("n", [100, 700])  # fewer and more images than the 512 features
 def test_the_flat_view_is_the_pca_of_scikit_learn_fitted_on_training_images(network, digits, n):
     train, test = digits.train[:n], digits.test[:40]
-    axes = features.fit(network, train, batch_size=64, **told(digits))
+    axes = features.fit(network, train, batch_size=64, **constants(digits))
     assert list(axes) == SPATIAL  # pool and logits have no positions
-    found = features.extract(network, test, axes=axes, **told(digits))
-    assert list(found) == SPATIAL
+    got = features.extract(network, test, axes=axes, **constants(digits))
+    assert list(got) == SPATIAL
     for layer in ("stem", "block2"):
         a, b = (whole(network, digits, x, layer) for x in (train, test))
         wanted = PCA(64, svd_solver="full").fit(a).transform(b)
-        assert found[layer].shape == (40, 64)
+        assert got[layer].shape == (40, 64)
         scale = np.abs(wanted).max()
-        np.testing.assert_allclose(np.abs(found[layer].numpy()), np.abs(wanted), atol=2e-4 * scale)
+        np.testing.assert_allclose(np.abs(got[layer].numpy()), np.abs(wanted), atol=2e-4 * scale)
 
 
 def test_the_sign_of_an_axis_is_fixed(network, digits):
     train = digits.train[:200]
-    for axis in features.fit(network, train, **told(digits)).values():
+    for axis in features.fit(network, train, **constants(digits)).values():
         top = axis.directions.abs().argmax(dim=0)
         assert (axis.directions[top, torch.arange(len(top))] > 0).all()
         torch.testing.assert_close(axis.directions.T @ axis.directions, torch.eye(len(top)))
@@ -63,47 +78,47 @@ def test_the_sign_of_an_axis_is_fixed(network, digits):
 
 def test_the_flat_view_keeps_what_pooling_throws_away(digits):
     """Two images whose map has one mean but other places of it."""
-    shift = same(1)
+    network = identity(1)
     x = torch.zeros(40, 1, 8, 8, dtype=torch.uint8)
     x[:20, 0, 2, 2], x[20:, 0, 5, 5] = 200, 200
-    given = {"mean": 0.5, "std": 0.2, "layers": ["stem"]}
-    pooled = features.extract(shift, x, **given)["stem"]
+    options = {"mean": 0.5, "std": 0.2, "layers": ["stem"]}
+    pooled = features.extract(network, x, **options)["stem"]
     assert pooled.std() == pytest.approx(0, abs=1e-6)
-    axes = features.fit(shift, x, **given)
-    flat = features.extract(shift, x, axes=axes, mean=0.5, std=0.2)["stem"]
+    axes = features.fit(network, x, **options)
+    flat = features.extract(network, x, axes=axes, mean=0.5, std=0.2)["stem"]
     assert flat.shape == (40, 1)  # varies in one direction only
     assert (flat[:20] * flat[20:] < 0).all()
 
 
 def test_large_maps_are_averaged_down_and_many_images_thinned_out(monkeypatch):
-    look = same(3)
+    network = identity(3)
     x = torch.randint(0, 256, (50, 3, 32, 20), generator=torch.Generator().manual_seed(0))
     x = x.to(torch.uint8)
-    given = {"mean": 0.5, "std": 0.2}
-    axes = features.fit(look, x, layers=["stem"], **given)["stem"]
+    options = {"mean": 0.5, "std": 0.2}
+    axes = features.fit(network, x, layers=["stem"], **options)["stem"]
     assert axes.directions.shape == (3 * 8 * 8, 49)
-    monkeypatch.setattr(features, "FITTED", 20)
-    few = features.fit(look, x, layers=["stem"], **given)["stem"]
+    monkeypatch.setattr(features, "MAX_IMAGES", 20)
+    few = features.fit(network, x, layers=["stem"], **options)["stem"]
     torch.testing.assert_close(
-        few.mean, features.fit(look, x[::3], layers=["stem"], **given)["stem"].mean
+        few.mean, features.fit(network, x[::3], layers=["stem"], **options)["stem"].mean
     )
 
 
 def test_a_layer_that_is_dead_has_one_axis_along_which_nothing_moves(network, digits):
     dead = models.build("resnet8", classes=10, channels=1, width=0.5, seed=0)
     torch.nn.init.zeros_(dead.stem[1].weight)
-    axes = features.fit(dead, digits.train[:50], layers=["stem"], **told(digits))
-    found = features.extract(dead, digits.test[:9], axes=axes, **told(digits))["stem"]
-    assert found.shape == (9, 1)
-    assert (found == 0).all()
+    axes = features.fit(dead, digits.train[:50], layers=["stem"], **constants(digits))
+    got = features.extract(dead, digits.test[:9], axes=axes, **constants(digits))["stem"]
+    assert got.shape == (9, 1)
+    assert (got == 0).all()
 
 
 def test_axes_of_an_unknown_layer_are_refused(network, digits):
-    with pytest.raises(UsageError, match="unknown layer 'block9'"):
-        features.fit(network, digits.train[:9], layers=["block9"], **told(digits))
+    with pytest.raises(UsageError, match="'block9'"):
+        features.fit(network, digits.train[:9], layers=["block9"], **constants(digits))
 
 
-def test_a_network_that_nobody_trained_is_measured_as_any_other(network, digits):
+def test_an_untrained_network_is_measured_as_any_other(network, digits):
     """What the architecture alone gives: a control."""
     teacher = models.build("resnet20", classes=10, channels=1, seed=1)
     test, train = slice(0, 200), slice(0, 400)
@@ -111,16 +126,18 @@ def test_a_network_that_nobody_trained_is_measured_as_any_other(network, digits)
     labels = {key: value.numpy() for key, value in labels.items()}
     views: dict[str, dict] = {"pooled": {}, "flat": {}}
     for name, each in (("own", network), ("teacher", teacher)):
-        axes = features.fit(each, digits.train[train], **told(digits))
-        for view, given in (("pooled", None), ("flat", axes)):
-            seen = [
+        axes = features.fit(each, digits.train[train], **constants(digits))
+        for view, fitted in (("pooled", None), ("flat", axes)):
+            parts = [
                 {
                     layer: x.numpy()
-                    for layer, x in features.extract(each, part, axes=given, **told(digits)).items()
+                    for layer, x in features.extract(
+                        each, part, axes=fitted, **constants(digits)
+                    ).items()
                 }
                 for part in (digits.test[test], digits.train[train])
             ]
-            views[view][name] = space.spaces(seen[0], train=seen[1], **labels)
+            views[view][name] = space.spaces(parts[0], train=parts[1], **labels)
     for view, layers in (("pooled", list(models.LAYERS)), ("flat", SPATIAL)):
         values = metrics.network(**views[view])
         assert list(values) == layers
@@ -133,14 +150,14 @@ def test_a_network_that_nobody_trained_is_measured_as_any_other(network, digits)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
-def test_a_gpu_finds_the_same_flat_view(network, digits):
+def test_a_gpu_gives_the_same_flat_view(network, digits):
     train, test = digits.train[:200], digits.test[:40]
-    seen = []
+    views = []
     for device in ("cpu", "cuda"):
         net = network.to(device)
-        axes = features.fit(net, train.to(device), **told(digits))
-        seen.append(features.extract(net, test.to(device), axes=axes, **told(digits)))
+        axes = features.fit(net, train.to(device), **constants(digits))
+        views.append(features.extract(net, test.to(device), axes=axes, **constants(digits)))
     network.to("cpu")
     for layer in SPATIAL:
-        first = seen[0][layer][:, :10], seen[1][layer][:, :10]
+        first = views[0][layer][:, :10], views[1][layer][:, :10]
         torch.testing.assert_close(*first, rtol=0.01, atol=0.01 * float(first[0].abs().max()))

@@ -1,5 +1,6 @@
 import io
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -13,37 +14,37 @@ import torch
 from PIL import Image
 
 from kdlib import UsageError, data
-from kdlib.data import sources
+from kdlib.plan import source
 
 CLASSES = ("ant", "bee", "cat")
 
 
 @pytest.fixture(autouse=True)
-def kept(tmp_path, monkeypatch):
-    """Whatever is read is cached for this test only."""
+def cache(tmp_path, monkeypatch):
+    """A cache, and a folder of torchvision's files, for this test only."""
     monkeypatch.setenv("KDLIB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("KDLIB_DATA", str(tmp_path / "root"))
     return tmp_path / "cache"
 
 
-def draw(shape, seed):
+def pixels(shape, seed):
     return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
 
 
 def picture(file, shape=(32, 32, 3), seed=0):
     file.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(draw(shape, seed)).save(file)
+    Image.fromarray(pixels(shape, seed)).save(file)
     return file
 
 
-def flowers(folder, shape=(32, 32, 3), train=6, test=3, pool=0):
+def flowers(folder, shape=(32, 32, 3), train=6, test=3, unlabelled=0):
     """A folder of images as a new user has one: each differs, named by its order."""
     seed = 0
     for part, n in (("train", train), ("test", test)):
         for name in CLASSES:
             for i in range(n):
                 picture(folder / part / name / f"{i}.png", shape, seed := seed + 1)
-    for i in range(pool):
+    for i in range(unlabelled):
         picture(folder / "unlabelled" / f"{i}.png", shape, seed := seed + 1)
     return folder
 
@@ -63,9 +64,8 @@ def packed(folder, suffix, around=""):
 
 @pytest.mark.parametrize(("shape", "channels"), [((28, 28), 1), ((32, 32, 3), 3)])
 def test_a_folder_is_read_bit_for_bit(tmp_path, shape, channels):
-    images = data.load(f"folder:{flowers(tmp_path / 'flowers', shape, pool=4)}")
+    images = data.load(flowers(tmp_path / "flowers", shape, unlabelled=4))
     side = shape[0]
-    assert images.name == "flowers"
     assert images.classes == CLASSES
     assert images.train.shape == (18, channels, side, side)
     assert images.test.shape == (9, channels, side, side)
@@ -74,18 +74,17 @@ def test_a_folder_is_read_bit_for_bit(tmp_path, shape, channels):
     assert (images.shift, images.flip) == (side // 8, channels == 3)
     every = torch.cat([images.train, images.test, images.unlabelled])
     for seed, got in enumerate(every.numpy(), 1):
-        wanted = draw(shape, seed).reshape(side, side, channels)
+        wanted = pixels(shape, seed).reshape(side, side, channels)
         np.testing.assert_array_equal(got.transpose(1, 2, 0), wanted)
 
 
 @pytest.mark.parametrize("suffix", [".tar.xz", ".tar.gz", ".tar", ".zip"])
 def test_an_archive_is_read_in_place_as_its_folder(tmp_path, suffix):
-    folder = flowers(tmp_path / "flowers", (8, 8, 3), pool=2)
+    folder = flowers(tmp_path / "flowers", (8, 8, 3), unlabelled=2)
     file = packed(folder, suffix, around="./some-folder/")
     before = sorted(tmp_path.iterdir())
-    images = data.load(f"folder:{file}")
-    assert images.name == "flowers"
-    assert images.hash == data.load(f"folder:{folder}").hash
+    images = data.load(file)
+    assert images.hash == data.load(folder).hash
     assert sorted(tmp_path.iterdir()) == sorted([*before, tmp_path / "cache"])
 
 
@@ -93,12 +92,12 @@ def test_one_folder_of_classes_is_split_by_seed_a_fifth_of_each_class(tmp_path):
     for k, name in enumerate(CLASSES):
         for i in range(10):
             picture(tmp_path / "all" / name / f"{i}.png", (8, 8), seed=10 * k + i)
-    first, again, other = (data.load(f"folder:{tmp_path}/all", seed=s) for s in (0, 0, 1))
+    first, again, other = (data.load(tmp_path / "all", seed=s) for s in (0, 0, 1))
     assert torch.bincount(first.train_labels).tolist() == [8, 8, 8]
     assert torch.bincount(first.test_labels).tolist() == [2, 2, 2]
     assert first.hash == again.hash != other.hash
     together = torch.cat([first.train, first.test]).flatten(1).tolist()
-    assert sorted(together) == sorted(draw((8, 8), s).flatten().tolist() for s in range(30))
+    assert sorted(together) == sorted(pixels((8, 8), s).flatten().tolist() for s in range(30))
 
 
 def test_size_resizes_the_shorter_side_and_cuts_out_the_middle(tmp_path):
@@ -108,12 +107,10 @@ def test_size_resizes_the_shorter_side_and_cuts_out_the_middle(tmp_path):
         picture(tmp_path / "f" / part / "tall" / "0.png", (40, 12, 3))
         (tmp_path / "f" / part / "wide").mkdir()
         Image.fromarray(wide).save(tmp_path / "f" / part / "wide" / "0.png")
-    images = data.load(f"folder:{tmp_path}/f", size=16)
-    assert images.name == "f+size=16"
+    images = data.load(data.Source(f"{tmp_path}/f", size=16))
     assert images.train.shape == (2, 3, 16, 16)
     assert images.train[1].flatten(1).T.unique(dim=0).tolist() == [[250, 100, 0]]
-    grey = data.load(f"folder:{tmp_path}/f", size=16, grey=True)
-    assert grey.name == "f+size=16+grey"
+    grey = data.load(data.Source(f"{tmp_path}/f", size=16, grey=True))
     assert grey.train[1].unique().tolist() == [round(0.299 * 250 + 0.587 * 100)]
 
 
@@ -121,33 +118,25 @@ def test_grey_colour_and_16_bit_files_share_one_set(tmp_path):
     for part in ("train", "test"):
         picture(tmp_path / "f" / part / "colour" / "0.png", (8, 8, 3))
         picture(tmp_path / "f" / part / "grey" / "0.png", (8, 8))
-        deep = draw((8, 8), 5).astype(np.uint16) * 256 + 7
+        deep = pixels((8, 8), 5).astype(np.uint16) * 256 + 7
         Image.fromarray(deep).save(tmp_path / "f" / part / "grey" / "1.png")
-    images = data.load(f"folder:{tmp_path}/f")
+    images = data.load(tmp_path / "f")
     assert images.train.shape == (3, 3, 8, 8)
-    np.testing.assert_array_equal(images.train[1], np.stack([draw((8, 8), 0)] * 3))
-    np.testing.assert_array_equal(images.train[2], np.stack([draw((8, 8), 5)] * 3))
+    np.testing.assert_array_equal(images.train[1], np.stack([pixels((8, 8), 0)] * 3))
+    np.testing.assert_array_equal(images.train[2], np.stack([pixels((8, 8), 5)] * 3))
 
 
-def refused(path, words, **options):
-    """Loading raises one line that holds these words; nothing of it is cached."""
-    with pytest.raises(UsageError, match=words) as caught:
-        data.load(f"folder:{path}", **options)
+def refused(path, facts, **options):
+    """Loading raises one line that holds these facts; nothing of it is cached."""
+    with pytest.raises(UsageError, match=facts) as caught:
+        data.load(data.Source(str(path), **options))
     assert "\n" not in str(caught.value)
-    assert not list(sources.cache().glob("*"))
-
-
-def test_a_folder_that_is_not_there_is_named(tmp_path):
-    refused(tmp_path / "flower", "flower: not there; allowed: a folder or .tar.xz")
-    with pytest.raises(UsageError, match="folder: names no path"):
-        data.load("folder:")
-    (tmp_path / "notes.txt").write_text("x")
-    refused(tmp_path / "notes.txt", "notes.txt: neither a folder nor one of .tar.xz")
+    assert not list(source.cache().glob("*"))
 
 
 def test_a_folder_without_images_says_so(tmp_path):
     (tmp_path / "empty").mkdir()
-    refused(tmp_path / "empty", "empty: no images in there")
+    refused(tmp_path / "empty", "empty.* .bmp")
 
 
 def test_a_corrupt_image_is_named(tmp_path):
@@ -156,54 +145,54 @@ def test_a_corrupt_image_is_named(tmp_path):
     whole = file.read_bytes()
     for broken in (b"", b"no image", whole[: len(whole) // 2], whole[:40] + bytes(9) + whole[49:]):
         file.write_bytes(broken)
-        refused(folder, "flowers/train/bee/3.png: no readable image")
-    refused(packed(folder, ".tar.xz"), "flowers.tar.xz/train/bee/3.png: no readable image")
+        refused(folder, "flowers/train/bee/3.png")
+    refused(packed(folder, ".tar.xz"), "flowers.tar.xz/train/bee/3.png")
 
 
 def test_images_of_several_sizes_need_a_size(tmp_path):
     folder = flowers(tmp_path / "flowers")
     picture(folder / "train/cat/5.png", (20, 32, 3))
-    refused(folder, r"train/cat/5.png is 32 x 20, .*test/ant/0.png is 32 x 32: give a size")
-    assert data.load(f"folder:{folder}", size=8).train.shape == (18, 3, 8, 8)
+    refused(folder, r"train/cat/5.png.* 32 x 20.*test/ant/0.png.* 32 x 32.*size")
+    assert data.load(data.Source(str(folder), size=8)).train.shape == (18, 3, 8, 8)
 
 
 def test_an_empty_class_is_named(tmp_path):
     folder = flowers(tmp_path / "flowers")
     for part in ("train", "test"):
         (folder / part / "dog").mkdir()
-    refused(folder, "flowers/train/dog: no images of this class")
-    refused(packed(folder, ".tar.gz"), "flowers.tar.gz/train/dog: no images")
-    refused(packed(folder, ".zip"), "flowers.zip/train/dog: no images")
+    refused(folder, "flowers/train/dog")
+    refused(packed(folder, ".tar.gz"), "flowers.tar.gz/train/dog")
+    refused(packed(folder, ".zip"), "flowers.zip/train/dog")
 
 
 def test_one_class_only_is_too_few(tmp_path):
     picture(tmp_path / "f/rose/0.png")
     picture(tmp_path / "f/rose/1.png", seed=1)
-    refused(tmp_path / "f", "only class 'rose' in there; needs 2")
+    refused(tmp_path / "f", "'rose'.* 2")
 
 
 def test_a_class_of_one_image_cannot_be_split(tmp_path):
     for name in ("rose/0", "rose/1", "tulip/0"):
         picture(tmp_path / f"f/{name}.png")
-    refused(tmp_path / "f", "class 'tulip' has 1 image, too few to split")
+    refused(tmp_path / "f", "'tulip'.* 1 image")
 
 
 def test_train_and_test_hold_the_same_classes(tmp_path):
     folder = flowers(tmp_path / "flowers")
     picture(folder / "test/eel/0.png")
-    refused(folder, "not both in train/ and in test/: class eel")
+    refused(folder, "train/.*test/.* eel")
 
 
 def test_train_baseline_is_not_enough(tmp_path):
     picture(tmp_path / "f/train/a/0.png")
     picture(tmp_path / "f/train/b/0.png")
-    refused(tmp_path / "f", "f/test/: no folder of a class in there")
+    refused(tmp_path / "f", "f/test/.* 2")
 
 
 def test_an_image_in_no_class_is_named(tmp_path):
     folder = flowers(tmp_path / "flowers")
     picture(folder / "train/stray.png")
-    refused(folder, "flowers/train/stray.png: lies in no folder of a class")
+    refused(folder, "flowers/train/stray.png")
 
 
 @pytest.mark.parametrize("suffix", [".tar.xz", ".tar.gz", ".tar", ".zip"])
@@ -212,12 +201,12 @@ def test_an_archive_that_is_damaged_or_cut_short_is_named(tmp_path, suffix):
     whole = file.read_bytes()
     for broken in (b"", b"no archive at all" * 99, whole[: len(whole) * 2 // 3]):
         file.write_bytes(broken)
-        refused(file, f"flowers{suffix}: cannot be read")
+        refused(file, f"flowers{suffix}")
     for at in (len(whole) // 3, len(whole) // 2):  # some bytes changed in the middle
         file.write_bytes(
             whole[:at] + bytes(b ^ 90 for b in whole[at : at + 600]) + whole[at + 600 :]
         )
-        refused(file, f"flowers{suffix}.*(cannot be read|no readable image)")
+        refused(file, f"flowers{suffix}")
 
 
 def test_a_tar_file_that_ends_between_two_files_is_cut_short_all_the_same(tmp_path):
@@ -225,14 +214,14 @@ def test_a_tar_file_that_ends_between_two_files_is_cut_short_all_the_same(tmp_pa
     with tarfile.open(file) as archive:
         middle = archive.getmembers()[12].offset
     file.write_bytes(file.read_bytes()[:middle])
-    refused(file, "flowers.tar: cannot be read .damaged or cut")
+    refused(file, "flowers.tar.*cut short")
 
 
 def test_huge_images_need_a_size(tmp_path):
     for name in ("a/0", "a/1", "b/0", "b/1"):
         picture(tmp_path / f"f/{name}.png", (1030, 8))
-    refused(tmp_path / "f", r"f/a/0.png: more than 1024 pixels wide or high: give a size")
-    assert data.load(f"folder:{tmp_path}/f", size=8).train.shape == (2, 1, 8, 8)
+    refused(tmp_path / "f", "f/a/0.png.* 1024 .*size")
+    assert data.load(data.Source(f"{tmp_path}/f", size=8)).train.shape == (2, 1, 8, 8)
 
 
 @pytest.mark.parametrize("name", ["../out/0.png", "/out/0.png", "a/../../0.png", "..\\out\\0.png"])
@@ -240,12 +229,12 @@ def test_a_path_out_of_the_archive_is_refused(tmp_path, name):
     content = picture(tmp_path / "0.png").read_bytes()
     with zipfile.ZipFile(tmp_path / "f.zip", "w") as archive:
         archive.writestr(name, content)
-    refused(tmp_path / "f.zip", "leads out of the archive")
+    refused(tmp_path / "f.zip", re.escape(repr(name)))
     with tarfile.open(tmp_path / "f.tar", "w") as archive:
         member = tarfile.TarInfo(name)
         member.size = len(content)
         archive.addfile(member, io.BytesIO(content))
-    refused(tmp_path / "f.tar", "leads out of the archive")
+    refused(tmp_path / "f.tar", re.escape(repr(name)))
 
 
 def test_of_two_files_of_one_name_in_an_archive_the_later_counts(tmp_path):
@@ -253,9 +242,9 @@ def test_of_two_files_of_one_name_in_an_archive_the_later_counts(tmp_path):
     new = picture(tmp_path / "new.png", (8, 8), seed=99)
     with tarfile.open(file, "a") as archive:
         archive.add(new, "train/ant/0.png")
-    images = data.load(f"folder:{file}")
+    images = data.load(file)
     assert len(images.train) == 18
-    np.testing.assert_array_equal(images.train[0, 0], draw((8, 8), 99))
+    np.testing.assert_array_equal(images.train[0, 0], pixels((8, 8), 99))
 
 
 def test_a_link_in_an_archive_is_refused(tmp_path):
@@ -263,7 +252,7 @@ def test_a_link_in_an_archive_is_refused(tmp_path):
         member = tarfile.TarInfo("train/a/0.png")
         member.type, member.linkname = tarfile.SYMTYPE, "/etc/passwd"
         archive.addfile(member)
-    refused(tmp_path / "f.tar", "'train/a/0.png' is a link")
+    refused(tmp_path / "f.tar", "'train/a/0.png'.* link")
 
 
 def test_a_broken_link_in_a_folder_is_named(tmp_path):
@@ -272,17 +261,12 @@ def test_a_broken_link_in_a_folder_is_named(tmp_path):
     refused(folder, "flowers/train/ant/9.png")
 
 
-@pytest.mark.parametrize("size", [0, -3, 3, 5000])
-def test_a_size_that_cannot_be_names_what_can(tmp_path, size):
-    refused(flowers(tmp_path / "flowers"), "allowed: 4 to 1024", size=size)
-
-
-def test_a_set_is_decoded_once_and_then_mapped_into_memory(tmp_path, kept):
-    folder = flowers(tmp_path / "flowers", pool=3)
-    first = data.load(f"folder:{folder}")
-    (file,) = kept.iterdir()
+def test_a_set_is_decoded_once_and_then_mapped_into_memory(tmp_path, cache):
+    folder = flowers(tmp_path / "flowers", unlabelled=3)
+    first = data.load(folder)
+    (file,) = cache.iterdir()
     written = file.stat().st_mtime_ns
-    again = data.load(f"folder:{folder}")
+    again = data.load(folder)
     assert file.stat().st_mtime_ns == written
     assert again.hash == first.hash
     assert (again.mean, again.std) == (first.mean, first.std)
@@ -291,57 +275,29 @@ def test_a_set_is_decoded_once_and_then_mapped_into_memory(tmp_path, kept):
     ]
 
 
-def test_a_changed_source_is_read_again(tmp_path, kept):
+def test_a_changed_source_is_read_again(tmp_path, cache):
     folder = flowers(tmp_path / "flowers")
-    first = data.load(f"folder:{folder}")
+    first = data.load(folder)
     picture(folder / "train/ant/0.png", seed=99)
-    assert data.load(f"folder:{folder}").hash != first.hash
+    assert data.load(folder).hash != first.hash
     picture(folder / "train/ant/0.png", seed=1)
-    assert data.load(f"folder:{folder}").hash == first.hash
-    assert len(list(kept.iterdir())) == 3
+    assert data.load(folder).hash == first.hash
+    assert len(list(cache.iterdir())) == 3
 
 
-def test_a_damaged_cache_is_made_again(tmp_path, kept):
+def test_a_damaged_cache_is_made_again(tmp_path, cache):
     folder = flowers(tmp_path / "flowers")
-    wanted = data.load(f"folder:{folder}").hash
-    (file,) = kept.iterdir()
+    wanted = data.load(folder).hash
+    (file,) = cache.iterdir()
     file.write_bytes(file.read_bytes()[:1000])
-    assert data.load(f"folder:{folder}").hash == wanted
+    assert data.load(folder).hash == wanted
 
 
 def test_a_cache_that_cannot_be_written_says_which_setting(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("KDLIB_CACHE", str(tmp_path / "file"))
-    with pytest.raises(UsageError, match=r"cannot be written .* KDLIB_CACHE names another"):
-        data.load(f"folder:{flowers(tmp_path / 'flowers')}")
-
-
-def test_cache_and_files_lie_where_the_environment_says(monkeypatch, tmp_path):
-    for name in ("KDLIB_CACHE", "KDLIB_DATA"):
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert (sources.cache(), sources.root()) == (tmp_path / "kdlib", tmp_path / "kdlib/data")
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert sources.cache() == tmp_path / ".cache/kdlib"
-    monkeypatch.setenv("KDLIB_DATA", "~/mine")
-    assert sources.root() == tmp_path / "mine"
-
-
-@pytest.mark.parametrize(
-    ("dataset", "options", "wanted"),
-    [
-        ("digits", {}, "digits"),
-        ("cifar10", {"size": 16, "grey": True}, "cifar10+size=16+grey"),
-        ("folder:/a/b/flowers.tar.xz", {}, "flowers"),
-        ("folder:/a/b/flowers/", {"size": 32}, "flowers+size=32"),
-        ("folder:/a/my flowers (2).zip", {}, "my-flowers-2"),
-        ("folder:/a/digits", {}, "digits-folder"),
-        ("folder:/", {}, "folder"),
-    ],
-)
-def test_a_data_set_has_a_name_that_a_folder_can_bear(dataset, options, wanted):
-    assert sources.place(dataset, **options) == wanted
+    with pytest.raises(UsageError, match="KDLIB_CACHE"):
+        data.load(flowers(tmp_path / "flowers"))
 
 
 # torchvision's sets, from files as they lie below its root
@@ -359,12 +315,12 @@ def idx(file, values):
 )
 def test_files_of_torchvision_are_read_where_they_lie(name, place):
     for part, n in (("train", 20), ("t10k", 10)):
-        raw = sources.root() / place / "raw"
-        idx(raw / f"{part}-images-idx3-ubyte", draw((n, 28, 28), n))
+        raw = source.root() / place / "raw"
+        idx(raw / f"{part}-images-idx3-ubyte", pixels((n, 28, 28), n))
         idx(raw / f"{part}-labels-idx1-ubyte", np.arange(n) % 10)
     images = data.load(name)
-    np.testing.assert_array_equal(images.train[:, 0], draw((20, 28, 28), 20))
-    np.testing.assert_array_equal(images.test[:, 0], draw((10, 28, 28), 10))
+    np.testing.assert_array_equal(images.train[:, 0], pixels((20, 28, 28), 20))
+    np.testing.assert_array_equal(images.test[:, 0], pixels((10, 28, 28), 10))
     assert images.train_labels.tolist() == [*range(10), *range(10)]
     assert (images.name, len(images.classes), images.shift) == (name, 10, 3)
     assert images.flip == (name == "fashionmnist")
@@ -372,19 +328,19 @@ def test_files_of_torchvision_are_read_where_they_lie(name, place):
 
 
 def test_emnist_stands_upright():
-    raw = sources.root() / "EMNIST/raw"
+    raw = source.root() / "EMNIST/raw"
     for part, n in (("train", 94), ("test", 47)):
-        idx(raw / f"emnist-balanced-{part}-images-idx3-ubyte", draw((n, 28, 28), n))
+        idx(raw / f"emnist-balanced-{part}-images-idx3-ubyte", pixels((n, 28, 28), n))
         idx(raw / f"emnist-balanced-{part}-labels-idx1-ubyte", np.arange(n) % 47)
     images = data.load("emnist")
-    np.testing.assert_array_equal(images.train[:, 0], draw((94, 28, 28), 94).transpose(0, 2, 1))
+    np.testing.assert_array_equal(images.train[:, 0], pixels((94, 28, 28), 94).transpose(0, 2, 1))
     assert len(images.classes) == 47
 
 
 def test_a_set_without_test_images_is_split(tmp_path):
     for k in range(10):
         for i in range(5):
-            picture(sources.root() / f"eurosat/2750/K{k}/{i}.jpg", (64, 64, 3), seed=5 * k + i)
+            picture(source.root() / f"eurosat/2750/K{k}/{i}.jpg", (64, 64, 3), seed=5 * k + i)
     images = data.load("eurosat")
     assert torch.bincount(images.train_labels).tolist() == [4] * 10
     assert torch.bincount(images.test_labels).tolist() == [1] * 10
@@ -395,12 +351,12 @@ def test_images_of_many_sizes_come_in_the_size_of_the_table():
     for part in ("train", "val"):
         for k, name in enumerate(("n01440764", "n02102040")):
             for i in range(2):
-                file = sources.root() / f"imagenette2-160/{part}/{name}/{i}.JPEG"
+                file = source.root() / f"imagenette2-160/{part}/{name}/{i}.JPEG"
                 picture(file.with_suffix(".jpeg"), (160, 170 + i + k, 3))
     images = data.load("imagenette")
     assert images.train.shape == (4, 3, 64, 64)
     assert images.classes == ("tench", "English springer")
-    assert data.load("imagenette", size=32).test.shape == (4, 3, 32, 32)
+    assert data.load(data.Source("imagenette", size=32)).test.shape == (4, 3, 32, 32)
 
 
 def test_the_unlabelled_part_of_stl10_joins_the_pool(monkeypatch):
@@ -408,11 +364,11 @@ def test_the_unlabelled_part_of_stl10_joins_the_pool(monkeypatch):
 
     from kdlib.vision import torchvision
 
-    folder = sources.root() / "stl10_binary"
+    folder = source.root() / "stl10_binary"
     folder.mkdir(parents=True)
     sums = {}
     for part, n in (("train", 4), ("test", 2), ("unlabeled", 3)):
-        files = {f"{part}_X.bin": draw((n, 3, 96, 96), n), f"{part}_y.bin": np.arange(n) % 2 + 1}
+        files = {f"{part}_X.bin": pixels((n, 3, 96, 96), n), f"{part}_y.bin": np.arange(n) % 2 + 1}
         for name, values in files.items():
             (folder / name).write_bytes(values.astype(np.uint8).tobytes())
             sums[name] = hashlib.md5((folder / name).read_bytes()).hexdigest()
@@ -421,18 +377,20 @@ def test_the_unlabelled_part_of_stl10_joins_the_pool(monkeypatch):
         own = [[name, sums.get(name)] for name, _ in getattr(torchvision.datasets.STL10, listed)]
         monkeypatch.setattr(torchvision.datasets.STL10, listed, own)
     images = data.load("stl10")
-    np.testing.assert_array_equal(images.unlabelled, draw((3, 3, 96, 96), 3).transpose(0, 1, 3, 2))
+    np.testing.assert_array_equal(
+        images.unlabelled, pixels((3, 3, 96, 96), 3).transpose(0, 1, 3, 2)
+    )
     assert images.train.shape == (4, 3, 96, 96)
     assert images.train_labels.tolist() == [0, 1, 0, 1]
 
 
-@pytest.mark.parametrize("name", sources.TORCHVISION)
+@pytest.mark.parametrize("name", source.TORCHVISION)
 def test_without_files_and_network_one_line_says_where_they_are_looked_for(name, monkeypatch):
     for protocol in ("http_proxy", "https_proxy"):  # nobody listens there
         monkeypatch.setenv(protocol, "http://127.0.0.1:9")
     monkeypatch.delenv("no_proxy", raising=False)
-    where = str(sources.root() / sources.TORCHVISION[name].files).replace("*", r"\*")
-    with pytest.raises(UsageError, match=f"{name}: not in {where}, and no download") as caught:
+    where = str(source.root() / source.TORCHVISION[name].files).replace("*", r"\*")
+    with pytest.raises(UsageError, match=f"{name}.*{where}") as caught:
         data.load(name)
     assert "KDLIB_DATA" in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -441,7 +399,7 @@ def test_without_files_and_network_one_line_says_where_they_are_looked_for(name,
 def test_the_jpeg_copy_of_cifar10_is_ready_within_2_seconds_and_400_mb(tmp_path):
     if not (file := os.environ.get("KDLIB_JPEG_CIFAR10")):
         pytest.skip("KDLIB_JPEG_CIFAR10 names no archive of CIFAR-10's images as JPEG files")
-    images = data.load(f"folder:{file}")
+    images = data.load(file)
     assert images.train.shape == (50_000, 3, 32, 32)
     assert torch.bincount(images.test_labels).tolist() == [1000] * 10
     assert images.classes[0] == "airplane"
@@ -453,7 +411,7 @@ def test_the_jpeg_copy_of_cifar10_is_ready_within_2_seconds_and_400_mb(tmp_path)
         start = time.perf_counter()
         images = data.load(sys.argv[1])
         print(time.perf_counter() - start, (resident() - before) / 1e6)"""
-    command = [sys.executable, "-c", code, f"folder:{file}"]
+    command = [sys.executable, "-c", code, file]
     root = Path(__file__).parents[1]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
     seconds, megabytes = map(float, done.stdout.split())

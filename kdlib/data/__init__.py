@@ -1,7 +1,8 @@
-"""Images as one tensor on the device, label budgets, and batches that come augmented."""
+"""Images as one tensor on the device, label budgets, and augmented batches."""
 
 from kdlib.data.batches import Batch, Batches, normalised
-from kdlib.data.dataset import CONSTANTS, Constants, Images, Level, budget, load, sample
+from kdlib.data.dataset import Images, Level, budget, load, sample
+from kdlib.plan.source import CONSTANTS, Constants, Source
 
 __all__ = [
     "CONSTANTS",
@@ -10,6 +11,7 @@ __all__ = [
     "Constants",
     "Images",
     "Level",
+    "Source",
     "budget",
     "load",
     "normalised",

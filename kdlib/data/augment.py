@@ -1,6 +1,6 @@
-"""Augmentation of whole batches on their device: every image drawn for, none looped over.
+"""Augmentation of whole batches on their device: random for every image, with no loop over them.
 
-All draws come from the generator that is given, on the CPU, so they are the same on every device.
+All random numbers come from the caller's generator, on the CPU: the same on every device.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def shift(x: UInt8[Tensor, "b c h w"], generator: Generator) -> UInt8[Tensor, "b
     """Pad and crop: each image by up to an eighth of its side, each way (He et al. 2016, 4.2)."""
     largest = reach(min(x.shape[2:]))
     by = torch.randint(-largest, largest + 1, (len(x), 2), generator=generator)
-    return shifted(x, _sent(by, x), largest)
+    return shifted(x, _on_device(by, x), largest)
 
 
 def flip(x: UInt8[Tensor, "b c h w"], generator: Generator) -> UInt8[Tensor, "b c h w"]:
@@ -80,9 +80,9 @@ def randaugment(
 ) -> UInt8[Tensor, "b c h w"]:
     """Apply so many operations of `OPERATIONS` to each image (Cubuk et al. 2020, sec. 3).
 
-    Each is drawn evenly, with repetition, at one `magnitude` in [0, 1] of its range (9 of 10 as
-    there); those with two directions draw theirs. Every operation runs once, on the images that
-    drew it: who did is known on the CPU, so nothing waits for the device.
+    Operations are drawn uniformly, with repetition, at one `magnitude` in [0, 1] of their range
+    (9 of 10 as there), those with two directions in one of them. Every operation runs once, on
+    the images it was drawn for: the CPU holds their rows, so nothing waits for the device.
     """
     for _ in range(operations):
         index, sign = torch.rand(2, len(x), generator=generator)
@@ -90,10 +90,10 @@ def randaugment(
         strength = torch.where(sign < 0.5, -magnitude, magnitude)
         pixels = x.float()
         for k, operation in enumerate(OPERATIONS.values()):
-            own = (index == k).nonzero()[:, 0]
-            if len(own):
-                rows = _sent(own, x)
-                pixels[rows] = operation(pixels[rows], _sent(strength[own], x))
+            chosen = (index == k).nonzero()[:, 0]
+            if len(chosen):
+                rows = _on_device(chosen, x)
+                pixels[rows] = operation(pixels[rows], _on_device(strength[chosen], x))
         x = _bytes(pixels)
     return x
 
@@ -226,17 +226,17 @@ MIXTURES = {"mixup": mixup, "cutmix": cutmix}
 def _partners(x: Tensor, generator: Generator, alpha: float) -> tuple[Tensor, Tensor]:
     seed = int(torch.randint(2**62, (), generator=generator))
     lam = torch.from_numpy(np.random.default_rng(seed).beta(alpha, alpha, len(x))).float()
-    return _sent(torch.randperm(len(x), generator=generator), x), _sent(lam, x)
+    return _on_device(torch.randperm(len(x), generator=generator), x), _on_device(lam, x)
 
 
 def _uniform(x: Tensor, numbers: int, generator: Generator) -> Float[Tensor, "b numbers"]:
-    """So many numbers in [0, 1) for each image, on its device."""
-    return _sent(torch.rand(len(x), numbers, generator=generator), x)
+    """Uniform random numbers in [0, 1) for each image, on its device."""
+    return _on_device(torch.rand(len(x), numbers, generator=generator), x)
 
 
-def _sent(drawn: Tensor, x: Tensor) -> Tensor:
-    """What was drawn on the CPU, on the device of the images; the CPU does not wait for it."""
-    return drawn.to(x.device, non_blocking=True)
+def _on_device(numbers: Tensor, x: Tensor) -> Tensor:
+    """Numbers of the CPU on the device of the images; the CPU does not wait for the copy."""
+    return numbers.to(x.device, non_blocking=True)
 
 
 def _each(value: Tensor) -> Tensor:
@@ -257,7 +257,7 @@ def _box(
 
 
 def _towards(other: Tensor, x: Tensor, factor: Tensor) -> Tensor:
-    """Between another image (factor 0) and the image (1), or beyond it; kept within [0, 255]."""
+    """Between another image (factor 0) and the image (1), or beyond it; clipped to [0, 255]."""
     return (other + _each(factor) * (x - other)).clamp(0, 255)
 
 

@@ -1,4 +1,4 @@
-"""Where images come from: folders, archives read in place, and torchvision's sets. No torch."""
+"""Images of folders, of archives read in place, and of torchvision's sets, as NumPy arrays."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import gzip
 import io
 import lzma
 import os
-import re
 import tarfile
 import zipfile
 import zlib
@@ -22,7 +21,7 @@ from tqdm import tqdm
 
 from kdlib import UsageError
 from kdlib.plan import source
-from kdlib.plan.source import ARCHIVES, LARGEST, TORCHVISION
+from kdlib.plan.source import LARGEST, TORCHVISION, hidden, suffix
 
 PICTURES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 UNLABELLED = {"unlabelled", "unlabeled"}
@@ -34,27 +33,27 @@ NO_PICTURE += BROKEN
 
 BAR = partial(tqdm, delay=2, mininterval=2, leave=False)
 
-Found = tuple[int, str, Callable[[], Any]]  # row, name, and what opens it as a PIL image
+Picture = tuple[int, str, Callable[[], Any]]  # row, name, and what opens it as a PIL image
 
 
 class Listing(NamedTuple):
-    """What a source holds, before any picture is decoded: to train, to test, then unlabelled."""
+    """The content of a source before any picture is decoded: training, test, then unlabelled."""
 
     classes: tuple[str, ...]
-    labels: Int[np.ndarray, " n"]  # of the pictures to train and to test
-    counts: tuple[int, int, int]  # pictures to train, to test, unlabelled
-    pictures: Callable[[], Iterable[Found]]  # in any order
+    labels: Int[np.ndarray, " n"]  # of the training and test pictures
+    counts: tuple[int, int, int]  # training, test and unlabelled pictures
+    pictures: Callable[[], Iterable[Picture]]  # in any order
     flip: bool | None  # may be mirrored; None: where it has colours
-    size: int | None = None  # the side to bring them to where none is asked for
+    size: int | None = None  # the default side in pixels, where pictures come in many sizes
 
 
 def held_out(labels: Int[np.ndarray, " n"], seed: int) -> np.ndarray:
-    """Which images are kept for the test, drawn by `seed`: a fifth of every class, one at least."""
+    """Which images are for the test, drawn by `seed`: a fifth of every class, one at least."""
     order = np.random.default_rng(seed).permutation(len(labels))
     test = np.zeros(len(labels), dtype=bool)
     for k in np.unique(labels):
-        own = order[labels[order] == k]
-        test[own[: max(1, round(TEST_SHARE * len(own)))]] = True
+        members = order[labels[order] == k]
+        test[members[: max(1, round(TEST_SHARE * len(members)))]] = True
     return test
 
 
@@ -68,24 +67,23 @@ def folder(path: Path, seed: int) -> Listing:
     alone, split by `seed`; and unlabelled/. Raises UsageError, one line that names the file, for
     what is missing, empty, unreadable, or leads out of the archive.
     """
-    names = {name for name, _ in BAR(_members(path, lambda name: False), "looking through files")}
-    names = {name for name in names if not re.search(r"(^|/)(\.|__MACOSX/)", name)}
-    top = _around(path, names)
+    members = BAR(_members(path, lambda name: False), "listing files")
+    names = {name for name, _ in members if not hidden(name)}
+    top = _enclosing(path, names)
     names = {name.removeprefix(top) for name in names}
-    pool = sorted(name for name in names if _pooled(name) and _is_picture(name))
+    unlabelled = sorted(name for name in names if _is_unlabelled(name) and _is_picture(name))
     where = f"{path}/{top}"
     if {name.split("/")[0] for name in names} & {"train", "test"}:
         classes, labels, rows, n = _split_as_given(where, names)
     else:
         classes, labels, rows, n = _split_by_seed(where, names, seed)
-    slots = {top + name: row for row, name in enumerate(rows + pool)}
-    counts = (n, len(rows) - n, len(pool))
-    return Listing(classes, labels, counts, partial(_opened, path, slots), None)
+    row_of = {top + name: row for row, name in enumerate(rows + unlabelled)}
+    counts = (n, len(rows) - n, len(unlabelled))
+    return Listing(classes, labels, counts, partial(_pictures, path, row_of), None)
 
 
-_Split = tuple[
-    tuple[str, ...], np.ndarray, list[str], int
-]  # classes, labels, names, how many train
+# Classes, labels and names of the labelled pictures, and how many of them are for training.
+_Split = tuple[tuple[str, ...], np.ndarray, list[str], int]
 
 
 def _split_as_given(where: str, names: set[str]) -> _Split:
@@ -98,7 +96,7 @@ def _split_as_given(where: str, names: set[str]) -> _Split:
 
 
 def _split_by_seed(where: str, names: set[str], seed: int) -> _Split:
-    names = {name for name in names if not _pooled(name)}
+    names = {name for name in names if not _is_unlabelled(name)}
     classes, labels, rows = _labelled(where, names, "")
     for k in np.flatnonzero(np.bincount(labels) < 2):
         raise UsageError(f"{where}{classes[k]}: class {classes[k]!r} has 1 image, too few to split")
@@ -107,17 +105,17 @@ def _split_by_seed(where: str, names: set[str], seed: int) -> _Split:
     return classes, labels[order], [rows[i] for i in order], int((~test).sum())
 
 
-def _around(path: Path, names: set[str]) -> str:
+def _enclosing(path: Path, names: set[str]) -> str:
     """The folders around everything, as in flowers/train/...: "flowers/"."""
     pictures = [name for name in names if _is_picture(name)]
     if not pictures:
-        raise UsageError(f"{path}: no images in there; known are {' '.join(sorted(PICTURES))}")
+        raise UsageError(f"{path}: no images; allowed: {' '.join(sorted(PICTURES))}")
     top = ""
     while True:
         inside = [name.removeprefix(top) for name in names if name.startswith(top)]
         heads = {name.split("/")[0] for name in inside if "/" in name}
-        deep = all(name.removeprefix(top).count("/") > 1 for name in pictures)
-        if len(heads) > 1 or not deep or heads & {"train", "test", *UNLABELLED}:
+        has_classes_below = all(name.removeprefix(top).count("/") > 1 for name in pictures)
+        if len(heads) > 1 or not has_classes_below or heads & {"train", "test", *UNLABELLED}:
             return top
         top += f"{heads.pop()}/"
 
@@ -130,11 +128,11 @@ def _labelled(
     rows = sorted(name for name in below if _is_picture(name))
     for row in rows:
         if "/" not in row:
-            raise UsageError(f"{where}{part}{row}: lies in no folder of a class")
+            raise UsageError(f"{where}{part}{row}: is in no folder of a class")
     classes = sorted({name.split("/")[0] for name in below if "/" in name})
     if len(classes) < 2:
-        only = f"only class {classes[0]!r}" if classes else "no folder of a class"
-        raise UsageError(f"{where}{part}: {only} in there; needs 2 classes or more")
+        content = f"only class {classes[0]!r}" if classes else "no folder of a class"
+        raise UsageError(f"{where}{part}: {content}; allowed: 2 classes or more")
     number = {name: k for k, name in enumerate(classes)}
     labels = np.array([number[row.split("/")[0]] for row in rows], dtype=np.int64)
     for k in np.flatnonzero(np.bincount(labels, minlength=len(classes)) == 0):
@@ -146,28 +144,26 @@ def _is_picture(name: str) -> bool:
     return PurePosixPath(name).suffix.lower() in PICTURES and not name.endswith("/")
 
 
-def _pooled(name: str) -> bool:
+def _is_unlabelled(name: str) -> bool:
     return name.split("/")[0] in UNLABELLED
 
 
-def _opened(path: Path, slots: dict[str, int]) -> Iterator[Found]:
-    for name, content in _members(path, slots.__contains__):
-        if name in slots:
-            yield slots[name], f"{path}/{name}", partial(Image.open, io.BytesIO(content))
+def _pictures(path: Path, row_of: dict[str, int]) -> Iterator[Picture]:
+    for name, content in _members(path, row_of.__contains__):
+        if name in row_of:
+            yield row_of[name], f"{path}/{name}", partial(Image.open, io.BytesIO(content))
 
 
 def _members(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
-    """Name and content of all that lies at `path`, content of what is wanted only.
+    """Name of everything in a folder or archive, with its content where the name is wanted.
 
-    Folders end with a slash. Archives are gone through from start to end, nothing is unpacked.
+    Names of folders end with a slash. Archives are read from start to end, nothing is unpacked.
     """
-    known = next((suffix for suffix in ARCHIVES if path.name.lower().endswith(suffix)), None)
-    if not path.is_dir() and not (path.is_file() and known):
-        there = (
-            "neither a folder nor one of" if path.exists() else "not there; allowed: a folder or"
-        )
-        raise UsageError(f"folder:{path}: {there} {' '.join(ARCHIVES)}")
-    walk = _on_disk if path.is_dir() else _in_zip if known == ".zip" else _in_tar
+    walk = _in_tar
+    if path.is_dir():
+        walk = _on_disk
+    elif suffix(path).lower() == ".zip":
+        walk = _in_zip
     try:
         yield from walk(path, wanted)
     except BROKEN as error:
@@ -194,8 +190,8 @@ def _in_tar(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, by
     )
     with unpack(path, "rb") as file, tarfile.open(fileobj=file, mode="r|") as archive:
         for member in iter(archive.next, None):
-            archive.members.clear()  # type: ignore[attr-defined]  # or all are kept
-            name = _plain(path, member.name + "/" * member.isdir())
+            archive.members.clear()  # type: ignore[attr-defined]  # or memory grows
+            name = _relative(path, f"{member.name}/" if member.isdir() else member.name)
             if (member.issym() or member.islnk()) and _is_picture(name):
                 raise UsageError(f"{path}: {name!r} is a link; only files are read in an archive")
             content = archive.extractfile(member) if member.isfile() and wanted(name) else None
@@ -209,55 +205,54 @@ def _in_tar(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, by
 def _in_zip(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
     with zipfile.ZipFile(path) as archive:
         for member in archive.namelist():
-            name = _plain(path, member)
+            name = _relative(path, member)
             yield name, archive.read(member) if wanted(name) else b""
 
 
-def _plain(path: Path, name: str) -> str:
-    """./train//a.png as train/a.png. Raises UsageError where it leads out of the archive."""
+def _relative(path: Path, name: str) -> str:
+    """./train//a.png as train/a.png; raises UsageError for a path out of the archive."""
     parts = PurePosixPath(name.replace("\\", "/"))
     if parts.is_absolute() or ".." in parts.parts:
         raise UsageError(f"{path}: {name!r} leads out of the archive")
-    return str(parts) + "/" * name.endswith("/")
+    return f"{parts}/" if name.endswith("/") else str(parts)
 
 
 # Pictures
 
 
 def decode(
-    found: Iterable[Found], count: int, size: int | None, grey: bool
+    pictures: Iterable[Picture], count: int, size: int | None, grey: bool
 ) -> UInt8[np.ndarray, "n c h w"]:
-    """Decode all pictures into one array: grey where all of them are, or where `grey` says so.
+    """Decode all pictures into one array: grey where all of them are, or where `grey` is set.
 
     With `size` the shorter side is brought to it and the middle is cut out; without, all have to
     be of one size. Raises UsageError, naming the file, for one that is not, or is damaged.
     """
     stack, read, coloured, first = np.empty((0,)), np.zeros(count, dtype=bool), False, ""
-    for row, name, open_one in BAR(found, "reading images", count):
-        pixels = _pixels(name, open_one, size, grey)
+    for row, name, open_picture in BAR(pictures, "reading images", count):
+        pixels = _pixels(name, open_picture, size, grey)
         sides = pixels.shape[1:]
         if not first:
             if max(sides) > LARGEST:
                 raise UsageError(f"{name}: more than {LARGEST} pixels wide or high: give a size")
             stack, first = np.empty((count, 1 if grey else 3, *sides), np.uint8), name
         if sides != stack.shape[2:]:
-            one, other = (f"{w} x {h}" for h, w in (sides, stack.shape[2:]))
+            this, other = (f"{w} x {h}" for h, w in (sides, stack.shape[2:]))
             raise UsageError(
-                f"{name} is {one}, {first} is {other}: give a size, such as size=32, "
-                "and all are brought to it"
+                f"{name} is {this}, {first} is {other}: give a size, such as size=32, for all"
             )
         stack[row], read[row] = pixels, True
         coloured |= len(pixels) == 3
     if not read.all():
-        raise UsageError(f"{(~read).sum()} of {count} images beside {first} are no longer there")
+        raise UsageError(f"{(~read).sum()} of {count} images beside {first} have disappeared")
     return stack if coloured or grey else np.ascontiguousarray(stack[:, :1])
 
 
 def _pixels(
-    name: str, open_one: Callable[[], Any], size: int | None, grey: bool
+    name: str, open_picture: Callable[[], Any], size: int | None, grey: bool
 ) -> UInt8[np.ndarray, "c h w"]:
     try:
-        image = open_one()
+        image = open_picture()
         if image.mode.startswith("I;16"):  # 16 bits: the upper 8 of them
             image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
         if image.mode in ("I", "F"):
@@ -278,28 +273,30 @@ def _pixels(
 
 def torchvision(name: str, seed: int) -> Listing:
     """One of torchvision's data sets, from its files below `root`, or downloaded to there."""
-    own = TORCHVISION[name]
-    train, test, pool = (
-        [_part(name, options) for options in part] for part in (own.train, own.test, own.unlabelled)
+    facts = TORCHVISION[name]
+    train, test, unlabelled = (
+        [_part(name, options) for options in split]
+        for split in (facts.train, facts.test, facts.unlabelled)
     )
     labels = np.concatenate([np.asarray(_labels(part), np.int64) for part in train + test])
-    n = sum(map(len, train))
+    n_train = sum(map(len, train))
     order = np.arange(len(labels))
     if not test:
-        held = held_out(labels, seed)
-        order, n = np.argsort(held, kind="stable"), int((~held).sum())
-    known = getattr(train[0], "classes", None) or range(int(labels.max()) + 1)
-    classes = tuple(str(k[0] if isinstance(k, tuple) else k) for k in known)
-    counts = (n, len(labels) - n, sum(map(len, pool)))
+        is_test = held_out(labels, seed)
+        order, n_train = np.argsort(is_test, kind="stable"), int((~is_test).sum())
+    classes = getattr(train[0], "classes", None) or range(int(labels.max()) + 1)
+    # of several names of a class (Imagenette's) the first
+    classes = tuple(str(k[0] if isinstance(k, tuple) else k) for k in classes)
+    counts = (n_train, len(labels) - n_train, sum(map(len, unlabelled)))
 
-    def pictures() -> Iterator[Found]:
+    def pictures() -> Iterator[Picture]:
         rows = iter([*np.argsort(order), *range(len(order), sum(counts))])
-        for part in train + test + pool:
+        for part in train + test + unlabelled:
             for i in range(len(part)):
-                picture = partial(_picture, part, i, own.transposed)
+                picture = partial(_picture, part, i, facts.transposed)
                 yield int(next(rows)), f"{name}, image {i}", picture
 
-    return Listing(classes, labels[order], counts, pictures, own.flip, own.size)
+    return Listing(classes, labels[order], counts, pictures, facts.flip, facts.size)
 
 
 def _picture(part: Any, i: int, transposed: bool) -> Any:
@@ -310,19 +307,19 @@ def _picture(part: Any, i: int, transposed: bool) -> Any:
 def _part(name: str, options: dict[str, Any]) -> Any:
     from kdlib.vision import torchvision as library
 
-    own = TORCHVISION[name]
-    make = partial(getattr(library.datasets, own.kind), source.root(), **options)
+    facts = TORCHVISION[name]
+    make = partial(getattr(library.datasets, facts.kind), source.root(), **options)
     try:
         return make()
     except (RuntimeError, OSError):
-        pass  # not there, or not whole
+        pass  # missing or incomplete
     try:
         return make(download=True)
     except Exception as error:
-        why = " ".join(str(error).split())
+        reason = " ".join(str(error).split())
         raise UsageError(
-            f"{name}: not in {source.root() / own.files}, and no download ({why}); put its files there, "
-            "or name the folder that holds them in KDLIB_DATA"
+            f"{name}: not in {source.root() / facts.files}, and no download ({reason}); put its "
+            "files there, or name the folder that holds them in KDLIB_DATA"
         ) from None
 
 

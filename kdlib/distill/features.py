@@ -502,15 +502,10 @@ class SimKD(Method):
         super().__init__(student, teacher)
         positive("reduction", reduction)
         ours, theirs = (f.features["block3"].shape for f in (student, teacher))
-        before, after = ours[1], theirs[1]
         self.size = (min(ours[2], theirs[2]), min(ours[3], theirs[3]))
-        middle, steps = max(1, after // reduction), list[nn.Module]()
-        if tuple(ours[2:]) != self.size:
-            steps.append(nn.AdaptiveAvgPool2d(self.size))
-        for a, b, size in ((before, middle, 1), (middle, middle, 3), (middle, after, 1)):
-            conv = nn.Conv2d(a, b, size, padding=size // 2, bias=False)
-            steps += [conv, nn.BatchNorm2d(b), nn.ReLU()]
-        self.weight, self.projector = weight, nn.Sequential(*steps)
+        self.channels = (ours[1], max(1, theirs[1] // reduction), theirs[1])
+        self.smaller = self.size if tuple(ours[2:]) != self.size else None
+        self.weight, self.projector = weight, models.bottleneck(self.channels, self.smaller)
 
     def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
         ours = self.projector(student.features["block3"])
@@ -518,4 +513,19 @@ class SimKD(Method):
         return {"simkd": self.weight * squared(ours, theirs)}
 
     def finalize(self, student: nn.Module, teacher: nn.Module | None) -> nn.Module:
-        return models.Grafted(student, self.projector, models.part(teacher, "logits"))  # type: ignore[arg-type]
+        head = models.part(teacher, "logits")  # type: ignore[arg-type]
+        if not isinstance(head, nn.Linear) or head.in_features != self.channels[-1]:
+            raise UsageError(
+                f"simkd: the teacher's classifier is {head}; "
+                f"allowed: a linear layer of the {self.channels[-1]} channels of its block3"
+            )
+        network = models.Grafted(
+            student,
+            channels=self.channels,
+            classes=head.out_features,
+            size=self.smaller,
+            bias=head.bias is not None,
+        )
+        network.projector.load_state_dict(self.projector.state_dict())
+        network.head.load_state_dict(head.state_dict())
+        return network.to(head.weight.device, memory_format=torch.channels_last)  # type: ignore[call-overload]

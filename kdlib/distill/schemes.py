@@ -70,7 +70,7 @@ class DML(Method):
         self.weight, self.seed = weight, own_seed()
 
     def setup(self, images: int, student: nn.Module) -> None:
-        self.peer = models.reinitialised(student, self.seed)
+        self.peer = models.reinitialise(student, self.seed)
 
     def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
         peer = Forward(self.peer(batch.x), {})

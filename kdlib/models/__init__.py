@@ -4,31 +4,44 @@ from kdlib.models.build import (
     Grafted,
     architecture,
     build,
-    check,
+    check_name,
     count,
     differences,
-    reinitialised,
+    reinitialise,
     restore,
     weights,
 )
-from kdlib.models.cifar import LAYERS, NETWORKS
-from kdlib.models.observe import Forward, layers, low_precision_copy, observe, part
+from kdlib.models.cifar import LAYERS, NETWORKS, bottleneck
+from kdlib.models.observe import (
+    Forward,
+    LayerPath,
+    before_relu,
+    layers,
+    locate,
+    low_precision_copy,
+    observe,
+    part,
+)
 
 __all__ = [
     "LAYERS",
     "NETWORKS",
     "Forward",
     "Grafted",
+    "LayerPath",
     "architecture",
+    "before_relu",
+    "bottleneck",
     "build",
-    "check",
+    "check_name",
     "count",
     "differences",
-    "folded",
     "layers",
+    "locate",
+    "low_precision_copy",
     "observe",
     "part",
-    "redrawn",
+    "reinitialise",
     "restore",
     "weights",
 ]

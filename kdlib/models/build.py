@@ -1,4 +1,4 @@
-"""Networks that name their layers alike: stem block1 block2 block3 pool logits."""
+"""Networks made by name, their record and their weights: built, restored, initialised again."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import importlib
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from kdlib import UsageError, one_of
-from kdlib.models.cifar import LAYERS, NETWORKS, draw
-from kdlib.models.observe import layers, observe
+from kdlib import UsageError
+from kdlib.models.cifar import LAYERS, NETWORKS, bottleneck, initialise
+from kdlib.models.observe import LayerPath, layers, observe
 
 
 def build(
@@ -32,43 +33,43 @@ def build(
     """A network with the initial weights of `seed`: the same bits each time, on every machine.
 
     `name` is of `NETWORKS` (with 10 classes and 3 channels resnet20 has 269,722 parameters), or
-    one of torchvision's classifiers (see `torchvision.build`), or "module:callable": what the callable
-    returns, called with classes, channels and the options. `width` is a factor on the number of
-    channels, for `NETWORKS` only; `size` the pixels by side of the images. Raises UsageError for
-    what is unknown or does not fit.
+    one of torchvision's classifiers (see `torchvision.build`), or "module:callable" of any module
+    on Python's path: the callable gets classes, channels and the options and returns a network.
+    `width` is a factor on the number of channels, for `NETWORKS` only; `size` the pixels by side
+    of the images. Raises UsageError for what is unknown or does not fit.
     """
     if not width > 0:
         raise UsageError(f"width {width!r}; allowed: a number above 0")
-    check(name)
+    check_name(name)
+    if name not in NETWORKS and width != 1:
+        raise UsageError(f"width {width!r} of {name}; allowed: 1.0, it has no widths")
     with _seeded(seed):
         if name in NETWORKS:
-            network = _own(name, classes, channels, width, options)
-            draw(network, seed)
-        elif width != 1:
-            raise UsageError(f"width {width!r} of {name}; allowed: 1.0, it has no widths")
+            network = _from_table(name, classes, channels, width, options)
+            initialise(network, seed)
         elif ":" in name:
-            network = _called(name, classes, channels, options)
+            network = _from_callable(name, {"classes": classes, "channels": channels, **options})
         else:
             from kdlib.models import torchvision
 
             network = torchvision.build(name, classes, channels, size, **options)
     if name not in NETWORKS:
-        _try(name, network, torch.zeros(2, channels, size, size), classes)
-    plan = {"name": name, "classes": classes, "channels": channels, "width": width, "size": size}
-    network.architecture = {**plan, **options}  # type: ignore[assignment]
+        _check_network(name, network, torch.zeros(2, channels, size, size), classes)
+    sizes = {"classes": classes, "channels": channels, "width": width, "size": size}
+    network.architecture = {"name": name, **sizes, **options}  # type: ignore[assignment]
     return network
 
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """Layers draw their first weights from torch's own generator; the caller's state comes back."""
+    """torch's modules draw initial weights from the global generator: seed it, then put it back."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         yield
 
 
-def check(name: str) -> None:
-    """Raise UsageError unless `build` knows a network of this name, saying which there are."""
+def check_name(name: str) -> None:
+    """Raise UsageError, with the names there are, unless `build` knows a network of this name."""
     if name in NETWORKS or ":" in name:
         return
     from kdlib.models import torchvision
@@ -80,17 +81,19 @@ def check(name: str) -> None:
         )
 
 
-def _own(
+def _from_table(
     name: str, classes: int, channels: int, width: float, options: Mapping[str, Any]
 ) -> nn.Module:
-    make, fixed, known = NETWORKS[name]
-    if unknown := [option for option in options if option not in known]:
-        allowed = ", ".join(known) or "none"
-        raise UsageError(f"unknown option {unknown[0]!r} of {name}; allowed: {allowed}")
-    return make(classes, channels, width, **fixed, **{**known, **options})
+    """A network of `NETWORKS`."""
+    make, fixed, defaults = NETWORKS[name]
+    for option in options:
+        if option not in defaults:
+            allowed = ", ".join(defaults) or "none"
+            raise UsageError(f"unknown option {option!r} of {name}; allowed: {allowed}")
+    return make(classes, channels, width, **fixed, **{**defaults, **options})
 
 
-def _called(name: str, classes: int, channels: int, options: Mapping[str, Any]) -> nn.Module:
+def _from_callable(name: str, arguments: Mapping[str, Any]) -> nn.Module:
     """The network of "module:callable"."""
     module, _, attribute = name.partition(":")
     try:
@@ -99,128 +102,118 @@ def _called(name: str, classes: int, channels: int, options: Mapping[str, Any]) 
         raise UsageError(f"network {name!r}: no module {error.name!r} on Python's path") from error
     except AttributeError as error:
         raise UsageError(f"network {name!r}: {module} has no {attribute!r}") from error
-    given = {"classes": classes, "channels": channels, **options}
     try:
-        inspect.signature(make).bind(**given)
+        inspect.signature(make).bind(**arguments)
     except TypeError as error:
-        called = ", ".join(f"{key}={value!r}" for key, value in given.items())
-        raise UsageError(f"network {name!r}: cannot be called with {called}: {error}") from error
-    network = make(**given)
+        listed = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
+        raise UsageError(f"network {name!r}: cannot be called with {listed}: {error}") from error
+    network = make(**arguments)
     if not isinstance(network, nn.Module):
-        raise UsageError(f"network {name!r}: gives a {type(network).__name__}, not a torch Module")
+        raise UsageError(f"network {name!r}: a {type(network).__name__}; allowed: a torch Module")
     return network
 
 
 @torch.no_grad()
-def _try(name: str, network: nn.Module, x: Float[Tensor, "n c h w"], classes: int) -> None:
-    """Raise UsageError unless the network answers x and all its layers can be observed."""
-    where = layers(network)
+def _check_network(
+    name: str, network: nn.Module, x: Float[Tensor, "n c h w"], classes: int
+) -> None:
+    """Raise UsageError unless the network classifies x and all its layers can be observed."""
+    paths, modules = layers(network), dict(network.named_modules())
     for layer in LAYERS:
-        path = where.get(layer, "").partition(":")[0]
-        if not path or path not in dict(network.named_modules()):
-            given = repr(path) + " is no module of it" if path else "is missing"
-            raise UsageError(
-                f"network {name!r}: layer {layer} {given}; its layer_paths must say where "
-                f"{', '.join(LAYERS)} are, for example {{'stem': 'conv1', ...}}"
-            )
+        if layer in paths and paths[layer].module in modules:
+            continue
+        problem = f"{paths[layer].module!r} is no module of it" if layer in paths else "is missing"
+        raise UsageError(
+            f"network {name!r}: layer {layer} {problem}; its layer_paths must say where "
+            f"{', '.join(LAYERS)} are, for example {{'stem': 'conv1', ...}}"
+        )
     try:
-        seen = observe(network.eval(), x)
+        logits = observe(network.eval(), x).logits
     except (RuntimeError, ValueError, AssertionError, IndexError) as error:
-        said = str(error).partition("\n")[0] or type(error).__name__
-        shape = tuple(x.shape[1:])
-        raise UsageError(f"network {name!r}: cannot take an image of {shape}: {said}") from error
-    found = tuple(getattr(seen.logits, "shape", ())) or type(seen.logits).__name__
-    if found != (len(x), classes):
-        raise UsageError(f"network {name!r}: gives {found}; wanted {(len(x), classes)}")
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise UsageError(
+            f"network {name!r}: cannot take an image of {tuple(x.shape[1:])}: {reason}"
+        ) from error
+    shape = (len(x), classes)
+    if not isinstance(logits, Tensor) or logits.shape != shape:
+        output = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise UsageError(f"network {name!r}: its output is {output}; allowed: {shape}")
     network.train()
 
 
 def architecture(network: nn.Module) -> dict[str, Any]:
-    """What `restore` has to know to build this network again, fit for JSON.
+    """What `restore` needs to build this network again, fit for JSON.
 
     Raises UsageError for a network that neither `build` nor `Grafted` made.
     """
-    if isinstance(network, Grafted):
-        parts = {name: _spelt(getattr(network, name)) for name in ("projector", "head")}
-        return {"student": architecture(network.student), **parts}
     if not hasattr(network, "architecture"):
         raise UsageError(f"{type(network).__name__} has no record of how it was built; use build()")
     return dict(network.architecture)  # type: ignore[arg-type]
 
 
-def _assemble(plan: Mapping[str, Any], seed: int = 0) -> nn.Module:
+def _from_record(record: Mapping[str, Any], seed: int = 0) -> nn.Module:
     """The network of an `architecture`, with the initial weights of `seed`."""
-    if "student" not in plan:
-        return build(**plan, seed=seed)
-    with _seeded(seed):
-        projector, head = _read(plan["projector"]), _read(plan["head"])
-    return Grafted(_assemble(plan["student"], seed), projector, head)
+    if "student" not in record:
+        return build(**record, seed=seed)
+    student = _from_record(record["student"], seed)
+    sizes = {key: value for key, value in record.items() if key != "student"}
+    return Grafted(student, **sizes, seed=seed)
 
 
-def reinitialised(network: nn.Module, seed: int) -> nn.Module:
-    """A copy of `network` with the initial weights of `seed`: what `build` would have made.
+def reinitialise(network: nn.Module, seed: int) -> nn.Module:
+    """A copy of `network` with the initial weights of `seed`: those that `build` gives it.
 
-    The copy lies on the same device, its BatchNorm statistics are those of an untrained network,
-    and the caller's random numbers are left alone. Raises UsageError as `architecture` does.
+    The copy is on the same device, its BatchNorm statistics are those of an untrained network,
+    and torch's global generator is left alone. Raises UsageError as `architecture` does.
     """
-    fresh = _assemble(architecture(network), seed)
+    fresh = _from_record(architecture(network), seed)
     again = copy.deepcopy(network)
     again.load_state_dict(fresh.state_dict())
     return again
 
 
-_PARTS: dict[str, tuple[str, ...]] = {  # what a projector or a head may be made of
-    "Conv2d": ("in_channels", "out_channels", "kernel_size", "stride", "padding", "groups", "bias"),
-    "Linear": ("in_features", "out_features", "bias"),
-    "BatchNorm2d": ("num_features",),
-    "AdaptiveAvgPool2d": ("output_size",),
-    "ReLU": (),
-    "Identity": (),
-}
-
-
-def _spelt(module: nn.Module) -> list[Any]:
-    """A module as JSON: its kind, then its constants, or its parts where it is a Sequential."""
-    kind = type(module).__name__
-    if isinstance(module, nn.Sequential):
-        return [kind, [_spelt(part) for part in module]]
-    one_of("part of a projector or head", kind, ("Sequential", *_PARTS))
-    given = {name: getattr(module, name) for name in _PARTS[kind]}
-    if "bias" in given:
-        given["bias"] = given["bias"] is not None
-    return [kind, given]
-
-
-def _read(spelt: Sequence[Any]) -> nn.Module:
-    kind, given = spelt
-    if kind == "Sequential":
-        return nn.Sequential(*map(_read, given))
-    lists = {name: tuple(x) if isinstance(x, list) else x for name, x in given.items()}
-    return getattr(nn, kind)(**lists)
-
-
 class Grafted(nn.Module):
-    """A student that thinks with its teacher's head (SimKD, Chen 2022): what is used in the end.
+    """A student with its teacher's classifier: the final network of SimKD (Chen et al. 2022).
 
-    The student up to block3, `projector`, the mean over positions, `head`: a copy of the
-    teacher's classifier. `projector` and `head` are made of `_PARTS` and nn.Sequential. All three
-    are copied; the student's own classifier is left out.
+    The student up to block3; a projector to the teacher's channels (see `bottleneck`); the mean
+    over positions; the linear classifier, which is not trained. The student is copied, without its
+    own classifier; projector and classifier have initial weights of `seed`, to be replaced.
     """
 
-    def __init__(self, student: nn.Module, projector: nn.Module, head: nn.Module):
+    def __init__(
+        self,
+        student: nn.Module,
+        *,
+        channels: Sequence[int],  # of the projector: student's, middle, teacher's
+        classes: int,
+        size: Sequence[int] | None = None,  # of the projector's maps; None: the student's own
+        bias: bool = True,  # of the classifier
+        seed: int = 0,
+    ):
         super().__init__()
         self.student = copy.deepcopy(student)
-        self.projector = copy.deepcopy(projector)
-        self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
-        self.head = copy.deepcopy(head)
-        paths = {name: f"student.{path}" for name, path in layers(student).items()}
-        self.layer_paths = {**paths, "pool": "pool", "logits": "head"}
-        self.student.set_submodule(layers(student)["logits"], nn.Identity())
+        with _seeded(seed):
+            self.projector = bottleneck(channels, size)
+            self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+            self.head = nn.Linear(channels[-1], classes, bias).requires_grad_(False)
+        paths = {
+            name: replace(path, module=f"student.{path.module}")
+            for name, path in layers(student).items()
+        }
+        self.layer_paths = {**paths, "pool": LayerPath("pool"), "logits": LayerPath("head")}
+        self.student.set_submodule(layers(student)["logits"].module, nn.Identity())
+        self.architecture = {
+            "student": architecture(student),
+            "channels": list(channels),
+            "classes": classes,
+            "size": None if size is None else list(size),
+            "bias": bias,
+        }
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k"]:
-        """Class scores."""
-        seen = observe(self.student, x, ("block3",)).features["block3"]
-        return self.head(self.pool(self.projector(seen)))
+        """Logits of the images."""
+        features = observe(self.student, x, ("block3",)).features["block3"]
+        return self.head(self.pool(self.projector(features)))
 
 
 def count(network: nn.Module) -> int:
@@ -229,11 +222,11 @@ def count(network: nn.Module) -> int:
 
 
 def weights(network: nn.Module) -> dict[str, np.ndarray]:
-    """All parameters and BatchNorm statistics, as the store keeps them."""
+    """All parameters and BatchNorm statistics by name, in the form of `kdlib.store`."""
     return {name: value.detach().cpu().numpy() for name, value in network.state_dict().items()}
 
 
-def restore(record: Mapping[str, Any], kept: Mapping[str, np.ndarray]) -> nn.Module:
+def restore(record: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> nn.Module:
     """The trained network of a run, from its record and its weights (see `kdlib.store`).
 
     The record holds an `architecture`. Raises UsageError, naming keys and shapes, where the
@@ -241,23 +234,25 @@ def restore(record: Mapping[str, Any], kept: Mapping[str, np.ndarray]) -> nn.Mod
     """
     if "architecture" not in record:
         raise UsageError("the record of this run does not say how its network was built; run again")
-    plan = record["architecture"]
-    network = _assemble(plan)
-    if differ := differences(network.state_dict(), kept):
-        called = plan.get("name", "this network with another's head")
-        raise UsageError(f"weights do not fit {called}: {len(differ)} differ; {differ[0]}")
-    network.load_state_dict({name: torch.from_numpy(value) for name, value in kept.items()})
+    network = _from_record(record["architecture"])
+    if differ := differences(network.state_dict(), weights):
+        name = record["architecture"].get("name", "this network with its teacher's classifier")
+        raise UsageError(f"weights do not fit {name}: {len(differ)} differ; {differ[0]}")
+    network.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
     return network.eval()
 
 
-def differences(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
-    """A line for each weight of another shape, or missing on one side.
+def differences(network: Mapping[str, Any], checkpoint: Mapping[str, Any]) -> list[str]:
+    """A line for each weight that has another shape in a checkpoint, or is missing on one side.
 
-    BatchNorm's count of steps may be missing: older checkpoints do not hold it.
+    BatchNorm's count of steps may be missing in the checkpoint: older ones do not hold it.
     """
     lines = []
-    for name in {**wanted, **found}:
-        one, other = (tuple(x[name].shape) if name in x else None for x in (wanted, found))
-        if one != other and not (other is None and name.endswith("num_batches_tracked")):
-            lines.append(f"{name}: wanted {one}, found {other}")
+    for name in {**network, **checkpoint}:
+        ours = tuple(network[name].shape) if name in network else None
+        theirs = tuple(checkpoint[name].shape) if name in checkpoint else None
+        if theirs is None and name.endswith("num_batches_tracked"):
+            continue
+        if ours != theirs:
+            lines.append(f"{name}: wanted {ours}, found {theirs}")
     return lines

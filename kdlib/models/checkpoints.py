@@ -1,6 +1,6 @@
 """Weights from a file, also of other projects' networks, or torchvision's own.
 
-What to `models.build` for checkpoints that are published for CIFAR:
+The networks to `models.build` for checkpoints that are published for CIFAR:
 
     akamaster           resnet20 to resnet110
     chenyaofo           resnet20 to 56 with shortcut="conv"; vgg11_bn to 19_bn, mobilenet_v2 (with
@@ -11,7 +11,8 @@ What to `models.build` for checkpoints that are published for CIFAR:
     RepDistiller        resnet8 to 110 with shortcut="conv", resnet8x4, resnet32x4, wrn-*, vgg*
     pytorchcv           resnet20 to 110 with shortcut="conv"
 
-Images have to be normalised as there: the weights do not say how.
+Images have to be normalised as there (see `kdlib.plan.source.CONSTANTS`); checkpoints do not
+record it.
 """
 
 from __future__ import annotations
@@ -27,11 +28,14 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from kdlib import UsageError, models
+from kdlib import UsageError
+from kdlib.models.build import architecture, differences
+from kdlib.models.cifar import NETWORKS
+from kdlib.models.observe import layers
 
 Rule = tuple[str, str | Callable[[re.Match[str]], str]]
 
-NESTS = ("state_dict", "model_state_dict", "model", "net")  # where a checkpoint keeps its weights
+NESTS = ("state_dict", "model_state_dict", "model", "net")  # keys that hold the weights
 PREFIXES = ("module.", "model.", "net.", "_orig_mod.")  # left by wrappers
 _WRN: tuple[Rule, ...] = (
     (r"^conv1\.", "stem.0."),
@@ -77,35 +81,33 @@ NAMINGS: dict[str, tuple[Rule, ...]] = {
 }
 
 
-def load(network: nn.Module, source: str | Path, *, new_head: bool = False) -> list[str]:
-    """Give a network the weights of a file, in place; returns the names of those it kept.
+def load(network: nn.Module, weights: str | Path, *, new_head: bool = False) -> list[str]:
+    """Load the weights of a file into a network, in place; returns the names of those not loaded.
 
-    `source` is a safetensors file or a torch file (tensors only: no code of it is run), with names
+    `weights` is a safetensors file or a torch file (tensors only: no code of it is run), with names
     as here or of `NAMINGS`; or "imagenet", for torchvision's own weights of its network. Only with
     `new_head` does the classifier stay as initialised, for other classes. Raises UsageError,
     naming keys and shapes, unless every weight finds its place.
     """
-    found = _imagenet(network) if str(source) == "imagenet" else _tensors(Path(source))
-    head = models.layers(network)["logits"].partition(":")[0] + "."
-    wanted = {
-        name: value
-        for name, value in network.state_dict().items()
-        if not (new_head and name.startswith(head))
-    }
-    tried = []
+    tensors = _imagenet(network) if str(weights) == "imagenet" else _tensors(Path(weights))
+    head = layers(network)["logits"].module + "."
+
+    def without_head(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {k: v for k, v in state.items() if not (new_head and k.startswith(head))}
+
+    wanted = without_head(network.state_dict())
+    attempts = []
     for rules in NAMINGS.values():
-        named = {_renamed(name, rules): value for name, value in found.items()}
-        if new_head:
-            named = {name: value for name, value in named.items() if not name.startswith(head)}
-        tried.append((models.differences(wanted, named), named))
-    differ, named = min(tried, key=lambda pair: len(pair[0]))
+        renamed = without_head({_renamed(name, rules): x for name, x in tensors.items()})
+        attempts.append((differences(wanted, renamed), renamed))
+    differ, best = min(attempts, key=lambda attempt: len(attempt[0]))
     if differ:
         only_head = all(line.startswith(head) for line in differ)
         hint = "; new_head leaves the classifier as initialised" if only_head else ""
         raise UsageError(
-            f"weights {source} do not fit: {len(differ)} differ; {'; '.join(differ[:3])}{hint}"
+            f"weights {weights} do not fit: {len(differ)} differ; {'; '.join(differ[:3])}{hint}"
         )
-    network.load_state_dict(named, strict=False)
+    network.load_state_dict(best, strict=False)
     return [name for name in network.state_dict() if name not in wanted]
 
 
@@ -117,20 +119,20 @@ def _renamed(name: str, rules: tuple[Rule, ...]) -> str:
 
 def _tensors(file: Path) -> dict[str, Tensor]:
     """The tensors of a checkpoint by name, without nesting and without a wrapper's prefix."""
-    kept: Any = _read(file)
-    while isinstance(kept, Mapping):
-        inner = [kept[name] for name in NESTS if isinstance(kept.get(name), Mapping)]
+    state: Any = _read(file)
+    while isinstance(state, Mapping):
+        inner = [state[name] for name in NESTS if isinstance(state.get(name), Mapping)]
         if not inner:
             break
-        kept = inner[0]
-    if not isinstance(kept, Mapping):
-        raise UsageError(f"weights {file}: holds a {type(kept).__name__}, not a state_dict")
-    found = {str(name): value for name, value in kept.items() if isinstance(value, Tensor)}
-    if not found:
-        raise UsageError(f"weights {file}: holds no tensors, but {', '.join(map(str, kept))[:80]}")
-    while prefix := next((p for p in PREFIXES if all(n.startswith(p) for n in found)), None):
-        found = {name.removeprefix(prefix): value for name, value in found.items()}
-    return found
+        state = inner[0]
+    if not isinstance(state, Mapping):
+        raise UsageError(f"weights {file}: holds a {type(state).__name__}, not a state_dict")
+    tensors = {str(name): value for name, value in state.items() if isinstance(value, Tensor)}
+    if not tensors:
+        raise UsageError(f"weights {file}: holds no tensors, but {', '.join(map(str, state))[:80]}")
+    while prefix := next((p for p in PREFIXES if all(k.startswith(p) for k in tensors)), None):
+        tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
+    return tensors
 
 
 def _read(file: Path) -> Any:
@@ -146,23 +148,23 @@ def _read(file: Path) -> Any:
             "for safety; allowed: a saved state_dict"
         ) from error
     except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
-        said = str(error).partition("\n")[0] or type(error).__name__
-        raise UsageError(f"weights {file}: cannot be read: {said}") from error
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise UsageError(f"weights {file}: cannot be read: {reason}") from error
 
 
 def _imagenet(network: nn.Module) -> dict[str, Tensor]:
     from kdlib.models import torchvision
     from kdlib.vision import torchvision as library
 
-    name = models.architecture(network).get("name")
-    if name in models.NETWORKS or name not in torchvision.names():
+    name = architecture(network).get("name")
+    if name in NETWORKS or name not in torchvision.names():
         raise UsageError(f"weights 'imagenet' of {name}; allowed: for torchvision's networks only")
-    weights = library.models.get_model_weights(name).DEFAULT
+    published = library.models.get_model_weights(name).DEFAULT
     try:
-        return dict(weights.get_state_dict(progress=False, check_hash=True))
+        return dict(published.get_state_dict(progress=False, check_hash=True))
     except OSError as error:
         folder = Path(torch.hub.get_dir()) / "checkpoints"
         raise UsageError(
-            f"weights 'imagenet' of {name}: cannot fetch {weights.url} ({error}); "
+            f"weights 'imagenet' of {name}: cannot fetch {published.url} ({error}); "
             f"put the file into {folder}"
         ) from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -17,9 +17,9 @@ LAYERS = ("stem", "block1", "block2", "block3", "pool", "logits")
 
 
 class Network(NamedTuple):
-    """A row of `NETWORKS`: called with classes, channels, width, then `fixed` and `options`."""
+    """A row of `NETWORKS`: how a network is made."""
 
-    make: Callable[..., nn.Module]
+    make: Callable[..., nn.Module]  # called with classes, channels, width, then these by name:
     fixed: dict[str, Any]
     options: dict[str, Any]  # what a user may choose, and the default
 
@@ -41,6 +41,19 @@ def _named(*blocks: nn.Module, features: int, classes: int) -> nn.Module:
     pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
     parts = (*blocks, pool, nn.Linear(features, classes))
     return nn.Sequential(OrderedDict(zip(LAYERS, parts, strict=True)))
+
+
+def bottleneck(channels: Sequence[int], size: Sequence[int] | None = None) -> nn.Sequential:
+    """1x1, 3x3 and 1x1 convolutions, each with BatchNorm and ReLU, through these three channels.
+
+    With `size` (h, w) maps are averaged down to it first.
+    """
+    before, middle, after = channels
+    steps = [nn.AdaptiveAvgPool2d(tuple(size))] if size else list[nn.Module]()
+    steps += _conv_relu(before, middle, 1)
+    steps += _conv_relu(middle, middle, 3)
+    steps += _conv_relu(middle, after, 1)
+    return nn.Sequential(*steps)
 
 
 class _Residual(nn.Module):
@@ -193,7 +206,7 @@ class _Inverted(nn.Module):
 def mobilenetv2(classes: int, channels: int, width: float) -> nn.Module:
     """MobileNetV2 of half width for 32x32 images (Sandler 2018, as Tian 2020 use it on CIFAR).
 
-    The stem holds all that works at half resolution; then a block per halving.
+    The stem holds all layers at half resolution; then a block per halving.
     """
     before, last = max(1, round(16 * width)), max(1280, round(640 * width))
 
@@ -275,16 +288,16 @@ class _Transformer(nn.Module):
         super().__init__()
         self.heads = heads
         self.norm1, self.norm2 = nn.LayerNorm(size), nn.LayerNorm(size)
-        self.asked, self.mixed = nn.Linear(size, 3 * size), nn.Linear(size, size)
-        self.wide, self.narrow = nn.Linear(size, 4 * size), nn.Linear(4 * size, size)
+        self.query_key_value, self.project = nn.Linear(size, 3 * size), nn.Linear(size, size)
+        self.expand, self.reduce = nn.Linear(size, 4 * size), nn.Linear(4 * size, size)
 
     def forward(self, x: Float[Tensor, "n t c"]) -> Float[Tensor, "n t c"]:
         n, t, c = x.shape
-        parts = self.asked(self.norm1(x)).view(n, t, 3, self.heads, c // self.heads)
+        parts = self.query_key_value(self.norm1(x)).view(n, t, 3, self.heads, c // self.heads)
         query, key, value = parts.permute(2, 0, 3, 1, 4)  # each (n, heads, t, c / heads)
-        seen = F.scaled_dot_product_attention(query, key, value)
-        x = x + self.mixed(seen.transpose(1, 2).reshape(n, t, c))
-        return x + self.narrow(F.gelu(self.wide(self.norm2(x))))
+        attended = F.scaled_dot_product_attention(query, key, value)
+        x = x + self.project(attended.transpose(1, 2).reshape(n, t, c))
+        return x + self.reduce(F.gelu(self.expand(self.norm2(x))))
 
 
 class _Tokens(nn.Module):
@@ -358,7 +371,7 @@ NETWORKS: dict[str, Network] = {
 }
 
 
-def draw(network: nn.Module, seed: int) -> None:
+def initialise(network: nn.Module, seed: int) -> None:
     """Give a new network the initial weights of `seed`.
 
     Convolutions start as He 2015 (fan out); linear layers, and patches that do not overlap,

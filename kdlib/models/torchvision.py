@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from kdlib import UsageError
+from kdlib.models.observe import LayerPath
 from kdlib.vision import torchvision
 
 
@@ -28,25 +29,30 @@ def _short_head(network: nn.Module) -> None:
 
 
 class Family(NamedTuple):
-    """Where the layers of a family of torchvision's networks are: paths of modules.
+    """Where the layers of a family of torchvision's networks are, and how these are built.
 
-    `:last` marks an output with the channels last, (n, h, w, c). `pool` is what `logits` is
-    given.
+    A string is the path of the module whose output a layer is; `pool` is the input of `logits`.
     """
 
-    stem: str
-    block1: str
-    block2: str
-    block3: str
+    stem: str | LayerPath
+    block1: str | LayerPath
+    block2: str | LayerPath
+    block3: str | LayerPath
     logits: str
-    small: Callable[[nn.Module], None] | None = None  # beyond the first convolution
-    size: str = ""  # the builder's argument that has to know how many pixels an image has
+    small: Callable[[nn.Module], None] | None = None  # a change beyond the first convolution
+    size: str = ""  # the builder's argument for the pixels by side of an image
     off: tuple[str, ...] = ()  # the builder's arguments that have to be False
 
-    def paths(self) -> dict[str, str]:
-        """The path of each layer, by its name; `:in` marks what a module is given."""
-        blocks = dict(zip(("stem", "block1", "block2", "block3"), self[:4], strict=True))
-        return {**blocks, "pool": f"{self.logits}:in", "logits": self.logits}
+    def paths(self) -> dict[str, str | LayerPath]:
+        """The path of each layer, by its name."""
+        return {
+            "stem": self.stem,
+            "block1": self.block1,
+            "block2": self.block2,
+            "block3": self.block3,
+            "pool": LayerPath(self.logits, at="input"),
+            "logits": self.logits,
+        }
 
 
 _RESNET = Family("maxpool", "layer2", "layer3", "layer4", "fc", _without("maxpool"))
@@ -54,12 +60,16 @@ _VIT = "encoder.layers.encoder_layer_"
 _PLAIN = ("aux_logits", "init_weights")
 
 
+def _nhwc(module: str) -> LayerPath:
+    return LayerPath(module, channels_last=True)
+
+
 def _vgg(first: int, second: int, third: int) -> Family:
     stem, block1, block2 = (f"features.{last}" for last in (first, second, third))
     return Family(stem, block1, block2, "features", "classifier.6", _short_head)
 
 
-# By the beginning of a network's name; the longest that fits is taken.
+# By the beginning of a network's name; the longest that matches counts.
 FAMILIES = {
     "alexnet": Family("features.2", "features.5", "features.9", "features", "classifier.6"),
     "convnext": Family("features.0", "features.3", "features.5", "features.7", "classifier.2"),
@@ -88,12 +98,7 @@ FAMILIES = {
     "maxvit": Family("stem", "blocks.1", "blocks.2", "blocks.3", "classifier.5", size="input_size"),
     "mnasnet": Family("layers.7", "layers.9", "layers.11", "layers", "classifier.1"),
     "mobilenet_v2": Family(
-        "features.0",
-        "features.6",
-        "features.13",
-        "features.18",
-        "classifier.1",
-        _every_pixel,
+        "features.0", "features.6", "features.13", "features.18", "classifier.1", _every_pixel
     ),
     "mobilenet_v3_large": Family(
         "features.0", "features.6", "features.12", "features.16", "classifier.3"
@@ -107,7 +112,9 @@ FAMILIES = {
     "shufflenet_v2": Family("maxpool", "stage2", "stage3", "conv5", "fc", _without("maxpool")),
     "squeezenet1_0": Family("features.2", "features.6", "features.11", "features", "classifier"),
     "squeezenet1_1": Family("features.2", "features.5", "features.8", "features", "classifier"),
-    "swin": Family("features.0:last", "features.3:last", "features.5:last", "permute", "head"),
+    "swin": Family(
+        _nhwc("features.0"), _nhwc("features.3"), _nhwc("features.5"), "permute", "head"
+    ),
     "vgg11": _vgg(2, 10, 15),
     "vgg11_bn": _vgg(3, 14, 21),
     "vgg13": _vgg(4, 14, 19),
@@ -136,13 +143,13 @@ def names() -> list[str]:
 
 def family(name: str) -> Family:
     """The row of `FAMILIES` for a network. Raises UsageError where there is none."""
-    fitting = [start for start in FAMILIES if name.startswith(start)]
-    if not fitting:
+    starts = [start for start in FAMILIES if name.startswith(start)]
+    if not starts:
         raise UsageError(
             f"torchvision's {name}: where its layers are is not known; "
             "add a row to FAMILIES in kdlib/models/torchvision.py"
         )
-    return FAMILIES[max(fitting, key=len)]
+    return FAMILIES[max(starts, key=len)]
 
 
 def build(
@@ -156,18 +163,22 @@ def build(
     UsageError for what torchvision refuses.
     """
     row = family(name)
-    known = {"image_size": size, "input_size": (size, size)}
-    given = dict.fromkeys(row.off, False) | ({row.size: known[row.size]} if row.size else {})
+    fixed: dict[str, Any] = dict.fromkeys(row.off, False)
+    if row.size == "image_size":
+        fixed["image_size"] = size
+    elif row.size == "input_size":
+        fixed["input_size"] = (size, size)
     try:
         network = torchvision.models.get_model(
-            name, weights=None, num_classes=classes, **given | options
+            name, weights=None, num_classes=classes, **fixed | options
         )
     except (TypeError, ValueError, AssertionError) as error:
-        said = str(error).partition("\n")[0]
-        raise UsageError(f"torchvision's {name}: {said}") from error
-    takes = inspect.signature(type(network)).parameters  # some take more than they read
-    if ignored := [option for option in options if "kwargs" in takes and option not in takes]:
-        raise UsageError(f"torchvision's {name}: takes no {ignored[0]!r}")
+        reason = str(error).partition("\n")[0]
+        raise UsageError(f"torchvision's {name}: {reason}") from error
+    parameters = inspect.signature(type(network)).parameters
+    for option in options:  # builders with **kwargs ignore what they do not know
+        if "kwargs" in parameters and option not in parameters:
+            raise UsageError(f"torchvision's {name}: takes no {option!r}")
     if small not in (False, True, "pooled") or (small and row.size):
         allowed = "False" if row.size else "False, True, pooled"
         raise UsageError(f"small {small!r} of {name}; allowed: {allowed}")
@@ -180,8 +191,11 @@ def build(
 
 
 def _replace_first(network: nn.Module, channels: int, small: bool) -> None:
-    found = ((path, m) for path, m in network.named_modules() if isinstance(m, nn.Conv2d))
-    path, old = next(found)
+    """A new first convolution, for images of so many channels; if `small`, 3x3 with stride 1."""
+    convolutions = (
+        (path, module) for path, module in network.named_modules() if isinstance(module, nn.Conv2d)
+    )
+    path, old = next(convolutions)
     shape = (3, 1, 1) if small else (old.kernel_size, old.stride, old.padding)
     new = nn.Conv2d(channels, old.out_channels, *shape, bias=old.bias is not None)  # type: ignore
     nn.init.kaiming_normal_(new.weight, mode="fan_out", nonlinearity="relu")

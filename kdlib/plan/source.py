@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import hashlib
 import os
 import re
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,8 +16,24 @@ from typing import Any, NamedTuple
 from kdlib import UsageError, one_of
 
 ARCHIVES = (".tar.xz", ".tar.gz", ".tgz", ".tar", ".zip")
-LARGEST = 1024  # pixels of a side
-PREFIX = "folder:"  # of a path; may be left out where the path exists
+SMALLEST, LARGEST = 4, 1024  # pixels of a side
+PREFIX = "folder:"  # may stand before a path; has to where the path is also the name of a data set
+
+
+class Constants(NamedTuple):
+    """What images are normalised by: one number per channel, of values in [0, 1]."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+CONSTANTS: dict[str, Constants | None] = {
+    "data": None,  # one mean and one spread, of all bytes of the training images
+    "imagenet": Constants((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),  # torchvision, akamaster
+    "cifar10": Constants((0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)),
+    "cifar100": Constants((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
+    "kuangliu": Constants((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),  # chenyaofo, too
+}
 
 
 class PublishedSet(NamedTuple):
@@ -62,7 +80,8 @@ TORCHVISION = {
     "eurosat": PublishedSet("EuroSAT", "eurosat", ({},)),
     "imagenette": PublishedSet("Imagenette", "imagenette2-160", _NETTE[:1], _NETTE[1:], size=64),
 }
-NAMES = ("digits", *TORCHVISION)  # of data sets; anything else is a path
+PACKAGED = {"digits": ("sklearn", "datasets/data/digits.csv.gz")}  # package, file in there
+NAMES = (*PACKAGED, *TORCHVISION)  # of data sets; anything else is a path
 
 
 @dataclass(frozen=True)
@@ -71,8 +90,9 @@ class Source:
 
     `dataset` is a name of `NAMES`, or the path of a folder or an archive, with or without
     "folder:" before it. `size` brings the shorter side to so many pixels and cuts out the middle;
-    `grey` drops the colours; `normalise` names published constants, or "data" for the training
-    images' own. Raises UsageError for an unknown name and for a path that is not there.
+    `grey` drops the colours; `normalise` is a name of `CONSTANTS`. The path and the hash are
+    found out once: a source that has changed since is another `Source`. Raises UsageError, one
+    line, for an unknown name, a path that does not exist, and a size or constants out of range.
     """
 
     dataset: str = "digits"
@@ -81,75 +101,79 @@ class Source:
     normalise: str = "data"
 
     def __post_init__(self) -> None:
-        if self.size is not None and not 4 <= self.size <= LARGEST:
-            raise UsageError(f"size {self.size}; allowed: 4 to {LARGEST} pixels")
-        path = self.path
-        if path is None:
-            one_of("data set", self.dataset, [*NAMES, "the path of a folder or an archive"])
-        elif not path.is_dir() and not (path.is_file() and suffix(path)):
-            problem = (
-                "is neither a folder nor one of" if path.exists() else "is not there; allowed:"
-            )
-            raise UsageError(f"data set {path} {problem} a folder or {' '.join(ARCHIVES)}")
+        if self.size is not None and not SMALLEST <= self.size <= LARGEST:
+            raise UsageError(f"size {self.size}; allowed: {SMALLEST} to {LARGEST} pixels")
+        one_of("normalise", self.normalise, CONSTANTS)
+        if self.path is None:
+            return
+        allowed = f"a folder, or a file that ends in {', '.join(ARCHIVES)}"
+        if not self.path.exists():
+            raise UsageError(f"data set {self.path} does not exist; allowed: {allowed}")
+        if self.path.is_file() and not suffix(self.path):
+            raise UsageError(f"data set {self.path} is no archive; allowed: {allowed}")
 
     @cached_property
     def path(self) -> Path | None:
         """The folder or archive that holds the images; None for a data set known by its name."""
-        given = self.dataset
-        if given in NAMES:
+        if self.dataset in NAMES:
             return None
-        if not given.removeprefix(PREFIX):
-            raise UsageError(f"{PREFIX} names no path; allowed: a folder or an archive")
-        path = Path(given.removeprefix(PREFIX)).expanduser()
-        is_path = given.startswith(PREFIX) or path.exists() or "/" in given or suffix(path)
-        return path.resolve() if is_path else None
+        place = self.dataset.removeprefix(PREFIX)
+        if not place:
+            raise UsageError(f"data set {self.dataset!r}; allowed: {', '.join(NAMES)}, or a path")
+        path = Path(os.path.expanduser(place))  # noqa: PTH111  (a Path raises for ~nobody)
+        is_path = place != self.dataset or "/" in place or bool(suffix(path)) or path.exists()
+        if not is_path:
+            one_of("data set", self.dataset, [*NAMES, "or the path of a folder or an archive"])
+        return path.resolve()
 
     @property
     def files(self) -> list[Path]:
         """Every file that the images are read from, sorted; empty where none is there yet."""
-        if self.dataset == "digits":
-            module = find_spec("sklearn")
-            folder = Path(module.origin).parent if module and module.origin else Path()
-            return [folder / "datasets/data/digits.csv.gz"]
-        if self.path is None:
-            tops = sorted(root().glob(TORCHVISION[self.dataset].files))
-        else:
+        if self.path is not None:
             tops = [self.path]
-        return [file for top in tops for file in ([top] if top.is_file() else _below(top))]
+        elif self.dataset in PACKAGED:
+            package, file = PACKAGED[self.dataset]
+            spec = find_spec(package)
+            tops = [Path(spec.origin).parent / file] if spec and spec.origin else []
+        else:
+            tops = sorted(root().glob(TORCHVISION[self.dataset].files))
+        return [file for top in tops for file in ([top] if top.is_file() else _files_below(top))]
 
     @property
     def listing(self) -> list[tuple[str, int, int]]:
         """Path, bytes and time of every file: cheap, and different where the source has changed."""
-        listed = []
+        rows = []
         for file in self.files:
-            try:
+            with contextlib.suppress(OSError):  # a broken link: reading it says so
                 state = os.stat(file)  # noqa: PTH116  (a Path takes as long again)
-            except OSError:  # whoever reads it will say so
-                continue
-            listed.append((str(file), state.st_size, state.st_mtime_ns))
-        return listed
+                rows.append((str(file), state.st_size, state.st_mtime_ns))
+        return rows
 
     @cached_property
     def hash(self) -> str:
-        """The first 8 hex digits of the SHA-256 of the files' names and contents."""
-        top = self.path if self.path is not None and self.path.is_dir() else None
+        """The first 8 hex digits of the SHA-256 of all contents, in a folder with their names.
+
+        It depends neither on the place nor on the name of a folder or archive.
+        """
         digest = hashlib.sha256()
         for file, size, changed in self.listing:
-            name = Path(file).relative_to(top).as_posix() if top else Path(file).name
-            digest.update(f"{name if top else ''} {file_hash(file, size, changed)}\n".encode())
+            name = ""
+            if self.path is not None and self.path.is_dir():
+                name = Path(file).relative_to(self.path).as_posix()
+            digest.update(f"{name} {file_hash(file, size, changed)}\n".encode())
         return digest.hexdigest()[:8]
 
     @cached_property
     def name(self) -> str:
         """What the source is called in folders: digits, or birds-1f3a9c2e+size=32 of birds.zip.
 
-        A folder or archive bears the hash of its content: two of one name cannot be mixed up.
+        Letters, digits and -._=+ only. A folder or archive bears the hash of its content: two of
+        one name cannot be mixed up, and a copy in another place has the same name.
         """
         name = self.dataset
         if self.path is not None:
             stem = self.path.name.removesuffix(suffix(self.path))
-            plain = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-.")[:40] or "folder"
-            name = f"{plain}-{self.hash}"
+            name = f"{folder_name(stem) or 'images'}-{self.hash}"
         if self.size is not None:
             name += f"+size={self.size}"
         if self.grey:
@@ -159,6 +183,11 @@ class Source:
         return name
 
 
+def folder_name(name: str) -> str:
+    """A name as a folder can bear it on any system: at most 40 letters, digits and -._"""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name)[:40].strip("-.")
+
+
 def suffix(path: Path) -> str:
     """The ending of an archive's name, as it is written; empty for anything else."""
     name = path.name.lower()
@@ -166,24 +195,32 @@ def suffix(path: Path) -> str:
     return path.name[len(path.name) - len(known) :]
 
 
-@lru_cache(maxsize=4096)
+def hidden(name: str) -> bool:
+    """Whether a file's path in its folder is never read: .git/x, a/.DS_Store, __MACOSX/x."""
+    return re.search(r"(^|/)(\.|__MACOSX/)", name) is not None
+
+
+@functools.cache
 def file_hash(file: str | Path, size: int, changed: int) -> str:
-    """The first 8 hex digits of the SHA-256 of a file, worked out once for each state of it."""
+    """The first 8 hex digits of the SHA-256 of a file, computed once for each state of it."""
     with open(file, "rb") as content:  # noqa: PTH123  (a Path takes as long again)
         return hashlib.file_digest(content, "sha256").hexdigest()[:8]
 
 
-def _below(folder: Path) -> list[Path]:
-    inside = os.walk(folder, followlinks=True)
-    return sorted(Path(at, file) for at, _, files in inside for file in files)
+def _files_below(folder: Path) -> list[Path]:
+    names = []
+    for place, _, files in os.walk(folder, followlinks=True):
+        below = os.path.relpath(place, folder)
+        names += [os.path.normpath(f"{below}/{file}") for file in files]
+    return [folder / name for name in sorted(names) if not hidden(name)]
 
 
 def root() -> Path:
-    """Where torchvision's files lie: KDLIB_DATA, or kdlib/data in the user's cache."""
+    """Where torchvision's files are: KDLIB_DATA, or kdlib/data in the user's cache."""
     return Path(os.environ.get("KDLIB_DATA") or cache() / "data").expanduser()
 
 
 def cache() -> Path:
-    """Where decoded data sets are kept: KDLIB_CACHE, or kdlib in the user's cache (XDG)."""
+    """Where decoded data sets are stored: KDLIB_CACHE, or kdlib in the user's cache (XDG)."""
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(os.environ.get("KDLIB_CACHE") or Path(home, "kdlib")).expanduser()

@@ -1,0 +1,107 @@
+import pytest
+import torch
+from sklearn.datasets import load_digits
+
+from kdlib import UsageError, data
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return data.load("digits")
+
+
+@pytest.fixture(scope="module")
+def mixed(digits):
+    """The digits, 300 of them without a label."""
+    return digits._replace(
+        train=digits.train[300:],
+        train_labels=digits.train_labels[300:],
+        unlabelled=digits.train[:300],
+    )
+
+
+def test_digits_are_whole_and_split_once(digits):
+    assert digits.train.shape == (1297, 1, 8, 8)
+    assert torch.bincount(digits.test_labels).tolist() == [50] * 10
+    together = torch.cat([digits.train, digits.test]).flatten(1).tolist()
+    original = (load_digits().data / 16 * 255).round().astype(int).tolist()
+    assert sorted(together) == sorted(original)
+    assert digits.hash == "42bedc2bcb92c7c3"
+
+
+def test_normalised_training_images_have_mean_0_and_sd_1(digits):
+    x = data.normalised(digits.train, digits.mean, digits.std)
+    assert abs(float(x.mean())) < 1e-5
+    assert abs(float(x.std()) - 1) < 1e-5
+
+
+def test_budgets_are_stratified_seeded_and_nested(digits):
+    labels = digits.train_labels
+    small, large = data.budget(labels, 2, 3), data.budget(labels, 5, 3)
+    assert torch.bincount(labels[small]).tolist() == [2] * 10
+    assert set(small.tolist()) < set(large.tolist())
+    assert data.budget(labels, 2, 3).equal(small)
+    assert not data.budget(labels, 2, 4).equal(small)
+    assert data.budget(labels, "all", 3).equal(torch.arange(len(labels)))
+
+
+@pytest.mark.parametrize("per_class", [0, -1, 2000, "some"])
+def test_a_budget_that_cannot_be_names_what_can(digits, per_class):
+    with pytest.raises(UsageError, match="'all' or 1 to 124"):
+        data.budget(digits.train_labels, per_class, 0)
+
+
+def test_a_class_that_has_too_few_images_is_named():
+    labels = torch.tensor([0, 0, 1, 0, 2, 2])
+    with pytest.raises(UsageError, match=r"1 to 1.*bee"):
+        data.budget(labels, 2, 0, ("ant", "bee", "cat"))
+
+
+def test_an_unknown_data_set_names_the_known():
+    with pytest.raises(UsageError, match=r"'digit'.* digits, mnist"):
+        data.load("digit")
+
+
+def test_samples_are_stratified_and_fixed(digits):
+    rows = data.sample(digits.train_labels, 200)
+    counts = torch.bincount(digits.train_labels[rows])
+    assert len(rows) == len(set(rows.tolist())) == 200
+    assert counts.min() >= 18
+    assert counts.max() <= 22
+    assert rows.equal(data.sample(digits.train_labels, 200))
+    assert len(data.sample(digits.test_labels, 500)) == 500
+    with pytest.raises(UsageError, match="1 to 500"):
+        data.sample(digits.test_labels, 501)
+
+
+def test_digits_come_in_other_sizes_too():
+    images = data.load(data.Source(size=32))
+    assert images.name == "digits+size=32"
+    assert images.train.shape == (1297, 1, 32, 32)
+    assert images.train_labels.equal(data.load("digits").train_labels)
+    assert images.shift == 4
+
+
+def test_mean_and_sd_of_colours_agree_with_numpy():
+    x = torch.randint(0, 200, (50, 3, 9, 7), dtype=torch.uint8)
+    images = data.Images("x", x, torch.zeros(50).long(), x, torch.zeros(50).long(), ("a",), 1, True)
+    assert abs(images.mean - x.numpy().mean() / 255) < 1e-12
+    assert abs(images.std - x.numpy().std(ddof=1) / 255) < 1e-12
+
+
+def test_rows_beyond_the_training_images_are_unlabelled_images(mixed):
+    rows = torch.tensor([0, 996, 997, 1296, 5])
+    wanted = torch.stack(
+        [mixed.train[0], mixed.train[-1], mixed.unlabelled[0], mixed.unlabelled[-1]]
+    )
+    assert mixed.take(rows)[:4].equal(wanted)
+    assert mixed.take(rows)[4].equal(mixed.train[5])
+
+
+def test_unlabelled_images_enter_the_hash(mixed):
+    assert mixed.hash != mixed._replace(unlabelled=mixed.unlabelled[:0]).hash
+
+
+def test_published_constants_need_images_in_colour():
+    with pytest.raises(UsageError, match=r"'imagenet'.* grey.* data"):
+        data.load(data.Source(normalise="imagenet"))
