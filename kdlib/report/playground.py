@@ -10,7 +10,7 @@ import ipywidgets as w
 import pandas as pd
 
 from kdlib import UsageError, embed, store
-from kdlib.measure import metrics
+from kdlib.measure import faithfulness
 from kdlib.plan import runs
 from kdlib.report import charts
 
@@ -90,7 +90,7 @@ class Playground(w.VBox):
             xy = embed.embed(
                 features, method, seed=seed, progress=lambda done: self._tell(done, what), **given
             )
-            said = metrics.faithfulness(features, xy, labels)
+            said = faithfulness.faithfulness(features, xy, labels)
             frame = pd.DataFrame(xy, columns=["x", "y"])
             self.points = frame.assign(label=labels.astype(str), image=range(len(labels)))
             self._show(charts.scatter(self.points, f"{what}: {self.network.value}"))
