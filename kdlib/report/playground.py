@@ -25,7 +25,7 @@ class Playground(w.VBox):
 
     def __init__(self, root: Path | None = None):
         """Offer every network below `root` that has features; default: of the study quick."""
-        self.root = store.near(runs.Experiment().root) if root is None else root
+        self.root = store.locate(runs.Experiment().root) if root is None else root
         found = sorted(p.parent for p in self.root.glob("**/features.safetensors"))
         if not found:
             raise UsageError(f"no features below {self.root}; `make book` makes them")
