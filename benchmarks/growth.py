@@ -48,7 +48,7 @@ def stage(name: str, size: float) -> Any:
 
     from kdlib import embed, features, models, train
     from kdlib.data import Batches
-    from kdlib.measure import metrics, space
+    from kdlib.measure import faithfulness, metrics, space
     from kdlib.plan.runs import Student
 
     quiet = {"progress": lambda done: None}
@@ -65,7 +65,7 @@ def stage(name: str, size: float) -> Any:
         "tsne": partial(embed.embed, x, "tsne", iterations=50, **quiet),
         "ivis": partial(embed.embed, x, "ivis", steps=STEPS, **quiet),
         "measures": lambda: metrics.measure(space.Space(x, y, known, t)),
-        "faithfulness": partial(metrics.faithfulness, x, x[:, :2], y),
+        "faithfulness": partial(faithfulness.faithfulness, x, x[:, :2], y),
     }
     return calls[name]
 

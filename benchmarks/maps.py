@@ -17,7 +17,7 @@ from sklearn.manifold import TSNE
 
 from kdlib import embed
 from kdlib.embed.ivis import TOGETHER
-from kdlib.measure import metrics
+from kdlib.measure import faithfulness
 
 N = 2000
 NETWORKS = 8
@@ -42,7 +42,7 @@ def families() -> tuple[Cells, np.ndarray]:
 
 def quality(name: str, x: np.ndarray, points: np.ndarray, labels: np.ndarray) -> float:
     """One number of a map: its trustworthiness, or its k-NN accuracy."""
-    return metrics.faithfulness(x, points, labels)[name]
+    return faithfulness.faithfulness(x, points, labels)[name]
 
 
 def compare(

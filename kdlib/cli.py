@@ -182,7 +182,7 @@ def show(folder: Path) -> None:
     print(json.dumps(record, indent=1))
     print(store.load_history(folder).tail(1).dropna(axis=1).to_string(index=False))
     if (folder / "measures.parquet").is_file():
-        table = store.load_measures(folder)
+        table = store.load_table("measures", folder.parent, folder.name, "pooled")
         wide = table.pivot(index="measure", columns="layer", values="value")
         print(wide[table["layer"].unique()].round(3).to_string())
 

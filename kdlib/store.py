@@ -1,22 +1,16 @@
 """The only module that reads and writes results: JSON, parquet and safetensors, never pickle.
 
-    runs/<study>/<dataset>/<run>/run.json              parameters, versions, seconds, accuracy
+    runs/<study>/<dataset>/<run>/run.json              parameters, facts, versions, results
                                  history.parquet       one row per epoch
                                  weights.safetensors
-                                 snapshots.safetensors <passes>.<weight>, of those wanted
+                                 snapshots.safetensors <epoch>.<weight>, where wanted
                                  features.safetensors  <split>.<layer>, <split>.rows, .labels;
                                                        flat.<split>.<layer>
-                                 measures.parquet      layer measure value view
-                                 similarity.parquet      layer teacher_layer value view
-                                 map_measures.parquet      layer embedding measure value engine
-    runs/<study>/<dataset>/maps/<maps>.parquet         run layer embedding image x y error
-                               <maps>-faithfulness.parquet, -neighbours.parquet
-                               <comparison>-comparison.parquet, -sweeps.parquet
-                               <film>-film.parquet, -training.parquet
     book/results/<study>/                              what the book shows: see `Results`
-                          executed/*.ipynb             notebooks as they ran
+                         executed/*.ipynb              notebooks as they ran
 
-A file is written under another name first and then renamed: it is there whole or not at all.
+Each table has its columns, its file and its maker in `TABLES`. A file is written under another name
+first and then renamed: it is there whole or not at all.
 """
 
 from __future__ import annotations
@@ -27,7 +21,7 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -42,52 +36,81 @@ from safetensors.numpy import load_file, save_file
 
 from kdlib import UsageError, one_of
 
-COMPARED = ("comparison", "sweeps")  # the tables of a comparison
-FILMED = ("film", "training")  # those of a film of training
-DRAWN = {"maps": "", "faithfulness": "-faithfulness", "neighbours": "-neighbours"}  # file's end
-TABLES = (
-    "runs",
-    "measures",
-    "similarity",
-    *DRAWN,
-    "predictions",
-    "teacher_logits",
-    *COMPARED,
-    *FILMED,
-)
-VIEWS = ("pooled", "flat")  # how a layer with positions is seen: their mean, or principal axes
+Arrays = Mapping[str, np.ndarray]
+NONE: Mapping[Any, Any] = MappingProxyType({})
+
+VIEWS = ("pooled", "flat")  # of a layer with positions: their mean, or principal axes of the map
 RECORDED = ("torch", "numpy", "scikit-learn", "openTSNE", "ivis", "tensorflow", "papermill")
 
-COLUMNS = {
-    "runs": [
-        *("run", "role", "network", "width", "method", "labels", "seed"),
-        *("teacher", "teacher_network", "regime", "options", "unlabelled", "precision"),
-        *("parameters", "test_accuracy", "seconds"),
-    ],
-    "measures": ["run", "layer", "measure", "value", "view"],
-    "similarity": ["run", "layer", "teacher_layer", "value", "view"],
-    "maps": ["run", "layer", "embedding", "image", "x", "y", "error"],
-    "faithfulness": ["run", "layer", "embedding", "measure", "value", "engine", "coupling"],
-    "neighbours": ["run", "layer", "image", "rank", "neighbour"],
-    "predictions": ["run", "image", "prediction"],
-    "comparison": ["way", "run", "layer", "measure", "value"],
-    "sweeps": [
-        *("run", "layer", "embedding", "setting", "seed", "image", "x", "y"),
-        *("trustworthiness", "neighbours_kept", "map_knn", "map_silhouette"),
-    ],
-    "teacher_logits": ["run", "image", "label", "logit"],
-    "film": ["run", "epoch", "layer", "image", "x", "y"],
-    "training": ["run", "epoch", "layer", "measure", "value"],
-}
 
-FACTS = COLUMNS["runs"][1:-3]  # of a run, as it was planned (kdlib.plan.runs)
+class Table(NamedTuple):
+    """One table of results: its columns, and the file and the notebook that it comes from."""
+
+    header: str
+    file: str = ""  # in a run's folder; or in the study's, with the maps' name for {}
+    notebook: str = ""
+    digits: int | None = None  # of coordinates, after the point
+
+    @property
+    def columns(self) -> list[str]:
+        """The names of the columns."""
+        return self.header.split()
+
+
+MAP_HEADER = "run layer embedding measure value engine coupling"
+TABLES = {
+    "runs": Table(  # from every run.json
+        "run role network width method labels seed teacher teacher_network regime options "
+        "unlabelled precision parameters test_accuracy seconds"
+    ),
+    "measures": Table("run layer measure value view", "measures.parquet", "measure"),
+    "similarity": Table("run layer teacher_layer value view", "similarity.parquet", "measure"),
+    "maps": Table("run layer embedding image x y error", "maps/{}.parquet", "embed"),
+    "faithfulness": Table(MAP_HEADER, "maps/{}-faithfulness.parquet", "embed"),
+    "neighbours": Table("run layer image rank neighbour", "maps/{}-neighbours.parquet", "embed"),
+    "predictions": Table("run image prediction"),  # from the features
+    "comparison": Table("way run layer measure value", "maps/{}-comparison.parquet", "compare"),
+    "sweeps": Table(
+        "run layer embedding setting seed image x y trustworthiness neighbours_kept map_knn "
+        "map_silhouette",
+        *("maps/{}-sweeps.parquet", "compare", 3),
+    ),
+    "teacher_logits": Table("run image label logit"),  # from the features
+    "film": Table("run epoch layer image x y", "maps/{}-film.parquet", "film", 3),
+    "training": Table("run epoch layer measure value", "maps/{}-training.parquet", "film"),
+}
+# Numbers about maps that are not stored themselves; published as part of `faithfulness`.
+MAP_MEASURES = Table(MAP_HEADER, "map_measures.parquet", "measure")
+
+FACTS = TABLES["runs"].columns[1:-3]  # of a run, known before it is trained (kdlib.plan.runs)
 RECORD = (  # what every run.json holds
     *("parameters", "facts", "test_accuracy", "test_images", "seconds"),
     *("parameters_count", "architecture", "data"),
 )
 
 
-# ---- files, whole or not at all ----------------------------------------------------------------
+class Results(NamedTuple):
+    """The published results of one study: all that charts, widgets and chapters read.
+
+    Each table has the columns of its entry in `TABLES`. `run` identifies a network everywhere: its
+    folder below runs/<study>/<dataset>/.
+    """
+
+    study: dict[str, Any]  # name, dataset, classes, layers, embeddings, parameters, versions
+    runs: pd.DataFrame
+    measures: pd.DataFrame  # of one view
+    similarity: pd.DataFrame  # of one view: debiased CKA
+    maps: pd.DataFrame
+    faithfulness: pd.DataFrame
+    neighbours: pd.DataFrame  # rank 0 is the nearest in the layer itself
+    predictions: pd.DataFrame
+    comparison: pd.DataFrame  # maps made in several ways
+    sweeps: pd.DataFrame  # maps of one layer, by setting (perplexity, k) and seed
+    teacher_logits: pd.DataFrame  # of teachers that have maps
+    film: pd.DataFrame  # maps after some epochs, 0 is before training
+    training: pd.DataFrame  # measures of those layers
+    images: UInt8[np.ndarray, "n h w c"]  # the test sample, c is 1 or 3
+    labels: Int[np.ndarray, " n"]
 
 
 def _write(path: Path, fill: Callable[[Path], Any]) -> None:
@@ -103,27 +126,28 @@ def _write(path: Path, fill: Callable[[Path], Any]) -> None:
     except (OSError, SafetensorError) as problem:
         raise UsageError(f"cannot write {path}: {_reason(problem)}") from problem
     finally:
-        part.unlink(missing_ok=True) if part.parent.is_dir() else None
+        if part.parent.is_dir():
+            part.unlink(missing_ok=True)
 
 
 def _reason(problem: Exception) -> str:
-    """What the system says of a file, in its words and without its numbers."""
+    """The system's own words for a problem with a file, without its numbers."""
     return getattr(problem, "strerror", None) or " ".join(str(problem).split())
 
 
-def _json(path: Path, content: Mapping[str, Any]) -> None:
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     text = json.dumps(content, indent=1, sort_keys=False, allow_nan=False) + "\n"
     _write(path, lambda part: part.write_text(text))
 
 
-def _parquet(path: Path, table: pd.DataFrame) -> None:
-    _write(path, lambda part: table.to_parquet(part, index=False))
+def _write_parquet(path: Path, table: pd.DataFrame) -> None:
+    _write(path, partial(table.to_parquet, index=False))
 
 
-def _tensors(path: Path, tensors: Mapping[str, np.ndarray], told: Mapping[str, Any]) -> None:
+def _write_tensors(path: Path, tensors: Arrays, notes: Mapping[str, Any] = NONE) -> None:
     arrays = {name: np.asarray(array, order="C") for name, array in tensors.items()}
-    notes = {"kdlib": json.dumps(dict(told))}  # one: safetensors writes several in any order
-    _write(path, lambda part: save_file(arrays, part, metadata=notes))
+    metadata = {"kdlib": json.dumps(dict(notes))}  # one: safetensors writes several in any order
+    _write(path, lambda part: save_file(arrays, part, metadata=metadata))
 
 
 def _read(path: Path, read: Callable[[Path], Any], made_by: str) -> Any:
@@ -137,30 +161,121 @@ def _read(path: Path, read: Callable[[Path], Any], made_by: str) -> Any:
         )
 
 
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
 def writable(folder: Path) -> None:
     """Raise UsageError unless results can be written there; leaves nothing behind.
 
-    Asked before hours of training, not after.
+    Called before hours of training, not after.
     """
-    there = folder
+    existing = folder
     try:
-        there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
-        with tempfile.TemporaryFile(dir=there) as file:
+        existing = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+        with tempfile.TemporaryFile(dir=existing) as file:
             file.write(bytes(1 << 20))
             file.flush()
     except OSError as problem:
-        raise UsageError(f"cannot write below {there}: {_reason(problem)}") from problem
+        raise UsageError(f"cannot write below {existing}: {_reason(problem)}") from problem
 
 
-# ---- one run -----------------------------------------------------------------------------------
+def locate(folder: str | Path) -> Path:
+    """Find a folder of the project, from its root or, as a notebook runs, from one below."""
+    return next((p for p in (Path(folder), Path("..", folder)) if p.is_dir()), Path(folder))
+
+
+def save_table(
+    table: str, root: Path, name: str, rows: pd.DataFrame | Iterable[tuple[Any, ...]]
+) -> None:
+    """Write one table of the run `name`, or of the maps, the comparison or the film of that name.
+
+    `root` is the study's folder. `rows` have the table's columns in their order, or are a frame
+    that has them; for one run, without the column `run`.
+    """
+    path, entry = _place(table, root, name)
+    columns = entry.columns if "{}" in entry.file else [c for c in entry.columns if c != "run"]
+    frame = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(rows, columns=columns)
+    if entry.digits is not None:
+        frame = frame.round({"x": entry.digits, "y": entry.digits})
+    _write_parquet(path, frame[columns])
+
+
+def load_table(table: str, root: str | Path, name: str, view: str | None = None) -> pd.DataFrame:
+    """Read one table of the run `name`, or of the maps, the comparison or the film of that name.
+
+    Of measures and similarity in one `view`, where that is given. Raises UsageError where the file
+    is missing, cannot be read, or lacks a column.
+    """
+    path, entry = _place(table, Path(root), name)
+
+    def read(path: Path) -> pd.DataFrame:
+        frame = pd.read_parquet(path)
+        frame = frame if "{}" in entry.file else frame.assign(run=name)
+        return _viewed(frame[entry.columns], view)
+
+    frame: pd.DataFrame = _read(path, read, f"notebooks/{entry.notebook}.ipynb")
+    return frame
+
+
+def _place(table: str, root: Path, name: str) -> tuple[Path, Table]:
+    entry = MAP_MEASURES if table == "map_measures" else TABLES[table]
+    path = root / entry.file.format(name) if "{}" in entry.file else root / name / entry.file
+    return path, entry
+
+
+def _viewed(table: pd.DataFrame, view: str | None) -> pd.DataFrame:
+    return table if view is None else table[table["view"] == view].reset_index(drop=True)
+
+
+def _empty(table: str) -> pd.DataFrame:
+    return pd.DataFrame(columns=pd.Index(TABLES[table].columns))
+
+
+def numbers(values: Mapping[Any, Any], *levels: str) -> pd.DataFrame:
+    """Lay out nested mappings as a table: a column for each level of keys, and "value".
+
+    A key that is a tuple fills several columns.
+
+        numbers({("kd", "stem"): {"knn": 0.5}}, "run", "layer", "measure")
+    """
+    rows: list[tuple[tuple[Any, ...], Any]] = [((), values)]
+    while any(isinstance(content, Mapping) for _, content in rows):
+        rows = [
+            ((*keys, *(key if isinstance(key, tuple) else (key,))), inner)
+            for keys, content in rows
+            for key, inner in content.items()
+        ]
+    return pd.DataFrame([(*keys, value) for keys, value in rows], columns=[*levels, "value"])
+
+
+def points(
+    maps: Mapping[Any, Float[np.ndarray, "n c"]],
+    *levels: str,
+    columns: tuple[str, ...] = ("x", "y"),
+) -> pd.DataFrame:
+    """Lay out maps as a table of points: a column for each level of keys, image, x and y."""
+    frames = {
+        key: pd.DataFrame(array.astype("float32"), columns=columns) for key, array in maps.items()
+    }
+    return pd.concat(frames, names=[*levels, "image"]).reset_index()
+
+
+def cells(arrays: Mapping[Any, np.ndarray], *levels: str) -> pd.DataFrame:
+    """Lay out matrices as a table: a column for each level of keys, for row and column, and value.
+
+    cells({("kd", "stem"): neighbours}, "run", "layer", "image", "rank", "neighbour")
+    """
+    frames = {key: pd.DataFrame(array).stack() for key, array in arrays.items()}
+    return pd.concat(frames, names=levels[:-1]).rename(levels[-1]).reset_index()
 
 
 def save_run(
     folder: Path,
     record: Mapping[str, Mapping[str, Any]],
-    weights: Mapping[str, np.ndarray],
+    weights: Arrays,
     history: list[dict[str, float | int | str]],
-    snapshots: Mapping[int, Mapping[str, np.ndarray]] = MappingProxyType({}),
+    snapshots: Mapping[int, Arrays] = NONE,
     **results: Any,
 ) -> None:
     """Write a trained network; run.json comes last and says that the run is whole.
@@ -172,58 +287,58 @@ def save_run(
     path = folder / "snapshots.safetensors"
     path.unlink(missing_ok=True)  # of another training
     if snapshots:
-        each = {f"{n}.{name}": x for n, those in snapshots.items() for name, x in those.items()}
-        _tensors(path, each, record)
-    _tensors(folder / "weights.safetensors", weights, record)
-    _parquet(folder / "history.parquet", pd.DataFrame(history))
-    _json(folder / "run.json", {**record, **results, "code": code_hash(), **versions()})
+        tensors = {f"{n}.{k}": x for n, arrays in snapshots.items() for k, x in arrays.items()}
+        _write_tensors(path, tensors, record)
+    _write_tensors(folder / "weights.safetensors", weights, record)
+    _write_parquet(folder / "history.parquet", pd.DataFrame(history))
+    whole = {**record, **results, "code": code_hash(), **versions()}
+    _write_json(folder / "run.json", whole)
 
 
 def load_run(folder: str | Path, data: str | None = None) -> dict[str, Any]:
     """Read the record of a trained network.
 
     Raises UsageError if there is none, if it is broken, and, with `data`, if the network was
-    trained on images of another hash: two folders of images can be called alike.
+    trained on images of another hash.
     """
     path = Path(folder) / "run.json"
-    record = _read(path, lambda p: json.loads(p.read_text()), _maker(path.parent))
-    if (
-        not isinstance(record, dict)
-        or not set(RECORD) <= set(record)
-        or not set(FACTS) <= set(record["facts"])
-    ):
+    record = _read(path, _json, _trainer(path.parent))
+    whole = isinstance(record, dict) and {*RECORD} <= {*record} and {*FACTS} <= {*record["facts"]}
+    if not whole:
         raise UsageError(f"{path} is no record of a run; delete it and run again")
     if data not in (None, record["data"]):
         given = f"{record['parameters']['dataset']} was {record['data']}, now {data}"
         raise UsageError(
             f"{path.parent} was trained on other images, or normalised otherwise (hash of {given})"
         )
-    return record
+    return dict(record)
 
 
 def load_weights(folder: str | Path) -> dict[str, np.ndarray]:
     """Read the weights of a trained network."""
-    return _read(Path(folder) / "weights.safetensors", load_file, _maker(Path(folder)))
+    return dict(_read(Path(folder) / "weights.safetensors", load_file, _trainer(Path(folder))))
 
 
 def load_snapshots(folder: str | Path) -> dict[int, dict[str, np.ndarray]]:
-    """Read the weights that a network had on its way, by passes through the images."""
-    made_by = f'{_maker(Path(folder))} and -y "snapshots: [0, 1, 5]"'
-    kept: dict[int, dict[str, np.ndarray]] = {}
+    """Read the weights that a network had during training, by epoch."""
+    made_by = f'{_trainer(Path(folder))} and -y "snapshots: [0, 1, 5]"'
+    snapshots: dict[int, dict[str, np.ndarray]] = {}
     for key, value in _read(Path(folder) / "snapshots.safetensors", load_file, made_by).items():
-        passes, _, name = key.partition(".")
-        kept.setdefault(int(passes), {})[name] = value
-    return {passes: kept[passes] for passes in sorted(kept)}
+        epoch, _, name = key.partition(".")
+        snapshots.setdefault(int(epoch), {})[name] = value
+    return dict(sorted(snapshots.items()))
 
 
 def load_history(folder: str | Path) -> pd.DataFrame:
     """Read what a training reported: one row per epoch."""
-    return _read(Path(folder) / "history.parquet", pd.read_parquet, _maker(Path(folder)))
+    path = Path(folder) / "history.parquet"
+    history: pd.DataFrame = _read(path, pd.read_parquet, _trainer(Path(folder)))
+    return history
 
 
-def _maker(folder: Path) -> str:
-    kind = "teacher" if "teachers" in folder.parts else "student"
-    return f"`papermill notebooks/{kind}.ipynb out.ipynb` with its parameters"
+def _trainer(folder: Path) -> str:
+    notebook = "teacher" if "teachers" in folder.parts else "student"
+    return f"`papermill notebooks/{notebook}.ipynb out.ipynb` with its parameters"
 
 
 def all_runs(root: str | Path = "runs") -> Iterator[tuple[Path, dict[str, Any] | None]]:
@@ -233,9 +348,6 @@ def all_runs(root: str | Path = "runs") -> Iterator[tuple[Path, dict[str, Any] |
             yield path.parent, load_run(path.parent)
         except UsageError:
             yield path.parent, None
-
-
-# ---- layers ------------------------------------------------------------------------------------
 
 
 class Layers(NamedTuple):
@@ -251,61 +363,44 @@ class Layers(NamedTuple):
     test_labels: Int[np.ndarray, " m"]
     test_rows: Int[np.ndarray, " m"]  # of the data set's test images
     train_rows: Int[np.ndarray, " n"]
-    flat_train: Mapping[str, Float[np.ndarray, "n p"]] = MappingProxyType({})
-    flat_test: Mapping[str, Float[np.ndarray, "m p"]] = MappingProxyType({})
+    flat_train: Mapping[str, Float[np.ndarray, "n p"]] = NONE
+    flat_test: Mapping[str, Float[np.ndarray, "m p"]] = NONE
 
 
 def save_layers(folder: Path, layers: Layers) -> None:
     """Write the features of a network beside its weights.
 
-    Raises UsageError where other images of it are kept already: they would no longer compare.
+    Raises UsageError where features of other images are there: the two would not compare.
     """
     path = folder / "features.safetensors"
     if path.exists():
-        kept = load_layers(folder)
+        before = load_layers(folder)
         for what in ("train_rows", "test_rows"):
-            if not np.array_equal(getattr(kept, what), getattr(layers, what)):
+            if not np.array_equal(getattr(before, what), getattr(layers, what)):
                 raise UsageError(
-                    f"{path} keeps features of other images (another sample size or data set); "
+                    f"{path} holds features of other images (another sample size or data set); "
                     "give this a study of its own"
                 )
-    tensors = {
-        f"{split}.{name}": array
-        for split in ("train", "test")
-        for name, array in getattr(layers, split).items()
-    }
-    for split in ("train", "test"):
-        for name, array in getattr(layers, f"flat_{split}").items():
-            tensors[f"flat.{split}.{name}"] = array
-        for what in ("labels", "rows"):
-            tensors[f"{split}.{what}"] = getattr(layers, f"{split}_{what}")
-    _tensors(path, tensors, {"layers": list(layers.test)})
+    tensors: dict[str, np.ndarray] = {}
+    for field, value in layers._asdict().items():
+        key = field.replace("_", ".")  # flat.train, train.labels
+        if isinstance(value, Mapping):
+            tensors |= {f"{key}.{name}": array for name, array in value.items()}
+        else:
+            tensors[key] = value
+    _write_tensors(path, tensors, {"layers": list(layers.test)})
 
 
 def load_layers(folder: str | Path) -> Layers:
     """Read the features of a network. Raises UsageError if there are none."""
     made_by = "`papermill notebooks/features.ipynb out.ipynb` for its network"
     tensors, order = _read(Path(folder) / "features.safetensors", _ordered, made_by)
-    kept = {f"{k}_{w}": tensors[f"{k}.{w}"] for k in ("train", "test") for w in ("labels", "rows")}
-    for k in ("train", "test"):
-        kept[k] = {n: tensors[f"{k}.{n}"] for n in order}
-        flat = {n: tensors.get(f"flat.{k}.{n}") for n in order}
-        kept[f"flat_{k}"] = {n: x for n, x in flat.items() if x is not None}
-    return Layers(**kept)
-
-
-def teacher_of(root: Path, run: str, named: str = "") -> str:
-    """The run whose layers those of `run` are compared with: `named`, or its own teacher.
-
-    Empty for a teacher. Raises UsageError unless both keep features of the same images.
-    """
-    teacher = named or load_run(root / run)["parameters"].get("teacher", "")
-    if teacher in ("", run):
-        return ""
-    own, other = load_layers(root / run), load_layers(root / teacher)
-    if not np.array_equal(own.test_rows, other.test_rows):
-        raise UsageError(f"{run} was shown other images than {teacher}; extract one again")
-    return teacher
+    fields: dict[str, Any] = {}
+    for field in Layers._fields:
+        key = field.replace("_", ".")
+        layers = {name: tensors.get(f"{key}.{name}") for name in order}
+        fields[field] = tensors.get(key, {name: x for name, x in layers.items() if x is not None})
+    return Layers(**fields)
 
 
 def _ordered(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
@@ -314,203 +409,40 @@ def _ordered(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
         return load_file(path), json.loads(file.metadata()["kdlib"])["layers"]
 
 
-Values = Mapping[str, Mapping[str, float]]  # layer -> measure -> value
+def teacher_of(root: Path, run: str, named: str = "") -> str:
+    """The run whose layers those of `run` are compared with: `named`, or its own teacher.
 
-
-def save_measures(folder: Path, values: Values, flat: Values = MappingProxyType({})) -> None:
-    """Write what was measured of each layer: {layer: {measure: value}}.
-
-    `flat` are the layers that were measured again in the flat view; the others are the same there.
+    A baseline's is the teacher of its study. Empty for a teacher. Raises UsageError unless both
+    have features of the same images.
     """
-    rows = [
-        (layer, name, value, view)
-        for view, seen in (("pooled", values), ("flat", {**values, **flat}))
-        for layer, those in seen.items()
-        for name, value in those.items()
-    ]
-    columns = ["layer", "measure", "value", "view"]
-    _parquet(folder / "measures.parquet", pd.DataFrame(rows, columns=columns))
-
-
-def save_similarity(folder: Path, views: Mapping[str, Mapping[tuple[str, str], float]]) -> None:
-    """Write how alike each layer is to each of the teacher: {view: {(own, other): value}}."""
-    rows = [(*cell, value, view) for view, those in views.items() for cell, value in those.items()]
-    columns = ["layer", "teacher_layer", "value", "view"]
-    _parquet(folder / "similarity.parquet", pd.DataFrame(rows, columns=columns))
-
-
-def save_map_measures(folder: Path, rows: Sequence[tuple[str, str, str, float, str]]) -> None:
-    """Write numbers about uncoupled maps that are not kept: layer embedding measure value engine.
-
-    Without rows: that there are none.
-    """
-    columns = ["layer", "embedding", "measure", "value", "engine"]
-    _parquet(folder / "map_measures.parquet", pd.DataFrame(rows, columns=columns))
-
-
-def load_measures(folder: str | Path, view: str | None = "pooled") -> pd.DataFrame:
-    """Read the measures of a network, in one view or (None) in all: layer measure value view."""
-    return _measured(Path(folder) / "measures.parquet", view)
-
-
-def load_similarity(folder: str | Path, view: str | None = "pooled") -> pd.DataFrame:
-    """Read how alike layers are to the teacher's: layer teacher_layer value view."""
-    return _measured(Path(folder) / "similarity.parquet", view)
-
-
-def _measured(path: Path, view: str | None) -> pd.DataFrame:
-    made_by = "`papermill notebooks/measure.ipynb out.ipynb` for its network"
-    return _read(path, lambda p: _viewed(pd.read_parquet(p), view), made_by)
-
-
-def _viewed(table: pd.DataFrame, view: str | None) -> pd.DataFrame:
-    kept = table["view"].isin(VIEWS if view is None else [view])
-    return table[kept].reset_index(drop=True)
-
-
-Cells = Mapping[tuple[str, str], Float[np.ndarray, "n 2"]]  # (run, layer) -> map
-
-
-def save_maps(
-    root: Path,
-    name: str,
-    embedding: str,
-    maps: Cells,
-    faithfulness: Mapping[tuple[str, str], Mapping[str, float]],
-    errors: Mapping[tuple[str, str], Float[np.ndarray, " n"]],
-    neighbours: Mapping[tuple[str, str], Int[np.ndarray, "n k"]],
-    *,
-    engine: str,
-    coupling: float,
-) -> None:
-    """Write the maps of a family of layers, how faithful each map and each point is, and what is
-    nearest to each image in the layer itself (`metrics.nearest`).
-
-    `engine` drew them; `coupling` 0 says that each was drawn for itself.
-    """
-    parts = [
-        pd.DataFrame(
-            {"run": run, "layer": layer, "embedding": embedding, "image": range(len(xy))}
-            | {"x": xy[:, 0].astype("float32"), "y": xy[:, 1].astype("float32")}
-            | {"error": errors[run, layer].astype("float32")}
-        )
-        for (run, layer), xy in maps.items()
-    ]
-    rows = [
-        (run, layer, embedding, measure, value, engine, coupling)
-        for (run, layer), those in faithfulness.items()
-        for measure, value in those.items()
-    ]
-    columns = ["run", "layer", "embedding", "measure", "value", "engine", "coupling"]
-    near = [_ranked(run, layer, those) for (run, layer), those in neighbours.items()]
-    _parquet(root / "maps" / f"{name}-faithfulness.parquet", pd.DataFrame(rows, columns=columns))
-    _parquet(root / "maps" / f"{name}-neighbours.parquet", pd.concat(near, ignore_index=True))
-    _parquet(root / "maps" / f"{name}.parquet", pd.concat(parts, ignore_index=True))
-
-
-def _ranked(run: str, layer: str, near: np.ndarray) -> pd.DataFrame:
-    n, k = near.shape
-    places = {"image": np.repeat(np.arange(n), k), "rank": np.tile(np.arange(k), n)}
-    table = pd.DataFrame(places | {"neighbour": near.ravel()}).astype("int32")
-    return table.assign(run=run, layer=layer)[COLUMNS["neighbours"]]
-
-
-def save_comparison(
-    root: Path,
-    name: str,
-    comparison: Sequence[tuple[str, str, str, str, float]],
-    sweeps: Sequence[Mapping[str, Any]],
-) -> None:
-    """Write how maps compare that were drawn in several ways, and those of several parameters.
-
-    `comparison` are rows (way, run, layer, measure, value). A sweep is one map: its columns,
-    `image` (n,) and the coordinates `xy` (n, 2), which are kept to three digits.
-    """
-    parts = [
-        pd.DataFrame(
-            {k: v for k, v in one.items() if k != "xy"}
-            | {axis: one["xy"][:, i].astype("float32").round(3) for i, axis in enumerate("xy")}
-        )
-        for one in sweeps
-    ]
-    tables = [
-        pd.DataFrame(comparison, columns=pd.Index(COLUMNS["comparison"])),
-        pd.concat(parts, ignore_index=True)[COLUMNS["sweeps"]],
-    ]
-    for kind, table in zip(COMPARED, tables, strict=True):
-        _parquet(root / "maps" / f"{name}-{kind}.parquet", table)
-
-
-def save_film(
-    root: Path,
-    name: str,
-    maps: Mapping[tuple[str, int, str], Float[np.ndarray, "n 2"]],
-    training: Sequence[tuple[str, int, str, str, float]],
-) -> None:
-    """Write what layers looked like on the way: maps, to three digits, and measures.
-
-    `maps` are by (run, epoch, layer), `training` rows (run, epoch, layer, measure, value).
-    """
-    parts = [
-        pd.DataFrame(
-            {"run": run, "epoch": epoch, "layer": layer, "image": range(len(xy))}
-            | {axis: xy[:, i].astype("float32").round(3) for i, axis in enumerate("xy")}
-        )
-        for (run, epoch, layer), xy in maps.items()
-    ]
-    tables = [
-        pd.concat(parts, ignore_index=True),
-        pd.DataFrame(training, columns=pd.Index(COLUMNS["training"])),
-    ]
-    for kind, table in zip(FILMED, tables, strict=True):
-        _parquet(root / "maps" / f"{name}-{kind}.parquet", table)
-
-
-# ---- one study, published ----------------------------------------------------------------------
-
-
-class Results(NamedTuple):
-    """The published results of one study: all that charts, widgets and chapters read.
-
-    `run` identifies a network everywhere: its folder below runs/<study>/<dataset>/.
-    """
-
-    study: dict[str, Any]  # name, dataset, classes, layers, embeddings, parameters, versions
-    runs: pd.DataFrame  # run role network method labels seed parameters test_accuracy seconds
-    measures: pd.DataFrame  # run layer measure value view, of one view
-    similarity: pd.DataFrame  # run layer teacher_layer value view, of one view: debiased CKA
-    maps: pd.DataFrame  # run layer embedding image x y error
-    faithfulness: pd.DataFrame  # run layer embedding measure value engine coupling
-    neighbours: pd.DataFrame  # run layer image rank neighbour: 0 the nearest in the layer itself
-    predictions: pd.DataFrame  # run image prediction
-    comparison: pd.DataFrame  # way run layer measure value: maps drawn in several ways
-    sweeps: pd.DataFrame  # one layer's maps, by setting (perplexity, k) and seed; see COLUMNS
-    teacher_logits: pd.DataFrame  # run image label logit: what a teacher that is drawn says
-    film: pd.DataFrame  # run epoch layer image x y: maps after some epochs, 0 is before training
-    training: pd.DataFrame  # run epoch layer measure value: what those layers measured
-    images: UInt8[np.ndarray, "n h w c"]  # the test sample, c is 1 or 3
-    labels: Int[np.ndarray, " n"]
+    teacher = named or str(load_run(root / run)["parameters"].get("teacher", ""))
+    if teacher in ("", run):
+        return ""
+    own, other = load_layers(root / run), load_layers(root / teacher)
+    if not np.array_equal(own.test_rows, other.test_rows):
+        raise UsageError(f"{run} has features of other images than {teacher}; extract one again")
+    return teacher
 
 
 def load(folder: str | Path | None = None, *, view: str = "pooled") -> Results:
     """Read the published results of a study, for example "book/results/quick".
 
     In the `view` "flat", layers with positions were measured by the principal axes of their whole
-    map instead of its mean over positions: does a conclusion hang on pooling?
+    map instead of its mean over positions: does a conclusion depend on pooling?
 
     Without a folder: of the study that the book is built for (KDLIB_STUDY, default quick), from
     the project's root, book/ or notebooks/ alike. Raises UsageError when the folder holds none,
     or when a file in it cannot be read.
     """
     one_of("view", view, VIEWS)
-    folder = _shown() if folder is None else Path(folder)
+    shown = locate("book/results") / os.environ.get("KDLIB_STUDY", "quick")
+    folder = shown if folder is None else Path(folder)
     made_by = "`make book` for the study quick, `python -m kdlib publish` for any"
-    study = _read(folder / "study.json", lambda p: json.loads(p.read_text()), made_by)
+    study = _read(folder / "study.json", _json, made_by)
     tables = {name: _read(folder / f"{name}.parquet", pd.read_parquet, made_by) for name in TABLES}
     for name in ("measures", "similarity"):
         tables[name] = _viewed(tables[name], view)
-    sample = _read(folder / "sample.safetensors", load_file, made_by)
-    return Results(study, **tables, images=sample["images"], labels=sample["labels"])
+    return Results(study, **tables, **_read(folder / "sample.safetensors", load_file, made_by))
 
 
 def brief(study: str) -> Results:
@@ -518,152 +450,124 @@ def brief(study: str) -> Results:
 
     Its other tables are left empty; where the study was not published, so are its runs.
     """
-    folder = near(f"book/results/{study}")
-    empty = {name: pd.DataFrame(columns=pd.Index(COLUMNS.get(name, []))) for name in TABLES}
-    told: dict[str, Any] = {"name": study, "dataset": "", "embeddings": []}
+    folder = locate(f"book/results/{study}")
+    tables = {name: _empty(name) for name in TABLES}
+    facts: dict[str, Any] = {"name": study, "dataset": "", "embeddings": []}
     if (folder / "study.json").is_file():
-        told = _read(folder / "study.json", lambda p: json.loads(p.read_text()), "publish")
-        empty["runs"] = _read(folder / "runs.parquet", pd.read_parquet, "publish")
-    nothing = np.zeros((0, 1, 1, 1), np.uint8)
-    return Results(told, **empty, images=nothing, labels=np.zeros(0, np.int64))
+        facts = _read(folder / "study.json", _json, "publish")
+        tables["runs"] = _read(folder / "runs.parquet", pd.read_parquet, "publish")
+    no_images, no_labels = np.zeros((0, 1, 1, 1), np.uint8), np.zeros(0, np.int64)
+    return Results(facts, **tables, images=no_images, labels=no_labels)
 
 
-def load_benchmark(study: str, name: str) -> dict[str, Any]:
-    """Read what a script of benchmarks/ measured; nothing where it has not run."""
-    path = near(f"book/results/{study}") / f"{name}.json"
-    return _read(path, lambda p: json.loads(p.read_text()), name) if path.is_file() else {}
-
-
-def save_benchmark(study: str, name: str, measured: Mapping[str, Any]) -> None:
-    """Write what a script of benchmarks/ measured, beside the study that shows it."""
-    _json(Path("book/results") / study / f"{name}.json", measured)
-
-
-def _shown() -> Path:
-    return near("book/results") / os.environ.get("KDLIB_STUDY", "quick")
-
-
-def near(folder: str | Path) -> Path:
-    """A folder of the project, seen from its root or, as a notebook does, from one below."""
-    return next((p for p in (Path(folder), Path("..", folder)) if p.is_dir()), Path(folder))
-
-
-def publish(folder: Path, results: Results, executed: Mapping[str, Path] | None = None) -> None:
+def publish(folder: Path, results: Results, executed: Mapping[str, Path] = NONE) -> None:
     """Write the small part of a study that the book shows; study.json last.
 
     `executed` are notebooks as they ran, copied below executed/ under the names given.
     """
-    for name, notebook in (executed or {}).items():
+    for name, notebook in executed.items():
         _write(folder / "executed" / f"{name}.ipynb", partial(shutil.copyfile, notebook))
     for name in TABLES:
-        _parquet(folder / f"{name}.parquet", getattr(results, name))
+        _write_parquet(folder / f"{name}.parquet", getattr(results, name))
     sample = {"images": results.images, "labels": results.labels}
-    _tensors(folder / "sample.safetensors", sample, {})
-    _json(folder / "study.json", results.study)
+    _write_tensors(folder / "sample.safetensors", sample)
+    _write_json(folder / "study.json", results.study)
 
 
 def gather(
     root: Path,
     names: list[str],
     maps: list[str],
-    compared: str = "",
-    filmed: str = "",
+    comparison: str = "",
+    film: str = "",
     *,
     layers: bool = True,
 ) -> dict[str, pd.DataFrame]:
     """The tables of `Results` from a study's own folder: runs, maps, comparison and film named.
 
     Without `layers` there are runs only, and the other tables are empty. Raises UsageError where
-    one is missing, or where two networks were shown other images.
+    a file is missing, and where two networks were trained or extracted on different images.
     """
-    records = pd.DataFrame([_row(name, load_run(root / name)) for name in names])
-    looked = _gathered(root, names, maps) if layers else {}
-    for name, kinds, maker in ((compared, COMPARED, "compare"), (filmed, FILMED, "film")):
-        for kind in kinds if name else ():
-            path = root / "maps" / f"{name}-{kind}.parquet"
-            looked[kind] = _read(path, pd.read_parquet, f"notebooks/{maker}.ipynb")
-    empty = {name: pd.DataFrame(columns=pd.Index(COLUMNS[name])) for name in TABLES[1:]}
-    return {"runs": records, **empty, **looked}
+    tables = {name: _empty(name) for name in TABLES}
+    data = load_run(root / names[0])["data"]
+    columns, rows = TABLES["runs"].columns, []
+    for name in names:
+        record = load_run(root / name, data)
+        row = record["facts"] | record | {"run": name, "parameters": record["parameters_count"]}
+        rows.append([row[column] for column in columns])
+    tables["runs"] = pd.DataFrame(rows, columns=columns)
+    if layers:
+        tables |= _gather_layers(root, tables["runs"], maps)
+    for name, kinds in ((comparison, ("comparison", "sweeps")), (film, ("film", "training"))):
+        if name:
+            tables |= {kind: load_table(kind, root, name) for kind in kinds}
+    return tables
 
 
-def _gathered(root: Path, names: list[str], maps: list[str]) -> dict[str, pd.DataFrame]:
-    measures, similarity, predictions = [], [], []
-    rows: np.ndarray | None = None
+def _gather_layers(root: Path, runs: pd.DataFrame, maps: list[str]) -> dict[str, pd.DataFrame]:
+    names = list(runs["run"])
+    outputs = _logits(root, names)
+    predictions = {name: logits.argmax(1)[:, None] for name, logits in outputs.items()}
+    tables = {"predictions": cells(predictions, "run", "image", "", "prediction")}
+    for kind in ("measures", "similarity", "map_measures"):
+        tables[kind] = _together(load_table(kind, root, name) for name in names)
+    for kind in ("maps", "faithfulness", "neighbours"):
+        tables[kind] = _together(load_table(kind, root, name) for name in maps)
+    tables["faithfulness"] = _together([tables["faithfulness"], tables.pop("map_measures")])
+    tables["neighbours"] = tables["neighbours"].drop_duplicates()  # the same beside every map
+    mapped = runs["run"].isin(tables["maps"]["run"]) & (runs["role"] == "teacher")
+    if mapped.any():
+        logits = {name: outputs[name] for name in runs["run"][mapped]}
+        tables["teacher_logits"] = cells(logits, "run", "image", "label", "logit")
+    return {
+        name: table[TABLES[name].columns].reset_index(drop=True) for name, table in tables.items()
+    }
+
+
+def _together(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """All rows of some tables; an empty one has no types that could change another's."""
+    parts = list(tables)
+    return pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
+
+
+def _logits(root: Path, names: list[str]) -> dict[str, np.ndarray]:
+    """The logits of each network. Raises UsageError where two have features of other images."""
+    rows, logits = load_layers(root / names[0]).test_rows, {}
     for name in names:
         layers = load_layers(root / name)
-        rows = layers.test_rows if rows is None else rows
-        if not np.array_equal(rows, layers.test_rows):
-            raise UsageError(f"{name} was shown other images than {names[0]}; extract it again")
-        measures.append(load_measures(root / name, None).assign(run=name))
-        similarity.append(load_similarity(root / name, None).assign(run=name))
-        said = layers.test["logits"].argmax(1)
-        predictions.append(
-            pd.DataFrame({"image": range(len(said)), "prediction": said, "run": name})
-        )
-    drawn = {
-        kind: pd.concat(
-            [
-                _read(root / "maps" / f"{m}{end}.parquet", pd.read_parquet, "notebooks/embed.ipynb")
-                for m in maps
-            ],
-            ignore_index=True,
-        )
-        for kind, end in DRAWN.items()
-    }
-    parts = [_map_measures(root, name) for name in names]
-    parts = [part for part in [drawn["faithfulness"], *parts] if len(part)]
-    drawn["faithfulness"] = pd.concat(parts, ignore_index=True)
-    drawn["neighbours"] = drawn["neighbours"].drop_duplicates(ignore_index=True)  # of every kind
-    shown = dict.fromkeys(drawn["maps"]["run"])
-    logits = [_teacher_logits(root, name) for name in shown if name.startswith("teachers/")]
-    return {
-        "measures": pd.concat(measures, ignore_index=True)[COLUMNS["measures"]],
-        "similarity": pd.concat(similarity, ignore_index=True)[COLUMNS["similarity"]],
-        "predictions": pd.concat(predictions, ignore_index=True)[COLUMNS["predictions"]],
-        **({"teacher_logits": pd.concat(logits, ignore_index=True)} if logits else {}),
-        **drawn,
-    }
+        if not np.array_equal(layers.test_rows, rows):
+            raise UsageError(f"{name} has features of other images than {names[0]}; extract again")
+        logits[name] = layers.test["logits"]
+    return logits
 
 
-def _teacher_logits(root: Path, name: str) -> pd.DataFrame:
-    """The logits of one network for the images it was shown, a row per image and class."""
-    logits = load_layers(root / name).test["logits"]
-    image, label = np.indices(logits.shape)
-    said = {"image": image.ravel(), "label": label.ravel(), "logit": logits.ravel()}
-    return pd.DataFrame(said).assign(run=name)[COLUMNS["teacher_logits"]]
+def load_benchmark(study: str, name: str) -> dict[str, Any]:
+    """Read what a script of benchmarks/ measured; nothing where it has not run."""
+    path = locate(f"book/results/{study}") / f"{name}.json"
+    return dict(_read(path, _json, name)) if path.is_file() else {}
 
 
-def _map_measures(root: Path, name: str) -> pd.DataFrame:
-    path = root / name / "map_measures.parquet"
-    table = _read(path, pd.read_parquet, "notebooks/measure.ipynb").assign(run=name, coupling=0.0)
-    return table[COLUMNS["faithfulness"]]
-
-
-def _row(name: str, record: dict[str, Any]) -> dict[str, Any]:
-    results = {"parameters": record["parameters_count"]}
-    results |= {key: record[key] for key in ("test_accuracy", "seconds")}
-    return {"run": name, **{key: record["facts"][key] for key in FACTS}, **results}
-
-
-# ---- what a result depends on ------------------------------------------------------------------
+def save_benchmark(study: str, name: str, measured: Mapping[str, Any]) -> None:
+    """Write what a script of benchmarks/ measured, beside the study that shows it."""
+    _write_json(Path("book/results") / study / f"{name}.json", measured)
 
 
 @cache
 def code_hash() -> str:
     """The first 16 hex digits of the SHA-256 of the library's Python files."""
     digest = hashlib.sha256()
-    here = Path(__file__).parent
-    for file in sorted(here.rglob("*.py")):
-        digest.update(file.relative_to(here).as_posix().encode() + file.read_bytes())
+    top = Path(__file__).parent
+    for file in sorted(top.rglob("*.py")):
+        digest.update(file.relative_to(top).as_posix().encode() + file.read_bytes())
     return digest.hexdigest()[:16]
 
 
 def versions() -> dict[str, Any]:
     """Versions of what computes the results."""
-    found: dict[str, str] = {"python": platform.python_version()}
+    installed = {"python": platform.python_version()}
     for name in RECORDED:
         try:
-            found[name] = version(name)
+            installed[name] = version(name)
         except PackageNotFoundError:
-            found[name] = "not installed"
-    return {"versions": found}
+            installed[name] = "not installed"
+    return {"versions": installed}

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from sklearn.datasets import load_digits
 
-from kdlib.store import COLUMNS, TABLES, Results, publish
+from kdlib.store import TABLES, Results, publish
 
 LAYERS = ("stem", "block1", "block2", "block3", "pool", "logits")
 METHODS = ("baseline", "smooth", "kd", "fitnet", "at")
@@ -38,7 +38,7 @@ def make(
     images = (digits.images[image, :, :, None] * 15.9).astype(np.uint8)
     truth = digits.target[image].astype(np.int64)
     runs = pd.DataFrame(_runs(networks, seeds, labels))
-    tables: dict[str, list[pd.DataFrame]] = {name: [] for name in TABLES[1:]}
+    tables: dict[str, list[pd.DataFrame]] = {name: [] for name in list(TABLES)[1:]}
     for number, run in enumerate(runs.to_dict("records")):
         generator = np.random.default_rng(number)
         _measure(run, tables, generator)
@@ -130,7 +130,7 @@ def _compare(run: dict[str, Any], tables: dict[str, list[pd.DataFrame]]) -> None
         if run["role"] == "student"
     ]
     if rows:
-        tables["similarity"].append(pd.DataFrame(rows, columns=COLUMNS["similarity"]))
+        tables["similarity"].append(pd.DataFrame(rows, columns=TABLES["similarity"].columns))
 
 
 def _compare_ways(truth: np.ndarray, tables: dict[str, list[pd.DataFrame]]) -> None:
@@ -151,14 +151,14 @@ def _compare_ways(truth: np.ndarray, tables: dict[str, list[pd.DataFrame]]) -> N
         rows += [(way, runs[1], layer, "displacement_turned", 0.7 * far)]
         for run, name in itertools.product(runs, ("trustworthiness", "neighbours_kept", "map_knn")):
             rows.append((way, run, layer, name, 0.5 + 0.08 * depth + more.get(way, 0)))
-    tables["comparison"].append(pd.DataFrame(rows, columns=COLUMNS["comparison"]))
+    tables["comparison"].append(pd.DataFrame(rows, columns=TABLES["comparison"].columns))
     settings = [("tsne", 5), ("tsne", 30), ("ivis", 15)]
     for number, ((kind, k), seed, run) in enumerate(itertools.product(settings, (0, 1), runs)):
         x, y = np.random.default_rng(number).normal(size=(2, len(truth))).round(3)
         numbers = {"trustworthiness": 0.9, "neighbours_kept": 0.4, "map_knn": 0.8}
         cell = {"run": run, "layer": "block2", "embedding": kind, "setting": k, "seed": seed}
         points = {"image": np.arange(len(truth)), "x": x, "y": y, "map_silhouette": 0.01 * k}
-        table = pd.DataFrame(cell | points | numbers)[COLUMNS["sweeps"]]
+        table = pd.DataFrame(cell | points | numbers)[TABLES["sweeps"].columns]
         tables["sweeps"].append(table)
 
 
@@ -187,7 +187,7 @@ def _film(runs: pd.DataFrame, truth: np.ndarray, tables: dict[str, list[pd.DataF
             tables["film"].append(pd.DataFrame({**place, "image": image, "x": x, "y": y}))
             values |= {"trustworthiness": 0.8 + 0.18 * order, "neighbours_kept": 0.3 + 0.3 * order}
         rows = pd.DataFrame({"measure": values.keys(), "value": values.values()}).assign(**place)
-        tables["training"].append(rows[COLUMNS["training"]])
+        tables["training"].append(rows[TABLES["training"].columns])
 
 
 def _answer(run: dict[str, Any], truth: np.ndarray, tables: dict[str, list[pd.DataFrame]]) -> None:

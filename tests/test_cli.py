@@ -28,7 +28,7 @@ def test_list_shows_a_line_per_run_and_marks_the_unreadable(tmp_path, capsys):
 
 def test_show_prints_everything_recorded(tmp_path, capsys):
     save(tmp_path / "run")
-    store.save_measures(tmp_path / "run", {"stem": {"knn": 0.123}})
+    store.save_table("measures", tmp_path, "run", [("stem", "knn", 0.123, "pooled")])
     code, out, _ = said(capsys, "show", str(tmp_path / "run"))
     assert code == 0
     assert '"test_accuracy": 0.5' in out

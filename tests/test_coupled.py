@@ -9,7 +9,7 @@ import pytest
 
 from kdlib import UsageError, embed
 from kdlib.embed.tsne import exact, pulled, repulsion
-from kdlib.measure.metrics import faithfulness
+from kdlib.measure.faithfulness import faithfulness
 
 LAYERS = ("early", "middle", "late")
 CELLS = [(network, layer) for network in ("baseline", "kd") for layer in LAYERS]

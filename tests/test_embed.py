@@ -10,7 +10,7 @@ from sklearn.datasets import load_digits
 
 from kdlib import UsageError, embed
 from kdlib.embed import EMBEDDERS, TITLES, align, ivis, prepare, shared_start
-from kdlib.measure.metrics import faithfulness
+from kdlib.measure.faithfulness import faithfulness
 
 # jaxtyping's checker, where it is switched on, speaks before kdlib does
 WRONG_TYPE = (UsageError, TypeError)

@@ -10,7 +10,7 @@ from sklearn.datasets import load_digits
 
 from kdlib import UsageError, embed
 from kdlib.embed import extras
-from kdlib.measure.metrics import faithfulness
+from kdlib.measure.faithfulness import faithfulness
 
 MODULES = {"umap": "umap", "pacmap": "pacmap", "localmap": "pacmap"}
 

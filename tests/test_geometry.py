@@ -264,7 +264,7 @@ def test_probes_know_digits(digits):
 def test_probes_name_what_they_lack(sample):
     x, y, t, u = sample
     for function in (geometry.knn, geometry.probe, geometry.ncc):
-        with pytest.raises(UsageError, match="asks training images; this space was given none"):
+        with pytest.raises(UsageError, match="needs training images; this space was given none"):
             function(Space(x, y))
     with pytest.raises(UsageError, match="at least 5 training images; given 4"):
         geometry.knn(Space(x, y, t[:4], u[:4]))

@@ -106,7 +106,7 @@ def test_every_notebook_runs_by_hand_and_lands_where_its_parameters_say(made):
         record = store.load_run(folder)
         assert 0 <= record["test_accuracy"] <= 1
         assert record["parameters"]["epochs"] == 1
-        measures = store.load_measures(folder, None)
+        measures = store.load_table("measures", results / "quick/digits", name)
         assert measures["value"].notna().all()
         for key, rows in measures.groupby("measure"):
             known = metrics.MEASURES[key]
@@ -121,7 +121,7 @@ def test_every_notebook_runs_by_hand_and_lands_where_its_parameters_say(made):
         assert (views["pooled"] != views["flat"]).any()
         told = pd.read_parquet(folder / "map_measures.parquet")
         assert (len(told), told["value"].notna().all()) == (12 if student else 0, True)
-        alike = store.load_similarity(folder, None)
+        alike = store.load_table("similarity", results / "quick/digits", name)
         assert alike.groupby("view").size().tolist() == ([36, 36] if student else [])
         assert alike["value"].between(-1, 1).all()
     assert len(store.load_run(results / "quick/digits" / networks[1])["labelled"]) == 50
@@ -155,7 +155,8 @@ def test_a_film_begins_untrained_and_ends_as_the_network_that_was_kept(made):
     assert set(training["run"]) == {student}
     assert sorted(set(training["epoch"])) == [0, 1]
     own = training.set_index(["measure", "layer", "epoch"])["value"]
-    kept = store.load_measures(folder / student).set_index(["measure", "layer"])["value"]
+    table = store.load_table("measures", folder, student, "pooled")
+    kept = table.set_index(["measure", "layer"])["value"]
     for measure in ("within_share", "silhouette", "knn", "probe", "cka"):
         assert own[measure].xs(1, level="epoch").to_dict() == kept[measure].to_dict()
         assert (own[measure].xs(0, level="epoch") != kept[measure]).any()

@@ -8,7 +8,7 @@ from sklearn.datasets import load_digits
 from kdlib import UsageError, embed
 from kdlib.embed import ivis
 from kdlib.embed.ivis import Fit, fit_batched
-from kdlib.measure.metrics import faithfulness
+from kdlib.measure.faithfulness import faithfulness
 
 SEEDS = (0, 1)
 QUICK = {"k": 5, "steps": 1}  # never less than 20 epochs

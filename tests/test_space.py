@@ -13,26 +13,20 @@ NAN, INF = (np.where(np.eye(90, 6) == 1, bad, 1.0) for bad in (np.nan, np.inf))
 ONE = np.zeros(90, dtype=int)
 
 
-def test_neighbours_agree_with_a_loop_whatever_is_in_memory_at_one_time(monkeypatch):
+def test_the_twenty_nearest_are_those_of_a_loop():
     x = np.random.default_rng(0).normal(size=(50, 3)) + 100
-    rows, far = Space(x, np.arange(50) % 2).near
-    assert rows.shape == far.shape == (50, 20)
+    rows, distances = Space(x, np.arange(50) % 2).near
+    assert rows.shape == distances.shape == (50, 20)
     for i in range(50):
         distance = np.linalg.norm(x - x[i], axis=1)
         distance[i] = np.inf
         wanted = np.argsort(distance, kind="stable")[:20]
         assert rows[i].tolist() == wanted.tolist()
-        np.testing.assert_allclose(far[i], distance[wanted])
-    monkeypatch.setattr(space, "CHUNK", 7)
-    again = Space(x, np.arange(50) % 2).near
-    np.testing.assert_array_equal(again[0], rows)
+        np.testing.assert_allclose(distances[i], distance[wanted])
 
 
-def test_equal_images_are_at_distance_0_and_come_by_row():
+def test_of_equal_images_one_counts_for_distances():
     x = np.array([[0.1, 7], [1, 7], [0.1, 7], [5, 1], [0.1, 7]]) * 1e3
-    rows, far = Space(x, np.array([0, 0, 0, 1, 1])).near
-    assert rows[:, :2].tolist() == [[2, 4], [0, 2], [0, 4], [1, 0], [0, 2]]
-    assert (far[[0, 2, 4], :2] == 0).all()
     assert Space(x, np.array([0, 0, 0, 1, 1])).distances.shape == (3, 2)
 
 

@@ -29,11 +29,11 @@ FACTS = {
 }
 
 
-def save(folder, accuracy=0.5, **parameters):
-    record = {"parameters": {"dataset": "digits", **parameters}, "facts": FACTS}
+def save(folder, accuracy=0.5, role="teacher", data="0123", **parameters):
+    record = {"parameters": {"dataset": "digits", **parameters}, "facts": FACTS | {"role": role}}
     weights = {"a": np.arange(6, dtype="float32").reshape(2, 3), "steps": np.array(7)}
     results = {"test_accuracy": accuracy, "test_images": 10, "seconds": 1.0, "parameters_count": 6}
-    results |= {"architecture": {"classes": 10, "channels": 1}, "data": "0123"}
+    results |= {"architecture": {"classes": 10, "channels": 1}, "data": data}
     store.save_run(folder, record, weights, HISTORY, **results)
 
 
@@ -60,10 +60,10 @@ def test_weights_on_the_way_come_back_by_passes_and_do_not_outlive_their_run(tmp
     weights = {"stem.0.weight": np.arange(3, dtype="float32"), "steps": np.array(7)}
     facts = {"test_accuracy": 0.5, "test_images": 10}
     store.save_run(tmp_path, {}, weights, HISTORY, {10: weights, 0: {"a": np.ones(2)}}, **facts)
-    kept = store.load_snapshots(tmp_path)
-    assert list(kept) == [0, 10]
-    assert list(kept[0]) == ["a"]
-    np.testing.assert_array_equal(kept[10]["stem.0.weight"], [0, 1, 2])
+    stored = store.load_snapshots(tmp_path)
+    assert list(stored) == [0, 10]
+    assert list(stored[0]) == ["a"]
+    np.testing.assert_array_equal(stored[10]["stem.0.weight"], [0, 1, 2])
     store.save_run(tmp_path, {}, weights, HISTORY, **facts)
     with pytest.raises(
         UsageError, match=r"no snapshots.safetensors in .*student.*-y \"snapshots: "
@@ -153,11 +153,11 @@ def test_broken_weights_and_tables_are_said(tmp_path):
 
 def test_layers_come_back_in_order_and_other_images_are_refused(tmp_path):
     store.save_layers(tmp_path, layers())
-    kept = store.load_layers(tmp_path)
-    assert list(kept.test) == ["stem", "logits"]
-    np.testing.assert_array_equal(kept.train["stem"], layers().train["stem"])
+    stored = store.load_layers(tmp_path)
+    assert list(stored.test) == ["stem", "logits"]
+    np.testing.assert_array_equal(stored.train["stem"], layers().train["stem"])
     store.save_layers(tmp_path, layers(shift=1.0))
-    with pytest.raises(UsageError, match="keeps features of other images"):
+    with pytest.raises(UsageError, match="holds features of other images"):
         store.save_layers(tmp_path, layers(rows=(0, 1, 2, 9)))
     np.testing.assert_array_equal(
         store.load_layers(tmp_path).test["stem"], layers(1.0).test["stem"]
@@ -168,27 +168,61 @@ def test_layers_come_back_with_their_flat_view(tmp_path):
     x = np.arange(8, dtype="float32").reshape(4, 2)
     given = layers()._replace(flat_test={"stem": x + 1}, flat_train={"stem": x + 2})
     store.save_layers(tmp_path, given)
-    kept = store.load_layers(tmp_path)
-    assert list(kept.flat_test) == list(kept.flat_train) == ["stem"]
-    np.testing.assert_array_equal(kept.flat_test["stem"], x + 1)
-    np.testing.assert_array_equal(kept.flat_train["stem"], x + 2)
-    np.testing.assert_array_equal(kept.test["stem"], layers().test["stem"])
+    stored = store.load_layers(tmp_path)
+    assert list(stored.flat_test) == list(stored.flat_train) == ["stem"]
+    np.testing.assert_array_equal(stored.flat_test["stem"], x + 1)
+    np.testing.assert_array_equal(stored.flat_train["stem"], x + 2)
+    np.testing.assert_array_equal(stored.test["stem"], layers().test["stem"])
 
 
-def test_measures_of_the_flat_view_stand_beside_the_pooled_ones(tmp_path):
-    values = {"stem": {"knn": 0.25}, "logits": {"knn": 0.5}}
-    store.save_measures(tmp_path, values, {"stem": {"knn": 0.75}})
-    assert store.load_measures(tmp_path, None).values.tolist() == [
-        ["stem", "knn", 0.25, "pooled"],
-        ["logits", "knn", 0.5, "pooled"],
-        ["stem", "knn", 0.75, "flat"],
-        ["logits", "knn", 0.5, "flat"],  # has no positions: the same in both
+def test_a_table_of_a_run_comes_back_with_its_name_in_all_views_or_one(tmp_path):
+    values = {"pooled": {"stem": {"knn": 0.25}, "logits": {"knn": 0.5}}}
+    values["flat"] = values["pooled"] | {"stem": {"knn": 0.75}}
+    table = store.numbers(values, "view", "layer", "measure")
+    store.save_table("measures", tmp_path, "teachers/a", table)
+    assert store.load_table("measures", tmp_path, "teachers/a").values.tolist() == [
+        ["teachers/a", "stem", "knn", 0.25, "pooled"],
+        ["teachers/a", "logits", "knn", 0.5, "pooled"],
+        ["teachers/a", "stem", "knn", 0.75, "flat"],
+        ["teachers/a", "logits", "knn", 0.5, "flat"],
     ]
-    assert store.load_measures(tmp_path)["value"].tolist() == [0.25, 0.5]
-    assert store.load_measures(tmp_path, "flat")["value"].tolist() == [0.75, 0.5]
-    pd.DataFrame({"layer": ["stem"]}).to_parquet(tmp_path / "measures.parquet")  # older
-    with pytest.raises(UsageError, match=r"cannot read .*measures.parquet.*; delete it and run"):
-        store.load_measures(tmp_path)
+    pooled = store.load_table("measures", tmp_path, "teachers/a", "pooled")
+    assert pooled["value"].tolist() == [0.25, 0.5]
+    flat = store.load_table("measures", tmp_path, "teachers/a", "flat")
+    assert flat["value"].tolist() == [0.75, 0.5]
+
+
+@pytest.mark.parametrize("table", [name for name, entry in store.TABLES.items() if entry.file])
+def test_every_table_says_who_makes_it_and_refuses_a_file_without_its_columns(tmp_path, table):
+    with pytest.raises(UsageError, match=rf"no .*{table}.*|{table}.parquet|no a.parquet") as caught:
+        store.load_table(table, tmp_path, "a")
+    assert f"notebooks/{store.TABLES[table].notebook}.ipynb makes it" in str(caught.value)
+    with pytest.raises(KeyError):
+        store.save_table(table, tmp_path, "a", pd.DataFrame({"layer": ["stem"]}))
+    store.save_table(table, tmp_path, "a", [])
+    assert list(store.load_table(table, tmp_path, "a")) == store.TABLES[table].columns
+    (file,) = tmp_path.rglob("*.parquet")
+    pd.DataFrame({"layer": ["stem"]}).to_parquet(file)  # of an older version
+    with pytest.raises(UsageError, match=r"cannot read .*; delete it and run again"):
+        store.load_table(table, tmp_path, "a")
+
+
+def test_numbers_points_and_cells_are_laid_out_by_their_keys():
+    nested = {("kd", "stem"): {"knn": 0.5, "probe": 1.0}}
+    assert store.numbers(nested, "run", "layer", "measure").to_dict("list") == {
+        "run": ["kd", "kd"],
+        "layer": ["stem", "stem"],
+        "measure": ["knn", "probe"],
+        "value": [0.5, 1.0],
+    }
+    assert store.numbers({"pooled": {}, "flat": {}}, "view", "own", "other").empty
+    points = store.points({("kd", 3): np.array([[0.1, 1], [2, 3]])}, "run", "epoch")
+    assert list(points) == ["run", "epoch", "image", "x", "y"]
+    assert points[["epoch", "image", "y"]].values.tolist() == [[3, 0, 1], [3, 1, 3]]
+    cells = store.cells({"kd": np.array([[5, 7], [6, 4]])}, "run", "image", "rank", "neighbour")
+    assert cells.values.tolist() == [
+        *(["kd", 0, 0, 5], ["kd", 0, 1, 7], ["kd", 1, 0, 6], ["kd", 1, 1, 4])
+    ]
 
 
 def test_results_are_loaded_in_one_view(tmp_path):
@@ -213,105 +247,116 @@ def test_a_student_is_compared_with_its_own_teacher_or_the_one_named(tmp_path):
     assert store.teacher_of(tmp_path, "teachers/a") == ""
     assert store.teacher_of(tmp_path, "teachers/a", "teachers/a") == ""
     assert store.teacher_of(tmp_path, "students/a/s") == "teachers/a"
-    with pytest.raises(UsageError, match="students/a/s was shown other images than teachers/b"):
+    with pytest.raises(
+        UsageError, match="students/a/s has features of other images than teachers/b"
+    ):
         store.teacher_of(tmp_path, "students/a/s", "teachers/b")
 
 
+def extracted(root, name, shift=0.0, rows=range(4)):
+    """A run with all that is measured of its layers."""
+    save(root / name)
+    store.save_layers(root / name, layers(shift, rows))
+    for table in ("measures", "similarity", "map_measures"):
+        store.save_table(table, root, name, [])
+
+
+def mapped(root, maps, names, kind, engine, coupling):
+    """Maps of the stem of some networks."""
+    keys = [(name, "stem") for name in names]
+    made = {"embedding": kind, "engine": engine, "coupling": coupling}
+    points = {key: np.full((4, 3), i, float) for i, key in enumerate(keys)}
+    near = {key: np.array([[1, 2], [0, 2], [3, 1], [2, 1]]) for key in keys}
+    tables = {
+        "maps": store.points(points, "run", "layer", columns=("x", "y", "error")),
+        "faithfulness": store.numbers(
+            {key: {"trustworthiness": 1.0} for key in keys}, "run", "layer", "measure"
+        ),
+        "neighbours": store.cells(near, "run", "layer", "image", "rank", "neighbour"),
+    }
+    for table, rows in tables.items():
+        store.save_table(table, root, maps, rows.assign(**made))
+
+
 def test_a_study_is_gathered_from_its_runs_and_maps(tmp_path):
-    names = ["teachers/t-full-0", "students/t-full-0/s-kd-2-0"]
+    teacher, student = names = ["teachers/t-full-0", "students/t-full-0/s-kd-2-0"]
     for i, name in enumerate(names):
-        save(tmp_path / name, accuracy=0.5 + i / 10)
-        store.save_layers(tmp_path / name, layers(i))
-        store.save_measures(tmp_path / name, {"stem": {"knn": 0.25 + i}})
-        told = [("stem", "ivis", "map_knn", 0.75, "torch 2")] if "student" in name else []
-        store.save_map_measures(tmp_path / name, told)
-        alike = {("stem", "logits"): 0.5} if "student" in name else {}
-        store.save_similarity(tmp_path / name, {"pooled": alike, "flat": alike})
-    maps = {(name, "stem"): np.full((4, 2), i, float) for i, name in enumerate(names)}
-    found = {key: {"trustworthiness": 1.0} for key in maps}
-    errors = {key: np.array([0, 0.5, 0, 1]) for key in maps}
-    made = {"engine": "openTSNE 1", "coupling": 0.1}
-    near = {key: np.array([[1, 2], [0, 2], [3, 1], [2, 1]]) for key in maps}
+        extracted(tmp_path, name, i)
+        save(tmp_path / name, accuracy=0.5 + i / 10, role="student" if i else "teacher")
+        values = [("stem", "knn", 0.25 + i, view) for view in store.VIEWS]
+        store.save_table("measures", tmp_path, name, values)
+    value = ("stem", "logits", 0.5, "flat")
+    store.save_table("similarity", tmp_path, student, [value])
+    value = ("stem", "ivis", "map_knn", 0.75, "torch 2", 0.0)
+    store.save_table("map_measures", tmp_path, student, [value])
     for kind in ("tsne", "pca"):
-        store.save_maps(tmp_path, f"{kind}-x", kind, maps, found, errors, near, **made)
+        mapped(tmp_path, f"{kind}-x", names, kind, "openTSNE 1", 0.1)
     tables = store.gather(tmp_path, names, ["tsne-x", "pca-x"])
+    for name, table in tables.items():
+        assert list(table.columns) == store.TABLES[name].columns
     assert list(tables["runs"]["test_accuracy"]) == [0.5, 0.6]
+    assert list(tables["runs"]["role"]) == ["teacher", "student"]
+    assert list(tables["runs"]["parameters"]) == [6, 6]
     measures = tables["measures"]
     assert list(measures.query("view == 'pooled'")["value"]) == [0.25, 1.25]
-    assert list(tables["similarity"].columns) == store.COLUMNS["similarity"]
-    assert tables["similarity"].query("view == 'flat'").values.tolist() == [
-        [names[1], "stem", "logits", 0.5, "flat"]
-    ]
+    assert tables["similarity"].values.tolist() == [[student, "stem", "logits", 0.5, "flat"]]
     assert len(tables["maps"]) == 16
-    assert tables["maps"]["error"].tolist() == [0, 0.5, 0, 1] * 4
-    assert list(tables["neighbours"].columns) == store.COLUMNS["neighbours"]
-    layer = tables["neighbours"].query("run == @names[1]")  # once, not of every kind of map
+    assert tables["maps"]["error"].tolist() == [0] * 4 + [1] * 4 + [0] * 4 + [1] * 4
+    layer = tables["neighbours"].query("run == @student")  # once, not of every kind of map
     assert layer[["image", "rank", "neighbour"]].values.tolist()[:4] == [
         *([0, 0, 1], [0, 1, 2], [1, 0, 0], [1, 1, 2])
     ]
     assert len(layer) == 8
-    said = tables["faithfulness"][["value", "engine", "coupling"]].drop_duplicates()
-    assert said.values.tolist() == [[1.0, "openTSNE 1", 0.1], [0.75, "torch 2", 0.0]]
-    assert list(tables["faithfulness"].columns) == store.COLUMNS["faithfulness"]
-    assert tables["predictions"].query("run == @names[0]")["prediction"].tolist() == [1, 1, 1, 1]
+    numbers = tables["faithfulness"][["value", "engine", "coupling"]].drop_duplicates()
+    assert numbers.values.tolist() == [[1.0, "openTSNE 1", 0.1], [0.75, "torch 2", 0.0]]
+    predictions = tables["predictions"]
+    assert predictions.query("run == @teacher")["prediction"].tolist() == [1, 1, 1, 1]
+    assert set(tables["teacher_logits"]["run"]) == {teacher}
     assert tables["teacher_logits"].query("image == 1").values.tolist() == [
-        [names[0], 1, 0, 4.0],
-        [names[0], 1, 1, 6.0],
+        [teacher, 1, 0, 4.0],
+        [teacher, 1, 1, 6.0],
     ]
-    store.save_layers(tmp_path / "teachers/other", layers(rows=(5, 6, 7, 8)))
-    save(tmp_path / "teachers/other")
-    with pytest.raises(UsageError, match="was shown other images"):
-        store.gather(tmp_path, [names[0], "teachers/other"], ["tsne-x"])
+    assert tables["comparison"].empty
+    assert tables["film"].empty
 
 
-def looked_into(root, name):
-    """One network, all that is known of its layers, and a map of one."""
-    save(root / name)
-    store.save_layers(root / name, layers())
-    store.save_measures(root / name, {"stem": {"knn": 0.5}})
-    store.save_similarity(root / name, {})
-    store.save_map_measures(root / name, [])
-    maps, found = {(name, "stem"): np.zeros((2, 2))}, {(name, "stem"): {"continuity": 1.0}}
-    how = {"errors": {(name, "stem"): np.zeros(2)}, "engine": "numpy 2", "coupling": 0.0}
-    how["neighbours"] = {(name, "stem"): np.array([[1], [0]])}
-    store.save_maps(root, "pca-x", "pca", maps, found, **how)
+def test_networks_of_different_images_are_not_gathered(tmp_path):
+    names = ["teachers/a", "teachers/other"]
+    extracted(tmp_path, names[0])
+    extracted(tmp_path, names[1], rows=(5, 6, 7, 8))
+    with pytest.raises(UsageError, match="has features of other images"):
+        store.gather(tmp_path, names, [])
+    save(tmp_path / names[1], data="4567")
+    with pytest.raises(UsageError, match="was trained on other images"):
+        store.gather(tmp_path, names, [], layers=False)
 
 
-def test_a_comparison_is_gathered_with_its_study(tmp_path):
-    name = "teachers/a"
-    looked_into(tmp_path, name)
-    with pytest.raises(UsageError, match=r"no compare-x-comparison.parquet in .*compare"):
-        store.gather(tmp_path, [name], ["pca-x"], "compare-x")
-    numbers = dict.fromkeys(store.COLUMNS["sweeps"][-4:], 0.5)
-    cell = {"run": name, "layer": "stem", "embedding": "tsne", "setting": 5, "seed": 0}
-    xy = np.array([[0.12345, 1], [2, 3]])
-    sweep = cell | numbers | {"image": np.array([3, 9]), "xy": xy}
-    store.save_comparison(tmp_path, "compare-x", [("pca", name, "stem", "map_knn", 0.5)], [sweep])
-    tables = store.gather(tmp_path, [name], ["pca-x"], "compare-x")
-    assert tables["comparison"].values.tolist() == [["pca", name, "stem", "map_knn", 0.5]]
-    assert list(tables["sweeps"].columns) == store.COLUMNS["sweeps"]
-    assert tables["sweeps"]["image"].tolist() == [3, 9]
-    np.testing.assert_allclose(tables["sweeps"][["x", "y"]], [[0.123, 1], [2, 3]], rtol=1e-6)
-    without = store.gather(tmp_path, [name], ["pca-x"])
-    assert without["sweeps"].empty
-    assert list(without["comparison"].columns) == store.COLUMNS["comparison"]
-
-
-def test_a_film_is_gathered_with_its_study(tmp_path):
+def test_a_comparison_and_a_film_are_gathered_with_their_study(tmp_path):
     name = "students/t/a"
-    looked_into(tmp_path, name)
-    with pytest.raises(UsageError, match=r"no film-x-film.parquet in .*notebooks/film.ipynb"):
-        store.gather(tmp_path, [name], ["pca-x"], filmed="film-x")
-    on_the_way = {(name, 0, "stem"): np.array([[0.12345, 1], [2, 3]])}
-    store.save_film(tmp_path, "film-x", on_the_way, [(name, 0, "stem", "knn", 0.25)])
-    tables = store.gather(tmp_path, [name], ["pca-x"], filmed="film-x")
+    extracted(tmp_path, name)
+    mapped(tmp_path, "pca-x", [name], "pca", "numpy 2", 0.0)
+    for given, words in [({"comparison": "compare-x"}, "compare"), ({"film": "film-x"}, "film")]:
+        with pytest.raises(
+            UsageError, match=rf"no {words}-x-.*parquet in .*notebooks/{words}.ipyn"
+        ):
+            store.gather(tmp_path, [name], ["pca-x"], **given)
+    place = {"run": name, "layer": "stem", "embedding": "tsne", "setting": 5, "seed": 0}
+    xy = np.array([[0.12345, 1], [2, 3]])
+    measures = dict.fromkeys(store.TABLES["sweeps"].columns[-4:], 0.5)
+    sweep = store.points({tuple(place.values()): xy}, *place).assign(image=[3, 9], **measures)
+    values = [("pca", name, "stem", "map_knn", 0.5)]
+    store.save_table("comparison", tmp_path, "compare-x", values)
+    store.save_table("sweeps", tmp_path, "compare-x", sweep)
+    film = store.points({(name, 0, "stem"): xy}, "run", "epoch", "layer")
+    store.save_table("film", tmp_path, "film-x", film)
+    store.save_table("training", tmp_path, "film-x", [(name, 0, "stem", "knn", 0.25)])
+    tables = store.gather(tmp_path, [name], ["pca-x"], "compare-x", "film-x")
+    assert tables["comparison"].values.tolist() == [list(values[0])]
     assert tables["training"].values.tolist() == [[name, 0, "stem", "knn", 0.25]]
-    assert list(tables["film"].columns) == store.COLUMNS["film"]
+    assert tables["sweeps"]["image"].tolist() == [3, 9]
     assert tables["film"]["image"].tolist() == [0, 1]
-    np.testing.assert_allclose(tables["film"][["x", "y"]], [[0.123, 1], [2, 3]], rtol=1e-6)
-    without = store.gather(tmp_path, [name], ["pca-x"])
-    assert without["film"].empty
-    assert list(without["training"].columns) == store.COLUMNS["training"]
+    for table in ("sweeps", "film"):  # to three digits
+        np.testing.assert_allclose(tables[table][["x", "y"]], [[0.123, 1], [2, 3]], rtol=1e-6)
 
 
 def test_published_results_come_back_as_they_were(tmp_path):
@@ -337,7 +382,7 @@ def test_no_published_results_is_said(tmp_path):
 def test_nothing_is_ever_pickled():
     from pathlib import Path
 
-    for file in (Path(store.__file__).parent).glob("*.py"):
+    for file in (Path(store.__file__).parent).rglob("*.py"):
         text = file.read_text()
         assert "import pickle" not in text, file
         assert "torch.save" not in text, file

@@ -19,6 +19,7 @@ from jaxtyping import Float, Float32, Int
 from kdlib import UsageError, one_of
 from kdlib.embed.prepare import COMPONENTS, check
 from kdlib.embed.workers import each
+from kdlib.neighbours import nearest
 
 WIDTHS = (128, 128, 128)  # of the package's network "szubert"
 DROPOUT = 0.1
@@ -161,12 +162,7 @@ def _is_rate(value: object) -> bool:
 
 def neighbours(layer: Float32[np.ndarray, "n d"], k: int) -> Int[np.ndarray, "n k"]:
     """Find the k exact nearest neighbours by cosine, without the image itself."""
-    from sklearn import config_context
-    from sklearn.neighbors import NearestNeighbors
-
-    search = NearestNeighbors(n_neighbors=k, metric="cosine", algorithm="brute").fit(layer)
-    with config_context(working_memory=64):  # MiB of distances at a time, not all n x n
-        return search.kneighbors(return_distance=False)
+    return nearest(layer, k, "cosine").rows
 
 
 def fit_batched(

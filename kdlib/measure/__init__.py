@@ -1,1 +1,1 @@
-"""Numbers about layers and maps, and what they say over seeds."""
+"""Numbers about layers and maps, and what can be concluded from them over seeds."""

@@ -1,4 +1,4 @@
-"""One layer of one network as every measure takes it: checked, centred, its neighbours known."""
+"""One layer of one network as every measure takes it: checked, centred, with its neighbours."""
 
 from __future__ import annotations
 
@@ -9,18 +9,17 @@ import numpy as np
 from jaxtyping import Float, Int, Num
 
 from kdlib import UsageError
+from kdlib.neighbours import Neighbours, nearest
 
-NEAREST = 20  # neighbours of every image that are kept
-CHUNK = 1000  # rows whose distances are in memory at one time
-SAME = 1e-12  # images whose squared distance is a smaller share of their size count as equal
+NEAREST = 20  # neighbours of every image that measures take
 
 
 class Space:
-    """What one layer says of n images, worked out once for all measures.
+    """The features of n images in one layer, with what several measures need computed once.
 
     Takes features (n, d) and labels (n,), and for the probes those of training images: (m, d) and
     (m,). `x` are the features as float64, centred; `y` the classes as 0 .. k - 1; the spectrum,
-    the neighbours and the class means are worked out when first asked for, and kept.
+    the neighbours and the class means are computed at their first use.
 
     Raises UsageError for values that are not finite, wrong lengths or widths, one class only, and
     features that are all equal.
@@ -58,7 +57,7 @@ class Space:
     def train(self) -> tuple[np.ndarray, np.ndarray]:
         """Training features (m, d) and labels (m,). Raises UsageError where there are none."""
         if self._train is None:
-            raise UsageError("a probe asks training images; this space was given none")
+            raise UsageError("a probe needs training images; this space was given none")
         return self._train
 
     @cached_property
@@ -72,15 +71,17 @@ class Space:
 
     @cached_property
     def means(self) -> Float[np.ndarray, "k d"]:
-        """The mean of each class, seen from the mean of all images."""
+        """The mean of each class, from the mean of all images."""
         sums = np.zeros((len(self.classes), self.x.shape[1]))
         np.add.at(sums, self.y, self.x)
-        return sums / self.counts[:, None]
+        means: np.ndarray = sums / self.counts[:, None]
+        return means
 
     @cached_property
     def within(self) -> Float[np.ndarray, "n d"]:
-        """Every image seen from the mean of its own class."""
-        return self.x - self.means[self.y]
+        """Every image, from the mean of its own class."""
+        within: np.ndarray = self.x - self.means[self.y]
+        return within
 
     @cached_property
     def apart(self) -> Float[np.ndarray, "k k"]:
@@ -88,12 +89,12 @@ class Space:
 
         Raises UsageError where two classes have one mean.
         """
-        far = np.linalg.norm(self.means[:, None] - self.means[None], axis=2)
-        np.fill_diagonal(far, np.inf)
-        if far.min() == 0:
-            a, b = self.classes[np.argwhere(far == 0)[0]]
+        distances: np.ndarray = np.linalg.norm(self.means[:, None] - self.means[None], axis=2)
+        np.fill_diagonal(distances, np.inf)
+        if distances.min() == 0:
+            a, b = self.classes[np.argwhere(distances == 0)[0]]
             raise UsageError(f"class means must differ; those of {a} and {b} are equal")
-        return far
+        return distances
 
     @cached_property
     def spectrum(self) -> Float[np.ndarray, " r"]:
@@ -103,37 +104,19 @@ class Space:
         return np.where(values < values[0] * 1e-14, 0.0, values)
 
     @cached_property
-    def near(self) -> tuple[Int[np.ndarray, "n q"], Float[np.ndarray, "n q"]]:
+    def near(self) -> Neighbours:
         """The 20 nearest other images of each, or all there are: rows and Euclidean distances."""
-        return _neighbours(self.x)
+        return nearest(self.x, min(NEAREST, len(self.x) - 1))
 
     @cached_property
     def distances(self) -> Float[np.ndarray, "p q"]:
         """Those distances among images that differ: of several that are equal, one counts."""
-        far = self.near[1]
-        if far[:, 0].min() == 0:
+        distances = self.near.distances
+        if distances[:, 0].min() == 0:
             single = np.unique(self.x, axis=0)
-            far = _neighbours(single)[1] if len(single) > 1 else far[:0]
-        return far[far[:, 0] > 0]
-
-
-def _neighbours(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    size = np.square(x).sum(axis=1)
-    q = min(NEAREST, len(x) - 1)
-    parts = [_nearest(x, size, i, q) for i in range(0, len(x), CHUNK)]
-    return np.concatenate([a for a, _ in parts]), np.concatenate([b for _, b in parts])
-
-
-def _nearest(x: np.ndarray, size: np.ndarray, start: int, q: int) -> tuple[np.ndarray, np.ndarray]:
-    rows = np.arange(start, min(start + CHUNK, len(x)))
-    both = size[rows, None] + size
-    square = both - 2 * x[rows] @ x.T
-    square[square < SAME * both] = 0
-    square[np.arange(len(rows)), rows] = np.inf
-    some = np.sort(np.argpartition(square, q - 1, axis=1)[:, :q], axis=1)
-    far = np.take_along_axis(square, some, axis=1)
-    order = far.argsort(axis=1, kind="stable")  # equal distances: by row number
-    return np.take_along_axis(some, order, 1), np.sqrt(np.take_along_axis(far, order, 1))
+            least = min(NEAREST, len(single) - 1)
+            distances = nearest(single, least).distances if least else distances[:0]
+        return distances[distances[:, 0] > 0]
 
 
 def spaces(
@@ -155,9 +138,9 @@ def spaces(
     return made
 
 
-def finite(what: str, given: np.ndarray) -> Float[np.ndarray, "n d"]:
+def finite(what: str, array: np.ndarray) -> Float[np.ndarray, "n d"]:
     """Return (n, d) numbers as float64. Raises UsageError, naming `what`, for anything else."""
-    x = np.asarray(given)
+    x = np.asarray(array)
     if x.dtype.kind not in "fiub":
         raise UsageError(f"{what} must be real numbers; given {x.dtype}")
     x = x.astype(np.float64)
@@ -172,7 +155,7 @@ def finite(what: str, given: np.ndarray) -> Float[np.ndarray, "n d"]:
 def checked(
     features: np.ndarray, labels: np.ndarray, what: str = ""
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return features as float64 and labels, or say what is wrong with them."""
+    """Return features as float64 and labels. Raises UsageError, naming what is wrong with them."""
     x, y = finite(f"{what}features", features), np.asarray(labels)
     if y.shape != (len(x),):
         raise UsageError(f"{what}labels must be ({len(x)},) as the features; given {y.shape}")

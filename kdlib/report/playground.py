@@ -10,7 +10,7 @@ import ipywidgets as w
 import pandas as pd
 
 from kdlib import UsageError, embed, store
-from kdlib.measure import metrics
+from kdlib.measure import faithfulness
 from kdlib.plan import runs
 from kdlib.report import charts
 
@@ -25,7 +25,7 @@ class Playground(w.VBox):
 
     def __init__(self, root: Path | None = None):
         """Offer every network below `root` that has features; default: of the study quick."""
-        self.root = store.near(runs.Experiment().root) if root is None else root
+        self.root = store.locate(runs.Experiment().root) if root is None else root
         found = sorted(p.parent for p in self.root.glob("**/features.safetensors"))
         if not found:
             raise UsageError(f"no features below {self.root}; `make book` makes them")
@@ -90,7 +90,7 @@ class Playground(w.VBox):
             xy = embed.embed(
                 features, method, seed=seed, progress=lambda done: self._tell(done, what), **given
             )
-            said = metrics.faithfulness(features, xy, labels)
+            said = faithfulness.faithfulness(features, xy, labels)
             frame = pd.DataFrame(xy, columns=["x", "y"])
             self.points = frame.assign(label=labels.astype(str), image=range(len(labels)))
             self._show(charts.scatter(self.points, f"{what}: {self.network.value}"))

@@ -84,7 +84,7 @@ def test_procrustes_is_the_best_rotation_of_scipy():
     assert found == pytest.approx(1 - np.linalg.norm(a @ turn - b) ** 2 / 2)
 
 
-def test_procrustes_of_pure_noise_is_what_its_pitfall_says():
+def test_procrustes_of_pure_noise_is_what_the_table_says():
     rng = np.random.default_rng(0)
     noise = spaces(rng.normal(size=(256, 512)), rng.normal(size=(256, 512)))
     assert similarity.procrustes(*noise) == pytest.approx(0.88, abs=0.02)
@@ -118,10 +118,11 @@ def test_rsa_agrees_with_spearman_by_scipy_over_at_most_1000_images(n):
     assert similarity.rsa(*spaces(x, y)) == pytest.approx(wanted)
 
 
-def test_ranks_are_those_of_scipy_to_the_bit_also_of_equal_values():
-    values = np.random.default_rng(0).normal(size=5000).round(2)
-    assert np.array_equal(similarity._ranked(values), rankdata(values))
-    assert np.array_equal(similarity._ranked(np.ones(3)), rankdata(np.ones(3)))
+def test_rsa_agrees_with_spearman_by_scipy_where_most_distances_are_equal():
+    halves = np.random.default_rng(0).integers(-1, 2, size=(2, 35, 2)).astype(float)
+    x, y = (np.r_[half, -half] for half in halves)  # about 0
+    wanted = spearmanr(pdist(x), pdist(y)).statistic
+    assert similarity.rsa(*spaces(x, y)) == pytest.approx(wanted, rel=1e-12)
 
 
 def test_agreement_counts_images_that_both_name_alike():
@@ -177,3 +178,9 @@ def test_similarity_names_what_it_cannot_compare():
         similarity.agreement(*spaces(x, y))
     with pytest.raises(UsageError, match="rsa needs distances that differ"):
         similarity.rsa(*spaces(np.eye(60)[:3], x[:3]))
+
+
+def test_ranks_are_those_of_scipy_to_the_bit_also_of_equal_values():
+    values = np.random.default_rng(0).normal(size=5000).round(2)
+    assert np.array_equal(similarity.ranked(values), rankdata(values))
+    assert np.array_equal(similarity.ranked(np.ones(3)), rankdata(np.ones(3)))
