@@ -1,4 +1,7 @@
-"""Tables as HTML that reads well aloud, on a telephone, in light and in dark."""
+"""Tables as HTML that reads well aloud, on a telephone, in light and in dark.
+
+Their look is in static/book.css; without it they are plain tables.
+"""
 
 from __future__ import annotations
 
@@ -11,32 +14,20 @@ from typing import Any
 import pandas as pd
 from IPython.display import HTML
 
+from kdlib.embed import TITLES
 from kdlib.report import charts
 
-SIGNS = {"✓": ("supported", "consistent with"), "≈": ("mixed", "consistent in part")}
-SIGNS |= {"✗": ("not supported", "not shown")}
-LOOK = """
-.kd-judged { overflow-x: auto; margin: 1em 0; }
-.kd-judged table { border-collapse: collapse; font-size: .8em; line-height: 1.35; margin: 0; }
-.kd-judged table { min-width: 42em; }
-.kd-judged caption { caption-side: top; text-align: left; padding: .3em 0; }
-.kd-judged caption, .kd-judged th, .kd-judged td { color: var(--pst-color-text-base, inherit); }
-.kd-judged th, .kd-judged td { padding: .25em .45em; text-align: left; vertical-align: top; }
-.kd-judged tbody tr { border-top: 1px solid var(--pst-color-border, #ccc); }
-.kd-judged tbody th { font-weight: 600; }
-.kd-number { white-space: nowrap; font-variant-numeric: tabular-nums; }
-.kd-verdict { border-left: 4px solid #888; padding-left: .4em; white-space: nowrap; }
-.kd-verdict[data-sign="✓"] { border-color: #2f7fd0; }
-.kd-verdict[data-sign="≈"] { border-color: #ee9a0b; }
-.kd-verdict[data-sign="✗"] { border-color: #cc3a1e; }
-html[data-theme="dark"] .bd-content div.cell_output .text_html {
-  background: none !important; color: inherit !important; padding: 0 !important; }
-"""
+SIGNS = {  # of verdicts; with 5 seeds, with 3
+    "✓": ("supported", "consistent with"),
+    "≈": ("mixed", "consistent in part"),
+    "✗": ("not supported", "not shown"),
+}
+NONE = "–"  # where there is nothing to show
 
 
 def badge(verdict: str) -> str:
     """Mark a verdict up as HTML: a sign, the word, and a colour that repeats them."""
-    sign = next((sign for sign, words in SIGNS.items() if verdict in words), "–")
+    sign = next((sign for sign, words in SIGNS.items() if verdict in words), NONE)
     return (
         f'<span class="kd-verdict" data-sign="{sign}">'
         f'<span aria-hidden="true">{sign}</span> {verdict}</span>'
@@ -44,7 +35,7 @@ def badge(verdict: str) -> str:
 
 
 def table(rows: pd.DataFrame, caption: str) -> HTML:
-    """Show a table of HTML strings: with a caption, headers that are ones, and its own scroll bar.
+    """Show a table of HTML strings: with a caption, marked-up headers and its own scroll bar.
 
     The first column names its row.
     """
@@ -55,8 +46,8 @@ def table(rows: pd.DataFrame, caption: str) -> HTML:
     )
     words = html.escape(caption, quote=True)
     return HTML(
-        f"<style>{LOOK}</style>"
-        f'<div class="kd-judged" role="region" tabindex="0" aria-label="{words}">'
+        '<div class="kd-table" style="overflow-x: auto" role="region" tabindex="0" '
+        f'aria-label="{words}">'
         f"<table><caption>{words}</caption><thead><tr>{head}</tr></thead>"
         f"<tbody>{body}</tbody></table></div>"
     )
@@ -69,31 +60,27 @@ def judged(
 
     `also` names further columns of `cells` to show.
     """
+    records = cells.to_dict("records")
     several = [c for c in ("network", "teacher") if cells[c].nunique() > 1]
-    columns = {
-        "cell": [
-            f'<a href="{figures[cell["claim"]]}">{_cell(cell, several)}</a>'
-            for cell in cells.to_dict("records")
-        ],
-        **({"space": cells["space"].fillna("–")} if cells["space"].nunique() > 1 else {}),
-        "verdict": cells["verdict"].map(badge),
-        **{c: cells[c].fillna("–").replace("", "–") for c in also},
-        "strongest test": charts.tested(cells),
-        "mean [95 % interval]": [_interval(row) for row in cells.to_dict("records")],
-        "n": cells["n"].map(_plain("{:d}")),
-        "d": cells["d"].map(_plain("{:+.1f}")),
-        "p Holm": cells["p_holm"].map(_plain("{:.3f}")),
-        "p flip": cells["p_flip"].map(_plain("{:.3f}")),
-        "for": [_count(f, of) for f, of in zip(cells["tests_for"], cells["tests"], strict=True)],
-        "against": [
-            _count(f, of) for f, of in zip(cells["tests_against"], cells["tests"], strict=True)
-        ],
-    }
+    names = [f'<a href="{figures[cell["claim"]]}">{_cell(cell, several)}</a>' for cell in records]
     # What would be empty, or the same in every row, only takes room.
-    empty = {"p flip": cells["p_flip"].isna(), "against": cells["tests_against"].fillna(0) == 0}
-    empty["strongest test"] = [cells[["measure", "layer"]].drop_duplicates().shape[0] == 1]
-    left = {name: column for name, column in columns.items() if not all(empty.get(name, [False]))}
-    return table(pd.DataFrame(left), caption)
+    columns = {"cell": names}
+    if cells["space"].nunique() > 1:
+        columns["space"] = cells["space"].fillna(NONE)
+    columns["verdict"] = cells["verdict"].map(badge)
+    columns |= {c: cells[c].fillna(NONE).replace("", NONE) for c in also}
+    if len(cells[["measure", "layer"]].drop_duplicates()) != 1:
+        columns["strongest test"] = charts.test_labels(cells)
+    columns["mean [95 % interval]"] = [_interval(cell) for cell in records]
+    columns["n"] = cells["n"].map(_plain("{:d}"))
+    columns["d"] = cells["d"].map(_plain("{:+.1f}"))
+    columns["p Holm"] = cells["p_holm"].map(_plain("{:.3f}"))
+    if cells["p_flip"].notna().any():
+        columns["p flip"] = cells["p_flip"].map(_plain("{:.3f}"))
+    columns["for"] = [_count(cell["tests_for"], cell["tests"]) for cell in records]
+    if cells["tests_against"].fillna(0).any():
+        columns["against"] = [_count(cell["tests_against"], cell["tests"]) for cell in records]
+    return table(pd.DataFrame(columns), caption)
 
 
 BESIDE = {
@@ -103,24 +90,30 @@ BESIDE = {
 }
 
 
-def standing(standings: pd.DataFrame, method: str, kind: type, cost: Mapping[str, float]) -> HTML:
-    """Show a method's rows of `statistics.standings`, its constants and its cost beside baseline.
+def constants(kind: type) -> dict[str, Any]:
+    """Give the constants of a method's class: its keyword-only arguments, with their defaults."""
+    arguments = inspect.signature(kind).parameters.values()
+    return {a.name: a.default for a in arguments if a.kind is a.KEYWORD_ONLY}
 
-    `kind` is its class: the constants are the defaults of its keyword arguments. `cost` says how
-    many times as long as baseline a training takes. Where it was not run, says so.
+
+def standing(standings: pd.DataFrame, method: str, kind: type, cost: Mapping[str, float]) -> HTML:
+    """Show a method's rows of the table `standings`, its constants and its cost.
+
+    `kind` is its class: the constants are the defaults of its keyword arguments. `cost` is how many
+    times as long as the baseline's a training takes. A method that was not run has a sentence.
     """
-    given = inspect.signature(kind).parameters.values()
-    constants = [f"{p.name} {p.default}" for p in given if p.kind is p.KEYWORD_ONLY]
-    took = f"{cost[method]:.1f} times baseline's" if method in cost else "not measured"
-    told = f"<p>Constants: {', '.join(constants) or 'none'}. Time of a training: {took}.</p>"
+    names = [f"{name} {default}" for name, default in constants(kind).items()]
+    time = f"{cost[method]:.1f} times the baseline's" if method in cost else "not measured"
+    words = f"<p>Constants: {', '.join(names) or 'none'}. Time of a training: {time}.</p>"
     rows = standings[standings["method"] == method]
     if rows.empty:
-        return HTML(f"{told}<p><em>{method} was not run.</em></p>")
+        return HTML(f"{words}<p><em>{method} was not run.</em></p>")
     spread = zip(rows["least"], rows["most"], strict=True)
+    network = {"network": rows["network"]} if rows["network"].nunique() > 1 else {}
     columns = {
         "labels per class": rows["labels"],
-        **({"network": rows["network"]} if rows["network"].nunique() > 1 else {}),
-        "beside baseline": [_beside(row) for row in rows.to_dict("records")],
+        **network,
+        "beside the baseline": [_beside(row) for row in rows.to_dict("records")],
         "minus baseline, points": _percent(rows[["gain", "gain_low", "gain_high"]], "+"),
         "single seeds": [_number(f"{100 * a:+.1f} to {100 * b:+.1f}", a) for a, b in spread],
         "pairs": rows["pairs"].map(_plain("{:.0f}")),
@@ -130,46 +123,46 @@ def standing(standings: pd.DataFrame, method: str, kind: type, cost: Mapping[str
     caption = (
         f"{method}, {', '.join(rows['network'].unique())}: mean and 95 % t interval over seeds"
     )
-    return HTML(told + table(pd.DataFrame(columns), caption).data)
+    return HTML(words + table(pd.DataFrame(columns), caption).data)
 
 
 def _number(words: str, value: float) -> str:
-    return "–" if pd.isna(value) else f'<span class="kd-number">{words}</span>'
+    return NONE if pd.isna(value) else f'<span class="kd-number">{words}</span>'
 
 
 def _percent(rows: pd.DataFrame, sign: str) -> list[str]:
     """Write means with their intervals, in percent: columns mean, low, high."""
-    said = []
-    for each in rows.itertuples(index=False, name=None):
-        mean, low, high = (f"{100 * value:{sign}.1f}" for value in each)
-        said.append(_number(mean if pd.isna(each[1]) else f"{mean} [{low}, {high}]", each[0]))
-    return said
+    words = []
+    for row in rows.itertuples(index=False, name=None):
+        mean, low, high = (f"{100 * value:{sign}.1f}" for value in row)
+        words.append(_number(mean if pd.isna(row[1]) else f"{mean} [{low}, {high}]", row[0]))
+    return words
 
 
 def _beside(row: Mapping[Any, Any]) -> str:
-    """Say where a method lies beside the baseline."""
+    """Name where a method lies beside the baseline."""
     if row["method"] == "baseline":
         words = "the reference"
     elif pd.isna(row["gain"]):
-        words = "no baseline beside it"
+        words = "no baseline to compare with"
     else:
         words = BESIDE.get(row["beside"], "one seed: not judged")
     return f'<span class="kd-number">{words}</span>'
 
 
-WAYS = {
-    "own start": "t-SNE, each from a start of its own",
-    "shared start": "t-SNE, one start for all",
-    "coupled": "t-SNE, one start, coupled",
-    "ivis": "IVIS, turned to fit",
-    "pca": "PCA, turned to fit",
+WAYS = {  # procedures by which maps are drawn
+    "own start": f"{TITLES['tsne']}, each from a start of its own",
+    "shared start": f"{TITLES['tsne']}, one start for all",
+    "coupled": f"{TITLES['tsne']}, one start, coupled",
+    "ivis": f"{TITLES['ivis']}, turned to fit",
+    "pca": f"{TITLES['pca']}, turned to fit",
 }
 
 
-def compared(ways: pd.DataFrame, caption: str) -> HTML:
-    """Show `statistics.ways`, averaged over its layers: what comparable maps cost, and what not."""
-    found = ways.groupby("way", sort=False)
-    means = found.mean(numeric_only=True)
+def compared(procedures: pd.DataFrame, caption: str) -> HTML:
+    """Show `comparison.procedures`, averaged over layers: what comparable maps cost."""
+    groups = procedures.groupby("way", sort=False)
+    means = groups.mean(numeric_only=True)
     base = means.loc["own start", "displacement"]
     numbers = {
         "moves, as drawn": means["displacement"],
@@ -180,29 +173,30 @@ def compared(ways: pd.DataFrame, caption: str) -> HTML:
         "map k-NN": means["map_knn"],
     }
     columns = {name: values.map("{:.2f}".format) for name, values in numbers.items()}
-    columns["largest rise of map k-NN"] = [f"{value:+.3f}" for value in found["rise"].max()]
+    columns["largest rise of map k-NN"] = [f"{value:+.3f}" for value in groups["rise"].max()]
     names = [WAYS.get(way, way) for way in means.index]
-    return table(pd.DataFrame({"way": names, **columns}), caption)
+    return table(pd.DataFrame({"procedure": names, **columns}), caption)
 
 
-def floors(found: pd.DataFrame, titles: Mapping[str, str], caption: str) -> HTML:
-    """Show `statistics.floors`: a row per embedding, a column per layer; above .5 crossed out."""
-    rows = {}
-    for kind, cells in found.groupby("embedding", sort=False):
-        rows[titles[str(kind)]] = {
-            one.layer: f"{'<s>' if one.mean > 0.5 else ''}{one.mean:.2f}"
-            f"{'</s>' if one.mean > 0.5 else ''} (up to {one.high:.2f})"
-            for one in cells.itertuples()
-        }
-    shown = pd.DataFrame(rows).T.fillna("–")
-    shown.insert(0, "maps", shown.index)
-    return table(shown, caption)
+def floors(noise: pd.DataFrame, caption: str) -> HTML:
+    """Show `comparison.noise_floors`: a row per embedding, a column per layer.
+
+    Means above 0.5 are crossed out.
+    """
+    mean = noise["mean"].map("{:.2f}".format)
+    mean = mean.where(noise["mean"] <= 0.5, "<s>" + mean + "</s>")
+    cells = noise.assign(cell=mean + noise["high"].map(" (up to {:.2f})".format))
+    rows = cells.pivot(index="embedding", columns="layer", values="cell").fillna(NONE)
+    layers, embeddings = (list(dict.fromkeys(noise[c])) for c in ("layer", "embedding"))
+    rows = rows.loc[embeddings, layers]
+    rows.insert(0, "maps", rows.index.map(TITLES))
+    return table(rows, caption)
 
 
 def speed(columns: Mapping[str, Mapping[str, Any]], caption: str) -> HTML:
-    """Show what `make bench` measured: a line for each work, the CPU and the GPU beside each other.
+    """Show what `make bench` measured: a row per task, the CPU and the GPU beside each other.
 
-    Takes {"cpu": {name: row}, "gpu": ...} as benchmarks/pairs.py keeps it; a column is empty where
+    Takes {"cpu": {name: row}, "gpu": ...} as benchmarks/pairs.py writes it; a column is empty where
     nothing was measured.
     """
     lines: dict[str, dict[str, str]] = {}
@@ -215,30 +209,30 @@ def speed(columns: Mapping[str, Mapping[str, Any]], caption: str) -> HTML:
 
 
 def _measured(row: Mapping[str, Any]) -> str:
-    """The median, its range and pairs; what was wanted; and what is to be known of it."""
+    """Write the median, its range and pairs, the target and a note."""
     unit = "s" if row["unit"] == "s" else "×"
     bounds = f"{row['low']:.2f} to {row['high']:.2f} {unit}, n = {row['pairs']}"
     reached = "reached" if row["reached"] else f"not reached: {row['why']}"
-    told = [
+    lines = [
         f"<b>{row['median']:.2f} {unit}</b> ({bounds}; {row['machine']}, {row['date']})",
-        f"wanted: {row['bound']} {row['target']:g} {unit}; {reached}",
+        f"target: {row['bound']} {row['target']:g} {unit}; {reached}",
         row["note"],
     ]
-    return "<br>".join(filter(None, told))
+    return "<br>".join(filter(None, lines))
 
 
 def growth(stages: Mapping[str, Mapping[str, Any]], caption: str) -> HTML:
-    """Show how each stage grows, as benchmarks/growth.py keeps it: times beside the smallest."""
+    """Show how each stage grows, as benchmarks/growth.py writes it: times beside the smallest."""
     rows = []
-    for name, told in stages.items():
-        sizes = f"{told['of']}: {', '.join(f'{size:,g}' for size in told['sizes'])}"
+    for name, stage in stages.items():
+        sizes = f"{stage['of']}: {', '.join(f'{size:,g}' for size in stage['sizes'])}"
         rows.append(
             {
-                "stage": "<br>".join(filter(None, (f"{name}, by {sizes}", told["why"]))),
-                "time": ", ".join(f"{time:.3g}" for time in told["times"]),
-                "exponent": f"{told['exponent']:.2f}",
-                "megabytes": ", ".join(map(str, told["megabytes"])),
-                "its exponent": f"{told['memory_exponent']:.2f}",
+                "stage": "<br>".join(filter(None, (f"{name}, by {sizes}", stage["why"]))),
+                "time": ", ".join(f"{time:.3g}" for time in stage["times"]),
+                "exponent": f"{stage['exponent']:.2f}",
+                "megabytes": ", ".join(map(str, stage["megabytes"])),
+                "its exponent": f"{stage['memory_exponent']:.2f}",
             }
         )
     return table(pd.DataFrame(rows), caption)
@@ -258,15 +252,15 @@ def _cell(cell: Mapping[Any, Any], several: Sequence[str]) -> str:
 
 
 def _count(some: Any, of: Any) -> str:
-    return "–" if pd.isna(of) else f'<span class="kd-number">{some} of {of}</span>'
+    return NONE if pd.isna(of) else f'<span class="kd-number">{some} of {of}</span>'
 
 
 def _interval(row: Mapping[Any, Any]) -> str:
     if pd.isna(row["mean"]):
-        return "–"
+        return NONE
     interval = f" [{row['low']:+.3f}, {row['high']:+.3f}]" if pd.notna(row["low"]) else ""
     return f'<span class="kd-number">{row["mean"]:+.3f}{interval}</span>'
 
 
 def _plain(shape: str) -> Callable[[Any], str]:
-    return lambda value: "–" if pd.isna(value) else shape.format(value)
+    return lambda value: NONE if pd.isna(value) else shape.format(value)
