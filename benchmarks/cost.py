@@ -14,8 +14,9 @@ from time import process_time
 import torch
 from torch import nn
 
-from kdlib import data, distill, models, store, train
+from kdlib import data, models, store, train
 from kdlib.data import Batches, Images
+from kdlib.plan import methods
 from kdlib.plan.runs import Student
 
 ROUNDS = 3
@@ -24,7 +25,7 @@ FIRST_STAGES = {method: {"warm_up_epochs": 1} for method in ("fsp", "ab", "ft")}
 
 def student_of(method: str) -> tuple[str, float]:
     """The network and width that the study trains by a method."""
-    kind = distill.METHODS[method]
+    kind = methods.METHODS[method]
     if kind.same_network or kind.no_smaller:
         return "resnet20", 1.0
     return "resnet8", 1.0 if method == "fsp" else 0.5
@@ -47,7 +48,7 @@ def main() -> None:
     torch.set_num_threads(1)
     images = data.load("digits")
     teacher = models.build("resnet20", classes=10, channels=1, seed=0)
-    cells = [(method, student_of(method)) for method in distill.METHODS]
+    cells = [(method, student_of(method)) for method in methods.METHODS]
     cells = list(dict.fromkeys([*(("baseline", network) for _, network in cells), *cells]))
     seconds(*cells[0], images, teacher)  # the first training of a process starts more than itself
     rounds = [{c: seconds(*c, images, teacher) for c in cells} for _ in range(ROUNDS)]

@@ -18,7 +18,7 @@ from importlib import import_module
 from pathlib import Path
 
 from kdlib import UsageError, __version__, one_of, store
-from kdlib.plan import runs, studies
+from kdlib.plan import methods, runs, studies
 
 LOCK = Path(".snakemake/kdlib.lock")
 BOOK = Path("_build/html/index.html")
@@ -76,11 +76,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def study(file: Path, device: str = "auto", more: Sequence[str] = ()) -> int:
     """Check a study, then let Snakemake run what it lacks. Goes on after a kill or power loss."""
-    from kdlib import data, distill, embed, models, train
+    from kdlib import data, embed, models, train
 
     planned = studies.read(file)
     for method in planned.keys:
-        distill.known(method, f"{file}: method")
+        methods.parse(method, f"{file}: method")
     for embedding in planned.embeddings:
         one_of(f"{file}: embedding", embedding, embed.EMBEDDERS)
     for layer in planned.film.get("layers", ()):

@@ -20,6 +20,7 @@ from kdlib import UsageError, distill, models
 from kdlib.data import Batch, Batches, Images, Level, normalised
 from kdlib.distill import Method
 from kdlib.models import Forward, checkpoints
+from kdlib.plan import methods
 from kdlib.plan.runs import Run, Teacher
 
 
@@ -55,7 +56,7 @@ class TrainingJob(NamedTuple):
 
     network: nn.Module
     run: Run  # epochs, learning rate, weight decay, seed
-    method: str = "baseline"  # a name of kdlib.distill.METHODS, or several: kd+at
+    method: str = "baseline"  # a name of kdlib.plan.methods.METHODS, or several: kd+at
     options: Mapping[str, Any] = {}  # the method's own constants
     unlabelled: bool = True  # is it shown the images without a label?
     backbone_lr_factor: float = (
@@ -101,8 +102,8 @@ def fit_many(
     A row of the history holds the generation, the stage, the epoch in it, its last learning rate,
     and the mean of every term of the loss. A method with a first stage trains that before
     ("warm_up", then "main"), each with an optimiser and a schedule of its own; one with several
-    generations then begins again, with a fresh network and the trained one as its teacher. `snapshots`
-    counts the passes of all of these, and changes no bit of what is trained. The
+    generations then begins again, with a fresh network and the trained one as its teacher.
+    `snapshots` counts the passes of all of these, and changes no bit of what is trained. The
     teacher is only read: no gradient, no BatchNorm statistics. SGD with Nesterov momentum 0.9 and
     a one-cycle schedule (Smith 2018); in channels_last. Where `Run.precision` says so the networks
     run in bfloat16, weights, statistics and losses stay in float32 (Kalamkar et al. 2019,
@@ -225,11 +226,11 @@ class _Trainer:
         self.job, self.batches = job, batches
         self.device = batches.images.train.device
         self.network = job.network
-        self.teacher = teacher if distill.needs_teacher(job.method) else None
+        self.teacher = teacher if methods.needs_teacher(job.method) else None
         if self.teacher is not None:
             _check_sizes(job, self.teacher)
         self.loss = self._method()
-        batches.strong = batches.strong or self.loss.strong
+        batches.strong = batches.strong or self.loss.facts.strong
         stages = sum(stage.epochs for stage in _stages(self.loss, job.run))
         self.epochs = self.loss.generations * stages
         self.passes = 0
@@ -260,7 +261,7 @@ class _Trainer:
         rows: list[Row] = []
         optimiser, schedule = self._optimiser(stage)
         teacher = self.teacher if stage.teacher else None
-        unlabelled = self.job.unlabelled and loss.unlabelled
+        unlabelled = self.job.unlabelled and loss.facts.unlabelled
         wish = _TeacherRequest(teacher, loss.layers, unlabelled, run.precision)
         for epoch in range(1, stage.epochs + 1):
             sums: dict[str, Tensor] = {}
@@ -307,7 +308,7 @@ class _Trainer:
         if not stage.student:
             return distill.NO_TEACHER
         x = batch.x
-        if self.loss.strong and batch.strong is not None:
+        if self.loss.facts.strong and batch.strong is not None:
             x = batch.strong
         return models.observe(self.network, x, self.loss.layers)
 
@@ -320,7 +321,7 @@ class _Trainer:
             shown = models.observe(self.network.eval(), x)
             told = distill.NO_TEACHER if self.teacher is None else models.observe(self.teacher, x)
         loss = distill.build(job.method, shown, told, seed=seed, **job.options)
-        if loss.untrained and self.teacher is not None:
+        if loss.facts.untrained and self.teacher is not None:
             self.teacher = _frozen(models.reinitialised(self.teacher, seed), self.device)
         loss.setup(len(images.train) + len(images.unlabelled), self.network.train())
         return loss.to(self.device)
@@ -348,7 +349,7 @@ def _check_sizes(job: TrainingJob, teacher: nn.Module) -> None:
     """Raise UsageError where the method asks for a student of the teacher's architecture."""
     shapes = [{k: v.shape for k, v in n.state_dict().items()} for n in (job.network, teacher)]
     ours, theirs = models.count(job.network), models.count(teacher)
-    method = distill.METHODS.get(job.method)
+    method = methods.METHODS.get(job.method)
     if method and method.same_network and shapes[0] != shapes[1]:
         wanted = "of its teacher's own architecture"
     elif method and method.no_smaller and ours < theirs:

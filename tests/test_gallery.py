@@ -13,7 +13,8 @@ import yaml
 from results import make
 
 from kdlib import store
-from kdlib.distill import METHODS
+from kdlib.distill import CLASSES
+from kdlib.plan.methods import METHODS
 from kdlib.measure import statistics
 from kdlib.report import charts, tables
 
@@ -69,7 +70,7 @@ def test_the_symbols_of_a_formula_are_named(method):
     letters = r"\\(alpha|beta|gamma|lambda|tau|varepsilon|kappa|phi|mu|pi)\b"
     for greek in set(re.findall(letters, formula)):
         assert f"\\{greek}" in named, greek
-    assert set(re.findall(r"`(\w+)`", named)) <= set(inspect.signature(METHODS[method]).parameters)
+    assert set(re.findall(r"`(\w+)`", named)) <= set(inspect.signature(CLASSES[method]).parameters)
 
 
 CHAPTERS = ["methods", "architectures", "controls"]

@@ -1,7 +1,7 @@
 import pytest
 
-from kdlib import UsageError, distill
-from kdlib.plan import runs, studies
+from kdlib import UsageError
+from kdlib.plan import methods, runs, studies
 
 
 def test_the_quick_study_is_what_the_protocol_asks_for():
@@ -96,7 +96,7 @@ def test_a_student_of_its_teachers_network_is_compared_with_that_network_baselin
 
 
 def test_which_methods_need_no_teacher_or_its_network_is_what_the_library_says():
-    kinds = distill.METHODS.items()
+    kinds = methods.METHODS.items()
     assert {name for name, kind in kinds if not kind.teacher} == set(studies.TEACHERLESS)
     assert {name for name, kind in kinds if kind.same_network or kind.no_smaller} == set(
         studies.TEACHERS_NETWORK

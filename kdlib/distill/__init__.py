@@ -1,178 +1,52 @@
-"""What a student copies: each method is a loss with a name, its paper and its constants."""
-# ruff: noqa: D102 -- `forward` is documented once, in Method
+"""What a student is trained on: each method is a loss with a name, its paper and its constants."""
 
-from __future__ import annotations
-
-import inspect
-from typing import Any
-
-import torch
-from torch import nn
-
-from kdlib import UsageError, one_of
-from kdlib.data import Batch
+from kdlib.distill.build import Combined, build
 from kdlib.distill.controls import Baseline, Pseudo, Random, Shuffled, Smooth
 from kdlib.distill.features import AB, AT, FSP, FT, NST, OFD, VID, FitNet, ReviewKD, SimKD
 from kdlib.distill.logits import DIST, DKD, KD, MLKD, NKD, LogitStd
-from kdlib.distill.method import NO_TEACHER, Method, Terms
+from kdlib.distill.method import CLASSES, NO_TEACHER, Method, Terms
 from kdlib.distill.pretraining import SimCLR
 from kdlib.distill.relations import CC, CRD, ICKD, PKT, RKD, SP
 from kdlib.distill.schemes import DML, BornAgain, NoisyStudent, Self, Transfer
-from kdlib.models import Forward
 
-METHODS: dict[str, type[Method]] = {
-    "kd": KD,
-    "logitstd": LogitStd,
-    "dkd": DKD,
-    "dist": DIST,
-    "nkd": NKD,
-    "mlkd": MLKD,
-    "fitnet": FitNet,
-    "at": AT,
-    "fsp": FSP,
-    "ab": AB,
-    "ft": FT,
-    "nst": NST,
-    "vid": VID,
-    "ofd": OFD,
-    "reviewkd": ReviewKD,
-    "simkd": SimKD,
-    "sp": SP,
-    "rkd": RKD,
-    "pkt": PKT,
-    "cc": CC,
-    "crd": CRD,
-    "ickd": ICKD,
-    "born_again": BornAgain,
-    "dml": DML,
-    "transfer": Transfer,
-    "noisy_student": NoisyStudent,
-    "self": Self,
-    "baseline": Baseline,
-    "smooth": Smooth,
-    "pseudo": Pseudo,
-    "shuffled": Shuffled,
-    "random": Random,
-}
-
-# What a teacher may learn without labels; no method of a student.
-PRETRAINING: dict[str, type[Method]] = {"simclr": SimCLR}
-
-
-class Combined(Method):
-    """Several methods at once, "kd+at": the sum of their losses, the labels' term of the first.
-
-    Each has its own options; a term keeps its name. First stages, where there are any, are trained
-    together, as long as the longest of them and as slowly as the slowest of them asks for.
-    """
-
-    def __init__(self, parts: dict[str, Method]):
-        super().__init__(NO_TEACHER, NO_TEACHER)
-        self.parts = nn.ModuleDict(parts)  # so that their parameters are found
-        self.members = members = list(parts.values())
-        self.layers = tuple(dict.fromkeys(layer for part in members for layer in part.layers))
-        self.warm_up_epochs = max(part.warm_up_epochs for part in members)
-        self.warm_up_rate = min((p.warm_up_rate for p in self.first()), default=1.0)
-        self.warm_up_student = any(p.warm_up_student for p in self.first())
-        self.main_teacher = any(part.teacher and part.main_teacher for part in members)
-
-    def first(self) -> list[Method]:
-        return [part for part in self.members if part.warm_up_epochs]
-
-    def setup(self, images: int, student: nn.Module) -> None:
-        for part in self.members:
-            part.setup(images, student)
-
-    def finalize(self, student: nn.Module, teacher: nn.Module | None) -> nn.Module:
-        for part in self.members:
-            student = part.finalize(student, teacher)
-        return student
-
-    def warm_up(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
-        return _sum([part.warm_up(student, teacher, batch) or {} for part in self.first()])
-
-    def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
-        each = [part(student, teacher, batch) for part in self.members]
-        for terms in each[1:]:
-            terms.pop("labels", None)
-        return _sum(each)
-
-
-def _sum(each: list[Terms]) -> Terms:
-    """All terms; those of one name added."""
-    total: Terms = {}
-    for name, term in (pair for terms in each for pair in terms.items()):
-        total[name] = total[name] + term if name in total else term
-    return total
-
-
-def known(name: str, what: str = "method") -> list[str]:
-    """The keys in a method's name: one of `METHODS`, or several of them joined by "+".
-
-    Raises UsageError for an unknown key, for one that is named twice, and for one of several that
-    says which networks there are or what the student is shown: that would change the others, too.
-    """
-    keys = name.split("+")
-    for key in keys:
-        one_of(what, key, METHODS)
-    if len(set(keys)) < len(keys):
-        raise UsageError(f"{what} {name!r} names a method twice; each can be in it once")
-    for key in keys if len(keys) > 1 else []:
-        if METHODS[key].same_network or METHODS[key].strong or METHODS[key].untrained:
-            raise UsageError(f"{what} {name!r}: {key} cannot be combined with others")
-    return keys
-
-
-def build(
-    name: str, student: Forward, teacher: Forward = NO_TEACHER, *, seed: int = 0, **options: Any
-) -> Method:
-    """Make a method ready for a pair of networks, from one example output of each.
-
-    `options` are the method's own constants, for example temperature=2 for "kd"; of a combination
-    such as "kd+at" a dict per key, for example at={"weight": 500}. `seed` draws the initial
-    weights of its adapters. Raises UsageError for an unknown method or option, for a missing
-    teacher, and where the two networks' shapes do not fit, naming layer and shapes.
-    """
-    keys = _keys(name)
-    if len(keys) == 1:
-        return _single(name, student, teacher, seed, options)
-    for key, own in options.items():
-        if key not in keys or not isinstance(own, dict):
-            raise UsageError(
-                f"option {key!r} of method {name!r}, given {own!r}; "
-                f"allowed: a dict of options for each of {', '.join(keys)}"
-            )
-    return Combined(
-        {key: _single(key, student, teacher, seed, options.get(key, {})) for key in keys}
-    )
-
-
-def _single(
-    name: str, student: Forward, teacher: Forward, seed: int, options: dict[str, Any]
-) -> Method:
-    kind = (METHODS | PRETRAINING)[name]
-    if kind.teacher and teacher is NO_TEACHER:
-        raise UsageError(f"method {name!r} needs a teacher, and none was given")
-    declared = inspect.signature(kind.__init__).parameters.values()
-    allowed = {p.name: p.default for p in declared if p.kind is p.KEYWORD_ONLY}
-    for option, value in options.items():
-        if option not in allowed:
-            listed = ", ".join(allowed) or "none"
-            raise UsageError(f"unknown option {option!r} of method {name!r}; known: {listed}")
-        wanted = (int, float) if isinstance(allowed[option], float) else type(allowed[option])
-        if not isinstance(value, wanted) or isinstance(value, bool):
-            raise UsageError(
-                f"option {option} of {name} is like {allowed[option]!r}, given {value!r}"
-            )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return kind(student, teacher, **options)
-
-
-def _keys(name: str) -> list[str]:
-    return [name] if name in PRETRAINING else known(name)
-
-
-def needs_teacher(name: str) -> bool:
-    """Whether a method looks at a teacher. Raises UsageError for an unknown method."""
-    return any((METHODS | PRETRAINING)[key].teacher for key in _keys(name))
+__all__ = [
+    "AB",
+    "AT",
+    "CC",
+    "CLASSES",
+    "CRD",
+    "DIST",
+    "DKD",
+    "DML",
+    "FSP",
+    "FT",
+    "ICKD",
+    "KD",
+    "MLKD",
+    "NKD",
+    "NO_TEACHER",
+    "NST",
+    "OFD",
+    "PKT",
+    "RKD",
+    "SP",
+    "VID",
+    "Baseline",
+    "BornAgain",
+    "Combined",
+    "FitNet",
+    "LogitStd",
+    "Method",
+    "NoisyStudent",
+    "Pseudo",
+    "Random",
+    "ReviewKD",
+    "Self",
+    "Shuffled",
+    "SimCLR",
+    "SimKD",
+    "Smooth",
+    "Terms",
+    "Transfer",
+    "build",
+]

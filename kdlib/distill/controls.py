@@ -11,34 +11,33 @@ from torch.nn import functional as F
 from kdlib import UsageError
 from kdlib.data import Batch
 from kdlib.distill.logits import KD
-from kdlib.distill.method import (
-    Method,
-    Terms,
-    labels,
-    same_classes,
-    targets,
-)
+from kdlib.distill.method import Method, Terms, labels, method, same_classes, targets
 from kdlib.models import Forward
 
 
+@method(
+    "baseline", title="baseline (no teacher)", cite="he2016deep", teacher=False, unlabelled=False
+)
 class Baseline(Method):
     """No teacher: cross-entropy on the labelled images. The control for everything else."""
-
-    cite, title, teacher = "he2016deep", "baseline", False
-    unlabelled = False
 
     def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
         return {"labels": labels(student, batch)}
 
 
+@method(
+    "smooth",
+    title="label smoothing",
+    cite="szegedy2016rethinking",
+    teacher=False,
+    unlabelled=False,
+    control=True,
+)
 class Smooth(Method):
     """Soft targets without a teacher: label smoothing.
 
     Szegedy et al. 2016, section 7: cross-entropy with (1 - e) onehot(y) + e / k, e = 0.1.
     """
-
-    cite, title, teacher = "szegedy2016rethinking", "label smoothing", False
-    unlabelled = False
 
     def __init__(self, student: Forward, teacher: Forward, *, smoothing: float = 0.1):
         super().__init__(student, teacher)
@@ -50,14 +49,13 @@ class Smooth(Method):
         return {"labels": labels(student, batch, self.smoothing)}
 
 
+@method("pseudo", title="pseudo-labels", cite="lee2013pseudo", control=True)
 class Pseudo(Method):
     """More labels and nothing else: cross-entropy with the teacher's top class of every image.
 
     Pseudo-labels (Lee 2013), here a trained teacher's and also where the label is known: what KD
     gains beyond this control is not in the teacher's top class.
     """
-
-    cite, title = "lee2013pseudo", "pseudo-labels"
 
     def __init__(self, student: Forward, teacher: Forward):
         super().__init__(student, teacher)
@@ -67,6 +65,7 @@ class Pseudo(Method):
         return {"pseudo": F.cross_entropy(student.logits, teacher.logits.argmax(1))}
 
 
+@method("shuffled", title="shuffled KD", cite="furlanello2018born", control=True)
 class Shuffled(Method):
     """KD without dark knowledge: the teacher's non-target probabilities go to the wrong classes.
 
@@ -77,7 +76,6 @@ class Shuffled(Method):
     Constants as KD. Needs three classes.
     """
 
-    cite, title = "furlanello2018born", "shuffled KD"
     orders: Tensor  # (1009, k), permutations of the classes
 
     def __init__(
@@ -110,6 +108,7 @@ class Shuffled(Method):
         return {"labels": terms["labels"], "shuffled": terms["kd"]}
 
 
+@method("random", title="random teacher", cite="yuan2020revisiting", control=True, untrained=True)
 class Random(KD):
     """KD from a teacher that has learnt nothing: its weights are drawn anew.
 
@@ -117,5 +116,4 @@ class Random(KD):
     architecture does. Loss and constants as KD.
     """
 
-    cite, title, term = "yuan2020revisiting", "random teacher", "random"
-    untrained = True
+    term = "random"

@@ -21,6 +21,7 @@ from kdlib.distill.method import (
     exact,
     first_stage,
     labels,
+    method,
     positive,
     same_classes,
     same_size,
@@ -29,6 +30,7 @@ from kdlib.distill.method import (
 from kdlib.models import Forward
 
 
+@method("fitnet", title="FitNet", cite="romero2015fitnets")
 class FitNet(Method):
     """Feel what the teacher feels half-way: regress its features at one hint layer.
 
@@ -40,8 +42,6 @@ class FitNet(Method):
     for `warm_up_epochs` (0: 10); then CE + 4 KL(p_t^T || p_s^T), T = 3, without the factor T^2 (KL
     in place of cross-entropy, the gradient is the same). Departs from it: the 4 does not fall to 1.
     """
-
-    cite, title = "romero2015fitnets", "FitNet"
 
     def __init__(
         self,
@@ -90,6 +90,7 @@ def attention(features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b hw"]:
     return F.normalize(features.pow(2).mean(1).flatten(1), dim=1)
 
 
+@method("at", title="AT", cite="zagoruyko2017paying")
 class AT(Method):
     """Look where the teacher looks: match normalised maps of squared activation.
 
@@ -97,7 +98,6 @@ class AT(Method):
     squared difference and weight 1000, as the benchmark code, so that weights compare.
     """
 
-    cite, title = "zagoruyko2017paying", "AT"
     layers = ("block1", "block2", "block3")
 
     def __init__(self, student: Forward, teacher: Forward, *, weight: float = 1000.0):
@@ -112,6 +112,201 @@ class AT(Method):
             for name in self.layers
         ]
         return {"labels": labels(student, batch), "at": self.weight * torch.stack(distances).sum()}
+
+
+@exact
+def flow(
+    shallow: Float[Tensor, "b c h w"], deep: Float[Tensor, "b d i j"]
+) -> Float[Tensor, "b c d"]:
+    """How features flow: inner products of two layers' channels, over the number of pixels.
+
+    The larger maps are max-pooled to the smaller ones' size first.
+    """
+    size = (min(shallow.shape[2], deep.shape[2]), min(shallow.shape[3], deep.shape[3]))
+    a, b = (F.adaptive_max_pool2d(f, size).flatten(2) for f in (shallow, deep))
+    return torch.bmm(a, b.transpose(1, 2)) / a.shape[2]
+
+
+@method("fsp", title="FSP", cite="yim2017gift")
+class FSP(Method):
+    """Solve in the same steps: match how features flow from one layer to the next.
+
+    Yim et al. 2017: sum over pairs of layers of mean (G_s - G_t)^2, G[i, j] = sum over
+    pixels of f_l[i] f_(l+1)[j] / hw, for stem-block1, block1-block2, block2-block3, the larger maps
+    max-pooled; the benchmark's weight 50 and mean over entries. First stage: this alone, for
+    `warm_up_epochs`; main stage: the labels alone. Needs equal channels in both networks. The
+    loss grows with the fourth power of the features, so the first stage learns at 0.01 times the
+    run's rate: at the run's own it diverges.
+    """
+
+    layers = ("stem", "block1", "block2", "block3")
+    main_teacher = False
+
+    def __init__(
+        self,
+        student: Forward,
+        teacher: Forward,
+        *,
+        weight: float = 50.0,
+        warm_up_epochs: int = 10,
+        warm_up_rate: float = 0.01,
+    ):
+        super().__init__(student, teacher)
+        positive("warm_up_rate", warm_up_rate)
+        self.weight, self.warm_up_epochs = weight, first_stage(warm_up_epochs)
+        self.warm_up_rate = warm_up_rate
+        for pair in pairwise(self.layers):
+            ours, theirs = (
+                [tuple(f.features[x].shape[1:]) for x in pair] for f in (student, teacher)
+            )
+            if [shape[0] for shape in ours] != [shape[0] for shape in theirs]:
+                raise UsageError(
+                    f"fsp needs equal channels at {pair[0]} and {pair[1]}; "
+                    f"student {ours[0]} and {ours[1]}, teacher {theirs[0]} and {theirs[1]}"
+                )
+
+    def warm_up(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
+        each = []
+        for a, b in pairwise(self.layers):
+            ours, theirs = (flow(f.features[a], f.features[b]) for f in (student, teacher))
+            each.append(squared(ours, theirs))
+        return {"fsp": self.weight * torch.stack(each).sum()}
+
+    def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
+        return {"labels": labels(student, batch)}
+
+
+def _connectors(
+    method: str, layers: tuple[str, ...], student: Forward, teacher: Forward
+) -> nn.ModuleList:
+    """A 1x1 convolution with BatchNorm per layer, from the student's channels to the teacher's."""
+    made = nn.ModuleList()
+    for layer in (raw.removesuffix(".raw") for raw in layers):
+        same_size(method, layer, student, teacher)
+        before, after = student.features[layer].shape[1], teacher.features[layer].shape[1]
+        conv = nn.Conv2d(before, after, 1, bias=False)
+        made.append(nn.Sequential(conv, nn.BatchNorm2d(after)))
+    return made
+
+
+def _deeper_counts_double(each: list[Tensor]) -> Float[Tensor, ""]:
+    """Sum of one term per layer, each with half the weight of the next; the last has 1."""
+    last = len(each) - 1
+    return torch.stack([term / 2 ** (last - n) for n, term in enumerate(each)]).sum()
+
+
+@exact
+def boundary(
+    student: Float[Tensor, "b c h w"], teacher: Float[Tensor, "b c h w"], margin: float
+) -> Float[Tensor, ""]:
+    """How far the student is from firing where the teacher fires, and only there, by a margin.
+
+    Of values before the ReLU: squared, summed over an image, mean over the batch.
+    """
+    silent = (student + margin).clamp(min=0).pow(2)
+    firing = (margin - student).clamp(min=0).pow(2)
+    return torch.where(teacher > 0, firing, silent).flatten(1).sum(1).mean()
+
+
+@method("ab", title="AB", cite="heo2019knowledge")
+class AB(Method):
+    """Fire when the teacher fires: match the boundaries at which neurons become active.
+
+    Heo et al. 2019 (activation boundaries): sum_l 2^(l - L) sum [(r(f_s) + m)^2 where
+    f_t <= 0 and r(f_s) > -m, (r(f_s) - m)^2 where f_t > 0 and r(f_s) <= m], of the three blocks
+    before their last ReLU, mean over images; r is a trained 1x1 convolution with BatchNorm. The
+    benchmark's margin m = 1 and weight 3/1000. First stage: this alone, for `warm_up_epochs`; main
+    stage: the labels alone.
+    """
+
+    layers = ("block1.raw", "block2.raw", "block3.raw")
+    main_teacher = False
+
+    def __init__(
+        self,
+        student: Forward,
+        teacher: Forward,
+        *,
+        weight: float = 0.003,
+        margin: float = 1.0,
+        warm_up_epochs: int = 10,
+    ):
+        super().__init__(student, teacher)
+        positive("margin", margin)
+        self.weight, self.margin = weight, margin
+        self.warm_up_epochs = first_stage(warm_up_epochs)
+        self.connect = _connectors("ab", self.layers, student, teacher)
+
+    def warm_up(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
+        each = []
+        for connect, layer in zip(self.connect, self.layers, strict=True):
+            ours, theirs = connect(student.features[layer]), teacher.features[layer]
+            each.append(boundary(ours, theirs, self.margin))
+        return {"ab": self.weight * _deeper_counts_double(each)}
+
+    def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
+        return {"labels": labels(student, batch)}
+
+
+@exact
+def unit(features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b chw"]:
+    """All values of an image as one vector of unit length."""
+    return F.normalize(features.flatten(1), dim=1)
+
+
+def _convolutions(kind: Callable[..., nn.Module], sizes: tuple[int, ...]) -> nn.Sequential:
+    """3x3 convolutions (or transposed ones) through these channels, BatchNorm, leaky ReLU 0.1."""
+    steps: list[nn.Module] = []
+    for before, after in pairwise(sizes):
+        conv = kind(before, after, 3, padding=1, bias=False)
+        steps += [conv, nn.BatchNorm2d(after), nn.LeakyReLU(0.1)]
+    return nn.Sequential(*steps)
+
+
+@method("ft", title="FT", cite="kim2018paraphrasing")
+class FT(Method):
+    """Let the teacher put it in other words: match factors that an auto-encoder makes of it.
+
+    Kim et al. 2018: first stage, for `warm_up_epochs`: mean (f_t - decode(encode(f_t))
+    )^2 of the last block trains a paraphraser of k = 0.5 times the teacher's channels, the student
+    is not touched. Main stage: CE + 200 mean |n(encode(f_t)) - n(translate(f_s))|, n = unit length,
+    paraphraser frozen, the translator trained with the student. Three 3x3 convolutions each. The
+    benchmark's weight, without the mean of squares over channels that it takes of both first.
+    """
+
+    layers = ("block3",)
+    warm_up_student = False
+
+    def __init__(
+        self,
+        student: Forward,
+        teacher: Forward,
+        *,
+        weight: float = 200.0,
+        share: float = 0.5,
+        warm_up_epochs: int = 10,
+    ):
+        super().__init__(student, teacher)
+        positive("share", share)
+        same_size("ft", "block3", student, teacher)
+        self.weight, self.warm_up_epochs = weight, first_stage(warm_up_epochs)
+        ours, theirs = (f.features["block3"].shape[1] for f in (student, teacher))
+        factors = max(1, int(share * theirs))
+        self.encode = _convolutions(nn.Conv2d, (theirs, theirs, factors, factors))
+        self.decode = _convolutions(nn.ConvTranspose2d, (factors, factors, theirs, theirs))
+        self.translate = _convolutions(nn.Conv2d, (ours, ours, factors, factors))
+
+    def warm_up(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
+        told = teacher.features["block3"]
+        return {"paraphraser": squared(self.decode(self.encode(told)), told)}
+
+    def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
+        self.encode.eval()  # frozen, statistics of BatchNorm included
+        with torch.no_grad():
+            theirs = unit(self.encode(teacher.features["block3"]))
+        ours = unit(self.translate(student.features["block3"]))
+        distance = (ours - theirs).abs().mean()
+        return {"labels": labels(student, batch), "ft": self.weight * distance}
 
 
 @exact
@@ -130,6 +325,7 @@ def selectivity(
     return kernel(theirs, theirs) + kernel(ours, ours) - 2 * kernel(ours, theirs)
 
 
+@method("nst", title="NST", cite="huang2017like")
 class NST(Method):
     """Have neurons as selective as the teacher's: match the distribution of channel maps.
 
@@ -138,7 +334,6 @@ class NST(Method):
     (a . b)^2; the benchmark's weight 50 at the three blocks, CE 1.
     """
 
-    cite, title = "huang2017like", "NST"
     layers = ("block1", "block2", "block3")
 
     def __init__(self, student: Forward, teacher: Forward, *, weight: float = 50.0):
@@ -161,6 +356,7 @@ def gaussian(
     return 0.5 * ((mean - value).pow(2) / variance + variance.log()).mean()
 
 
+@method("vid", title="VID", cite="ahn2019variational")
 class VID(Method):
     """Tell as much as possible about the teacher: predict its features with a learned certainty.
 
@@ -170,7 +366,6 @@ class VID(Method):
     blocks, CE 1. Can be negative: a log-density has no floor at zero.
     """
 
-    cite, title = "ahn2019variational", "VID"
     layers = ("block1", "block2", "block3")
 
     def __init__(self, student: Forward, teacher: Forward, *, weight: float = 1.0):
@@ -192,6 +387,50 @@ class VID(Method):
             for x in self.layers
         ]
         return {"labels": labels(student, batch), "vid": self.weight * torch.stack(each).sum()}
+
+
+@exact
+def margins(features: Float[Tensor, "b c h w"]) -> Float[Tensor, "c 1 1"]:
+    """Mean of each channel's negative values; 0 where there are none."""
+    negative = features.clamp(max=0)
+    count = (negative < 0).sum((0, 2, 3)).clamp(min=1)
+    return (negative.sum((0, 2, 3)) / count)[:, None, None]
+
+
+@exact
+def partial(
+    student: Float[Tensor, "b c h w"], teacher: Float[Tensor, "b c h w"]
+) -> Float[Tensor, ""]:
+    """Squared difference but where s <= t <= 0; summed over an image, mean over the batch."""
+    counted = (student > teacher) | (teacher > 0)
+    return ((student - teacher).pow(2) * counted).flatten(1).sum(1).mean()
+
+
+@method("ofd", title="OFD", cite="heo2019comprehensive")
+class OFD(Method):
+    """Copy what the ReLU lets through, and of the rest no more than that it is negative.
+
+    Heo et al. 2019 (overhaul): sum_l 2^(l - L) d_p(r(f_s), max(f_t, m)) at the three blocks before
+    their last ReLU; d_p sums squared differences but where s <= t <= 0, mean over images; r is a
+    trained 1x1 convolution with BatchNorm, m each channel's mean negative value. The authors'
+    weight 1/1000, CE 1. Departs from their code: m is taken over the batch, not from the
+    parameters of the BatchNorm before (which in a ResNet is not all that the ReLU is given), and
+    the teacher stays in evaluation mode.
+    """
+
+    layers = ("block1.raw", "block2.raw", "block3.raw")
+
+    def __init__(self, student: Forward, teacher: Forward, *, weight: float = 0.001):
+        super().__init__(student, teacher)
+        self.weight = weight
+        self.connect = _connectors("ofd", self.layers, student, teacher)
+
+    def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
+        each = []
+        for connect, layer in zip(self.connect, self.layers, strict=True):
+            told = teacher.features[layer]
+            each.append(partial(connect(student.features[layer]), told.maximum(margins(told))))
+        return {"labels": labels(student, batch), "ofd": self.weight * _deeper_counts_double(each)}
 
 
 @exact
@@ -238,6 +477,7 @@ def _maps(features: Tensor) -> Tensor:
     return features if features.ndim == 4 else features[:, :, None, None]
 
 
+@method("reviewkd", title="ReviewKD", cite="chen2021distilling")
 class ReviewKD(Method):
     """Review: let the student's deeper layers help to match the teacher's shallower ones.
 
@@ -248,7 +488,6 @@ class ReviewKD(Method):
     of 20 epochs, and features after the ReLU. A batch needs two images or more.
     """
 
-    cite, title = "chen2021distilling", "ReviewKD"
     layers = ("block1", "block2", "block3", "pool")
 
     def __init__(self, student: Forward, teacher: Forward, *, weight: float = 0.6):
@@ -269,245 +508,7 @@ class ReviewKD(Method):
         return {"labels": labels(student, batch), "reviewkd": self.weight * torch.stack(each).sum()}
 
 
-@exact
-def flow(
-    shallow: Float[Tensor, "b c h w"], deep: Float[Tensor, "b d i j"]
-) -> Float[Tensor, "b c d"]:
-    """How features flow: inner products of two layers' channels, over the number of pixels.
-
-    The larger maps are max-pooled to the smaller ones' size first.
-    """
-    size = (min(shallow.shape[2], deep.shape[2]), min(shallow.shape[3], deep.shape[3]))
-    a, b = (F.adaptive_max_pool2d(f, size).flatten(2) for f in (shallow, deep))
-    return torch.bmm(a, b.transpose(1, 2)) / a.shape[2]
-
-
-class FSP(Method):
-    """Solve in the same steps: match how features flow from one layer to the next.
-
-    Yim et al. 2017: sum over pairs of layers of mean (G_s - G_t)^2, G[i, j] = sum over
-    pixels of f_l[i] f_(l+1)[j] / hw, for stem-block1, block1-block2, block2-block3, the larger maps
-    max-pooled; the benchmark's weight 50 and mean over entries. First stage: this alone, for
-    `warm_up_epochs`; main stage: the labels alone. Needs equal channels in both networks. The
-    loss grows with the fourth power of the features, so the first stage learns at 0.01 times the
-    run's rate: at the run's own it diverges.
-    """
-
-    cite, title = "yim2017gift", "FSP"
-    layers = ("stem", "block1", "block2", "block3")
-    main_teacher = False
-
-    def __init__(
-        self,
-        student: Forward,
-        teacher: Forward,
-        *,
-        weight: float = 50.0,
-        warm_up_epochs: int = 10,
-        warm_up_rate: float = 0.01,
-    ):
-        super().__init__(student, teacher)
-        positive("warm_up_rate", warm_up_rate)
-        self.weight, self.warm_up_epochs = weight, first_stage(warm_up_epochs)
-        self.warm_up_rate = warm_up_rate
-        for pair in pairwise(self.layers):
-            ours, theirs = (
-                [tuple(f.features[x].shape[1:]) for x in pair] for f in (student, teacher)
-            )
-            if [shape[0] for shape in ours] != [shape[0] for shape in theirs]:
-                raise UsageError(
-                    f"fsp needs equal channels at {pair[0]} and {pair[1]}; "
-                    f"student {ours[0]} and {ours[1]}, teacher {theirs[0]} and {theirs[1]}"
-                )
-
-    def warm_up(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
-        each = []
-        for a, b in pairwise(self.layers):
-            ours, theirs = (flow(f.features[a], f.features[b]) for f in (student, teacher))
-            each.append(squared(ours, theirs))
-        return {"fsp": self.weight * torch.stack(each).sum()}
-
-    def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
-        return {"labels": labels(student, batch)}
-
-
-@exact
-def boundary(
-    student: Float[Tensor, "b c h w"], teacher: Float[Tensor, "b c h w"], margin: float
-) -> Float[Tensor, ""]:
-    """How far the student is from firing where the teacher fires, and only there, by a margin.
-
-    Of values before the ReLU: squared, summed over an image, mean over the batch.
-    """
-    silent = (student + margin).clamp(min=0).pow(2)
-    firing = (margin - student).clamp(min=0).pow(2)
-    return torch.where(teacher > 0, firing, silent).flatten(1).sum(1).mean()
-
-
-class AB(Method):
-    """Fire when the teacher fires: match the boundaries at which neurons become active.
-
-    Heo et al. 2019 (activation boundaries): sum_l 2^(l - L) sum [(r(f_s) + m)^2 where
-    f_t <= 0 and r(f_s) > -m, (r(f_s) - m)^2 where f_t > 0 and r(f_s) <= m], of the three blocks
-    before their last ReLU, mean over images; r is a trained 1x1 convolution with BatchNorm. The
-    benchmark's margin m = 1 and weight 3/1000. First stage: this alone, for `warm_up_epochs`; main
-    stage: the labels alone.
-    """
-
-    cite, title = "heo2019knowledge", "AB"
-    layers = ("block1.raw", "block2.raw", "block3.raw")
-    main_teacher = False
-
-    def __init__(
-        self,
-        student: Forward,
-        teacher: Forward,
-        *,
-        weight: float = 0.003,
-        margin: float = 1.0,
-        warm_up_epochs: int = 10,
-    ):
-        super().__init__(student, teacher)
-        positive("margin", margin)
-        self.weight, self.margin = weight, margin
-        self.warm_up_epochs = first_stage(warm_up_epochs)
-        self.connect = _connectors("ab", self.layers, student, teacher)
-
-    def warm_up(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
-        each = []
-        for connect, layer in zip(self.connect, self.layers, strict=True):
-            ours, theirs = connect(student.features[layer]), teacher.features[layer]
-            each.append(boundary(ours, theirs, self.margin))
-        return {"ab": self.weight * _deeper_counts_double(each)}
-
-    def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
-        return {"labels": labels(student, batch)}
-
-
-def _connectors(
-    method: str, layers: tuple[str, ...], student: Forward, teacher: Forward
-) -> nn.ModuleList:
-    """A 1x1 convolution with BatchNorm per layer, from the student's channels to the teacher's."""
-    made = nn.ModuleList()
-    for layer in (raw.removesuffix(".raw") for raw in layers):
-        same_size(method, layer, student, teacher)
-        before, after = student.features[layer].shape[1], teacher.features[layer].shape[1]
-        conv = nn.Conv2d(before, after, 1, bias=False)
-        made.append(nn.Sequential(conv, nn.BatchNorm2d(after)))
-    return made
-
-
-def _deeper_counts_double(each: list[Tensor]) -> Float[Tensor, ""]:
-    """Sum of one term per layer, each with half the weight of the next; the last has 1."""
-    last = len(each) - 1
-    return torch.stack([term / 2 ** (last - n) for n, term in enumerate(each)]).sum()
-
-
-@exact
-def unit(features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b chw"]:
-    """All values of an image as one vector of unit length."""
-    return F.normalize(features.flatten(1), dim=1)
-
-
-def _convolutions(kind: Callable[..., nn.Module], sizes: tuple[int, ...]) -> nn.Sequential:
-    """3x3 convolutions (or transposed ones) through these channels, BatchNorm, leaky ReLU 0.1."""
-    steps: list[nn.Module] = []
-    for before, after in pairwise(sizes):
-        conv = kind(before, after, 3, padding=1, bias=False)
-        steps += [conv, nn.BatchNorm2d(after), nn.LeakyReLU(0.1)]
-    return nn.Sequential(*steps)
-
-
-class FT(Method):
-    """Let the teacher put it in other words: match factors that an auto-encoder makes of it.
-
-    Kim et al. 2018: first stage, for `warm_up_epochs`: mean (f_t - decode(encode(f_t))
-    )^2 of the last block trains a paraphraser of k = 0.5 times the teacher's channels, the student
-    is not touched. Main stage: CE + 200 mean |n(encode(f_t)) - n(translate(f_s))|, n = unit length,
-    paraphraser frozen, the translator trained with the student. Three 3x3 convolutions each. The
-    benchmark's weight, without the mean of squares over channels that it takes of both first.
-    """
-
-    cite, title = "kim2018paraphrasing", "FT"
-    layers = ("block3",)
-    warm_up_student = False
-
-    def __init__(
-        self,
-        student: Forward,
-        teacher: Forward,
-        *,
-        weight: float = 200.0,
-        share: float = 0.5,
-        warm_up_epochs: int = 10,
-    ):
-        super().__init__(student, teacher)
-        positive("share", share)
-        same_size("ft", "block3", student, teacher)
-        self.weight, self.warm_up_epochs = weight, first_stage(warm_up_epochs)
-        ours, theirs = (f.features["block3"].shape[1] for f in (student, teacher))
-        factors = max(1, int(share * theirs))
-        self.encode = _convolutions(nn.Conv2d, (theirs, theirs, factors, factors))
-        self.decode = _convolutions(nn.ConvTranspose2d, (factors, factors, theirs, theirs))
-        self.translate = _convolutions(nn.Conv2d, (ours, ours, factors, factors))
-
-    def warm_up(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
-        told = teacher.features["block3"]
-        return {"paraphraser": squared(self.decode(self.encode(told)), told)}
-
-    def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
-        self.encode.eval()  # frozen, statistics of BatchNorm included
-        with torch.no_grad():
-            theirs = unit(self.encode(teacher.features["block3"]))
-        ours = unit(self.translate(student.features["block3"]))
-        distance = (ours - theirs).abs().mean()
-        return {"labels": labels(student, batch), "ft": self.weight * distance}
-
-
-@exact
-def margins(features: Float[Tensor, "b c h w"]) -> Float[Tensor, "c 1 1"]:
-    """Mean of each channel's negative values; 0 where there are none."""
-    negative = features.clamp(max=0)
-    count = (negative < 0).sum((0, 2, 3)).clamp(min=1)
-    return (negative.sum((0, 2, 3)) / count)[:, None, None]
-
-
-@exact
-def partial(
-    student: Float[Tensor, "b c h w"], teacher: Float[Tensor, "b c h w"]
-) -> Float[Tensor, ""]:
-    """Squared difference but where s <= t <= 0; summed over an image, mean over the batch."""
-    counted = (student > teacher) | (teacher > 0)
-    return ((student - teacher).pow(2) * counted).flatten(1).sum(1).mean()
-
-
-class OFD(Method):
-    """Copy what the ReLU lets through, and of the rest no more than that it is negative.
-
-    Heo et al. 2019 (overhaul): sum_l 2^(l - L) d_p(r(f_s), max(f_t, m)) at the three blocks before
-    their last ReLU; d_p sums squared differences but where s <= t <= 0, mean over images; r is a
-    trained 1x1 convolution with BatchNorm, m each channel's mean negative value. The authors'
-    weight 1/1000, CE 1. Departs from their code: m is taken over the batch, not from the
-    parameters of the BatchNorm before (which in a ResNet is not all that the ReLU is given), and
-    the teacher stays in evaluation mode.
-    """
-
-    cite, title = "heo2019comprehensive", "OFD"
-    layers = ("block1.raw", "block2.raw", "block3.raw")
-
-    def __init__(self, student: Forward, teacher: Forward, *, weight: float = 0.001):
-        super().__init__(student, teacher)
-        self.weight = weight
-        self.connect = _connectors("ofd", self.layers, student, teacher)
-
-    def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
-        each = []
-        for connect, layer in zip(self.connect, self.layers, strict=True):
-            told = teacher.features[layer]
-            each.append(partial(connect(student.features[layer]), told.maximum(margins(told))))
-        return {"labels": labels(student, batch), "ofd": self.weight * _deeper_counts_double(each)}
-
-
+@method("simkd", title="SimKD", cite="chen2022knowledge")
 class SimKD(Method):
     """Think with the teacher's head: make its last features, then use its own classifier.
 
@@ -517,7 +518,6 @@ class SimKD(Method):
     teacher's classifier. The larger of two maps is averaged down to the smaller.
     """
 
-    cite, title = "chen2022knowledge", "SimKD"
     layers = ("block3",)
 
     def __init__(

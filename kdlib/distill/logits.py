@@ -16,6 +16,7 @@ from kdlib.distill.method import (
     Terms,
     exact,
     labels,
+    method,
     positive,
     same_classes,
     targets,
@@ -39,6 +40,7 @@ def softened(
     return temperature**2 * _divergence(ours, theirs).mean()
 
 
+@method("kd", title="KD", cite="hinton2015distilling")
 class KD(Method):
     """Answer as the teacher answers: match class probabilities softened by a temperature.
 
@@ -46,7 +48,6 @@ class KD(Method):
     benchmark's a = 0.1, b = 0.9, T = 4. The second term sees the unlabelled pool too.
     """
 
-    cite, title = "hinton2015distilling", "KD"
     term: ClassVar[str] = "kd"  # its name in the loss and in messages
 
     def __init__(
@@ -78,6 +79,7 @@ def standardised(logits: Float[Tensor, "b k"]) -> Float[Tensor, "b k"]:
     return centred / (logits.std(1, keepdim=True) + 1e-7)
 
 
+@method("logitstd", title="logit std", cite="sun2024logit")
 class LogitStd(Method):
     """Rank the classes as the teacher does, at a scale of one's own: KD on standardised logits.
 
@@ -85,8 +87,6 @@ class LogitStd(Method):
     / (standard deviation) over the classes of one image; the benchmark's a = 0.1, b = 9, T = 2.
     With two classes every Z is the same up to sign, so three or more are asked for.
     """
-
-    cite, title = "sun2024logit", "logit std"
 
     def __init__(
         self,
@@ -144,6 +144,7 @@ def decoupled(
     return Decoupled(_divergence(ours, theirs), _divergence(our_rest, their_rest))
 
 
+@method("dkd", title="DKD", cite="zhao2022decoupled")
 class DKD(Method):
     """Weigh apart what KD mixes: how sure the teacher is, and how it ranks the other classes.
 
@@ -152,8 +153,6 @@ class DKD(Method):
     pair. Departs from it: no warm-up of 20 epochs; all in log space, finite for any logits. The
     target of an image without a label is the teacher's top class. Needs three classes.
     """
-
-    cite, title = "zhao2022decoupled", "DKD"
 
     def __init__(
         self,
@@ -190,6 +189,7 @@ def softmax(logits: Float[Tensor, "b k"], temperature: float) -> Float[Tensor, "
     return F.softmax(logits / temperature, dim=1)
 
 
+@method("dist", title="DIST", cite="huang2022knowledge")
 class DIST(Method):
     """Keep the teacher's order, not its numbers: correlate probabilities within image and class.
 
@@ -197,8 +197,6 @@ class DIST(Method):
     p_t[:, k]))] with Pearson's r over the classes of an image and over the images of a class; the
     benchmark's b = g = 1, T = 4, w = 2. One affine map of all p_s changes neither term.
     """
-
-    cite, title = "huang2022knowledge", "DIST"
 
     def __init__(
         self,
@@ -239,6 +237,7 @@ def normalised_kd(
     return -theirs * ours, among
 
 
+@method("nkd", title="NKD", cite="yang2023from")
 class NKD(Method):
     """Spread what is left as the teacher spreads it: KD with the non-target classes rescaled to 1.
 
@@ -247,8 +246,6 @@ class NKD(Method):
     they do not vanish for a perfect copy. The target of an image without a label is the teacher's
     top class. Needs three classes.
     """
-
-    cite, title = "yang2023from", "NKD"
 
     def __init__(
         self,
@@ -282,6 +279,7 @@ def levels(
     return softened(student, teacher, temperature), images, classes
 
 
+@method("mlkd", title="MLKD", cite="jin2023multi")
 class MLKD(Method):
     """Answer as the teacher does image by image, and relate images, and classes, as it does.
 
@@ -295,8 +293,6 @@ class MLKD(Method):
     114, k = 10), and students did not learn: accuracy 0.10, with this factor 0.99 (resnet8x0.5, 5
     labels per class, two seeds each).
     """
-
-    cite, title = "jin2023multi", "MLKD"
 
     def __init__(
         self,

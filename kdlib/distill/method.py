@@ -16,9 +16,12 @@ from torch.nn import functional as F
 from kdlib import UsageError
 from kdlib.data import Batch
 from kdlib.models import Forward
+from kdlib.plan.methods import MethodFacts
 
 NO_TEACHER = Forward(torch.empty(0, 0), {})  # the teacher of a student that learns alone
 Terms = dict[str, Float[Tensor, ""]]  # of a loss, by name
+CLASSES: dict[str, type[Method]] = {}  # by key, in the order of import; filled by `@method`
+_Method = TypeVar("_Method", bound="Method")
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
@@ -29,25 +32,13 @@ class Method(nn.Module, ABC):
     a method asks of the training beyond its loss is said by the attributes below.
     """
 
-    cite: ClassVar[str]  # key in book/references.bib
-    title: ClassVar[str]  # how charts and pages call it
-    family: ClassVar[str]  # the module it is in: answers, features, relations, ways or controls
-    teacher: ClassVar[bool] = True  # does it look at a teacher?
-    unlabelled: ClassVar[bool] = True  # does it look at images without a label?
-    same_network: ClassVar[bool] = False  # must the student be of the teacher's architecture?
-    no_smaller: ClassVar[bool] = False  # must the student have as many parameters as the teacher?
-    untrained: ClassVar[bool] = False  # are the teacher's weights drawn anew?
-    strong: ClassVar[bool] = False  # is the student shown `batch.strong` instead of `batch.x`?
+    facts: ClassVar[MethodFacts]  # what `@method` declares
     generations: int = 1  # of students, each the teacher of the next
     layers: tuple[str, ...] = ()  # which layers it must be shown, of both networks
     warm_up_epochs: int = 0  # how long a first stage is trained, by `warm_up`; 0: there is none
     warm_up_rate: float = 1.0  # learning rate of the first stage, in units of the run's
     warm_up_student: bool = True  # is the student shown to the first stage?
     main_teacher: bool = True  # is the teacher shown after the first stage?
-
-    def __init_subclass__(cls) -> None:
-        super().__init_subclass__()
-        cls.family = cls.__module__.rpartition(".")[2]
 
     def __init__(self, student: Forward, teacher: Forward):
         super().__init__()
@@ -67,6 +58,45 @@ class Method(nn.Module, ABC):
     def finalize(self, student: nn.Module, teacher: nn.Module | None) -> nn.Module:
         """Told once, after training: makes the network that is kept, by default the student."""
         return student
+
+
+def method(
+    key: str,
+    *,
+    title: str,
+    cite: str,
+    teacher: bool = True,
+    unlabelled: bool = True,
+    control: bool = False,
+    same_network: bool = False,
+    no_smaller: bool = False,
+    untrained: bool = False,
+    strong: bool = False,
+) -> Callable[[type[_Method]], type[_Method]]:
+    """Give a class its key and the facts that `kdlib.plan.methods.MethodFacts` documents.
+
+    The arguments are literals: `kdlib.plan.methods` reads them from the source, without torch.
+    """
+
+    def register(cls: type[_Method]) -> type[_Method]:
+        family = cls.__module__.rpartition(".")[2]
+        cls.facts = MethodFacts(
+            key,
+            title,
+            family,
+            cite,
+            teacher=teacher,
+            unlabelled=unlabelled,
+            control=control,
+            same_network=same_network,
+            no_smaller=no_smaller,
+            untrained=untrained,
+            strong=strong,
+        )
+        CLASSES[key] = cls
+        return cls
+
+    return register
 
 
 def own_seed() -> int:

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from kdlib import models
 from kdlib.data import Batch
-from kdlib.distill.method import Method, Terms, exact, positive
+from kdlib.distill.method import Method, Terms, exact, method, positive
 from kdlib.models import Forward
 
 
@@ -28,6 +28,7 @@ def agreement(
     return F.cross_entropy(similar, other)
 
 
+@method("simclr", title="SimCLR", cite="chen2020simple", teacher=False, strong=True)
 class SimCLR(Method):
     """Know an image again under another augmentation: self-supervised, no label is looked at.
 
@@ -36,8 +37,6 @@ class SimCLR(Method):
     other strongly, and the projector is as wide as the pooled features, then 128.
     """
 
-    cite, title, teacher = "chen2020simple", "SimCLR", False
-    strong = True
     layers = ("pool",)
 
     def __init__(self, student: Forward, teacher: Forward, *, temperature: float = 0.5):
@@ -47,7 +46,7 @@ class SimCLR(Method):
         width = student.features["pool"].flatten(1).shape[1]
         self.projector = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 128))
 
-    def enrol(self, images: int, student: nn.Module) -> None:
+    def setup(self, images: int, student: nn.Module) -> None:
         self.network = (student,)  # in a tuple: not a part of the method
 
     def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:

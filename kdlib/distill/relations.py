@@ -13,15 +13,7 @@ from torch.nn import functional as F
 
 from kdlib import UsageError
 from kdlib.data import Batch
-from kdlib.distill.method import (
-    Method,
-    Terms,
-    exact,
-    labels,
-    own_seed,
-    positive,
-    squared,
-)
+from kdlib.distill.method import Method, Terms, exact, labels, method, own_seed, positive, squared
 from kdlib.models import Forward
 
 
@@ -32,6 +24,7 @@ def similarities(features: Float[Tensor, "b ..."]) -> Float[Tensor, "b b"]:
     return F.normalize(flat @ flat.T, dim=1)
 
 
+@method("sp", title="SP", cite="tung2019similarity")
 class SP(Method):
     """Find alike what the teacher finds alike: match the similarities of all pairs in a batch.
 
@@ -39,7 +32,6 @@ class SP(Method):
     block, rows of unit length (L2); the benchmark's weight 3000, CE 1. Shapes may differ.
     """
 
-    cite, title = "tung2019similarity", "SP"
     layers = ("block3",)
 
     def __init__(self, student: Forward, teacher: Forward, *, weight: float = 3000.0):
@@ -90,6 +82,7 @@ class _Turned(torch.autograd.Function):
         return ctx.saved_tensors[0] * upstream, None
 
 
+@method("rkd", title="RKD", cite="park2019relational")
 class RKD(Method):
     """Lay images out as the teacher does: match distances of pairs and angles of triples.
 
@@ -98,7 +91,6 @@ class RKD(Method):
     50, CE 1. Rotation and scale of either space change nothing.
     """
 
-    cite, title = "park2019relational", "RKD"
     layers = ("pool",)
 
     def __init__(
@@ -127,6 +119,7 @@ def neighbours(h: Float[Tensor, "b d"]) -> Float[Tensor, "b b"]:
     return kernel / kernel.sum(1, keepdim=True)
 
 
+@method("pkt", title="PKT", cite="passalis2018learning")
 class PKT(Method):
     """Have the teacher's neighbours: match the probability that one image is near another.
 
@@ -135,7 +128,6 @@ class PKT(Method):
     1e-7 in the logarithm. As there, an image is also its own neighbour.
     """
 
-    cite, title = "passalis2018learning", "PKT"
     layers = ("pool",)
 
     def __init__(self, student: Forward, teacher: Forward, *, weight: float = 30000.0):
@@ -157,6 +149,7 @@ def congruence(h: Float[Tensor, "b d"], gamma: float, order: int) -> Float[Tenso
     return math.exp(-2 * gamma) * torch.stack(terms).sum(0)
 
 
+@method("cc", title="CC", cite="peng2019correlation")
 class CC(Method):
     """Correlate images as the teacher does: match a Gaussian kernel over the batch.
 
@@ -166,7 +159,6 @@ class CC(Method):
     happen to be next to each other, with weight 0.02. No KD term beside it, CE 1.
     """
 
-    cite, title = "peng2019correlation", "CC"
     layers = ("pool",)
 
     def __init__(
@@ -222,6 +214,7 @@ def contrast(
     return -(F.logsigmoid(odds[:, 0]) + F.logsigmoid(-odds[:, 1:]).sum(1)).mean()
 
 
+@method("crd", title="CRD", cite="tian2020contrastive")
 class CRD(Method):
     """Tell images apart as the teacher does: be near its view of the same image, far from others.
 
@@ -235,7 +228,6 @@ class CRD(Method):
     whatever its class: labels are few here.
     """
 
-    cite, title = "tian2020contrastive", "CRD"
     layers = ("pool",)
     memory: Tensor  # (2, images, d), views of the student and of the teacher
     normaliser: Tensor  # (2,)
@@ -315,6 +307,7 @@ def channels(features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c c"]:
     return F.normalize(torch.bmm(maps, maps.transpose(1, 2)), dim=2)
 
 
+@method("ickd", title="ICKD", cite="liu2021exploring")
 class ICKD(Method):
     """Keep channels as diverse as the teacher's: match how they go together within each image.
 
@@ -323,7 +316,6 @@ class ICKD(Method):
     convolution with BatchNorm. The authors' CIFAR weight 2.5, CE 1. Maps may differ in size.
     """
 
-    cite, title = "liu2021exploring", "ICKD"
     layers = ("block3",)
 
     def __init__(self, student: Forward, teacher: Forward, *, weight: float = 2.5):

@@ -11,7 +11,16 @@ from torch.nn import functional as F
 from kdlib import UsageError, models
 from kdlib.data import Batch
 from kdlib.distill.logits import KD, softened
-from kdlib.distill.method import Method, Terms, exact, labels, own_seed, positive, same_classes
+from kdlib.distill.method import (
+    Method,
+    Terms,
+    exact,
+    labels,
+    method,
+    own_seed,
+    positive,
+    same_classes,
+)
 from kdlib.models import Forward
 
 
@@ -24,6 +33,7 @@ def imitated(
     return -(temperature**2) * (told * F.log_softmax(student / temperature, dim=1)).sum(1)
 
 
+@method("born_again", title="born again", cite="furlanello2018born", same_network=True)
 class BornAgain(Method):
     """Be taught by the network that one was, generation after generation.
 
@@ -31,9 +41,6 @@ class BornAgain(Method):
     trained student of the one before, all of one architecture; three generations, as many as the
     paper shows.
     """
-
-    cite, title = "furlanello2018born", "born again"
-    same_network = True
 
     def __init__(self, student: Forward, teacher: Forward, *, generations: int = 3):
         super().__init__(student, teacher)
@@ -46,6 +53,7 @@ class BornAgain(Method):
         return {"labels": labels(student, batch), "born_again": told}
 
 
+@method("dml", title="DML", cite="zhang2018deep", teacher=False)
 class DML(Method):
     """Learn with a peer instead of a teacher: two students of one kind teach each other.
 
@@ -55,7 +63,6 @@ class DML(Method):
     kept.
     """
 
-    cite, title, teacher = "zhang2018deep", "DML", False
     peer: nn.Module
 
     def __init__(self, student: Forward, teacher: Forward, *, weight: float = 1.0):
@@ -76,14 +83,13 @@ class DML(Method):
         }
 
 
+@method("transfer", title="transfer", cite="chen2020big")
 class Transfer(Method):
     """Hand a task over without labels: soft targets alone, on all images.
 
     Chen et al. 2020 (SimCLRv2, its third step): -T^2 sum_k p_t^T log p_s^T, mean over the labelled
     images and the pool; no label is looked at. T = 1 as in the authors' notebook.
     """
-
-    cite, title = "chen2020big", "transfer"
 
     def __init__(self, student: Forward, teacher: Forward, *, temperature: float = 1.0):
         super().__init__(student, teacher)
@@ -95,6 +101,7 @@ class Transfer(Method):
         return {"transfer": imitated(student.logits, teacher.logits, self.temperature).mean()}
 
 
+@method("noisy_student", title="noisy student", cite="xie2020self", no_smaller=True, strong=True)
 class NoisyStudent(Method):
     """Make it hard for the student alone: it is shown distorted images, its teacher clean ones.
 
@@ -103,9 +110,6 @@ class NoisyStudent(Method):
     generations, each the teacher of the next. The student should not be smaller than its teacher.
     Departs from it: no stochastic depth, and the pool is neither filtered nor balanced by class.
     """
-
-    cite, title = "xie2020self", "noisy student"
-    strong = no_smaller = True
 
     def __init__(
         self, student: Forward, teacher: Forward, *, dropout: float = 0.5, generations: int = 3
@@ -141,6 +145,7 @@ class NoisyStudent(Method):
         return {"labels": labels(student, batch), "noisy_student": pool}
 
 
+@method("self", title="self-distillation", cite="allenzhu2023towards", same_network=True)
 class Self(KD):
     """Learn from one's own kind: KD where student and teacher are of one architecture.
 
@@ -148,5 +153,4 @@ class Self(KD):
     knowledge. Loss and constants as KD.
     """
 
-    cite, title, term = "allenzhu2023towards", "self-distillation", "self"
-    same_network = True
+    term = "self"

@@ -217,7 +217,7 @@ class Student(Run):
 
     network: str = "resnet8"
     width: float = 0.5
-    method: str = "kd"  # a name of kdlib.distill.METHODS, or several: kd+at
+    method: str = "kd"  # a name of kdlib.plan.methods.METHODS, or several: kd+at
     labels_per_class: int | str = 2  # images of each class that keep their label, or all
     teacher: str = "resnet20"  # a network's name, or a trained run's: teachers/resnet20-full-0
     teacher_regime: str | None = None  # full, limited or pretrained; None: full, or as its name
