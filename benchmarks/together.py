@@ -111,7 +111,7 @@ def main() -> None:
             "saving": round(1 - together / separate, 3),
         }
     if where.type == "cpu":
-        store.save_benchmark("methods", "students_per_kernel", shown)
+        store.save_benchmark("methods", "together", shown)
 
 
 if __name__ == "__main__":

@@ -60,7 +60,8 @@ RECORDED = ("torch", "numpy", "scikit-learn", "openTSNE", "ivis", "tensorflow", 
 
 COLUMNS = {
     "runs": [
-        *("run", "role", "network", "method", "labels", "seed"),
+        *("run", "role", "network", "width", "method", "labels", "seed"),
+        *("teacher", "teacher_network", "regime", "options", "unlabelled", "precision"),
         *("parameters", "test_accuracy", "seconds"),
     ],
     "measures": ["run", "layer", "measure", "value", "view"],
@@ -79,8 +80,9 @@ COLUMNS = {
     "training": ["run", "epoch", "layer", "measure", "value"],
 }
 
+FACTS = COLUMNS["runs"][1:-3]  # of a run, as it was planned (kdlib.plan.runs)
 RECORD = (  # what every run.json holds
-    *("parameters", "test_accuracy", "test_images", "seconds"),
+    *("parameters", "facts", "test_accuracy", "test_images", "seconds"),
     *("parameters_count", "architecture", "data"),
 )
 
@@ -155,26 +157,26 @@ def writable(folder: Path) -> None:
 
 def save_run(
     folder: Path,
-    parameters: Mapping[str, Any],
+    record: Mapping[str, Mapping[str, Any]],
     weights: Mapping[str, np.ndarray],
     history: list[dict[str, float | int | str]],
     snapshots: Mapping[int, Mapping[str, np.ndarray]] = MappingProxyType({}),
-    **facts: Any,
+    **results: Any,
 ) -> None:
     """Write a trained network; run.json comes last and says that the run is whole.
 
-    `snapshots` are its weights after some epochs, 0 being before training. `facts`
-    join the record: test accuracy, seconds, device, number of parameters, data hash.
+    `record` holds the run's "parameters" and its "facts", the columns of the table `runs` that are
+    known before training. `snapshots` are its weights after some epochs, 0 being before training.
+    `results` join the record: test accuracy, seconds, device, number of parameters, data hash.
     """
     path = folder / "snapshots.safetensors"
     path.unlink(missing_ok=True)  # of another training
     if snapshots:
         each = {f"{n}.{name}": x for n, those in snapshots.items() for name, x in those.items()}
-        _tensors(path, each, parameters)
-    _tensors(folder / "weights.safetensors", weights, parameters)
+        _tensors(path, each, record)
+    _tensors(folder / "weights.safetensors", weights, record)
     _parquet(folder / "history.parquet", pd.DataFrame(history))
-    record = {"parameters": dict(parameters), **facts, "code": code_hash(), **versions()}
-    _json(folder / "run.json", record)
+    _json(folder / "run.json", {**record, **results, "code": code_hash(), **versions()})
 
 
 def load_run(folder: str | Path, data: str | None = None) -> dict[str, Any]:
@@ -185,7 +187,11 @@ def load_run(folder: str | Path, data: str | None = None) -> dict[str, Any]:
     """
     path = Path(folder) / "run.json"
     record = _read(path, lambda p: json.loads(p.read_text()), _maker(path.parent))
-    if not isinstance(record, dict) or not set(RECORD) <= set(record):
+    if (
+        not isinstance(record, dict)
+        or not set(RECORD) <= set(record)
+        or not set(FACTS) <= set(record["facts"])
+    ):
         raise UsageError(f"{path} is no record of a run; delete it and run again")
     if data not in (None, record["data"]):
         given = f"{record['parameters']['dataset']} was {record['data']}, now {data}"
@@ -634,18 +640,9 @@ def _map_measures(root: Path, name: str) -> pd.DataFrame:
 
 
 def _row(name: str, record: dict[str, Any]) -> dict[str, Any]:
-    given = record["parameters"]
-    network, width = given["network"], given["width"]
-    return {
-        "run": name,
-        "role": "student" if "method" in given else "teacher",
-        "network": network if width == 1 else f"{network}x{width}",
-        "method": given.get("method", "baseline"),
-        "labels": str(given["labels_per_class"]),
-        "seed": given["seed"],
-        "parameters": record["parameters_count"],
-        **{key: record[key] for key in ("test_accuracy", "seconds")},
-    }
+    results = {"parameters": record["parameters_count"]}
+    results |= {key: record[key] for key in ("test_accuracy", "seconds")}
+    return {"run": name, **{key: record["facts"][key] for key in FACTS}, **results}
 
 
 # ---- what a result depends on ------------------------------------------------------------------

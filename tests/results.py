@@ -74,14 +74,22 @@ def _runs(networks: Sequence[str], seeds: int, labels: Sequence[str]) -> Iterato
 
 def _run(role: str, network: str, method: str, labels: str, seed: int, size: int) -> dict[str, Any]:
     skill = _skill(role, method, labels)
-    name = f"students/resnet20-full/{network}-{method}-{labels}-{seed}"
+    student = f"students/resnet20-full/{network}-{method}-{labels}-{seed}"
+    taught = role == "student" and method not in ("baseline", "smooth")
     return {
-        "run": name if role == "student" else f"teachers/{network}-full-{seed}",
+        "run": student if role == "student" else f"teachers/{network}-full-{seed}",
         "role": role,
         "network": network,
+        "width": 0.5 if network.endswith("x0.5") else 1.0,
         "method": method,
         "labels": labels,
         "seed": seed,
+        "teacher": "teachers/resnet20-full-0" if taught else "",
+        "teacher_network": "resnet20" if taught else "",
+        "regime": "full" if taught or role == "teacher" else "",
+        "options": "",
+        "unlabelled": role == "student",
+        "precision": "float32",
         "parameters": size,
         "test_accuracy": min(0.99, 0.3 + 0.65 * skill + 0.01 * np.sin(7 * seed + 3 * skill)),
         "seconds": 3.0,

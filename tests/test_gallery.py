@@ -103,7 +103,7 @@ def test_the_pages_of_the_gallery_are_in_the_book():
 def test_a_study_that_was_not_published_has_no_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert store.brief("methods").runs.empty
-    assert store.load_benchmark("methods", "students_per_kernel") == {}
+    assert store.load_benchmark("methods", "together") == {}
     assert statistics.at_home(statistics.standings(store.brief("methods"))).empty
 
 

@@ -13,13 +13,28 @@ from kdlib import UsageError, store
 HISTORY = [{"epoch": 1, "labels": 2.0}]
 
 
-def save(folder, accuracy=0.5, seed=0, **more):
-    given = {"network": "resnet8", "width": 1.0, "seed": seed, "dataset": "digits"}
-    given |= {"labels_per_class": "all", **more}
+FACTS = {
+    "role": "teacher",
+    "network": "resnet8",
+    "width": 1.0,
+    "method": "baseline",
+    "labels": "all",
+    "seed": 0,
+    "teacher": "",
+    "teacher_network": "",
+    "regime": "full",
+    "options": "",
+    "unlabelled": False,
+    "precision": "float32",
+}
+
+
+def save(folder, accuracy=0.5, **parameters):
+    record = {"parameters": {"dataset": "digits", **parameters}, "facts": FACTS}
     weights = {"a": np.arange(6, dtype="float32").reshape(2, 3), "steps": np.array(7)}
-    facts = {"test_accuracy": accuracy, "test_images": 10, "seconds": 1.0, "parameters_count": 6}
-    facts |= {"architecture": {"classes": 10, "channels": 1}, "data": "0123"}
-    store.save_run(folder, given, weights, HISTORY, **facts)
+    results = {"test_accuracy": accuracy, "test_images": 10, "seconds": 1.0, "parameters_count": 6}
+    results |= {"architecture": {"classes": 10, "channels": 1}, "data": "0123"}
+    store.save_run(folder, record, weights, HISTORY, **results)
 
 
 def layers(shift=0.0, rows=range(4)):
@@ -50,7 +65,9 @@ def test_weights_on_the_way_come_back_by_passes_and_do_not_outlive_their_run(tmp
     assert list(kept[0]) == ["a"]
     np.testing.assert_array_equal(kept[10]["stem.0.weight"], [0, 1, 2])
     store.save_run(tmp_path, {}, weights, HISTORY, **facts)
-    with pytest.raises(UsageError, match=r"no snapshots.safetensors in .*student.*-y \"keep: "):
+    with pytest.raises(
+        UsageError, match=r"no snapshots.safetensors in .*student.*-y \"snapshots: "
+    ):
         store.load_snapshots(tmp_path)
 
 
@@ -263,7 +280,7 @@ def looked_into(root, name):
 def test_a_comparison_is_gathered_with_its_study(tmp_path):
     name = "teachers/a"
     looked_into(tmp_path, name)
-    with pytest.raises(UsageError, match=r"no compare-x-comparability.parquet in .*compare"):
+    with pytest.raises(UsageError, match=r"no compare-x-comparison.parquet in .*compare"):
         store.gather(tmp_path, [name], ["pca-x"], "compare-x")
     numbers = dict.fromkeys(store.COLUMNS["sweeps"][-4:], 0.5)
     cell = {"run": name, "layer": "stem", "embedding": "tsne", "setting": 5, "seed": 0}
