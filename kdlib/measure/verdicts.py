@@ -23,24 +23,28 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from kdlib.measure import statistics
+from kdlib.measure import depth, statistics
 from kdlib.measure.statistics import ACCURACY, CONTROLS, NUMBERS, PAIR
+from kdlib.plan.methods import BASELINE
 from kdlib.store import Results
 
 LEVEL = 0.05
-WORDS = {5: ("supported", "mixed", "not supported")}  # from how many seeds on: for, both, none for
-WORDS |= {3: ("consistent with", "consistent in part", "not shown")}
+WORDS = {  # from how many seeds on: tests for only, for and against, none for
+    5: ("supported", "mixed", "not supported"),
+    3: ("consistent with", "consistent in part", "not shown"),
+}
 UNDECIDED = ("too few seeds", "no data")
 LAYERS = "layers"  # the space that is no map
 FLAT = "flat layers"  # the same in the other view: no conclusion may hang on pooling
 CELL = ["claim", "network", "teacher", "method", "labels", "space"]
 TEST = [*CELL, "measure", "layer"]
+JUDGED = [*TEST, *NUMBERS, "p_holm", "speaks"]
 COUNTS = ["tests", "tests_for", "tests_against"]
-INTERMEDIATE = ("block1", "block2")  # neither the first layer nor the last before the answer
+INTERMEDIATE = ("block1", "block2")  # neither the first layer nor the last before the logits
 COMPACT = {"within_share": -1, "silhouette": 1}  # the sign that agrees with "more compact"
-APART = {LAYERS: ("silhouette", "knn")}  # measures that a map has, too
-IN_LAYERS = ("C3", "C4", "C5")  # claims about layers: asked in both views
+APART = ("silhouette", "knn")  # measures of layers that a map has, too
 MAPPED = ("map_silhouette", "map_knn")  # the same two of a map
+IN_LAYERS = ("C3", "C4", "C5")  # claims about layers: asked in both views
 
 
 class Claim(NamedTuple):
@@ -55,90 +59,99 @@ class Claim(NamedTuple):
 # ---- tests, claim by claim ---------------------------------------------------------------------
 
 
+def _by_regime(results: Results) -> Iterator[tuple[str, Results]]:
+    """Split a study by the regime of its teachers: baselines, and what was distilled from these.
+
+    Controls are left out: no claim is about them. A method without a teacher counts once, in the
+    first regime.
+    """
+    runs = results.runs[~results.runs["method"].isin(CONTROLS)]
+    for number, regime in enumerate(statistics.regimes(results._replace(runs=runs))):
+        alone = runs["regime"].eq("") & (runs["method"].eq(BASELINE) | (number == 0))
+        part = runs[runs["role"].eq("teacher") | runs["regime"].eq(regime) | alone]
+        yield regime, results._replace(runs=part)
+
+
 def _trios(results: Results) -> pd.DataFrame:
     """Join every distilled student with its baseline and with its teacher, where there are."""
-    runs = results.runs.assign(rival=lambda t: t["run"])
-    teachers = runs[runs["role"] == "teacher"]
-    teachers = teachers[["rival", "labels", "parameters", ACCURACY]]
-    found = [
-        statistics.students(results, regime).assign(teacher=regime)
-        for regime in statistics.regimes(results)
+    parts = [
+        statistics.students(part).assign(regime=regime) for regime, part in _by_regime(results)
     ]
-    students = pd.concat(found)
-    baseline = students[students["method"] == "baseline"].drop_duplicates(PAIR)[[*PAIR, ACCURACY]]
-    taught = students[~students["method"].isin(("baseline", *CONTROLS))]
-    taught = taught.assign(rival=taught["run"].map(statistics.teacher))
-    table = taught.merge(baseline, on=PAIR, how="left", suffixes=("", "_baseline"))
-    return table.merge(teachers, on="rival", suffixes=("", "_teacher"))
+    students = pd.concat(parts)
+    baseline = students[students["method"] == BASELINE].drop_duplicates(PAIR)[[*PAIR, ACCURACY]]
+    distilled = students[students["method"] != BASELINE]
+    table = distilled.merge(baseline, on=PAIR, how="left", suffixes=("", "_baseline"))
+    teachers = results.runs[results.runs["role"] == "teacher"].set_index("run")
+    return table.join(
+        teachers[["labels", "parameters", ACCURACY]], on="teacher", rsuffix="_teacher"
+    )
 
 
 def _smaller(results: Results) -> Iterator[pd.DataFrame]:
     """C1: how much less accuracy is missing to the teacher, at a tenth of its parameters."""
     table = _trios(results).dropna(subset=f"{ACCURACY}_baseline")
     small = 10 * table["parameters"] <= table["parameters_teacher"]
-    table = table[small & (table["teacher"] == "full")]
+    table = table[small & (table["regime"] == "full")]
     of_teacher = table[f"{ACCURACY}_teacher"]
-    missing = [(of_teacher - table[a]).clip(lower=0) for a in (f"{ACCURACY}_baseline", ACCURACY)]
-    yield _over_seeds(table.assign(difference=missing[0] - missing[1]), "closer to the teacher")
+    baseline = (of_teacher - table[f"{ACCURACY}_baseline"]).clip(lower=0)
+    distilled = (of_teacher - table[ACCURACY]).clip(lower=0)
+    yield _over_seeds(table.assign(difference=baseline - distilled), "closer to the teacher")
 
 
 def _outdone(results: Results) -> Iterator[pd.DataFrame]:
     """C2: student - teacher, which learnt from the same labels; one teacher counts once."""
     table = _trios(results)
-    table = table[(table["teacher"] != "full") & (table["labels"] == table["labels_teacher"])]
+    table = table[(table["regime"] != "full") & (table["labels"] == table["labels_teacher"])]
     table = table.assign(difference=table[ACCURACY] - table[f"{ACCURACY}_teacher"])
-    by = ["network", "teacher", "method", "labels", "rival"]
-    table = table.groupby(by, sort=False)["difference"].mean().reset_index()
-    yield _over_seeds(table, "test accuracy")
+    by = ["network", "regime", "method", "labels", "teacher"]
+    means = table.groupby(by, sort=False)["difference"].mean().reset_index()
+    yield _over_seeds(means, "test accuracy")
 
 
 def _compact(results: Results) -> Iterator[pd.DataFrame]:
-    """C3: more compact at intermediate layers than baseline."""
-    for regime in statistics.regimes(results):
+    """C3: more compact at intermediate layers than the baseline."""
+    for regime, part in _by_regime(results):
         for measure, sign in COMPACT.items():
-            yield _at_layers(results, measure, regime, sign=sign)
+            yield _at_layers(part, measure, sign=sign).assign(teacher=regime)
 
 
 def _earlier(results: Results) -> Iterator[pd.DataFrame]:
     """C4: layers saved."""
-    for regime in (
-        statistics.regimes(results) if "probe" in set(results.measures["measure"]) else ()
-    ):
-        table = statistics.saved(results, teachers=regime).assign(teacher=regime)
-        yield _over_seeds(table, "layers saved")
+    if "probe" in set(results.measures["measure"]):
+        for regime, part in _by_regime(results):
+            yield _over_seeds(depth.saved(part).assign(regime=regime), "layers saved")
 
 
 def _everywhere(results: Results) -> Iterator[pd.DataFrame]:
     """C5: classes further apart at intermediate layers, in the layers and in maps of them."""
-    spaces = APART | dict.fromkeys(results.study["embeddings"], MAPPED)
-    for regime in statistics.regimes(results):
-        for space, measures in spaces.items():
-            for measure in measures:
-                yield _at_layers(results, measure, regime, space=space)
+    for regime, part in _by_regime(results):
+        for measure in APART:
+            yield _at_layers(part, measure).assign(teacher=regime)
+        for embedding in results.study["embeddings"]:
+            for measure in MAPPED:
+                yield _at_layers(part, measure, embedding=embedding).assign(teacher=regime)
 
 
 def _over_seeds(table: pd.DataFrame, measure: str) -> pd.DataFrame:
-    table = table[~table["method"].isin(CONTROLS)]
-    found = statistics.summarise(table, ["network", "teacher", "method", "labels"])
-    return found.assign(space=LAYERS, measure=measure, layer="")
+    means = statistics.summarise(table, ["network", "regime", "method", "labels"])
+    means = means.rename(columns={"regime": "teacher"})
+    return means.assign(space=LAYERS, measure=measure, layer="")
 
 
 def _at_layers(
-    results: Results, measure: str, regime: str, *, space: str = LAYERS, sign: int = 1
+    results: Results, measure: str, *, embedding: str | None = None, sign: int = 1
 ) -> pd.DataFrame:
-    """Compare with baseline at the intermediate layers; empty where the study lacks the measure."""
-    embedding = None if space == LAYERS else space
-    held = results.measures
+    """Compare with the baseline at intermediate layers; empty where the study lacks the measure."""
+    measured = results.measures
     if embedding is not None:
-        held = results.faithfulness[results.faithfulness["embedding"] == embedding]
-    if measure not in set(held["measure"]):
+        measured = results.faithfulness[results.faithfulness["embedding"] == embedding]
+    if measure not in set(measured["measure"]):
         return pd.DataFrame()
-    found = statistics.compare(results, measure, teachers=regime, embedding=embedding)
-    found = found[found["layer"].isin(INTERMEDIATE) & ~found["method"].isin(CONTROLS)]
+    rows = statistics.compare(results, measure, embedding=embedding)
+    rows = rows[rows["layer"].isin(INTERMEDIATE)]
     if sign < 0:
-        turned = {"mean": -found["mean"], "low": -found["high"], "high": -found["low"]}
-        found = found.assign(**turned, d=-found["d"])
-    return found.assign(teacher=regime, space=space, measure=measure)
+        rows = rows.assign(mean=-rows["mean"], low=-rows["high"], high=-rows["low"], d=-rows["d"])
+    return rows.assign(space=embedding or LAYERS, measure=measure)
 
 
 CLAIMS: dict[str, Claim] = {
@@ -188,22 +201,24 @@ def tests(results: Results, flat: Results | None = None) -> pd.DataFrame:  # noq
     Returns the columns claim, network, teacher (a regime), method, labels, space, measure, layer,
     the numbers of `statistics.summarise`, p_holm, and speaks: 1 for the claim, -1 against it, 0.
     """
-    found = [t.assign(claim=c) for c in CLAIMS for t in CLAIMS[c].tests(results)]
+    tables = [t.assign(claim=key) for key, claim in CLAIMS.items() for t in claim.tests(results)]
     if flat is not None:
-        seen = [t.assign(claim=c) for c in IN_LAYERS for t in CLAIMS[c].tests(flat) if len(t)]
-        found += [t[t["space"] == LAYERS].assign(space=FLAT) for t in seen]
-    found = [t for t in found if len(t)]
-    if not found:
-        return pd.DataFrame(columns=[*TEST, *NUMBERS, "p_holm", "speaks"])
-    return _spoken(pd.concat(found, ignore_index=True)[[*TEST, *NUMBERS]])
+        for key in IN_LAYERS:
+            layers = [t[t["space"] == LAYERS] for t in CLAIMS[key].tests(flat) if len(t)]
+            tables += [t.assign(claim=key, space=FLAT) for t in layers]
+    tables = [t for t in tables if len(t)]
+    if not tables:
+        return pd.DataFrame(columns=JUDGED)
+    return _direction(pd.concat(tables, ignore_index=True)[[*TEST, *NUMBERS]])
 
 
-def _spoken(table: pd.DataFrame) -> pd.DataFrame:
-    table["p_holm"] = table.groupby(CELL, sort=False)["p"].transform(statistics.holm)
-    direction = (table["mean"] > 0).astype(int) - (table["mean"] < 0).astype(int)
-    equal = table["p"].isna() & (table["n"] >= min(WORDS))
-    speaks = direction.where(table["p_holm"] < LEVEL, direction.clip(upper=0).where(equal, 0))
-    return table.assign(speaks=speaks)
+def _direction(tests: pd.DataFrame) -> pd.DataFrame:
+    """Add p_holm, and whether each test speaks for the claim (1), against it (-1) or neither."""
+    p = tests.groupby(CELL, sort=False)["p"].transform(statistics.holm)
+    sign = (tests["mean"] > 0).astype(int) - (tests["mean"] < 0).astype(int)
+    equal_in_all_seeds = tests["p"].isna() & (tests["n"] >= min(WORDS))
+    without_p = sign.clip(upper=0).where(equal_in_all_seeds, 0)
+    return tests.assign(p_holm=p, speaks=sign.where(p < LEVEL, without_p))
 
 
 def cells(tests: pd.DataFrame) -> pd.DataFrame:
@@ -211,20 +226,20 @@ def cells(tests: pd.DataFrame) -> pd.DataFrame:
 
     Returns the columns of its test with the smallest p, tests, tests_for, tests_against, verdict.
     """
-    found = _judged(tests)
-    missing = [claim for claim in CLAIMS if claim not in set(found["claim"])]
-    return _ordered([found, pd.DataFrame({"claim": missing, "verdict": "no data"})])
+    table = _judged(tests)
+    missing = [claim for claim in CLAIMS if claim not in set(table["claim"])]
+    return _ordered([table, pd.DataFrame({"claim": missing, "verdict": "no data"})])
 
 
 def _judged(tests: pd.DataFrame) -> pd.DataFrame:
-    table = tests.sort_values("p_holm", kind="stable").assign(
-        tests_for=tests["speaks"] > 0, tests_against=tests["speaks"] < 0, tests=1
+    table = tests.sort_values("p_holm", kind="stable")
+    counted = table.assign(
+        tests=1, tests_for=table["speaks"] > 0, tests_against=table["speaks"] < 0
     )
-    groups = table.groupby(CELL, sort=False)
-    counts = groups[COUNTS].sum().reset_index()
-    found = groups.head(1).drop(columns=COUNTS).merge(counts, on=CELL)
-    count = found[[*COUNTS[1:], "n"]].itertuples(index=False, name=None)
-    return found.assign(verdict=[_word(*numbers) for numbers in count])
+    counts = counted.groupby(CELL, sort=False)[COUNTS].sum().reset_index()
+    rows = table.groupby(CELL, sort=False).head(1).merge(counts, on=CELL)
+    numbers = zip(rows["tests_for"], rows["tests_against"], rows["n"], strict=True)
+    return rows.assign(verdict=[_word(*row) for row in numbers])
 
 
 def _ordered(parts: list[pd.DataFrame]) -> pd.DataFrame:
@@ -237,24 +252,26 @@ def _ordered(parts: list[pd.DataFrame]) -> pd.DataFrame:
     return table.drop(columns="budget").reset_index(drop=True)
 
 
-def _word(some_for: int, some_against: int, n: int) -> str:
+def _word(tests_for: int, tests_against: int, n: int) -> str:
     if n < min(WORDS):
         return "too few seeds"
-    good, both, none = WORDS[max(k for k in WORDS if k <= n)]
-    if not some_for:
-        return none
-    return both if some_against else good
+    supported, mixed, not_supported = WORDS[max(seeds for seeds in WORDS if seeds <= n)]
+    if not tests_for:
+        return not_supported
+    return mixed if tests_against else supported
+
+
+def _supported(cells: pd.DataFrame) -> int:
+    """Count the cells with a test for the claim and none against it."""
+    return int(((cells["tests_for"] > 0) & (cells["tests_against"] == 0)).sum())
 
 
 def views(cells: pd.DataFrame, claim: str) -> str:
-    """Say how many cells of a claim are supported, by space: "layers 6 of 9, tsne 1 of 3"."""
+    """Count the supported cells of a claim, by space: "layers 6 of 9, tsne 1 of 3"."""
     judged = cells[(cells["claim"] == claim) & ~cells["verdict"].isin(UNDECIDED)]
-    known = sorted(judged["space"].unique(), key=lambda space: (space != LAYERS, space))
-    counted = []
-    for space, of in ((space, judged[judged["space"] == space]) for space in known):
-        good = (of["tests_for"] > 0) & (of["tests_against"] == 0)
-        counted.append(f"{space} {int(good.sum())} of {len(of)}")
-    return ", ".join(counted)
+    spaces = sorted(judged["space"].unique(), key=lambda space: (space != LAYERS, space))
+    parts = {space: judged[judged["space"] == space] for space in spaces}
+    return ", ".join(f"{space} {_supported(part)} of {len(part)}" for space, part in parts.items())
 
 
 def claims(cells: pd.DataFrame) -> pd.DataFrame:
@@ -263,15 +280,14 @@ def claims(cells: pd.DataFrame) -> pd.DataFrame:
     Returns columns claim, verdict, supported (cells that are), cells (that could be judged).
     """
     rows = []
-    for claim, of in cells.groupby("claim"):
-        judged = of[~of["verdict"].isin(UNDECIDED)]
+    for claim, of_claim in cells.groupby("claim"):
+        judged = of_claim[~of_claim["verdict"].isin(UNDECIDED)]
         if judged.empty:
-            rows.append((claim, of["verdict"].iloc[0], 0, 0))
+            rows.append((claim, of_claim["verdict"].iloc[0], 0, 0))
             continue
-        against = bool(judged["tests_against"].any())
-        supported = int(((judged["tests_for"] > 0) & (judged["tests_against"] == 0)).sum())
-        few = 2 * supported <= len(judged)
-        word = _word(bool(judged["tests_for"].any()), few or against, int(judged["n"].min()))
+        supported, against = _supported(judged), bool(judged["tests_against"].any())
+        half_or_less = 2 * supported <= len(judged)
+        word = _word(judged["tests_for"].any(), half_or_less or against, int(judged["n"].min()))
         rows.append((claim, word, supported, len(judged)))
     return pd.DataFrame(rows, columns=["claim", "verdict", "supported", "cells"])
 
@@ -288,30 +304,30 @@ def control(results: Results) -> pd.DataFrame:
     Returns the columns of `cells`, seeds ("2 of 3" have a partner) and budgets (of the partners).
     The verdict is "no such student" where no seed has one.
     """
-    found = []
-    for regime in statistics.regimes(results):
+    tables = []
+    for regime, part in _by_regime(results):
         for measure, sign in COMPACT.items():
             if measure in set(results.measures["measure"]):
-                table = statistics.matched(results, measure, teachers=regime)
+                table = statistics.matched(part, measure)
                 table["difference"] *= sign
-                found.append(table.assign(teacher=regime, measure=measure))
-    if not found:  # a study that never looked into its layers
-        columns = [*TEST, *NUMBERS, "p_holm", "speaks", *COUNTS, "verdict", "seeds", "budgets"]
-        return pd.DataFrame(columns=columns)
-    table = pd.concat(found).assign(claim="C3", space=LAYERS)
-    table = table[table["layer"].isin(INTERMEDIATE) & ~table["method"].isin(CONTROLS)]
+                tables.append(table.assign(teacher=regime, measure=measure))
+    if not tables:  # a study whose layers were not measured
+        return pd.DataFrame(columns=[*JUDGED, *COUNTS, "verdict", "seeds", "budgets"])
+    table = pd.concat(tables).assign(claim="C3", space=LAYERS)
+    table = table[table["layer"].isin(INTERMEDIATE)]
     tests = statistics.summarise(table.dropna(subset="budget"), TEST)
-    partners = (
-        table.drop_duplicates([*CELL, "seed"])
-        .groupby(CELL, sort=False)
-        .agg(
-            all=("seed", "size"),
-            some=("budget", "count"),
-            budgets=("budget", lambda b: ", ".join(sorted(set(b.dropna()), key=statistics.size))),
-        )
+    rows = _partners(table).merge(_judged(_direction(tests)), on=CELL, how="left")
+    verdict = rows["verdict"].astype(object).fillna("no such student")
+    return _ordered([rows.assign(verdict=verdict)])
+
+
+def _partners(table: pd.DataFrame) -> pd.DataFrame:
+    """Count for every cell of `control` the seeds with a partner, and list its label budgets."""
+    groups = table.drop_duplicates([*CELL, "seed"]).groupby(CELL, sort=False)
+    rows = groups.agg(
+        seeds=("seed", "size"),
+        partners=("budget", "count"),
+        budgets=("budget", lambda b: ", ".join(sorted(set(b.dropna()), key=statistics.size))),
     )
-    partners["seeds"] = partners["some"].astype(str) + " of " + partners["all"].astype(str)
-    partners = partners[["seeds", "budgets"]].reset_index()
-    joined = partners.merge(_judged(_spoken(tests)), on=CELL, how="left")
-    said = joined["verdict"].astype(object).fillna("no such student")
-    return _ordered([joined.assign(verdict=said)])
+    rows["seeds"] = rows["partners"].astype(str) + " of " + rows["seeds"].astype(str)
+    return rows.drop(columns="partners").reset_index()

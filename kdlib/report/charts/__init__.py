@@ -1,32 +1,32 @@
 """Tables -> Altair charts with one look: the same order and colours of methods everywhere."""
 
+from kdlib.measure.statistics import CONTROLS
 from kdlib.report.charts.depth import difference, layers, saved, similarity
-from kdlib.report.charts.gallery import FAMILIES, dots, families, floor, ranked
-from kdlib.report.charts.judged import forest, tested
-from kdlib.report.charts.logits import hesitant, pull, pulls, soft
+from kdlib.report.charts.forest import forest, test_labels
+from kdlib.report.charts.gallery import dots, families, floor, ranked
+from kdlib.report.charts.logits import gradient, gradient_lengths, least_certain, soft_labels
 from kdlib.report.charts.look import (
     CLASSES,
     COLOURS,
-    CONTROLS,
     MIME,
     budgets,
     colours,
     enable,
     hint,
+    label,
     name,
     order,
     theme,
 )
 from kdlib.report.charts.maps import film, scatter, sweep
 from kdlib.report.charts.pairs import blocks, gaps, grid
-from kdlib.report.charts.passes import training
 from kdlib.report.charts.students import accuracy, gains, regimes
+from kdlib.report.charts.training import training
 
 __all__ = [
     "CLASSES",
     "COLOURS",
     "CONTROLS",
-    "FAMILIES",
     "MIME",
     "accuracy",
     "blocks",
@@ -41,22 +41,23 @@ __all__ = [
     "forest",
     "gains",
     "gaps",
+    "gradient",
+    "gradient_lengths",
     "grid",
-    "hesitant",
     "hint",
+    "label",
     "layers",
+    "least_certain",
     "name",
     "order",
-    "pull",
-    "pulls",
     "ranked",
     "regimes",
     "saved",
     "scatter",
     "similarity",
-    "soft",
+    "soft_labels",
     "sweep",
-    "tested",
+    "test_labels",
     "theme",
     "training",
 ]

@@ -1,4 +1,4 @@
-"""One answer of the teacher, at any temperature."""
+"""The teacher's logits of one image, as labels at any temperature."""
 
 from __future__ import annotations
 
@@ -14,41 +14,41 @@ from PIL import Image
 from scipy.special import softmax
 
 from kdlib import UsageError
+from kdlib.plan.methods import BASELINE
 from kdlib.report.charts.look import COLOURS
-from kdlib.report.charts.parts import _number
+from kdlib.report.charts.parts import number
 from kdlib.store import Results
 
 
-def hesitant(results: Results, count: int = 6) -> pd.DataFrame:
-    """Find the images whose teacher hesitates most, each of another class, and a sure one last.
+def least_certain(results: Results, count: int = 6) -> pd.DataFrame:
+    """Return the images of which the teacher is least certain, each of another class.
 
-    To hesitate is to have two logits close together at the top. Returns image, truth, top, second
-    (classes, as numbers) and margin (of the two logits), a row per image. Raises UsageError where
-    the results hold no answers.
+    That is where its two largest logits are closest; the image with the largest margin comes
+    last. Returns image, truth, top, second (classes, as numbers) and margin (of the two logits), a
+    row per image. Raises UsageError where the results hold no logits.
     """
     logits, images = _logits(results)
     ranked = np.argsort(-logits, axis=1, kind="stable")
-    ends = np.take_along_axis(logits, ranked[:, :2], axis=1)
-    table = pd.DataFrame(
-        {"image": images, "truth": results.labels[images], "top": ranked[:, 0]}
-        | {"second": ranked[:, 1], "margin": ends[:, 0] - ends[:, 1]}
-    ).sort_values("margin", kind="stable")
-    found = table.drop_duplicates("truth").head(count)
-    sure = table[~table["image"].isin(found["image"])].tail(1)
-    return pd.concat([found, sure], ignore_index=True)
+    largest = np.take_along_axis(logits, ranked[:, :2], axis=1)
+    columns = {"image": images, "truth": results.labels[images], "top": ranked[:, 0]}
+    columns |= {"second": ranked[:, 1], "margin": largest[:, 0] - largest[:, 1]}
+    table = pd.DataFrame(columns).sort_values("margin", kind="stable")
+    rows = table.drop_duplicates("truth").head(count)
+    certain = table[~table["image"].isin(rows["image"])].tail(1)
+    return pd.concat([rows, certain], ignore_index=True)
 
 
-MOST = 12  # classes of one image that are drawn, the likeliest
-TOLD = {"hard label": COLOURS["baseline"], "soft label": COLOURS["kd"]}
+MOST = 12  # classes of one image in the chart, the likeliest
+LABELS = {"hard label": COLOURS[BASELINE], "soft label": COLOURS["kd"]}
 
 
-def soft(results: Results, temperature: float = 4.0) -> alt.VConcatChart:
-    """Draw an image's hard label beside its soft one: what the teacher says, at a temperature.
+def soft_labels(results: Results, temperature: float = 4.0) -> alt.VConcatChart:
+    """Draw an image's hard label beside its soft one: the teacher's softmax, at a temperature.
 
-    The reader chooses the image, among `hesitant` ones, and the temperature; the softmax is
-    computed on the page.
+    The reader chooses the image, among those of `least_certain`, and the temperature; the softmax
+    is computed on the page.
     """
-    table, pictures = _asked(results)
+    table, pictures = _least_certain_labels(results)
     names = list(dict.fromkeys(table["name"]))
     menu: Any = {"name": alt.binding_select(options=names, name="image: ")}
     how: dict[str, Any] = {"fields": ["name"], "on": "image:click", "clear": False}
@@ -72,34 +72,33 @@ def soft(results: Results, temperature: float = 4.0) -> alt.VConcatChart:
         .add_params(chosen)
         .properties(width={"step": 46}, height=44)
     )
-    heat = alt.param(name="T", value=temperature, bind=slider)
-    drawn = alt.vconcat(strip, _told(table, chosen), spacing=14)
-    return drawn.add_params(heat).properties(
-        title=alt.Title("One image, told twice", subtitle="click an image, or use the menu"),
-        description=_answer_said(table, names[0], temperature),
+    chart = alt.vconcat(strip, _bars(table, chosen), spacing=14)
+    return chart.add_params(alt.param(name="T", value=temperature, bind=slider)).properties(
+        title=alt.Title("One image, two labels", subtitle="click an image, or use the menu"),
+        description=_description(table, names[0], temperature),
     )
 
 
-def pull(results: Results) -> alt.LayerChart | alt.FacetChart:
-    """Draw how hard the soft term pulls on the logits of an untrained student, by temperature.
+def gradient(results: Results) -> alt.LayerChart | alt.FacetChart:
+    """Draw the length of the soft term's gradient by the student's logits, by temperature.
 
-    The length of the gradient, mean over the images that were drawn, with and without T^2; the
-    student says the same of all classes. Both scales are logarithmic.
+    Mean over the images of the sample, with and without T^2; the student is untrained and its
+    logits are equal. Both scales are logarithmic.
     """
     n = len(_logits(results)[0])
-    table = pulls(results).melt("temperature", ["T² KL", "KL"], "loss", "length")
+    table = gradient_lengths(results).melt("temperature", ["T² KL", "KL"], "loss", "length")
     shade = {"T² KL": COLOURS["kd"], "KL": COLOURS["baseline"]}
     color = alt.Color(
         "loss:N", scale=alt.Scale(domain=list(shade), range=list(shade.values())), sort=list(shade)
     )
     ends = table[table["temperature"].isin([1, 4, 20])]
-    said = "; ".join(
+    words = "; ".join(
         f"{r.loss} at T = {r.temperature:g}: {r.length:.2g}" for r in ends.itertuples()
     )
     x = alt.X("temperature:Q", title="temperature T", scale=alt.Scale(type="log", domain=[1, 20]))
     y = alt.Y("length:Q", title="length of the gradient", scale=alt.Scale(type="log"))
     y = y.axis(values=[10.0**k for k in range(-6, 4)], format="~g")
-    numbers = [_number("temperature:Q", "T", ".1f"), _number("length:Q", "length", ".3f")]
+    numbers = [number("temperature:Q", "T", ".1f"), number("length:Q", "length", ".3f")]
     base = alt.Chart(table).encode(
         x=x.axis(values=[1, 2, 4, 8, 20]), y=y, color=color, tooltip=["loss:N", *numbers]
     )
@@ -107,57 +106,56 @@ def pull(results: Results) -> alt.LayerChart | alt.FacetChart:
         width=460,
         height=220,
         title=alt.Title(
-            "How hard the teacher pulls",
-            subtitle=f"gradient by the student's logits, mean of {n} images",
+            "The gradient of the soft term",
+            subtitle=f"length of the gradient by the student's logits, mean of {n} images",
         ),
-        description=f"Mean length of the gradient by the student's logits. {said}.",
+        description=f"Mean length of the gradient by the student's logits. {words}.",
     )
 
 
-def pulls(results: Results) -> pd.DataFrame:
-    """Compute what `pull` draws: temperature, and the mean length for `T² KL` and `KL`.
+def gradient_lengths(results: Results) -> pd.DataFrame:
+    """Compute the lengths of `gradient`: temperature, and the means for `T² KL` and `KL`.
 
     The gradient of KL(p_t || p_s) by the student's logits is (p_s - p_t) / T (Hinton et al. 2015,
     eq. 2).
     """
     logits, _ = _logits(results)
     rows = []
-    for heat in (1, 1.5, 2, 3, 4, 6, 8, 12, 16, 20):
-        away = 1 / logits.shape[1] - softmax(logits / heat, axis=1)
-        length = float(np.linalg.norm(away / heat, axis=1).mean())
-        rows.append((heat, heat**2 * length, length))
+    for temperature in (1, 1.5, 2, 3, 4, 6, 8, 12, 16, 20):
+        error = 1 / logits.shape[1] - softmax(logits / temperature, axis=1)
+        length = float(np.linalg.norm(error / temperature, axis=1).mean())
+        rows.append((temperature, temperature**2 * length, length))
     return pd.DataFrame(rows, columns=["temperature", "T² KL", "KL"])
 
 
 def _logits(results: Results) -> tuple[np.ndarray, np.ndarray]:
-    """What the first teacher drawn says: logits (n, k), and the numbers of the n images."""
-    if results.teacher_logits.empty:
-        raise UsageError("these results hold no answers of a teacher; publish the study again")
-    own = results.teacher_logits[
-        results.teacher_logits["run"] == results.teacher_logits["run"].iloc[0]
-    ]
-    wide = own.pivot_table(index="image", columns="label", values="logit")
+    """Return the logits (n, k) of the first teacher with maps, and the numbers of the n images."""
+    table = results.teacher_logits
+    if table.empty:
+        raise UsageError("these results hold no logits of a teacher; publish the study again")
+    first = table[table["run"] == table["run"].iloc[0]]
+    wide = first.pivot_table(index="image", columns="label", values="logit")
     return wide.to_numpy(float), wide.index.to_numpy()
 
 
-def _asked(results: Results) -> tuple[pd.DataFrame, dict[str, str]]:
-    """List classes, logits and truth of the images of `soft`, and the picture of each by name."""
+def _least_certain_labels(results: Results) -> tuple[pd.DataFrame, dict[str, str]]:
+    """List classes, logits and truth of the images of `soft_labels`, and their pictures by name."""
     logits, images = _logits(results)
     classes = [str(name) for name in results.study["classes"]]
     parts, pictures = [], {}
-    for one in hesitant(results).itertuples():
-        z = logits[images == one.image][0]
-        name = f"{classes[one.truth]} (no. {one.image})"
+    for row in least_certain(results).itertuples():
+        z = logits[images == row.image][0]
+        name = f"{classes[row.truth]} (no. {row.image})"
         part = pd.DataFrame({"name": name, "class": classes, "logit": z.round(4)})
-        part["hard"] = (part.index == one.truth).astype(int)
+        part["hard"] = (part.index == row.truth).astype(int)
         part["rank"] = part["logit"].rank(ascending=False, method="first").astype(int)
         parts.append(part)
-        pictures[name] = _picture(results.images[one.image])
+        pictures[name] = _picture(results.images[row.image])
     return pd.concat(parts, ignore_index=True), pictures
 
 
 def _picture(image: np.ndarray, side: int = 84) -> str:
-    """A data URI of an image, its pixels as squares."""
+    """Return a data URI of an image, its pixels as squares."""
     whole = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
     whole.thumbnail((side, side))
     whole = whole.resize((side, round(side * whole.height / whole.width)), Image.Resampling.NEAREST)
@@ -166,7 +164,7 @@ def _picture(image: np.ndarray, side: int = 84) -> str:
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
-def _told(table: pd.DataFrame, chosen: alt.Parameter) -> alt.LayerChart | alt.FacetChart:
+def _bars(table: pd.DataFrame, chosen: alt.Parameter) -> alt.LayerChart | alt.FacetChart:
     """Draw the hard label of the chosen image, and the softmax of its logits at temperature T."""
     base = (
         alt.Chart(table)
@@ -178,32 +176,32 @@ def _told(table: pd.DataFrame, chosen: alt.Parameter) -> alt.LayerChart | alt.Fa
         .transform_calculate(
             **{"hard label": "datum.hard", "soft label": "datum.power / datum.total"}
         )
-        .transform_fold(list(TOLD), ["label", "p"])
+        .transform_fold(list(LABELS), ["label", "p"])
         .encode(
             y=alt.Y("class:N", sort=list(dict.fromkeys(table["class"])), title=None),
-            yOffset=alt.YOffset("label:N", sort=list(TOLD)),
+            yOffset=alt.YOffset("label:N", sort=list(LABELS)),
             x=alt.X("p:Q", title="probability", scale=alt.Scale(domain=[0, 1.15], nice=False)).axis(
                 values=[0, 0.25, 0.5, 0.75, 1], format="%"
             ),
-            tooltip=["class:N", "label:N", _number("p:Q", "probability", ".2%")],
+            tooltip=["class:N", "label:N", number("p:Q", "probability", ".2%")],
         )
     )
-    shade = alt.Scale(domain=list(TOLD), range=list(TOLD.values()))
-    bars = base.mark_bar().encode(color=alt.Color("label:N", scale=shade, sort=list(TOLD)))
-    words = base.mark_text(align="left", dx=4, fontSize=11).encode(
+    shade = alt.Scale(domain=list(LABELS), range=list(LABELS.values()))
+    bars = base.mark_bar().encode(color=alt.Color("label:N", scale=shade, sort=list(LABELS)))
+    text = base.mark_text(align="left", dx=4, fontSize=11).encode(
         text=alt.Text("p:Q", format=".1%")
     )
-    words = words.transform_filter("datum.label == 'soft label'")
-    return alt.layer(bars, words).properties(width=322, height={"step": 10})
+    text = text.transform_filter("datum.label == 'soft label'")
+    return alt.layer(bars, text).properties(width=322, height={"step": 10})
 
 
-def _answer_said(table: pd.DataFrame, name: str, temperature: float) -> str:
-    """Say in words what `soft` shows as it opens."""
+def _description(table: pd.DataFrame, name: str, temperature: float) -> str:
+    """Describe what `soft_labels` shows as it opens."""
     own = table[table["name"] == name]
     p = pd.Series(softmax(own["logit"] / temperature), index=own["class"]).sort_values()[::-1]
-    said = ", ".join(f"{100 * v:.0f} % for {c}" for c, v in p.head(3).items())
+    words = ", ".join(f"{100 * v:.0f} % for {c}" for c, v in p.head(3).items())
     truth = own.loc[own["hard"] == 1, "class"].iloc[0]
     return (
         f"Image {name}: the hard label is {truth}. The teacher's soft label at temperature "
-        f"{temperature:g} is {said}, and less for all others. Image and temperature can be chosen."
+        f"{temperature:g} is {words}, and less for all others. Image and temperature can be chosen."
     )

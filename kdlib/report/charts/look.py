@@ -1,4 +1,4 @@
-"""Who is drawn in which colour and order, and how charts reach a page."""
+"""The colours and order of methods, their names in words, and how charts reach a page."""
 
 from __future__ import annotations
 
@@ -9,26 +9,36 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from kdlib.measure import metrics, statistics
+from kdlib.measure import metrics
+from kdlib.measure.statistics import size
+from kdlib.plan.methods import BASELINE, METHODS
 
-# Who is drawn in which colour, in the order of every legend. Alone is grey, the controls are muted,
-# methods have Petroff's colours (2021, arXiv 2107.02270), told apart with any colour vision.
-COLOURS = {
-    "baseline": "#7f868b",
-    "smooth": "#c2a878",
-    "pseudo": "#8fa67f",
-    "shuffled": "#a892b5",
-    "random": "#c09494",
-    "kd": "#2f7fd0",
-    "fitnet": "#ee9a0b",
-    "at": "#cc3a1e",
-}
-CONTROLS = statistics.CONTROLS
-SPARE = ("#832db6", "#12805c", "#a96b59", "#0f9fb5", "#d6499a", "#7d8500")  # for other methods
+GREY = "#7f868b"  # of the baseline
+LINES = "#888"  # of what is drawn for reference, on light and on dark
+# Methods have Petroff's colours (2021, arXiv 2107.02270), told apart with any colour vision;
+# controls are muted.
+FIRST = {"kd": "#2f7fd0", "fitnet": "#ee9a0b", "at": "#cc3a1e"}
+BRIGHT = ("#832db6", "#12805c", "#a96b59", "#0f9fb5", "#d6499a", "#7d8500")
+MUTED = ("#c2a878", "#8fa67f", "#a892b5", "#c09494")
 # Classes: Petroff's ten colours, in the order that explorer.js has.
 CLASSES: tuple[str, ...] = ("#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6")
 CLASSES += ("#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd")
 MIME = "application/vnd.vegalite.v5+json"  # nbformat and JupyterLab refuse an object under v6
+BASELINE_LABEL = "baseline (no teacher)"
+LABEL_EXPR = f"datum.label == '{BASELINE}' ? '{BASELINE_LABEL}' : datum.label"  # of Vega
+
+
+def _palette() -> dict[str, str]:
+    """Give each method of the table its colour, in the order of every legend."""
+    controls = [key for key, method in METHODS.items() if method.control]
+    others = [key for key in METHODS if key not in controls and key not in FIRST]
+    table = {BASELINE: GREY}
+    table |= {key: MUTED[i % len(MUTED)] for i, key in enumerate(controls)}
+    table |= FIRST
+    return table | {key: BRIGHT[i % len(BRIGHT)] for i, key in enumerate(others)}
+
+
+COLOURS = _palette()
 
 
 def name(measure: str) -> str:
@@ -38,21 +48,38 @@ def name(measure: str) -> str:
 
 
 def hint(measure: str) -> str:
-    """Say which direction of a measure is the better one; empty where that is not known."""
+    """Return which direction of a measure is the better one; empty where that is not known."""
     known = metrics.MEASURES.get(measure)
     return f"{known.better} is better" if known else ""
 
 
+def label(method: str) -> str:
+    """Return how legends and axes call a method."""
+    return BASELINE_LABEL if method == BASELINE else method
+
+
 def order(methods: Iterable[str]) -> list[str]:
-    """Sort methods as every legend has them; those without a place of their own come last."""
-    given, known = set(methods), list(COLOURS)
-    return [m for m in known if m in given] + sorted(given - set(known))
+    """Sort methods as every legend has them; those that are not in the table come last."""
+    present = set(methods)
+    return [m for m in COLOURS if m in present] + sorted(present - set(COLOURS))
 
 
 def colours(methods: Iterable[str]) -> dict[str, str]:
-    """Give each method its colour, in the order of the legend."""
-    spare = iter(SPARE * 3)
-    return {m: COLOURS.get(m) or next(spare) for m in order(methods)}
+    """Give each method its colour, in the order of the legend.
+
+    A method has the same colour in every chart; combinations and second forms of a method, which
+    the table does not list, have what is left.
+    """
+    methods = order(methods)
+    listed = {m: COLOURS[m] for m in methods if m in COLOURS}
+    rest = [m for m in methods if m not in COLOURS]
+    free = [shade for shade in BRIGHT if shade not in listed.values()] or list(BRIGHT)
+    return listed | {m: free[i % len(free)] for i, m in enumerate(rest)}
+
+
+def budgets(table: pd.DataFrame) -> list[str]:
+    """Sort label budgets by size; "all" is the largest."""
+    return sorted(table["labels"].unique(), key=size)
 
 
 @alt.theme.register("kdlib", enable=False)
@@ -109,10 +136,3 @@ def _render(spec: dict[str, Any], **_: Any) -> dict[str, Any]:
     chart = alt.JupyterChart(alt.Chart.from_dict(spec))
     bundle: Any = chart._repr_mimebundle_() or {}
     return bundle[0] if isinstance(bundle, tuple) else bundle
-
-
-def budgets(table: pd.DataFrame) -> list[str]:
-    """Sort label budgets by size; "all" is the largest."""
-    return sorted(
-        table["labels"].unique(), key=lambda b: (not b.isdigit(), int(b) if b.isdigit() else 0)
-    )

@@ -8,18 +8,19 @@ import altair as alt
 import pandas as pd
 
 from kdlib import UsageError, one_of
-from kdlib.report.charts.look import CLASSES
-from kdlib.report.charts.parts import _students
+from kdlib.embed import TITLES
+from kdlib.report.charts import parts
+from kdlib.report.charts.look import CLASSES, LINES
 from kdlib.store import Results
 
-SETTINGS = {"tsne": ("t-SNE", "perplexity", "start"), "ivis": ("IVIS", "k", "seed")}
+SETTINGS = {"tsne": ("perplexity", "start"), "ivis": ("k", "seed")}  # what a sweep varies
 
 
 def sweep(results: Results, embedding: str = "tsne", *, run: str | None = None) -> alt.FacetChart:
-    """Draw one layer of one network again and again: a row per perplexity or k, a column per seed.
+    """Draw many maps of one layer of one network: a row per perplexity or k, a column per seed.
 
     Above each map stand its trustworthiness and the share of neighbours it keeps; an image that
-    is pointed at is marked in all. `run` is by default the last that was drawn.
+    is pointed at is marked in all. `run` is by default the last that has such maps.
     """
     kinds = results.sweeps["embedding"].unique()
     one_of("embedding", embedding, kinds)
@@ -27,11 +28,13 @@ def sweep(results: Results, embedding: str = "tsne", *, run: str | None = None) 
     run = maps["run"].iloc[-1] if run is None else run
     one_of("run", run, maps["run"].unique())
     maps = maps[maps["run"] == run]
-    kind, word, seed = SETTINGS[embedding]
+    title, (setting, seed) = TITLES[embedding], SETTINGS[embedding]
     cells = maps.groupby(["setting", "seed"], sort=True).first()
     names = [
-        f"{word} {k}, {seed} {s}|trust {one.trustworthiness:.2f}, keeps {one.neighbours_kept:.0%}"
-        for (k, s), one in zip(cells.index, cells.itertuples(), strict=True)
+        f"{setting} {k}, {seed} {s}|trust {trust:.2f}, keeps {kept:.0%}"
+        for (k, s), trust, kept in zip(
+            cells.index, cells["trustworthiness"], cells["neighbours_kept"], strict=True
+        )
     ]
     layer, n = maps["layer"].iloc[0], maps["image"].nunique()
     columns = cells.index.get_level_values("seed").nunique()
@@ -41,16 +44,16 @@ def sweep(results: Results, embedding: str = "tsne", *, run: str | None = None) 
         .resolve_scale(x="independent", y="independent")
         .properties(
             title=alt.Title(
-                f"{layer} by {kind}, again and again",
+                f"{layer} by {title}, many times",
                 subtitle=f"{_student(run, results)}; the same {n} images in every map",
             ),
-            description=f"{kind} maps of {layer}: " + "; ".join(names).replace("|", ": ") + ".",
+            description=f"{title} maps of {layer}: " + "; ".join(names).replace("|", ": ") + ".",
         )
     )
 
 
 def film(results: Results, layer: str | None = None, *, images: int = 20) -> alt.FacetChart:
-    """Draw one layer's maps in a row, pass after pass: a row for each student that was drawn.
+    """Draw one layer's maps, epoch after epoch: a row for each student whose training was followed.
 
     Of every class the first so many `images`; of one network. Above each map stands its
     trustworthiness.
@@ -61,17 +64,17 @@ def film(results: Results, layer: str | None = None, *, images: int = 20) -> alt
     layer = layers[0] if layer is None else layer
     one_of("layer", layer, layers)
     labels = pd.Series(results.labels)
-    shown = labels.groupby(labels).head(images).index
-    drawn = results._replace(runs=results.runs[results.runs["run"].isin(results.film["run"])])
-    methods = _students(drawn, None).set_index("run")["method"]
+    sample = labels.groupby(labels).head(images).index
+    runs = results.runs[results.runs["run"].isin(results.film["run"])]
+    methods = parts.students(results._replace(runs=runs), None).set_index("run")["method"]
     maps = results.film[(results.film["layer"] == layer) & results.film["run"].isin(methods.index)]
-    maps = maps[maps["image"].isin(shown)]
+    maps = maps[maps["image"].isin(sample)]
     rows = {run: i for i, run in enumerate(dict.fromkeys(maps["run"]))}
     cells = maps[["run", "epoch"]].drop_duplicates()
     trust = results.training.query("layer == @layer and measure == 'trustworthiness'")
     trust = trust.set_index(["run", "epoch"])["value"]
     names = [
-        f"{methods[run]}, {f'pass {epoch}' if epoch else 'before'}|trust {trust[run, epoch]:.2f}"
+        f"{methods[run]}, {f'epoch {epoch}' if epoch else 'before'}|trust {trust[run, epoch]:.2f}"
         for run, epoch in cells.itertuples(index=False, name=None)
     ]
     stacked = _stacked(maps.assign(row=maps["run"].map(rows)), results, ["row", "epoch"])
@@ -81,9 +84,9 @@ def film(results: Results, layer: str | None = None, *, images: int = 20) -> alt
         .resolve_scale(x="independent", y="independent")
         .properties(
             title=alt.Title(
-                f"{layer} by t-SNE, pass after pass",
+                f"{layer} by t-SNE, epoch after epoch",
                 subtitle=f"{_student(next(iter(rows)), results)}, and beside it: "
-                f"{', '.join(methods[run] for run in list(rows)[1:])}; {len(shown)} images",
+                f"{', '.join(methods[run] for run in list(rows)[1:])}; {len(sample)} images",
             ),
             description=f"t-SNE maps of {layer}: " + "; ".join(names).replace("|", ": ") + ".",
         )
@@ -123,7 +126,7 @@ def _strip(table: pd.DataFrame, names: list[str], results: Results, side: int) -
             y=alt.Y("y:Q", axis=axis, scale=alt.Scale(zero=False)),
             color=alt.Color("class:N", scale=colour, sort=classes, title="class"),
             size=alt.condition(over, alt.value(220), alt.value(round(side / 10))),
-            stroke=alt.condition(over, alt.value("#888"), alt.value(None)),
+            stroke=alt.condition(over, alt.value(LINES), alt.value(None)),
             tooltip=[alt.Tooltip("class:N"), alt.Tooltip("image:Q", title="number")],
         )
         .properties(width=side, height=side)
@@ -147,7 +150,7 @@ def _stacked(maps: pd.DataFrame, results: Results, by: list[str]) -> pd.DataFram
 
 
 def _student(run: str, results: Results) -> str:
-    one = results.runs.set_index("run").loc[run]
+    row = results.runs.set_index("run").loc[run]
     return (
-        f"{one['network']}, {one['method']}, {one['labels']} labels per class, seed {one['seed']}"
+        f"{row['network']}, {row['method']}, {row['labels']} labels per class, seed {row['seed']}"
     )

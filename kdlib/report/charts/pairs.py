@@ -3,110 +3,108 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import altair as alt
 import numpy as np
 import pandas as pd
 
 from kdlib import UsageError
-from kdlib.report.charts.look import COLOURS, order
-from kdlib.report.charts.parts import _colour, _number
+from kdlib.report.charts import parts
+from kdlib.report.charts.look import COLOURS, LINES, order
 
+TOOLTIP: list[Any] = [
+    *("method:N", "teacher:N", "network:N"),
+    *parts.numbers("+.1f", ("gain", "low", "high")),
+    "n:Q",
+]
 MARKS = ["circle", "square", "diamond", "triangle-up", "cross", "triangle-down"]  # of networks
 
 
 def grid(pairs: pd.DataFrame) -> alt.FacetChart:
     """Draw what methods add for every pair of teacher and student: a panel per method.
 
-    `pairs` is `statistics.pairs` of one label budget. The number is the gain over baseline in
+    `pairs` is `standings.pairs` of one label budget. The number is the gain over the baseline in
     points; with "≈" before it its 95 % t interval holds 0.
     """
     table = _gains(pairs)
-    table["said"] = [
-        f"{'≈ ' if low <= 0 <= high else ''}{gain:+.1f}"
-        for gain, low, high in zip(table["gain"], table["low"], table["high"], strict=True)
-    ]
+    holds_zero = (table["low"] <= 0) & (table["high"] >= 0)
+    table["text"] = np.where(holds_zero, "≈ ", "") + table["gain"].map("{:+.1f}".format)
     far = float(table["gain"].abs().max()) or 1.0
     students, teachers = (list(dict.fromkeys(table[c])) for c in ("network", "teacher"))
-    numbers = [_number(f"{c}:Q", c, "+.1f") for c in ("gain", "low", "high")]
-    scores = [_number(f"{c}:Q", f"{c}, %", ".1f") for c in ("baseline", "accuracy")]
-    smaller = _number("smaller:Q", "teacher / student, parameters", ".1f")
     base = alt.Chart(table).encode(
         x=alt.X("teacher:N", sort=teachers, title="teacher", axis=alt.Axis(labelAngle=-40)),
         y=alt.Y("network:N", sort=students, title="student"),
-        tooltip=["method:N", "teacher:N", "network:N", *numbers, "n:Q", *scores, smaller],
+        tooltip=[
+            *TOOLTIP,
+            *parts.numbers(".1f", ("baseline", "accuracy"), unit=", %"),
+            parts.number("smaller:Q", "teacher / student, parameters", ".1f"),
+        ],
     )
     colour = alt.Color(
         "gain:Q",
-        title="points over baseline",
+        title="minus baseline, points",
         scale=alt.Scale(scheme="blueorange", reverse=True, domain=[-far, far]),
         legend=alt.Legend(gradientLength=180, titleLimit=200),
     )
     dark = f"datum.gain > {0.55 * far} || datum.gain < {-0.8 * far}"
-    words = alt.condition(dark, alt.value("white"), alt.value("black"))
+    white = alt.condition(dark, alt.value("white"), alt.value("black"))
     panel = alt.layer(
         base.mark_rect().encode(color=colour),
-        base.mark_text(fontSize=11).encode(text="said:N", color=words),
+        base.mark_text(fontSize=11).encode(text="text:N", color=white),
     ).properties(width={"step": 54}, height={"step": 34})
-    cells = zip(table["method"], table["teacher"], table["network"], table["said"], strict=True)
-    said = "; ".join(f"{m}, {t} to {s}: {words}" for m, t, s, words in cells)
-    n, methods = "/".join(map(str, sorted(set(table["n"])))), order(table["method"])
-    return panel.facet(
-        column=alt.Column("method:N", sort=methods, title=None), spacing=14
-    ).properties(
+    rows = table.itertuples()
+    words = "; ".join(f"{r.method}, {r.teacher} to {r.network}: {r.text}" for r in rows)
+    column = alt.Column("method:N", sort=order(table["method"]), title=None)
+    return panel.facet(column=column, spacing=14).properties(
         title=alt.Title(
             "What distillation adds, pair by pair",
-            subtitle=f"test accuracy minus baseline, points: mean of n = {n} paired seeds; "
-            "≈: the 95 % interval holds 0",
+            subtitle=f"test accuracy minus baseline, points: mean of {parts.counts(table['n'])} "
+            "paired seeds; ≈: the 95 % interval holds 0",
         ),
-        description=f"Points of test accuracy over the baseline. {said}.",
+        description=f"Points of test accuracy minus baseline. {words}.",
     )
 
 
 def gaps(pairs: pd.DataFrame) -> alt.HConcatChart:
-    """Draw the gains of `statistics.pairs` over the capacity gap, and over what baseline lacks.
+    """Draw the gains of `standings.pairs` over the capacity gap, and over the baseline's errors.
 
     Left: how many times as many parameters as its student the teacher has. Right: the errors of
     the baseline. A reader chooses the method; bars are 95 % t intervals.
     """
     table = _gains(pairs)
-    table["lacks"] = (100 - table["baseline"]).round(2)
+    table["errors"] = (100 - table["baseline"]).round(2)
     methods, students = order(table["method"]), list(dict.fromkeys(table["network"]))
     radio = alt.binding_radio(options=methods, name="method: ")
-    numbers = [_number(f"{c}:Q", c, "+.1f") for c in ("gain", "low", "high")]
     base = alt.Chart(table).transform_filter("datum.method == method")
-    base = base.encode(
-        color=_colour(table).legend(None),
-        tooltip=["method:N", "teacher:N", "network:N", *numbers, "n:Q"],
-    )
+    base = base.encode(color=parts.colour(table).legend(None), tooltip=TOOLTIP)
     shape = alt.Shape(
         "network:N",
         sort=students,
         scale=alt.Scale(domain=students, range=MARKS),
-        legend=alt.Legend(symbolFillColor="#888", symbolStrokeColor="#888"),
+        legend=alt.Legend(symbolFillColor=LINES, symbolStrokeColor=LINES),
     )
     steps = alt.Axis(values=[1, 3, 10, 30, 100, 300, 1000], format=",", grid=False)
     wide = alt.Scale(type="log", nice=False, padding=14)
     near = alt.Scale(zero=False, nice=False, padding=14)
     xs = [
         alt.X("smaller:Q", title="parameters, teacher over student", scale=wide, axis=steps),
-        alt.X("lacks:Q", title="errors of the baseline, %", scale=near),
+        alt.X("errors:Q", title="errors of the baseline, %", scale=near),
     ]
-    y, low = (alt.Y(f"{c}:Q", title="points over baseline") for c in ("gain", "low"))
-    zero = alt.Chart().mark_rule(strokeDash=[4, 3], color="#888").encode(y=alt.datum(0))
+    y, low = (alt.Y(f"{c}:Q", title="minus baseline, points") for c in ("gain", "low"))
+    points = base.mark_point(filled=True, size=80, opacity=0.9).encode(y=y, shape=shape)
     panels = [
         alt.layer(
-            zero,
-            base.mark_rule(strokeWidth=1.4)
-            .encode(x=x, y=low, y2="high:Q")
-            .transform_filter("isValid(datum.low)"),
-            base.mark_point(filled=True, size=80, opacity=0.9).encode(x=x, y=y, shape=shape),
+            parts.reference(alt.YDatum(0)),
+            parts.interval(base.encode(x=x), low, width=1.4),
+            points.encode(x=x),
         ).properties(width=270, height=230)
         for x in xs
     ]
-    first = table[table["method"] == methods[0]]
-    cells = zip(first["teacher"], first["network"], first["smaller"], first["gain"], strict=True)
-    said = "; ".join(f"{t} to {s}, {x:.1f} times: {g:+.1f}" for t, s, x, g in cells)
+    first = table[table["method"] == methods[0]].itertuples()
+    words = "; ".join(
+        f"{r.teacher} to {r.network}, {r.smaller:.1f} times: {r.gain:+.1f}" for r in first
+    )
     return (
         alt.hconcat(*panels, spacing=20)
         .add_params(alt.param(name="method", value=methods[0], bind=radio))
@@ -115,8 +113,8 @@ def gaps(pairs: pd.DataFrame) -> alt.HConcatChart:
                 "The gap in size, and the room for improvement",
                 subtitle="a mark is a pair of networks, its shape the student; 95 % t interval",
             ),
-            description=f"Points of {methods[0]} over baseline by how much larger the teacher is: "
-            f"{said}.",
+            description=f"{methods[0]} minus baseline, points, by how much larger the teacher is: "
+            f"{words}.",
         )
     )
 
@@ -138,14 +136,15 @@ def blocks(shapes: pd.DataFrame) -> alt.FacetChart:
     )
     x = alt.X("left:Q", axis=axis, scale=alt.Scale(domain=[-0.6, len(stages) - 0.4], nice=False))
     y = alt.Y("low:Q", axis=None, scale=alt.Scale(domain=[-0.75, 0.62], nice=False))
-    told = ["network:N", "layer:N", "channels:Q", alt.Tooltip("side:Q", title="pixels by side")]
-    box = alt.Chart().mark_rect(color=COLOURS["kd"], opacity=0.55, stroke="#888")
-    box = box.encode(x=x, x2="right:Q", y=y, y2="high:Q", tooltip=told)
+    side = alt.Tooltip("side:Q", title="pixels by side")
+    tooltip = ["network:N", "layer:N", "channels:Q", side]
+    box = alt.Chart().mark_rect(color=COLOURS["kd"], opacity=0.55, stroke=LINES)
+    box = box.encode(x=x, x2="right:Q", y=y, y2="high:Q", tooltip=tooltip)
     words = (
-        alt.Chart().mark_text(fontSize=11).encode(x="middle:Q", y=alt.datum(-0.66), text="said:N")
+        alt.Chart().mark_text(fontSize=11).encode(x="middle:Q", y=alt.datum(-0.66), text="text:N")
     )
     head = alt.Header(labelOrient="top", labelAnchor="start", title=None)
-    spoken = "; ".join(f"{r.network} {r.layer}: {r.said}" for r in table.itertuples())
+    words_by_layer = "; ".join(f"{r.network} {r.layer}: {r.text}" for r in table.itertuples())
     return (
         alt.layer(box, words, data=table)
         .properties(width=600, height=110)
@@ -155,13 +154,13 @@ def blocks(shapes: pd.DataFrame) -> alt.FacetChart:
                 "The networks, layer by layer",
                 subtitle="height: pixels by side; width: channels; below: channels × pixels",
             ),
-            description=f"Channels times pixels of every layer. {spoken}.",
+            description=f"Channels times pixels of every layer. {words_by_layer}.",
         )
     )
 
 
 def _gains(pairs: pd.DataFrame) -> pd.DataFrame:
-    """Give the gains of `statistics.pairs` in points."""
+    """Give the gains of `standings.pairs` in points."""
     if pairs.empty:
         raise UsageError("no pair of a teacher and a student to draw")
     columns = ("gain", "low", "high", "baseline", "accuracy")
@@ -170,14 +169,13 @@ def _gains(pairs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _boxes(shapes: pd.DataFrame, stages: list[str]) -> pd.DataFrame:
-    """Give every layer of `blocks` its rectangle and its words."""
+    """Give every layer of `blocks` its rectangle and its text."""
     at = shapes["layer"].map(stages.index)
     half = 0.42 * np.sqrt(shapes["channels"] / shapes["channels"].max())
     tall = 0.5 * np.sqrt(shapes["side"] / shapes["side"].max())
     flat = shapes["side"] == 1
-    said = shapes["channels"].astype(str) + np.where(
-        flat, "", " × " + shapes["side"].astype(str) + "²"
-    )
+    pixels = np.where(flat, "", " × " + shapes["side"].astype(str) + "²")
+    text = shapes["channels"].astype(str) + pixels
     return shapes.assign(
-        middle=at, left=at - half, right=at + half, low=-tall, high=tall, said=said
+        middle=at, left=at - half, right=at + half, low=-tall, high=tall, text=text
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import altair as alt
@@ -9,69 +10,149 @@ import pandas as pd
 
 from kdlib import UsageError, one_of
 from kdlib.measure import statistics
-from kdlib.report.charts.look import budgets, colours, order
+from kdlib.report.charts.look import LABEL_EXPR, LINES, budgets, colours, label, order
 from kdlib.store import Results
 
+INTERVAL = ("mean", "low", "high")
+LABELS = alt.Tooltip("labels:N", title="labels per class")
 
-def _students(results: Results, network: str | None) -> pd.DataFrame:
+
+def students(results: Results, network: str | None) -> pd.DataFrame:
     """Pick the students of one network, by default the first; of the fullest teachers there are."""
-    students = statistics.students(results)
-    if students.empty:
+    runs = statistics.students(results)
+    if runs.empty:
         raise UsageError("these results hold no students; nothing to compare")
-    network = students["network"].iloc[0] if network is None else network
-    one_of("network", network, students["network"].unique())
-    return students[students["network"] == network]
+    network = runs["network"].iloc[0] if network is None else network
+    one_of("network", network, runs["network"].unique())
+    return runs[runs["network"] == network]
 
 
-def _with_means(table: pd.DataFrame, column: str) -> pd.DataFrame:
+def of_network(table: pd.DataFrame, network: str) -> pd.DataFrame:
+    """Pick the rows of paired differences of one network. Raises UsageError without any."""
+    rows = table[table["network"] == network]
+    if rows.empty:
+        raise UsageError(
+            f"no student of {network} shares labels and seed with a baseline; nothing to compare"
+        )
+    return rows
+
+
+# ---- intervals over seeds ----------------------------------------------------------------------
+
+
+def with_means(table: pd.DataFrame, column: str) -> pd.DataFrame:
     """Add to a table of seeds a row per group with mean, low, high and n; seeds have none."""
     groups = [c for c in table if c not in ("seed", column)]
     means = statistics.summarise(table.assign(difference=table[column]), groups)
-    means = means[[*groups, "mean", "low", "high", "n"]]
+    means = means[[*groups, *INTERVAL, "n"]]
     return pd.concat([table, means]).round(4 if column == "value" else 2)
 
 
-def _over_seeds(
+def over_seeds(
     base: alt.Chart, column: str, title: str, where: list[Any], shown: str
 ) -> list[alt.Chart]:
-    """Draw a table of `_with_means`: dots, intervals, and a line through the means."""
-    scale = alt.Scale(zero=False)
-    numbers = [_number(f"{c}:Q", c, shown) for c in ("mean", "low", "high")]
-    mean = base.encode(
-        y=alt.Y("mean:Q", title=title, scale=scale), tooltip=[*where, *numbers, "n:Q"]
-    ).transform_filter("isValid(datum.mean)")
+    """Draw a table of `with_means`: dots, intervals, and a line through the means."""
+    y, low, mean = (
+        alt.Y(f"{c}:Q", title=title, scale=alt.Scale(zero=False)) for c in (column, "low", "mean")
+    )
+    means = valid(base.encode(y=mean, tooltip=[*where, *numbers(shown), "n:Q"]), "mean")
+    seed = [*where, "seed:N", number(f"{column}:Q", title, shown)]
     return [
-        base.mark_circle(size=12)
-        .encode(
-            y=alt.Y(f"{column}:Q", title=title, scale=scale),
-            tooltip=[*where, "seed:N", _number(f"{column}:Q", title, shown)],
-        )
-        .transform_filter(f"isValid(datum.{column})"),
-        base.mark_rule(strokeWidth=1.3)
-        .encode(y=alt.Y("low:Q", title=title, scale=scale), y2="high:Q")
-        .transform_filter("isValid(datum.low)"),
-        mean.mark_line(strokeWidth=2),
-        mean.mark_point(filled=True, size=34, opacity=1),
+        valid(base.mark_circle(size=12).encode(y=y, tooltip=seed), column),
+        interval(base, low, width=1.3),
+        means.mark_line(strokeWidth=2),
+        means.mark_point(filled=True, size=34, opacity=1),
     ]
 
 
-def _beside(table: pd.DataFrame, padding: int | float = 1.5) -> alt.XOffset:
+def differences(
+    base: alt.Chart, title: str, where: list[Any], shown: str = "+.1f", size: float = 80
+) -> list[alt.Chart]:
+    """Draw paired differences: a line at zero, intervals, a diamond per mean, a tick per seed.
+
+    Rows are seeds with a `difference`, and groups with mean, low, high and n.
+    """
+    y, low, mean = (alt.Y(f"{c}:Q", title=title) for c in ("difference", "low", "mean"))
+    diamonds = base.mark_point(filled=True, size=size, shape="diamond")
+    ticks = base.mark_tick(size=size / 8 + 1, thickness=1.5)
+    seed = [*where, "seed:N", number("difference:Q", "difference", shown)]
+    return [
+        reference(alt.YDatum(0)),
+        interval(base, low, width=1.6),
+        valid(diamonds.encode(y=mean, tooltip=[*where, *numbers(shown), "n:Q"]), "mean"),
+        valid(ticks.encode(y=y, tooltip=seed), "difference"),
+    ]
+
+
+def interval(
+    base: alt.Chart, low: alt.X | alt.Y, high: str = "high", *, width: float, column: str = "low"
+) -> alt.Chart:
+    """Draw a rule from `low` to the column `high`, where the row's `column` is a number."""
+    axis = "x" if isinstance(low, alt.X) else "y"
+    return valid(base.mark_rule(strokeWidth=width).encode(**{axis: low, f"{axis}2": high}), column)
+
+
+def valid(chart: alt.Chart, column: str) -> alt.Chart:
+    """Draw only rows in which a column is a number."""
+    return chart.transform_filter(f"isValid(datum.{column})")
+
+
+def reference(at: alt.X | alt.XDatum | alt.Y | alt.YDatum) -> alt.Chart:
+    """Draw a dashed line across the panel; `at` is alt.XDatum(0) or alt.YDatum(0) for zero."""
+    axis = "x" if isinstance(at, (alt.X, alt.XDatum)) else "y"
+    return alt.Chart().mark_rule(strokeDash=[4, 3], color=LINES).encode(**{axis: at})
+
+
+def counts(n: Iterable[float]) -> str:
+    """Write the numbers of seeds behind a chart: "n = 3/5"."""
+    return "n = " + "/".join(str(k) for k in sorted({int(k) for k in n}))
+
+
+def number(field: str, title: str, shown: str) -> alt.Tooltip:
+    """Show a number of the row that is pointed at, in the format `shown`."""
+    return alt.Tooltip(field, title=title, format=shown)
+
+
+def numbers(shown: str, columns: Iterable[str] = INTERVAL, unit: str = "") -> list[alt.Tooltip]:
+    """Show several numbers of the row that is pointed at: mean, low and high."""
+    return [number(f"{c}:Q", c.replace("_", ", ") + unit, shown) for c in columns]
+
+
+# ---- methods -----------------------------------------------------------------------------------
+
+
+def offset(table: pd.DataFrame, **scale: Any) -> alt.XOffset:
     """Set methods a little apart, so that their intervals can be told apart."""
-    return alt.XOffset("method:N", sort=order(table["method"]), scale=alt.Scale(padding=padding))
+    return alt.XOffset("method:N", sort=order(table["method"]), scale=alt.Scale(**scale))
 
 
-def _colour(table: pd.DataFrame) -> alt.Color:
+def colour(table: pd.DataFrame) -> alt.Color:
+    """Draw every method in its colour, with a legend."""
     palette = colours(table["method"].unique())
     scale = alt.Scale(domain=list(palette), range=list(palette.values()))
-    return alt.Color("method:N", scale=scale, sort=list(palette))
+    legend = alt.Legend(labelExpr=LABEL_EXPR)
+    return alt.Color("method:N", scale=scale, sort=list(palette), legend=legend)
 
 
-def _chosen() -> alt.Parameter:
+def methods_axis(table: pd.DataFrame) -> alt.Y:
+    """Draw a line per method."""
+    scale = alt.Scale(domain=order(table["method"]))
+    return alt.Y("method:N", scale=scale, title=None, axis=alt.Axis(labelExpr=LABEL_EXPR))
+
+
+def methods_column(methods: list[str]) -> alt.Column:
+    """Draw a panel per method, in this order."""
+    header = alt.Header(labelExpr=LABEL_EXPR)
+    return alt.Column("method:N", sort=methods, title=None, header=header)
+
+
+def chosen() -> alt.Parameter:
     """Let a click on the legend single out methods; shift adds, a click elsewhere shows all."""
     return alt.selection_point(name="chosen", fields=["method"], bind="legend")
 
 
-def _fade() -> Any:
+def fade() -> Any:
+    """Fade the methods that are not `chosen`."""
     return alt.condition(
         "!length(data('chosen_store')) || vlSelectionTest('chosen_store', datum)",
         alt.value(0.9),
@@ -79,27 +160,23 @@ def _fade() -> Any:
     )
 
 
-def _number(field: str, title: str, shown: str) -> alt.Tooltip:
-    return alt.Tooltip(field, title=title, format=shown)
+# ---- panels and words --------------------------------------------------------------------------
 
 
-def _header(anchor: Literal["start", "middle"]) -> alt.Header:
+def budget_header(anchor: Literal["start", "middle"]) -> alt.Header:
     """Name a panel by its label budget."""
     words = "datum.value == 'all' ? 'all labels' : datum.value + ' labels per class'"
     return alt.Header(labelExpr=words, labelOrient="top", labelAnchor=anchor, labelPadding=4)
 
 
-def _share(width: int, panels: int) -> int:
+def share(width: int, panels: int) -> int:
+    """Return the width of one of several panels, in pixels."""
     return max(120, width // panels)
 
 
-def _spoken(table: pd.DataFrame, column: str, what: str) -> str:
-    """Say in two sentences what the chart shows, for those who cannot see it."""
+def spoken(table: pd.DataFrame, column: str, what: str) -> str:
+    """Describe the chart in two sentences, for those who cannot see it."""
     few = budgets(table)[0]
     means = table[table["labels"] == few].groupby("method")[column].mean()
-    parts = ", ".join(f"{method} {means[method]:.3g}" for method in order(means.index))
+    parts = ", ".join(f"{label(method)} {means[method]:.3g}" for method in order(means.index))
     return f"{what}, by labels per class. On average with {few} labels per class: {parts}."
-
-
-def _methods(table: pd.DataFrame) -> alt.Y:
-    return alt.Y("method:N", scale=alt.Scale(domain=order(table["method"])), title=None)
