@@ -6,8 +6,8 @@ Loaded in `_config.yml` by `sphinx: {extra_extensions: [kdlib.report.sphinx]}`. 
 - draws Vega-Lite charts with vega-host.js and one bundle made at build time by vl-convert,
 - gives every chart a picture (before JavaScript, on paper) and its numbers as CSV,
 - sets MathJax from the sphinx-mathjax-offline package, as one file without web fonts,
-- disconnects sphinx-thebe, which Jupyter Book loads though nothing uses it,
-- mends the theme's pages: lighter, quicker, right for screen readers.
+- gives the theme's pages what static/templates and static/book.css say: lighter, quicker, right
+  for screen readers.
 """
 
 from __future__ import annotations
@@ -45,32 +45,10 @@ KERNEL = (
 )
 LARGE = 4096  # characters of a part that is worth a side-car of its own
 SPEC = re.compile(r'<script type="application/vnd.kdlib.chart\+json">(.*?)</script>', re.DOTALL)
-SEARCH = 'if (location.protocol === "file:") DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;'
-AIM = """document.addEventListener("DOMContentLoaded", () => {
-  if (document.querySelector(".page-toc")) document.body.dataset.bsTarget = ".page-toc";
-  else document.body.removeAttribute("data-bs-spy");
-});"""
 ICONS = (  # those that the theme's pages use, of the 1.5 MB that it would load
-    *(
-        "angle-left",
-        "angle-right",
-        "arrow-up",
-        "bars",
-        "chevron-down",
-        "circle-half-stroke",
-        "code",
-    ),
-    *("download", "expand", "file", "file-pdf", "list", "magnifying-glass", "moon", "rocket"),
-    *("sun", "xmark"),
-)
-MENDS = (  # what the theme and docutils write -> what is lighter and right
-    (r'<script src="[^"]*fontawesome\.js[^"]*"></script>', ""),  # ICONS are drawn by book.css
-    (r'<script (?=(?:data-[\w-]+="[^"]*" )?src="(?!\S*documentation_options))', "<script defer "),
-    (r"<summary><span", '<summary aria-label="Pages of this part"><span'),
-    (r'role="doc-biblioentry"', 'role="listitem"'),
-    (r'<span class="[npw]">([^<]*)</span>', r"\1"),  # names and brackets look like text anyway
-    (r'(<t[dh][^>]*>(?:<a [^>]*>)?)<span class="kd-number">([^<]*)</span>', r"\1\2"),  # book.css
-    (r'<div class="math ', '<div class="pst-scrollable-table-container math '),  # by keyboard, too
+    *("angle-left", "angle-right", "arrow-up", "bars", "chevron-down", "circle-half-stroke"),
+    *("code", "download", "expand", "file", "file-pdf", "list", "magnifying-glass", "moon"),
+    *("rocket", "sun", "xmark"),
 )
 WORDS = "This figure is interactive and needs JavaScript; the text beside it says what it shows."
 
@@ -81,14 +59,11 @@ def setup(app: Sphinx) -> dict[str, bool]:
     plugins = render.load_mime_renders()  # cached by myst-nb, so this is its list
     if Chart not in plugins:
         plugins.append(Chart)  # type: ignore[arg-type]
-    app.connect("config-inited", unplug)
     app.connect("config-inited", stage)
     app.connect("env-get-outdated", stale)
+    app.connect("doctree-resolved", scroll_formulas)
     app.connect("html-page-context", shrink, priority=400)  # before myst-nb writes the state
     app.connect("html-page-context", draw)
-    app.connect("html-page-context", quiet)
-    app.connect("html-page-context", aim)
-    app.connect("build-finished", mend)
     app.add_css_file(f"{FOLDER}/book.css")
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
@@ -128,6 +103,7 @@ def stage(app: Sphinx, config: Config) -> None:
     if not (folder / "mathjax.js").exists():
         shutil.copyfile(_mathjax(), folder / "mathjax.js")
     config.html_static_path.append(str(root))
+    config.templates_path.insert(0, str(STATIC / "templates"))
     config.mathjax_path = f"{FOLDER}/mathjax.js"
     # MathJax's menu can load more from the network; without it nothing can.
     config.mathjax3_config = {"options": {"enableMenu": False}}
@@ -162,6 +138,12 @@ def stale(
 ) -> list[str]:
     """Read every chapter that runs code again: results may have changed where its text has not."""
     return [page for page in env.found_docs if NbMetadataCollector.get_exec_data(env, page)]
+
+
+def scroll_formulas(app: Sphinx, doctree: nodes.document, page: str) -> None:
+    """Let a formula that is too wide be scrolled by keyboard, too: the theme does so by class."""
+    for formula in doctree.findall(nodes.math_block):
+        formula["classes"].append("pst-scrollable-table-container")
 
 
 def shrink(
@@ -284,47 +266,3 @@ def _tables(spec: dict[str, Any], folder: Path, name: str) -> list[str]:
             writer.writeheader()
             writer.writerows(rows)
     return files
-
-
-def mend(app: Sphinx, problem: Exception | None) -> None:
-    """Mend what the theme and docutils wrote, page by page; doing so again changes nothing."""
-    if problem or app.builder.format != "html":
-        return
-    for file in Path(app.outdir).rglob("*.html"):
-        text = before = file.read_text("utf-8")
-        for found, better in MENDS:
-            text = re.sub(found, better, text)
-        if "math notranslate" not in text:  # 2.3 MB that some load for nothing
-            text = re.sub(r"<script[^>]*kdlib/mathjax\.js[^>]*></script>", "", text)
-        if text != before:
-            file.write_text(text, "utf-8")
-
-
-def quiet(
-    app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None
-) -> None:
-    """Keep the search page from fetching excerpts where a browser refuses that: on file://."""
-    if page == "search":
-        app.add_js_file(None, body=SEARCH)
-
-
-def aim(
-    app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None
-) -> None:
-    """Let the page's own contents follow the reader: the theme looks for a class that is gone.
-
-    It would take every link of the page for a section, and fail on `layers.html#layer=stem`.
-    """
-    app.add_js_file(None, body=AIM)
-
-
-def unplug(app: Sphinx, config: Config) -> None:
-    """Disconnect sphinx-thebe, which Jupyter Book loads though nothing here uses it.
-
-    It declares a constant twice and names a CDN on every page. Its static files do no harm.
-    """
-    for listeners in app.events.listeners.values():
-        for listener in list(listeners):
-            handler = listener.handler
-            if handler.__module__ == "sphinx_thebe" and handler.__name__ != "st_static_path":
-                app.disconnect(listener.id)
