@@ -11,6 +11,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import results as invented
+import yaml
 from jaxtyping import install_import_hook
 
 install_import_hook("kdlib", "beartype.beartype")
@@ -54,26 +55,22 @@ def cut_off(context, home="file:"):
 
 
 AT = "students/resnet20-full/resnet8x0.5-at-2-0"
-CONFIG = """
-    title: A small book
-    only_build_toc_files: true
-    execute: {execute_notebooks: force, timeout: 200}
-    repository: {url: "https://github.com/somebody/something", branch: main}
-    launch_buttons:
-      notebook_interface: jupyterlab
-      binderhub_url: https://mybinder.org
-      colab_url: https://colab.research.google.com
-    sphinx:
-      recursive_update: true
-      extra_extensions: [kdlib.report.sphinx]
-      config:
-        html_context: {default_mode: auto}
-"""
+PUBLISHED = {  # as if the source of the book were on GitHub
+    "repository": {"url": "https://github.com/somebody/something", "branch": "main"},
+    "launch_buttons": {
+        "notebook_interface": "jupyterlab",
+        "binderhub_url": "https://mybinder.org",
+        "colab_url": "https://colab.research.google.com",
+    },
+}
 CONTENTS = """
     format: jb-book
     root: explorer
     chapters:
     - file: second
+    - file: book/reference
+      sections:
+      - glob: book/reference/*
 """
 CHAPTER = f"""
     ---
@@ -127,20 +124,19 @@ SECOND = """
 @pytest.fixture(scope="session")
 def book(tmp_path_factory):
     """The built pages of a small book."""
-    folder = tmp_path_factory.mktemp("book")
+    folder, root = tmp_path_factory.mktemp("book"), Path(__file__).parents[1]
     invented.make(folder / "results", n=120)
-    for name, text in {
-        "_config.yml": CONFIG,
-        "_toc.yml": CONTENTS,
-        "explorer.md": CHAPTER,
-        "second.md": SECOND,
-    }.items():
+    config = yaml.safe_load((root / "_config.yml").read_text("utf-8"))
+    (folder / "_config.yml").write_text(yaml.safe_dump(config | PUBLISHED))
+    for name, text in {"_toc.yml": CONTENTS, "explorer.md": CHAPTER, "second.md": SECOND}.items():
         (folder / name).write_text(dedent(text).lstrip())
-    here = str(Path(__file__).parents[1])
+    shutil.copytree(root / "book/reference", folder / "book/reference")
+    for name in ("reference.md", "references.bib"):
+        shutil.copy(root / "book" / name, folder / "book")
     ran = subprocess.run(
         [Path(sys.executable).with_name("jupyter-book"), "build", ".", "-n", "-W", "--keep-going"],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": here},
+        env={**os.environ, "PYTHONPATH": str(root)},
         capture_output=True,
         text=True,
         check=False,

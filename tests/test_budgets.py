@@ -20,10 +20,10 @@ from firefox import Firefox
 from PIL import Image
 
 BUILT = Path(__file__).parents[1] / "_build/html"
-SMALL = ("explorer.html", "second.html", "search.html")
+SMALL = ("explorer.html", "second.html", "search.html", "book/reference/distill.html")
 PAGES = [("small", name) for name in SMALL] + [
     ("built", str(file.relative_to(BUILT)))
-    for folder in ("book", "book/executed")
+    for folder in ("book", "book/reference", "book/executed")
     for file in sorted((BUILT / folder).glob("*.html"))
 ]
 AXE = """([rules, scheme]) => {

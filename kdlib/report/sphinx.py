@@ -33,6 +33,8 @@ from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.environment import BuildEnvironment
 
+from kdlib.report.reference import Reference
+
 STATIC = Path(__file__).parent / "static"
 FOLDER = "kdlib"  # below _static, where all of this goes
 CHARTS = tuple(f"application/vnd.vegalite.v{v}{dot}json" for v in (5, 6) for dot in "+.")
@@ -64,6 +66,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("doctree-resolved", scroll_formulas)
     app.connect("html-page-context", shrink, priority=400)  # before myst-nb writes the state
     app.connect("html-page-context", draw)
+    app.add_directive("reference", Reference)
     app.add_css_file(f"{FOLDER}/book.css")
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
