@@ -122,7 +122,8 @@ def test_results_without_maps_are_refused(results):
 
 def test_networks_have_names_that_people_read(view):
     networks = {network["run"]: network for network in view.meta["networks"]}
-    assert networks[KD]["name"] == "kd, 2 labels per class, seed 0"
+    assert networks[KD]["name"] == "KD, 2 labels per class, seed 0"
+    assert networks[BASELINE]["name"] == "baseline (no teacher), 2 labels per class, seed 0"
     assert networks["teachers/resnet20-full-0"]["name"] == "teacher, all labels, seed 0"
     assert networks[KD]["group"] == "student resnet8x0.5 of resnet20 (full)"
     assert [networks[run]["kind"] for run in (BASELINE, KD)] == ["baseline", "distilled"]

@@ -16,6 +16,7 @@ from PIL import Image
 
 from kdlib import UsageError, embed, one_of
 from kdlib.measure import metrics
+from kdlib.plan.methods import BASELINE, METHODS
 from kdlib.report import charts
 from kdlib.store import Results
 
@@ -191,7 +192,7 @@ def mapped(results: Results) -> pd.DataFrame:
 def _defaults(results: Results, networks: pd.DataFrame) -> dict[str, Any]:
     """Return the view that opens when nothing else is chosen."""
     layers = list(results.study["layers"])
-    baselines = networks[(networks["role"] == "student") & (networks["method"] == "baseline")]
+    baselines = networks[(networks["role"] == "student") & (networks["method"] == BASELINE)]
     left = (networks if baselines.empty else baselines)["run"].iloc[0]
     return {
         "left": left,
@@ -374,20 +375,20 @@ def _network(row: dict[str, Any]) -> dict[str, Any]:
     labels = "all labels" if row["labels"] == "all" else f"{row['labels']} labels per class"
     group = f"{row['role']} {row['network']}"
     if row["role"] == "teacher":
-        kind = "teacher"
+        kind = title = "teacher"
         short = kind if row["regime"] == "full" else f"{kind} ({row['regime']})"
     else:
-        kind = _kind(row["method"])
         short = row["method"]
+        kind, title = _method(short)
     if row["teacher_network"]:
         group += f" of {row['teacher_network']} ({row['regime']})"
     if row["options"]:
-        short += f" {row['options']}"
+        short, title = (f"{words} {row['options']}" for words in (short, title))
     return {
         "run": row["run"],
         "family": " ".join(str(row[column]) for column in GROUP),
         "short": short,
-        "name": f"{short}, {labels}, seed {row['seed']}",
+        "name": f"{title}, {labels}, seed {row['seed']}",
         "group": group,
         "labels": labels,
         "seed": f"seed {row['seed']}",
@@ -397,11 +398,14 @@ def _network(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _kind(method: str) -> str:
-    """Return what a student is: baseline, control or distilled."""
-    if method == "baseline":
-        return "baseline"
-    return "control" if method in charts.CONTROLS else "distilled"
+def _method(name: str) -> tuple[str, str]:
+    """Return the kind of a student (baseline, control or distilled) and its method in words."""
+    if name == BASELINE:
+        return "baseline", "baseline (no teacher)"
+    facts = METHODS.get(name)
+    if facts is None:  # several at once, "kd+at"
+        return "distilled", name
+    return ("control" if facts.control else "distilled"), facts.title
 
 
 def _curves(results: Results, networks: pd.DataFrame, measure: str) -> list[dict[str, Any]]:

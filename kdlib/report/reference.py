@@ -20,7 +20,7 @@ LONGEST = 12  # lines of a constant; longer ones are cut
 
 
 class Reference(SphinxDirective):
-    """Document a module, or all modules of a package: `{reference} kdlib.plan`."""
+    """Document a module, or the modules of a package: `{reference} kdlib.plan`."""
 
     required_arguments = 1
 
@@ -38,7 +38,7 @@ class Reference(SphinxDirective):
 def modules(name: str) -> list[Path]:
     """List the source files of a package, its own first, or the one of a module."""
     path = ROOT.joinpath(*name.split(".")[1:])
-    return sorted(path.rglob("*.py")) if path.is_dir() else [path.with_suffix(".py")]
+    return sorted(path.glob("*.py")) if path.is_dir() else [path.with_suffix(".py")]
 
 
 def module_name(file: Path) -> str:
