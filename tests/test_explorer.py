@@ -29,8 +29,9 @@ def results():
     return invented.make()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def view(results):
+    """An explorer as it opens; no test changes it."""
     return show(results)
 
 
@@ -46,14 +47,14 @@ def test_the_partner_of_a_chosen_network_has_its_labels_and_seed(results):
 
 
 def test_a_view_can_be_asked_for(results):
-    asked = {
+    choices = {
         **{"left": KD, "right": BASELINE, "layer": "pool", "embedding": "ivis", "measure": "probe"},
         **{"shade": "change", "epoch": -1, "selected": [3, 5], "hidden": [0, 9]},
         **{"names": False, "brush": "lasso"},
     }
-    view = show(results, **asked)
-    assert list(asked) == VIEW
-    assert {name: getattr(view, name) for name in VIEW} == asked
+    view = show(results, **choices)
+    assert list(choices) == VIEW
+    assert {name: getattr(view, name) for name in VIEW} == choices
 
 
 def test_the_whole_view_is_synced_and_shared_by_links(view):
@@ -68,13 +69,13 @@ def test_the_default_view_is_sent_so_that_a_line_of_python_holds_only_the_rest(r
     assert view.meta["study"] == "book/results/invented"
 
 
-def test_traits_can_be_set_and_observed(view):
-    seen = []
-    view.observe(lambda change: seen.append(change["new"]), ["layer", "right", "selected"])
+def test_traits_can_be_set_and_observed(results):
+    view, values = show(results), []
+    view.observe(lambda change: values.append(change["new"]), ["layer", "right", "selected"])
     view.layer = "logits"
     view.right = "teachers/resnet20-full-0"
     view.selected = [0, 7]
-    assert seen == ["logits", "teachers/resnet20-full-0", [0, 7]]
+    assert values == ["logits", "teachers/resnet20-full-0", [0, 7]]
 
 
 @pytest.mark.parametrize(
@@ -249,11 +250,11 @@ def test_curves_carry_the_range_over_seeds(results, view):
 
 def test_faithfulness_belongs_to_the_map_shown(results, view):
     networks = [network["run"] for network in view.meta["networks"]]
-    shown = view.meta["faithfulness"][networks.index(KD)][0][2]["trustworthiness"]
+    values = view.meta["faithfulness"][networks.index(KD)][0][2]["trustworthiness"]
     stored = results.faithfulness.query(
         "run == @KD and embedding == 'tsne' and layer == 'block2' and measure == 'trustworthiness'"
     )["value"].item()
-    assert shown == pytest.approx(stored, abs=1e-4)
+    assert values == pytest.approx(stored, abs=1e-4)
 
 
 def test_five_thousand_images_stay_small():
@@ -287,11 +288,11 @@ def test_what_was_not_measured_is_unknown_and_without_errors_there_is_no_choice(
 
 
 def test_neighbours_are_those_of_the_layer_and_missing_where_none_were_told(results):
-    told = results.neighbours.query("not (run == @KD and layer == 'pool')")
-    view = show(results._replace(neighbours=told))
+    rows = results.neighbours.query("not (run == @KD and layer == 'pool')")
+    view = show(results._replace(neighbours=rows))
     runs = [network["run"] for network in view.meta["networks"]]
     near = np.frombuffer(view.neighbours, "<i2").reshape(len(runs), 6, len(results.images), 10)
-    stored = told.query("run == @KD and layer == 'block3' and image == 7").sort_values("rank")
+    stored = rows.query("run == @KD and layer == 'block3' and image == 7").sort_values("rank")
     assert (near[runs.index(KD), 3, 7] == stored["neighbour"].to_numpy()).all()
     assert (near[runs.index(KD), 4] == MISSING).all()
 
@@ -323,10 +324,10 @@ def test_the_film_holds_its_frames_in_the_order_of_reels_and_epochs(results):
         {"run": BASELINE, "layer": "block2", "epochs": [0, 5], "values": {"knn": [None, 0.5]}},
         {"run": KD, "layer": "pool", "epochs": [1], "values": {}},
     ]
-    shown = np.frombuffer(view.film, "<i2").reshape(3, len(image), 2)
-    assert (shown[0, 3] == MISSING).all()
-    assert (np.delete(shown[0], 3, axis=0) == 0).all()
-    assert (shown[1, 0, 0], shown[1, -1, 0]) == (-32767, 32767)
+    values = np.frombuffer(view.film, "<i2").reshape(3, len(image), 2)
+    assert (values[0, 3] == MISSING).all()
+    assert (np.delete(values[0], 3, axis=0) == 0).all()
+    assert (values[1, 0, 0], values[1, -1, 0]) == (-32767, 32767)
     view.epoch = 1
     with pytest.raises(UsageError, match="unknown epoch 2; one of: -1, 0, 1, 5"):
         view.epoch = 2

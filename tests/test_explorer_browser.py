@@ -15,7 +15,7 @@ from ipywidgets.embed import dependency_state, embed_data
 from PIL import Image
 
 from kdlib import store
-from kdlib.report import explorer
+from kdlib.report import charts, explorer
 
 BASELINE, KD = (AT.replace("-at-", f"-{method}-") for method in ("baseline", "kd"))
 TEACHER = "teachers/resnet20-full-0"
@@ -58,7 +58,7 @@ class Reader:
     """Somebody at the figure: what is on the page, and hands to touch it with."""
 
     def __init__(self, context, address):
-        self.page, self.asked, self.complaints = cut_off(context)
+        self.page, self.refused, self.errors = cut_off(context)
         self.browser = context.new_cdp_session(self.page)
         self.browser.send("Performance.enable", {"timeDomain": "threadTicks"})
         self.page.goto(address)
@@ -106,22 +106,22 @@ class Reader:
 
     def ink(self, side):
         """How many pixels of a map are far from its paper, in any colour."""
-        seen = self.pixels(side)
-        return int((np.abs(seen - seen[0, 0]).max(axis=2) > 60).sum())
+        pixels = self.pixels(side)
+        return int((np.abs(pixels - pixels[0, 0]).max(axis=2) > 60).sum())
 
     def colours(self, side):
         return len(np.unique(self.pixels(side).reshape(-1, 3), axis=0))
 
     def place(self, side, image, results, **view):
         """Where an image stands on the screen, computed from the store."""
-        asked = {
+        choice = {
             "layer": "block2",
             "embedding": "tsne",
             **view,
             "run": {"left": BASELINE, "right": KD}[side],
         }
         maps = results.maps
-        for column, value in asked.items():
+        for column, value in choice.items():
             maps = maps[maps[column] == value]
         at = (
             explorer.quantise(maps.sort_values("image")[["x", "y"]].to_numpy())[image] / 65534 + 0.5
@@ -168,14 +168,14 @@ def opened(read):
 
 @pytest.fixture
 def reader(opened):
-    """The figure as it opens; at the end it must have stayed silent and asked nothing."""
+    """The figure as it opens; at the end there must be no error and no request."""
     opened.page.mouse.move(0, 0)
     opened.button("Reset").dispatch_event("click")
     opened.page.evaluate("scrollTo({ top: 0, behavior: 'instant' }); document.activeElement.blur()")
     opened.settle()
     yield opened
-    assert opened.asked == []
-    assert opened.complaints == []
+    assert opened.refused == []
+    assert opened.errors == []
 
 
 # ---- as it opens
@@ -188,12 +188,12 @@ def test_both_maps_are_drawn(reader):
 
 def test_every_dot_stands_where_the_store_has_it(reader, results):
     reader.label("names").uncheck()
-    seen = reader.pixels("right")
+    pixels = reader.pixels("right")
     box = reader.canvas("right").bounding_box()
-    paper = seen[0, 0]
+    paper = pixels[0, 0]
     for image in range(0, 120, 7):
         x, y = reader.place("right", image, results)
-        assert (seen[round(y - box["y"]), round(x - box["x"])] != paper).any()
+        assert (pixels[round(y - box["y"]), round(x - box["x"])] != paper).any()
 
 
 def test_the_curve_and_the_words_show_the_starting_view(reader):
@@ -278,19 +278,19 @@ def test_images_travel_from_layer_to_layer(read):
     opened.figure.locator(".kd-target").nth(5).click()
     assert opened.figure.get_attribute("data-moving") == "true"
     opened.settle()
-    assert opened.complaints == []
+    assert opened.errors == []
 
 
 def test_nothing_travels_for_who_wants_no_motion(reader):
     reader.page.evaluate(
-        "() => { window.asked = 0; window.original = requestAnimationFrame;"
-        " window.requestAnimationFrame = (f) => { asked++; return original(f); }; }"
+        "() => { window.refused = 0; window.original = requestAnimationFrame;"
+        " window.requestAnimationFrame = (f) => { window.calls++; return original(f); }; }"
     )
     reader.label("Layer").focus()
     reader.press("ArrowRight")
     assert reader.figure.get_attribute("data-moving") == "false"
     assert (
-        reader.page.evaluate("() => { window.requestAnimationFrame = original; return asked; }")
+        reader.page.evaluate("() => { window.requestAnimationFrame = original; return calls; }")
         == 0
     )
 
@@ -319,16 +319,21 @@ def test_a_dot_has_the_colour_of_how_much_its_neighbourhood_changes(reader, resu
     apart = np.linalg.norm(places[:, None] - places, axis=2) + 99 * np.eye(120)
     box = reader.canvas("right").bounding_box()
     reader.page.mouse.move(0, 0)
-    seen = reader.pixels("right")
+    pixels = reader.pixels("right")
     ramp = [(63, 144, 218), (146, 218, 221), (185, 172, 112), (255, 169, 14), (189, 31, 1)]
-    told = set()
+    levels = set()
     for image in np.flatnonzero(apart.min(axis=1) > 9):  # that no other dot covers
         shared = len(set(near[BASELINE, image]) & set(near[KD, image]))
         x, y = (places[image] - (box["x"], box["y"])).round().astype(int)
-        level = int(np.abs(seen[y, x] - ramp).sum(axis=1).argmin())
+        level = int(np.abs(pixels[y, x] - ramp).sum(axis=1).argmin())
         assert level == min(4, int((1 - shared / 10) * 5 + 1e-9))
-        told.add(level)
-    assert len(told) >= 3
+        levels.add(level)
+    assert len(levels) >= 3
+
+
+def test_classes_have_the_colours_of_the_charts(reader):
+    icons = reader.figure.locator(".kd-legend path").all()
+    assert [icon.get_attribute("fill") for icon in icons] == list(charts.CLASSES)
 
 
 def test_the_legend_hides_a_class(reader):
@@ -442,8 +447,8 @@ def lines(reader, results, side, image):
     reader.label("names").uncheck()
     reader.canvas("left").focus()
     reader.press(*["ArrowDown"] * (image + 1))
-    seen = reader.pixels(side)
-    dark = np.pad(seen.max(axis=2) < 110, 1)
+    pixels = reader.pixels(side)
+    dark = np.pad(pixels.max(axis=2) < 110, 1)
     wide = np.any([np.roll(dark, (i, j), (0, 1)) for i in (-1, 0, 1) for j in (-1, 0, 1)], axis=0)
     near = results.neighbours[results.neighbours["run"] == {"left": BASELINE, "right": KD}[side]]
     near = near[(near["layer"] == "block2") & (near["image"] == image)]["neighbour"]
@@ -520,8 +525,8 @@ def test_the_film_goes_from_before_training_to_the_end(reader):
 
 def test_numbers_in_the_film_are_those_of_its_moment(reader, results):
     reader.button("after 3 epochs").click()
-    told = results.training.query("layer == 'block2' and epoch == 3")
-    value = told.set_index(["run", "measure"])["value"]
+    rows = results.training.query("layer == 'block2' and epoch == 3")
+    value = rows.set_index(["run", "measure"])["value"]
     assert f"block2 after 3 epochs: baseline {value[BASELINE, 'knn']:.2f}" in reader.text("summary")
     assert f"trustworthiness {value[KD, 'trustworthiness']:.2f}" in reader.text(
         "panel.kd-right .kd-trust"
@@ -582,7 +587,7 @@ def test_a_mistyped_address_does_no_harm(read):
     assert opened.label("Network on the left").input_value() == BASELINE
     assert opened.label("Network on the right").input_value() == AT
     assert opened.figure.locator(".kd-item").count() == 2
-    assert opened.complaints == []
+    assert opened.errors == []
 
 
 def test_a_button_gives_the_line_of_python_that_shows_the_same_view(
@@ -670,9 +675,9 @@ def test_the_maps_follow_the_theme(read):
 COUNT = """() => {
   window.painted = 0;
   const put = CanvasRenderingContext2D.prototype.putImageData;
-  CanvasRenderingContext2D.prototype.putImageData = function (...given) {
+  CanvasRenderingContext2D.prototype.putImageData = function (...values) {
     painted++;
-    return put.apply(this, given);
+    return put.apply(this, values);
   };
 }"""
 
