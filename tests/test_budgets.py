@@ -247,8 +247,6 @@ def test_firefox_draws_every_figure_and_asks_for_nothing(firefox, book, address,
     assert firefox.evaluate("document.querySelector('.kd-summary').innerText").startswith("pool")
     events = [(event["method"], event["params"]) for event in firefox.events]
     refused = [p["request"]["url"] for method, p in events if method.startswith("network")]
-    messages = [
-        p["text"] for method, p in events if method.startswith("log") and p["level"] == "error"
-    ]
+    logs = [params for method, params in events if method.startswith("log")]
     assert [url for url in refused if not url.startswith((home, "file:", "data:", "blob:"))] == []
     assert [params["text"] for params in logs if params["level"] == "error"] == []

@@ -283,7 +283,7 @@ def test_images_travel_from_layer_to_layer(read):
 
 def test_nothing_travels_for_who_wants_no_motion(reader):
     reader.page.evaluate(
-        "() => { window.refused = 0; window.original = requestAnimationFrame;"
+        "() => { window.calls = 0; window.original = requestAnimationFrame;"
         " window.requestAnimationFrame = (f) => { window.calls++; return original(f); }; }"
     )
     reader.label("Layer").focus()
