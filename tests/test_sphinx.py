@@ -108,6 +108,19 @@ def test_pages_name_no_script_of_another_place(book):
             assert start not in text
 
 
+def test_only_pages_with_a_formula_load_mathjax(book):
+    loading = [page.name for page in book.glob("*.html") if "mathjax.js" in page.read_text()]
+    assert loading == ["explorer.html"]
+
+
+def test_the_contents_of_a_long_page_follow_the_reader(read):
+    page = read("book/reference/measure.html").page
+    for heading in ("kdlib.measure.metrics", "kdlib.measure.space"):
+        page.get_by_role("heading", name=heading).first.evaluate("e => e.scrollIntoView()")
+        page.mouse.wheel(0, 60)
+        page.locator("nav.page-toc a.active", has_text=heading).wait_for()
+
+
 def test_a_link_in_the_text_sets_the_figure(reader):
     reader.page.locator(".kd-set").click()
     assert reader.layer == "block3"

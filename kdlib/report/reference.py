@@ -51,7 +51,7 @@ def document(file: Path) -> Iterator[str]:
     """Return the Markdown of a module: its docstring, its constants, functions and classes."""
     source = file.read_text("utf-8")
     tree, lines, name = ast.parse(source), source.splitlines(), module_name(file)
-    yield from (f"## `{name}`", "", f"```{{py:module}} {name}", "```", "", *_docstring(tree))
+    yield from (f"## `{name}`", "", f"```{{py:currentmodule}} {name}", "```", "", *_docstring(tree))
     for node in tree.body:
         if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
             yield from _class(node, lines)

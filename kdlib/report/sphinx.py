@@ -65,6 +65,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("env-get-outdated", stale)
     app.connect("doctree-resolved", scroll_formulas)
     app.connect("html-page-context", shrink, priority=400)  # before myst-nb writes the state
+    app.connect("html-page-context", without_mathjax, priority=900)  # after MathJax was added
     app.add_directive("reference", Reference)
     app.add_css_file(f"{FOLDER}/book.css")
     return {"parallel_read_safe": True, "parallel_write_safe": True}
@@ -90,8 +91,7 @@ class Outputs:
         """Return the node, or None for any other kind of output."""
         if data.mime_type in CHARTS:
             renderer.add_js_file("kd_charts", f"{FOLDER}/vega-host.js", {"defer": "defer"})
-            spec = json.dumps(data.content, separators=(",", ":"))
-            return [Chart(spec=render.sanitize_script_content(spec))]
+            return [Chart(spec=json.dumps(data.content, separators=(",", ":")))]
         if data.mime_type == render.WIDGET_VIEW_MIMETYPE:
             return [Widget(model=data.content["model_id"])]
         return None
@@ -179,6 +179,22 @@ def shrink(
     context["metatags"] += "".join(
         f'<link rel="preload" as="script" href="{base}{name}.js">' for name in sidecars
     )
+
+
+def without_mathjax(
+    app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None
+) -> None:
+    """Spare a page without a formula the 2.3 MB of MathJax.
+
+    Sphinx counts the formulas of outputs that a page has as LaTeX and shows as HTML.
+    """
+    if doctree is not None and next(doctree.findall(_is_formula), None) is None:
+        scripts = context["script_files"]
+        scripts[:] = [s for s in scripts if not str(s.filename).endswith("mathjax.js")]
+
+
+def _is_formula(node: nodes.Node) -> bool:
+    return isinstance(node, nodes.math | nodes.math_block)
 
 
 def place_widget(writer: HTML5Translator, widget: Widget) -> None:
