@@ -280,14 +280,20 @@ def _spread(
     return array
 
 
-def _gather_maps(results: Results, networks: pd.DataFrame, values: str | list[str]) -> np.ndarray:
-    """Gather columns of all maps, [network][embedding][layer][image]; NaN where there is none."""
+def _axes(results: Results, networks: pd.DataFrame, *names: str) -> dict[str, Collection[Any]]:
+    """Return the keys of some axes: the names of runs, embeddings and layers, the images' numbers."""
     axes = {
         "run": networks["run"],
         "embedding": results.study["embeddings"],
         "layer": results.study["layers"],
         "image": range(len(results.images)),
     }
+    return {name: axes[name] for name in names}
+
+
+def _gather_maps(results: Results, networks: pd.DataFrame, values: str | list[str]) -> np.ndarray:
+    """Gather columns of all maps, [network][embedding][layer][image]; NaN where there is none."""
+    axes = _axes(results, networks, "run", "embedding", "layer", "image")
     return _spread(results.maps, axes, values, np.nan)
 
 
@@ -304,17 +310,12 @@ def _neighbours(results: Results, networks: pd.DataFrame) -> np.ndarray:
     """Gather each image's nearest in the layers themselves, [network][layer][image][NEAREST]."""
     if results.neighbours.empty:
         return np.zeros(0, "<i2")
-    axes = {
-        "run": networks["run"],
-        "layer": results.study["layers"],
-        "image": range(len(results.images)),
-        "rank": range(NEAREST),
-    }
+    axes = _axes(results, networks, "run", "layer", "image") | {"rank": range(NEAREST)}
     return _spread(results.neighbours, axes, "neighbour", MISSING).astype("<i2")
 
 
 def _predictions(results: Results, networks: pd.DataFrame) -> np.ndarray:
-    axes = {"run": networks["run"], "image": range(len(results.images))}
+    axes = _axes(results, networks, "run", "image")
     return _spread(results.predictions, axes, "prediction", MISSING).astype("<i2")
 
 
@@ -414,7 +415,7 @@ def _curves(results: Results, networks: pd.DataFrame, measure: str) -> list[dict
     seeds = values.groupby([*GROUP, "labels", "layer"])["value"]
     values = values.assign(low=seeds.transform("min"), high=seeds.transform("max"))
     values["seeds"] = seeds.transform("count")
-    axes = {"run": networks["run"], "layer": results.study["layers"]}
+    axes = _axes(results, networks, "run", "layer")
     table = _spread(values, axes, ["value", "low", "high", "seeds"], np.nan)
     return [
         {
@@ -429,14 +430,9 @@ def _curves(results: Results, networks: pd.DataFrame, measure: str) -> list[dict
 
 def _faithfulness(results: Results, networks: pd.DataFrame) -> list[list[list[dict[str, Any]]]]:
     """Return [network][embedding][layer] -> {measure: value}."""
-    axes = {
-        "run": networks["run"],
-        "embedding": results.study["embeddings"],
-        "layer": results.study["layers"],
-        "measure": results.faithfulness["measure"].unique(),
-    }
+    measures = results.faithfulness["measure"].unique()
+    axes = _axes(results, networks, "run", "embedding", "layer") | {"measure": measures}
     table = _spread(results.faithfulness, axes, "value", np.nan)
-    measures = axes["measure"]
     return [
         [[dict(zip(measures, map(_number, cell), strict=True)) for cell in row] for row in rows]
         for rows in table

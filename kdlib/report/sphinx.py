@@ -20,6 +20,7 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -29,6 +30,10 @@ import vl_convert
 from docutils import nodes
 from myst_nb.core import render
 from myst_nb.sphinx_ import NbMetadataCollector
+from pygments.filter import Filter
+from pygments.lexer import Lexer
+from pygments.lexers import find_lexer_class_by_name
+from pygments.token import Name, Punctuation, Text, Whitespace
 from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.environment import BuildEnvironment
@@ -67,8 +72,29 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("html-page-context", shrink, priority=400)  # before myst-nb writes the state
     app.connect("html-page-context", without_mathjax, priority=900)  # after MathJax was added
     app.add_directive("reference", Reference)
+    for language in ("python", "ipython3"):
+        app.add_lexer(language, plain(find_lexer_class_by_name(language)))
     app.add_css_file(f"{FOLDER}/book.css")
     return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def plain(language: type[Lexer]) -> type[Lexer]:
+    """Return a lexer for which names, brackets and spaces are plain text.
+
+    They look like text anyway; unmarked, they spare a page with much code 25 kB.
+    """
+
+    class Plain(Filter):
+        def filter(self, lexer: Lexer, stream: Any) -> Iterator[tuple[Any, str]]:
+            for token, text in stream:
+                yield (Text if token in (Name, Punctuation, Whitespace) else token), text
+
+    class Language(language):  # type: ignore[misc, valid-type]
+        def __init__(self, **options: Any):
+            super().__init__(**{"stripnl": False, **options})
+            self.add_filter(Plain())
+
+    return Language
 
 
 class Chart(nodes.General, nodes.Element):
