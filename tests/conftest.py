@@ -11,6 +11,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import results as invented
+import yaml
 from jaxtyping import install_import_hook
 
 install_import_hook("kdlib", "shapes.check")
@@ -20,60 +21,56 @@ install_import_hook("kdlib", "shapes.check")
 def chromium():
     """Chromium without a window."""
     names = (os.environ.get("CHROMIUM"), "chromium", "chromium-browser", "google-chrome")
-    found = next((path for name in names if name and (path := shutil.which(name))), None)
-    if found is None:
+    program = next((path for name in names if name and (path := shutil.which(name))), None)
+    if program is None:
         pytest.skip("no Chromium: none on PATH, and CHROMIUM does not name one")
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     quiet = ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
-    with playwright.sync_playwright() as program:
-        browser = program.chromium.launch(executable_path=found, args=[*options, *quiet])
+    with playwright.sync_playwright() as api:
+        browser = api.chromium.launch(executable_path=program, args=[*options, *quiet])
         yield browser
         browser.close()
 
 
 def cut_off(context, home="file:"):
-    """A page of a browser that may load from `home` only: what else it asks is refused and noted.
+    """A page of a browser that may load from `home` only: all else is refused and noted.
 
-    Returns the page, the addresses it asked for, and what it complained about.
+    Returns the page, the addresses that were refused, and its errors.
     """
-    asked, complaints = [], []
+    refused, errors = [], []
 
     def guard(route):
         if route.request.url.startswith((home, "data:", "blob:")):
             return route.continue_()
-        asked.append(route.request.url)
+        refused.append(route.request.url)
         return route.abort()
 
     context.route("**/*", guard)
     context.set_default_timeout(20_000)
     page = context.new_page()
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
-    return page, asked, complaints
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("console", lambda line: errors.append(line.text) if line.type == "error" else None)
+    return page, refused, errors
 
 
 AT = "students/resnet20-full/resnet8x0.5-at-2-0"
-CONFIG = """
-    title: A small book
-    only_build_toc_files: true
-    execute: {execute_notebooks: force, timeout: 200}
-    repository: {url: "https://github.com/somebody/something", branch: main}
-    launch_buttons:
-      notebook_interface: jupyterlab
-      binderhub_url: https://mybinder.org
-      colab_url: https://colab.research.google.com
-    sphinx:
-      recursive_update: true
-      extra_extensions: [kdlib.report.sphinx]
-      config:
-        html_context: {default_mode: auto}
-"""
+PUBLISHED = {  # as if the source of the book were on GitHub
+    "repository": {"url": "https://github.com/somebody/something", "branch": "main"},
+    "launch_buttons": {
+        "notebook_interface": "jupyterlab",
+        "binderhub_url": "https://mybinder.org",
+        "colab_url": "https://colab.research.google.com",
+    },
+}
 CONTENTS = """
     format: jb-book
     root: explorer
     chapters:
     - file: second
+    - file: book/reference
+      sections:
+      - glob: book/reference/*
 """
 CHAPTER = f"""
     ---
@@ -127,23 +124,22 @@ SECOND = """
 @pytest.fixture(scope="session")
 def book(tmp_path_factory):
     """The built pages of a small book."""
-    folder = tmp_path_factory.mktemp("book")
+    folder, root = tmp_path_factory.mktemp("book"), Path(__file__).parents[1]
     invented.make(folder / "results", n=120)
-    for name, text in {
-        "_config.yml": CONFIG,
-        "_toc.yml": CONTENTS,
-        "explorer.md": CHAPTER,
-        "second.md": SECOND,
-    }.items():
+    config = yaml.safe_load((root / "_config.yml").read_text("utf-8"))
+    (folder / "_config.yml").write_text(yaml.safe_dump(config | PUBLISHED))
+    for name, text in {"_toc.yml": CONTENTS, "explorer.md": CHAPTER, "second.md": SECOND}.items():
         (folder / name).write_text(dedent(text).lstrip())
-    here = str(Path(__file__).parents[1])
-    ran = subprocess.run(
+    shutil.copytree(root / "book/reference", folder / "book/reference")
+    for name in ("reference.md", "references.bib"):
+        shutil.copy(root / "book" / name, folder / "book")
+    build = subprocess.run(
         [Path(sys.executable).with_name("jupyter-book"), "build", ".", "-n", "-W", "--keep-going"],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": here},
+        env={**os.environ, "PYTHONPATH": str(root)},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-3000:]
+    assert build.returncode == 0, build.stdout[-3000:] + build.stderr[-3000:]
     return folder / "_build" / "html"

@@ -34,8 +34,8 @@ class Firefox:
             stdout=subprocess.DEVNULL,
             text=True,
         )
-        said = next(line for line in self.process.stderr if "BiDi listening on" in line)
-        address = said.split()[-1]
+        line = next(line for line in self.process.stderr if "BiDi listening on" in line)
+        address = line.split()[-1]
         self.socket = websocket.create_connection(
             f"{address}/session", suppress_origin=True, timeout=60
         )

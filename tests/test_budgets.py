@@ -20,10 +20,10 @@ from firefox import Firefox
 from PIL import Image
 
 BUILT = Path(__file__).parents[1] / "_build/html"
-SMALL = ("explorer.html", "second.html", "search.html")
+SMALL = ("explorer.html", "second.html", "search.html", "book/reference/distill.html")
 PAGES = [("small", name) for name in SMALL] + [
     ("built", str(file.relative_to(BUILT)))
-    for folder in ("book", "book/executed")
+    for folder in ("book", "book/reference", "book/executed")
     for file in sorted((BUILT / folder).glob("*.html"))
 ]
 AXE = """([rules, scheme]) => {
@@ -44,10 +44,10 @@ def opened(request, book, chromium):
     which, name = request.param
     file = (book if which == "small" else BUILT) / name
     context = chromium.new_context(reduced_motion="reduce", color_scheme="light")
-    page, asked, complaints = cut_off(context)
+    page, refused, errors = cut_off(context)
     page.goto(file.as_uri())
     ready(page)
-    yield page, file, asked, complaints
+    yield page, file, refused, errors
     context.close()
 
 
@@ -66,11 +66,11 @@ def axe():
 
 
 def test_no_page_asks_for_anything_or_complains(opened):
-    page, _, asked, complaints = opened
+    page, _, refused, errors = opened
     assert page.locator(":is(article, #search-results, main) h1").last.is_visible()
     assert page.locator("mjx-container :is([fill=red], [data-mml-node=merror])").count() == 0
-    assert asked == []
-    assert complaints == []
+    assert refused == []
+    assert errors == []
 
 
 def test_a_page_is_at_most_100_kilobytes(opened):
@@ -92,10 +92,10 @@ def test_every_icon_has_a_drawing(opened):
 def test_axe_finds_nothing(opened, axe):
     page = opened[0]
     page.evaluate(axe)
-    found = page.evaluate(AXE, [WCAG, "light"])
-    found += page.evaluate(AXE, [CONTRAST, "dark"])
+    violations = page.evaluate(AXE, [WCAG, "light"])
+    violations += page.evaluate(AXE, [CONTRAST, "dark"])
     page.evaluate("document.documentElement.dataset.theme = 'light'")
-    assert found == []
+    assert violations == []
 
 
 def test_a_page_fits_a_telephone(opened, axe):
@@ -105,10 +105,10 @@ def test_a_page_fits_a_telephone(opened, axe):
     page.wait_for_timeout(350)  # the theme looks for boxes that scroll, three tenths later
     wide = page.evaluate("document.documentElement.scrollWidth")
     page.evaluate(axe)
-    found = page.evaluate(AXE, [NARROW, "light"])
+    violations = page.evaluate(AXE, [NARROW, "light"])
     page.set_viewport_size(before)
     assert wide <= 375
-    assert found == []
+    assert violations == []
 
 
 def test_every_figure_has_words_a_picture_and_its_numbers(opened):
@@ -209,7 +209,7 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 @pytest.mark.parametrize("name", ["explorer.html", "second.html", "search.html?q=figure"])
 def test_a_served_page_asks_its_server_baseline(address, chromium, name):
     context = chromium.new_context()
-    page, asked, complaints = cut_off(context, address)
+    page, refused, errors = cut_off(context, address)
     start = time.perf_counter()
     page.goto(address + name)
     if "search" not in name:
@@ -217,19 +217,19 @@ def test_a_served_page_asks_its_server_baseline(address, chromium, name):
         assert time.perf_counter() - start < 5  # one second, by itself on two slow cores
     ready(page)
     context.close()
-    assert asked == []
-    assert complaints == []
+    assert refused == []
+    assert errors == []
 
 
 @pytest.fixture(scope="module")
 def firefox():
     """Firefox without a window."""
-    found = next(
+    program = next(
         (path for name in ("firefox-esr", "firefox") if (path := shutil.which(name))), None
     )
-    if found is None:
+    if program is None:
         pytest.skip("no Firefox on PATH")
-    browser = Firefox(found)
+    browser = Firefox(program)
     yield browser
     browser.close()
 
@@ -238,15 +238,15 @@ def firefox():
 def test_firefox_draws_every_figure_and_asks_for_nothing(firefox, book, address, how):
     home = book.as_uri() + "/" if how == "by double click" else address
     firefox.open(home + "explorer.html#layer=pool")
-    drawn = f"""new Promise((done) => {{
+    count = f"""new Promise((done) => {{
       const look = () => document.querySelector("{WAITING}") ? setTimeout(look, 50) : done(
         document.querySelectorAll(".kd-explorer[data-ready=true] canvas, .kd-chart svg").length);
       look();
     }})"""
-    assert firefox.evaluate(drawn) >= 3
+    assert firefox.evaluate(count) >= 3
     assert firefox.evaluate("document.querySelector('.kd-summary').innerText").startswith("pool")
     events = [(event["method"], event["params"]) for event in firefox.events]
-    asked = [p["request"]["url"] for method, p in events if method.startswith("network")]
-    said = [p["text"] for method, p in events if method.startswith("log") and p["level"] == "error"]
-    assert [url for url in asked if not url.startswith((home, "file:", "data:", "blob:"))] == []
-    assert said == []
+    refused = [p["request"]["url"] for method, p in events if method.startswith("network")]
+    logs = [params for method, params in events if method.startswith("log")]
+    assert [url for url in refused if not url.startswith((home, "file:", "data:", "blob:"))] == []
+    assert [params["text"] for params in logs if params["level"] == "error"] == []

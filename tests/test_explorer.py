@@ -1,48 +1,27 @@
-"""The explorer in a real browser: a page of its own over file://, with the network cut."""
-
-import base64
 import io
-import json
-import shutil
-import time
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import results as invented
-from conftest import AT, cut_off
-from ipywidgets.embed import dependency_state, embed_data
 from PIL import Image
 
-from kdlib import store
-from kdlib.report import explorer
+from kdlib import UsageError
+from kdlib.embed import TITLES
+from kdlib.report.explorer import (
+    COLUMNS,
+    MISSING,
+    UNKNOWN,
+    VIEW,
+    Explorer,
+    mapped,
+    quantise,
+    show,
+    sprite,
+)
 
-ALONE, KD = (AT.replace("-at-", f"-{method}-") for method in ("baseline", "kd"))
-TEACHER = "teachers/resnet20-full-0"
-PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>A figure</title>
-<meta name="viewport" content="width=device-width"></head><body><main><h1>A figure</h1>
-<p>Look at <a class="kd-set" data-set="epoch=8&layer=block3&shade=change&selected=3,5">this</a>,
-or <a class="kd-set" data-set="selected=&right={at}&embedding=ivis&measure=probe&left={baseline}">
-that</a>.</p>
-<div class="kd-figure" data-model="{model}" aria-busy="true"></div></main>
-<script type="{state}">{data}</script><script src="widget-host.js"></script></body></html>"""
-
-
-def write(folder, explorer):
-    """Write a page that shows one figure and nothing else, without a book around it."""
-    shutil.copy(Path(book.__file__).with_name("widget-host.js"), folder)
-    state = dependency_state([explorer], drop_defaults=False)
-    data = embed_data([explorer], state=state)["manager_state"]
-    text = PAGE.format(
-        model=explorer.model_id,
-        state="application/vnd.jupyter.widget-state+json",
-        data=json.dumps(data).replace("</", "<\\/"),
-        at=AT,
-        baseline=ALONE,
-    )
-    (folder / "index.html").write_text(text)
-    return (folder / "index.html").as_uri()
+BASELINE = "students/resnet20-full/resnet8x0.5-baseline-2-0"
+KD = "students/resnet20-full/resnet8x0.5-kd-2-0"
 
 
 @pytest.fixture(scope="module")
@@ -51,669 +30,304 @@ def results():
 
 
 @pytest.fixture(scope="module")
-def address(results, tmp_path_factory):
-    return write(tmp_path_factory.mktemp("page"), explorer.show(results))
+def view(results):
+    """An explorer as it opens; no test changes it."""
+    return show(results)
 
 
-class Reader:
-    """Somebody at the figure: what is on the page, and hands to touch it with."""
+def test_it_opens_on_the_fewest_labels_baseline_and_distilled(view):
+    assert (view.left, view.right) == (BASELINE, KD)
+    assert (view.layer, view.embedding, view.measure) == ("block2", "tsne", "knn")
+    assert (view.selected, view.hidden) == ([], [])
+    assert (view.shade, view.epoch, view.names, view.brush) == ("class", -1, True, "box")
 
-    def __init__(self, context, address):
-        self.page, self.asked, self.complaints = cut_off(context)
-        self.browser = context.new_cdp_session(self.page)
-        self.browser.send("Performance.enable", {"timeDomain": "threadTicks"})
-        self.page.goto(address)
-        self.figure = self.page.locator(".kd-explorer[data-ready=true]")
-        self.figure.wait_for()
-        self.settle()
 
-    @property
-    def cpu(self):
-        """Seconds that the page itself has computed, whoever else was busy meanwhile."""
-        metrics = self.browser.send("Performance.getMetrics")["metrics"]
-        return {metric["name"]: metric["value"] for metric in metrics}["TaskDuration"]
+def test_the_partner_of_a_chosen_network_has_its_labels_and_seed(results):
+    assert show(results, left=BASELINE.replace("-2-", "-all-")).right == KD.replace("-2-", "-all-")
 
-    def settle(self):
-        self.page.wait_for_selector(".kd-explorer[data-moving=false]")
 
-    def press(self, *keys):
-        for key in keys:
-            self.page.keyboard.press(key)
-
-    def label(self, text):
-        return self.figure.get_by_label(text, exact=True)
-
-    def button(self, name):
-        return self.figure.get_by_role("button", name=name)
-
-    def text(self, part):
-        return self.figure.locator(f".kd-{part}").first.inner_text()
-
-    @property
-    def layer(self):
-        return self.label("Layer").get_attribute("aria-valuetext")
-
-    @property
-    def epoch(self):
-        return self.label("Passes").get_attribute("aria-valuetext")
-
-    def canvas(self, side):
-        return self.figure.locator(f".kd-panel.kd-{side} canvas")
-
-    def pixels(self, side):
-        """A map as it is painted, rows of red, green, blue."""
-        text = self.canvas(side).evaluate("c => c.toDataURL()").split(",")[1]
-        return np.asarray(Image.open(io.BytesIO(base64.b64decode(text))).convert("RGB")).astype(int)
-
-    def ink(self, side):
-        """How many pixels of a map are far from its paper, in any colour."""
-        seen = self.pixels(side)
-        return int((np.abs(seen - seen[0, 0]).max(axis=2) > 60).sum())
-
-    def colours(self, side):
-        return len(np.unique(self.pixels(side).reshape(-1, 3), axis=0))
-
-    def place(self, side, image, results, **view):
-        """Where an image stands on the screen, computed from the store."""
-        asked = {
-            "layer": "block2",
-            "embedding": "tsne",
-            **view,
-            "run": {"left": ALONE, "right": KD}[side],
-        }
-        maps = results.maps
-        for column, value in asked.items():
-            maps = maps[maps[column] == value]
-        at = (
-            explorer.quantise(maps.sort_values("image")[["x", "y"]].to_numpy())[image] / 65534 + 0.5
-        )
-        box = self.canvas(side).bounding_box()
-        size, margin = 0.93 * box["width"], 0.035 * box["width"]
-        return box["x"] + margin + at[0] * size, box["y"] + margin + (1 - at[1]) * size
-
-    def drag(self, side, *corners):
-        self.canvas(side).scroll_into_view_if_needed()
-        box = self.canvas(side).bounding_box()
-        for number, (x, y) in enumerate(corners):
-            self.page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["width"], steps=4)
-            if not number:
-                self.page.mouse.down()
-        self.page.mouse.up()
-
-    def count(self):
-        return self.text("count")
-
-
-@pytest.fixture(scope="module")
-def read(address, chromium):
-    """Open the page, or another one, over file:// with every request elsewhere refused."""
-    contexts = []
-
-    def open_page(address=address, *, view="", scheme="light", width=1200, motion="reduce"):
-        size = {"width": width, "height": 1000}
-        context = chromium.new_context(
-            viewport=size, color_scheme=scheme, reduced_motion=motion, has_touch=width < 500
-        )
-        contexts.append(context)
-        return Reader(context, address + view)
-
-    yield open_page
-    for context in contexts:
-        context.close()
-
-
-@pytest.fixture(scope="module")
-def opened(read):
-    return read()
-
-
-@pytest.fixture
-def reader(opened):
-    """The figure as it opens; at the end it must have stayed silent and asked nothing."""
-    opened.page.mouse.move(0, 0)
-    opened.button("Reset").dispatch_event("click")
-    opened.page.evaluate("scrollTo({ top: 0, behavior: 'instant' }); document.activeElement.blur()")
-    opened.settle()
-    yield opened
-    assert opened.asked == []
-    assert opened.complaints == []
-
-
-# ---- as it opens
-
-
-def test_both_maps_are_drawn(reader):
-    assert reader.ink("left") > 500
-    assert reader.ink("right") > 500
-
-
-def test_every_dot_stands_where_the_store_has_it(reader, results):
-    reader.label("names").uncheck()
-    seen = reader.pixels("right")
-    box = reader.canvas("right").bounding_box()
-    paper = seen[0, 0]
-    for image in range(0, 120, 7):
-        x, y = reader.place("right", image, results)
-        assert (seen[round(y - box["y"]), round(x - box["x"])] != paper).any()
-
-
-def test_the_curve_and_the_words_show_the_starting_view(reader):
-    assert reader.layer == "block2"
-    assert "block2: alone" in reader.text("summary")
-    assert "trustworthiness" in reader.text("trust")
-    assert "test accuracy" in reader.text("top")
-
-
-def test_a_map_whose_movement_means_nothing_is_faded_and_says_so(reader):
-    reader.button("stem").click()
-    words = reader.text("panel.kd-left .kd-trust")
-    assert "noise floor 0." in words
-    assert "Movement here means nothing" in words
-    assert reader.canvas("left").evaluate("c => getComputedStyle(c).opacity") == "0.5"
-    reader.label("Network on the right").select_option(TEACHER)
-    reader.button("logits").click()
-    assert "nothing" not in reader.text("panel.kd-right .kd-trust")
-    assert reader.canvas("right").evaluate("c => getComputedStyle(c).opacity") == "1"
-
-
-# ---- layers, networks, measures
-
-
-def test_the_slider_moves_by_keyboard_and_the_address_follows(reader):
-    reader.label("Layer").focus()
-    reader.press("ArrowRight")
-    assert reader.layer == "block3"
-    assert "block3: alone" in reader.text("summary")
-    assert "layer=block3" in reader.page.url
-
-
-def test_a_click_on_the_curve_or_on_a_name_goes_to_the_layer(reader):
-    reader.figure.locator(".kd-target").nth(4).click()
-    assert reader.layer == "pool"
-    reader.button("logits").click()
-    assert reader.layer == "logits"
-
-
-def test_play_walks_to_the_end(reader):
-    reader.button("pool").click()
-    reader.label("Play through the layers").click()
-    reader.label("Stop").wait_for()
-    reader.label("Play through the layers").wait_for(timeout=6000)
-    assert reader.layer == "logits"
-
-
-def test_embedding_network_and_measure_can_be_chosen(reader):
-    before = reader.ink("left")
-    reader.figure.get_by_role("radio", name="IVIS").click()
-    assert reader.figure.get_by_role("radio", name="IVIS").get_attribute("aria-checked") == "true"
-    assert reader.ink("left") != before
-    reader.label("Network on the right").select_option(AT)
-    assert "at" in reader.text("summary")
-    reader.label("Measure of the curve").select_option("silhouette")
-    assert reader.figure.locator(".kd-curve").get_attribute("aria-label").startswith("Silhouette")
-    reader.button("Reset").click()
-    assert reader.label("Network on the right").input_value() == KD
-    assert reader.ink("left") == before
-
-
-def test_a_network_keeps_its_labels_when_the_method_changes_and_its_method_when_labels_do(reader):
-    reader.label("Labels on the right").select_option(label="5 labels per class")
-    assert reader.label("Network on the right").input_value() == KD.replace("-2-", "-5-")
-    reader.label("Network on the right").select_option(label="at")
-    assert reader.label("Labels on the right").input_value() == AT.replace("-2-", "-5-")
-    assert "seed 0" in reader.text("top .kd-right .kd-muted")
-    assert reader.label("Network on the left").input_value() == ALONE
-    assert reader.label("Seed on the right").is_hidden()
-
-
-def test_seeds_can_be_chosen_where_several_are_drawn(results, read, tmp_path):
-    second = results.maps.query("run == @KD").assign(run=KD[:-1] + "1")
-    more = results._replace(maps=pd.concat([results.maps, second], ignore_index=True))
-    opened = read(write(tmp_path, explorer.show(more)))
-    opened.label("Seed on the right").select_option(label="seed 1")
-    assert opened.label("Network on the right").input_value() == KD[:-1] + "1"
-
-
-def test_images_travel_from_layer_to_layer(read):
-    opened = read(motion="no-preference")
-    opened.figure.locator(".kd-target").nth(5).click()
-    assert opened.figure.get_attribute("data-moving") == "true"
-    opened.settle()
-    assert opened.complaints == []
-
-
-def test_nothing_travels_for_who_wants_no_motion(reader):
-    reader.page.evaluate(
-        "() => { window.asked = 0; window.snapshots = requestAnimationFrame;"
-        " window.requestAnimationFrame = (f) => { asked++; return kept(f); }; }"
-    )
-    reader.label("Layer").focus()
-    reader.press("ArrowRight")
-    assert reader.figure.get_attribute("data-moving") == "false"
-    assert reader.page.evaluate("() => { window.requestAnimationFrame = kept; return asked; }") == 0
-
-
-# ---- colours and classes
-
-
-@pytest.mark.parametrize("shade", ["error", "change"])
-def test_dots_can_be_coloured_by_their_neighbours(reader, shade):
-    before = reader.colours("left")
-    reader.label("What colours mean").select_option(shade)
-    assert f"shade={shade}" in reader.page.url
-    assert reader.colours("left") != before
-    assert {"error": "layer and map", "change": "left and right"}[shade] in reader.text("ramp")
-    reader.button("Reset").click()
-    assert reader.colours("left") == before
-    assert reader.figure.locator(".kd-ramp").is_hidden()
-
-
-def test_a_dot_has_the_colour_of_how_much_its_neighbourhood_changes(reader, results):
-    """1 - |left and right| / 10, in five steps from blue to red; the same in both panels."""
-    reader.label("names").uncheck()
-    reader.label("What colours mean").select_option("change")
-    near = results.neighbours.query("layer == 'block2'").set_index(["run", "image"])["neighbour"]
-    places = np.array([reader.place("right", i, results) for i in range(120)])
-    apart = np.linalg.norm(places[:, None] - places, axis=2) + 99 * np.eye(120)
-    box = reader.canvas("right").bounding_box()
-    reader.page.mouse.move(0, 0)
-    seen = reader.pixels("right")
-    ramp = [(63, 144, 218), (146, 218, 221), (185, 172, 112), (255, 169, 14), (189, 31, 1)]
-    told = set()
-    for image in np.flatnonzero(apart.min(axis=1) > 9):  # that no other dot covers
-        shared = len(set(near[ALONE, image]) & set(near[KD, image]))
-        x, y = (places[image] - (box["x"], box["y"])).round().astype(int)
-        level = int(np.abs(seen[y, x] - ramp).sum(axis=1).argmin())
-        assert level == min(4, int((1 - shared / 10) * 5 + 1e-9))
-        told.add(level)
-    assert len(told) >= 3
-
-
-def test_the_legend_hides_a_class(reader):
-    before = reader.ink("left")
-    button = reader.figure.locator(".kd-legend button").first
-    button.click()
-    assert button.get_attribute("aria-pressed") == "false"
-    assert "hidden=0" in reader.page.url
-    reader.page.mouse.move(0, 0)
-    assert reader.ink("left") < before
-    button.click()
-    assert "hidden" not in reader.page.url
-
-
-def test_a_class_is_selected_from_the_legend_by_mouse_or_keys(reader, results):
-    members = int((results.labels == 3).sum())
-    button = reader.figure.locator(".kd-legend button").nth(3)
-    button.click(modifiers=["Shift"])
-    assert reader.count().startswith(f"{members} of 120")
-    reader.press("Escape")
-    reader.button("Reset").click()
-    button.focus()
-    reader.press("Shift+Enter")
-    assert reader.count().startswith(f"{members} of 120")
-
-
-def test_names_on_the_maps_can_be_switched_off(reader):
-    before = reader.colours("left")
-    reader.label("names").uncheck()
-    assert reader.colours("left") != before
-    assert "names=false" in reader.page.url
-
-
-# ---- selecting
-
-
-def test_a_box_selects_the_same_images_in_both_panels(reader):
-    before = reader.ink("left"), reader.ink("right")
-    reader.drag("left", (0.3, 0.3), (0.7, 0.7))
-    n = int(reader.count().split()[0])
-    assert "of 120 images selected" in reader.count()
-    assert 0 < n < 120
-    assert reader.figure.locator(".kd-item").count() == min(n, 60)
-    reader.page.mouse.move(0, 0)
-    assert reader.ink("left") < before[0]  # the others are faded
-    assert reader.ink("right") < before[1]
-    reader.canvas("left").focus()
-    reader.press("Escape")
-    assert reader.figure.locator(".kd-item").count() == 0
-    assert (reader.ink("left"), reader.ink("right")) == before
-
-
-def test_a_lasso_selects_what_it_goes_around_and_a_box_more(reader, results):
-    corners = [(0.1, 0.1), (0.9, 0.1), (0.1, 0.9)]
-    reader.drag("left", corners[0], (0.9, 0.9))
-    box = int(reader.count().split()[0])
-    reader.figure.get_by_role("radio", name="lasso").click()
-    reader.drag("left", *corners)
-    area = reader.canvas("left").bounding_box()
-    places = [reader.place("left", i, results) for i in range(120)]
-    at = [((x - area["x"]) / area["width"], (y - area["y"]) / area["width"]) for x, y in places]
-    inside = [x > 0.1 and y > 0.1 and x + y < 1 for x, y in at]
-    assert 0 < sum(inside) < box
-    assert int(reader.count().split()[0]) == pytest.approx(sum(inside), abs=1)
-    assert "brush=lasso" in reader.page.url
-
-
-def test_with_shift_a_second_box_adds(reader):
-    reader.drag("left", (0.1, 0.1), (0.5, 0.9))
-    first = int(reader.count().split()[0])
-    reader.page.keyboard.down("Shift")
-    reader.drag("left", (0.5, 0.1), (0.9, 0.9))
-    reader.page.keyboard.up("Shift")
-    assert int(reader.count().split()[0]) > first
-
-
-def test_a_selection_stays_while_the_view_changes(reader):
-    reader.drag("right", (0.3, 0.3), (0.7, 0.7))
-    count = reader.count().split(";")[0]
-    reader.figure.locator(".kd-target").nth(0).click()
-    reader.figure.get_by_role("radio", name="IVIS").click()
-    reader.label("Network on the left").select_option(TEACHER)
-    assert reader.count().split(";")[0] == count
-
-
-def test_a_button_selects_what_distillation_puts_right(reader):
-    button = reader.button("distillation puts right")
-    n = int(button.inner_text().split(":")[1])
-    button.click()
-    assert reader.count() == f"{n} of 120 images selected; wrong: {n} left, 0 right"
-
-
-# ---- one image
-
-
-def test_hovering_shows_the_image_its_class_and_both_predictions(reader, results):
-    tip = reader.figure.locator(".kd-tip")
-    reader.page.mouse.move(*reader.place("right", 50, results))
-    words = tip.inner_text()
-    assert f"class {results.labels[50]}" in words
-    assert "alone:" in words
-    assert "kd:" in words
-    assert tip.locator(".kd-thumb").is_visible()
-    box = reader.canvas("right").bounding_box()
-    reader.page.mouse.move(box["x"], box["y"] - 60)
-    tip.wait_for(state="hidden")
-
-
-def lines(reader, results, side, image):
-    """How much of the straight ways to an image's neighbours is dark while it is pointed at."""
-    reader.label("names").uncheck()
-    reader.canvas("left").focus()
-    reader.press(*["ArrowDown"] * (image + 1))
-    seen = reader.pixels(side)
-    dark = np.pad(seen.max(axis=2) < 110, 1)
-    wide = np.any([np.roll(dark, (i, j), (0, 1)) for i in (-1, 0, 1) for j in (-1, 0, 1)], axis=0)
-    near = results.neighbours[results.neighbours["run"] == {"left": ALONE, "right": KD}[side]]
-    near = near[(near["layer"] == "block2") & (near["image"] == image)]["neighbour"]
-    box = reader.canvas(side).bounding_box()
-    at = [np.subtract(reader.place(side, i, results), (box["x"], box["y"])) for i in (image, *near)]
-    ways = [np.linspace(at[0], end, 40).round().astype(int) for end in at[1:]]
-    return [wide[way[:, 1] + 1, way[:, 0] + 1].mean() for way in ways]
-
-
-@pytest.mark.parametrize("side", ["left", "right"])
-def test_lines_lead_to_the_ten_nearest_of_the_layer_by_keyboard_too(reader, results, side):
-    assert np.mean(lines(reader, results, side, 4)) > 0.85
-    assert "its 10 nearest in block2" in reader.text("tip")
-    reader.canvas("left").blur()
-    assert reader.figure.locator(".kd-tip").is_hidden()
-
-
-def test_without_neighbours_there_are_no_lines_and_no_words_of_them(results, read, tmp_path):
-    bare = results._replace(neighbours=results.neighbours.iloc[:0])
-    opened = read(write(tmp_path, explorer.show(bare)))
-    assert np.mean(lines(opened, results, "left", 4)) < 0.5
-    assert "nearest" not in opened.text("tip")
-    assert opened.figure.locator("option[value=change]").count() == 0
-
-
-def test_the_maps_listen_to_keys(reader):
-    reader.canvas("left").focus()
-    reader.press("ArrowLeft")
-    assert reader.layer == "block1"
-    reader.press("ArrowDown", "ArrowDown")
-    assert "image 1" in reader.text("tip")
-    reader.press("Enter", "ArrowDown", "Space")
-    assert reader.count().startswith("2 of 120")
-    reader.press("Shift+ArrowDown")
-    assert "image 1" in reader.text("tip")
-    reader.press("Enter")
-    assert reader.count().startswith("1 of 120")
-    reader.press("Escape")
-    assert reader.count().startswith("Drag")
-
-
-# ---- film
-
-
-def test_the_film_is_offered_where_both_networks_have_it(reader):
-    assert reader.epoch == "trained"
-    reader.button("stem").click()
-    told = "none of this view; kept for alone, kd at block2, block3, as t-SNE"
-    assert told in reader.text("film")
-    assert reader.label("Passes").is_hidden()
-    reader.button("block3").click()
-    assert reader.epoch == "trained"
-    reader.label("Network on the left").select_option(TEACHER)
-    assert reader.label("Passes").is_hidden()
-    assert told in reader.text("film")
-
-
-def test_the_film_goes_from_before_training_to_the_end(reader):
-    reader.button("block3").click()
-    trained = reader.pixels("left")
-    reader.label("Passes").focus()
-    reader.press("Home")
-    assert reader.epoch == "before training"
-    assert "epoch=0" in reader.page.url
-    assert (reader.pixels("left") != trained).any()
-    assert reader.label("What colours mean").is_disabled()
-    reader.label("Play the film of training").click()
-    reader.label("Stop").wait_for()
-    reader.label("Play the film of training").wait_for(timeout=8000)
-    assert reader.epoch == "trained"
-    reader.page.mouse.move(0, 0)
-    assert (reader.pixels("left") == trained).all()
-
-
-def test_numbers_in_the_film_are_those_of_its_moment(reader, results):
-    reader.button("after 3 passes").click()
-    told = results.training.query("layer == 'block2' and epoch == 3")
-    value = told.set_index(["run", "measure"])["value"]
-    assert f"block2 after 3 passes: alone {value[ALONE, 'knn']:.2f}" in reader.text("summary")
-    assert f"trustworthiness {value[KD, 'trustworthiness']:.2f}" in reader.text(
-        "panel.kd-right .kd-trust"
-    )
-
-
-def test_an_epoch_waits_where_there_is_no_film(reader):
-    reader.button("after 1 pass").click()
-    assert "block2 after 1 pass:" in reader.text("summary")
-    reader.button("stem").click()
-    assert "stem: alone" in reader.text("summary")
-    reader.button("block3").click()
-    assert reader.epoch == "after 1 pass"
-
-
-def test_a_study_without_a_film_has_no_word_of_it(results, read, tmp_path):
-    bare = results._replace(film=results.film.iloc[:0])
-    opened = read(write(tmp_path, explorer.show(bare)))
-    assert opened.figure.locator(".kd-film").is_hidden()
-
-
-# ---- links, addresses, Python
-
-
-def test_a_link_in_the_text_sets_the_figure(reader):
-    reader.page.locator(".kd-set").nth(0).click()
-    assert (reader.layer, reader.epoch) == ("block3", "after 8 passes")
-    assert reader.figure.locator(".kd-item").count() == 2
-    reader.page.locator(".kd-set").nth(1).focus()
-    reader.press("Enter")
-    assert reader.figure.locator(".kd-item").count() == 0
-    assert reader.label("Network on the right").input_value() == AT
-    assert reader.label("Measure of the curve").input_value() == "probe"
-    assert reader.figure.get_by_role("radio", name="IVIS").get_attribute("aria-checked") == "true"
-
-
-def test_an_address_restores_the_whole_view(reader, read):
-    reader.page.locator(".kd-set").nth(0).click()
-    reader.label("names").uncheck()
-    reader.figure.locator(".kd-legend button").nth(7).click()
-    reader.figure.get_by_role("radio", name="lasso").click()
-    view = "#" + reader.page.url.split("#")[1]
-    again = read(view=view)
-    for side in ("left", "right"):
-        reader.page.mouse.move(0, 0)
-        assert (again.pixels(side) == reader.pixels(side)).all()
-    assert again.page.url.split("#")[1] == view[1:]
-    again.page.evaluate("location.hash = 'layer=pool'")
-    again.page.wait_for_function("document.querySelector('[aria-label=Layer]').value == 4")
-    assert again.figure.locator(".kd-item").count() == 0  # what it does not name is as it opens
-    assert again.label("names").is_checked()
-
-
-def test_a_mistyped_address_does_no_harm(read):
-    view = f"#layer=logits&right={AT}&selected=3,5,9999,x&left=nobody&epoch=two&hidden=77&y=1"
-    opened = read(view=view)
-    assert opened.layer == "logits"
-    assert opened.label("Network on the left").input_value() == ALONE
-    assert opened.label("Network on the right").input_value() == AT
-    assert opened.figure.locator(".kd-item").count() == 2
-    assert opened.complaints == []
-
-
-def test_a_button_gives_the_line_of_python_that_shows_the_same_view(
-    reader, results, tmp_path, monkeypatch
-):
-    reader.label("Network on the left").select_option(AT)
-    reader.page.locator(".kd-set").nth(0).click()
-    reader.label("names").uncheck()
-    reader.button("Copy Python").click()
-    line = reader.text("python")
-    assert reader.page.evaluate("String(getSelection())") == line
-    assert "measure" not in line  # nothing that opens by itself
-    monkeypatch.chdir(tmp_path)
-    store.publish(tmp_path / "book/results/invented", results)
-    *first, last = line.split("; ")
-    spaces = {}
-    exec("; ".join(first), spaces)
-    view = eval(last, spaces)
-    assert (view.left, view.right, view.layer, view.names) == (AT, KD, "block3", False)
-    assert (view.shade, view.epoch, view.selected) == ("change", 8, [3, 5])
-
-
-# ---- everywhere
-
-
-def test_the_figure_fits_a_telephone(read):
-    opened = read(width=375)
-    assert opened.ink("left") > 200
-    assert opened.page.evaluate("document.documentElement.scrollWidth") <= 375
-    opened.canvas("right").tap()
-    opened.button("distillation puts right").tap()
-    assert "images selected" in opened.count()
-
-
-def test_keys_baseline_reach_every_control(reader):
-    reader.button("block3").click()
-    reached = set()
-    reader.page.locator(".kd-set").last.focus()
-    for _ in range(45):
-        reader.press("Tab")
-        reached.add(
-            reader.page.evaluate(
-                "(e => e.getAttribute('aria-label') || e.labels?.[0]?.textContent || e.textContent)"
-                "(document.activeElement)"
-            )
-            .split(" map")[0]
-            .split(":")[0]
-            .strip()
-        )
-    wanted = {"Network on the left", "Labels on the right", "t-SNE", "names", "Layer", "Passes"}
-    wanted |= {"Play through the layers", "Play the film of training", "Measure of the curve"}
-    wanted |= {"▭ box", "distillation puts right", "Copy Python", "Reset", "What colours mean"}
-    assert wanted - reached == set()
-
-
-def test_every_control_has_a_name(reader):
-    unnamed = reader.figure.evaluate(
-        "f => [...f.querySelectorAll('button, select, input, canvas')].filter(e =>"
-        " !(e.getAttribute('aria-label') || e.labels?.length || e.textContent.trim()))"
-        ".map(e => e.outerHTML)"
-    )
-    assert unnamed == []
-
-
-def test_jupyterlab_leaves_every_control_its_keys(reader):
-    bare = ":is(button, select, input, canvas):not([data-lm-suppress-shortcuts])"
-    assert reader.figure.locator("button").count() > 20
-    assert reader.figure.locator(bare).count() == 0
-
-
-def test_the_maps_follow_the_theme(read):
-    opened = read()
-    light = opened.pixels("left")[0, 0]
-    style = ":root { --pst-color-background: #101010; --pst-color-text-base: #eeeeee }"
-    opened.page.add_style_tag(content=style)
-    opened.page.evaluate("document.documentElement.dataset.theme = 'dark'")
-    opened.page.wait_for_timeout(100)
-    assert tuple(light) == (255, 255, 255)
-    assert tuple(opened.pixels("left")[0, 0]) == (16, 16, 16)
-
-
-# ---- speed: what is counted is the work, for the machine may be busy
-
-
-COUNT = """() => {
-  window.painted = 0;
-  const put = CanvasRenderingContext2D.prototype.putImageData;
-  CanvasRenderingContext2D.prototype.putImageData = function (...given) {
-    painted++;
-    return put.apply(this, given);
-  };
-}"""
-
-
-def many(n):
-    """Invented results of so many images: the same thousand again and again."""
-    few = invented.make(n=1000, seeds=1, labels=("2",))
-    few = few._replace(film=few.film.iloc[:0])
-    image = np.arange(n) % 1000
-    tables = {
-        name: pd.concat(
-            [
-                getattr(few, name).assign(image=getattr(few, name)["image"] + k)
-                for k in range(0, n, 1000)
-            ],
-            ignore_index=True,
-        )
-        for name in ("maps", "predictions")
+def test_a_view_can_be_asked_for(results):
+    choices = {
+        **{"left": KD, "right": BASELINE, "layer": "pool", "embedding": "ivis", "measure": "probe"},
+        **{"shade": "change", "epoch": -1, "selected": [3, 5], "hidden": [0, 9]},
+        **{"names": False, "brush": "lasso"},
     }
-    return few._replace(images=few.images[image], labels=few.labels[image], **tables)
+    view = show(results, **choices)
+    assert list(choices) == VIEW
+    assert {name: getattr(view, name) for name in VIEW} == choices
 
 
-@pytest.mark.parametrize(("n", "most"), [(1000, 1 / 60), (10_000, 1 / 30)])
-def test_a_frame_costs_less_than_it_lasts(read, tmp_path, n, most):
-    opened = read(write(tmp_path, explorer.show(many(n))), motion="no-preference")
-    opened.page.evaluate(COUNT)
-    before = opened.cpu
-    for layer in ("block3", "block2", "block3"):
-        opened.button(layer).click()
-        time.sleep(0.1)
-        opened.settle()
-    frames = opened.page.evaluate("painted") / 2
-    assert frames >= 6
-    assert 0 < (opened.cpu - before) / frames < most
+def test_the_whole_view_is_synced_and_shared_by_links(view):
+    assert set(VIEW) <= set(view.trait_names(sync=True))
+    assert view.meta["share"] == VIEW
 
 
-def test_the_figure_opens_in_a_second_and_changes_layers_in_a_twentieth(read, tmp_path):
-    opened = read(write(tmp_path, explorer.show(many(1000))))
-    assert 0 < opened.cpu < 1
-    slider = opened.figure.locator("[aria-label=Layer]")
-    slider.focus()
-    before = opened.cpu
-    for key in ("ArrowRight", "ArrowLeft") * 5:
-        opened.press(key)
-    assert opened.layer == "block2"
-    assert 0 < (opened.cpu - before) / 10 < 0.05
+def test_the_default_view_is_sent_so_that_a_line_of_python_holds_only_the_rest(results):
+    view = show(results, left=KD, layer="pool", selected=[3])
+    plain = show(results)
+    assert view.meta["defaults"] == {name: getattr(plain, name) for name in VIEW}
+    assert view.meta["study"] == "book/results/invented"
+
+
+def test_traits_can_be_set_and_observed(results):
+    view, values = show(results), []
+    view.observe(lambda change: values.append(change["new"]), ["layer", "right", "selected"])
+    view.layer = "logits"
+    view.right = "teachers/resnet20-full-0"
+    view.selected = [0, 7]
+    assert values == ["logits", "teachers/resnet20-full-0", [0, 7]]
+
+
+@pytest.mark.parametrize(
+    ("trait", "value", "allowed"),
+    [
+        ("layer", "block9", "stem, block1, block2"),
+        ("embedding", "umap", "tsne, ivis"),
+        ("measure", "beauty", "within_share, silhouette, knn, probe"),
+        ("shade", "beauty", "class, error, change"),
+        ("epoch", 7, "-1, 0, 1, 3, 8"),
+        ("brush", "knife", "box, lasso"),
+        ("hidden", [10], "0 to 9"),
+        ("left", "nobody", BASELINE),
+        ("right", "nobody", KD),
+        ("selected", [1, 120], "0 to 119"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_name_and_changes_nothing(
+    view, results, trait, value, allowed
+):
+    before = getattr(view, trait)
+    with pytest.raises(UsageError, match="one of") as refusal:
+        setattr(view, trait, value)
+    assert allowed in str(refusal.value)
+    assert getattr(view, trait) == before
+    with pytest.raises(UsageError, match=allowed):
+        show(results, **{trait: value})
+
+
+def test_an_unknown_option_is_refused(results):
+    with pytest.raises(UsageError, match="unknown view option 'colour'; one of: left, "):
+        show(results, colour="red")
+
+
+def test_a_refused_value_from_the_page_is_taken_back(view):
+    with pytest.raises(UsageError):
+        view.set_state({"layer": "block9"})
+    assert view.layer == "block2"
+
+
+def test_results_without_maps_are_refused(results):
+    with pytest.raises(UsageError, match="hold no maps"):
+        show(results._replace(maps=results.maps.iloc[:0]))
+
+
+def test_networks_have_names_that_people_read(view):
+    networks = {network["run"]: network for network in view.meta["networks"]}
+    assert networks[KD]["name"] == "KD, 2 labels per class, seed 0"
+    assert networks[BASELINE]["name"] == "baseline (no teacher), 2 labels per class, seed 0"
+    assert networks["teachers/resnet20-full-0"]["name"] == "teacher, all labels, seed 0"
+    assert networks[KD]["group"] == "student resnet8x0.5 of resnet20 (full)"
+    assert [networks[run]["kind"] for run in (BASELINE, KD)] == ["baseline", "distilled"]
+
+
+def changed(results, run=KD, **columns):
+    """The network that the explorer makes of KD under another name and with other facts."""
+    tables = {name: getattr(results, name).replace(KD, run) for name in ("maps", "predictions")}
+    runs = results.runs.replace(KD, run)
+    for name, value in columns.items():
+        runs.loc[runs["run"] == run, name] = value
+    view = show(results._replace(runs=runs, **tables))
+    return next(network for network in view.meta["networks"] if network["run"] == run)
+
+
+def test_networks_that_differ_in_labels_and_seed_alone_are_one_family(results):
+    networks = [n for n in show(results).meta["networks"] if n["short"] == "kd"]
+    assert {network["labels"] for network in networks} == {
+        *("2 labels per class", "5 labels per class", "all labels")
+    }
+    (family,) = {network["family"] for network in networks}
+    third = changed(results, KD[:-1] + "3", seed=3)
+    assert (third["family"], third["seed"]) == (family, "seed 3")
+    for facts in ({"regime": "limited"}, {"options": "temperature=2"}, {"unlabelled": False}):
+        assert changed(results, **facts)["family"] != family
+
+
+def test_a_network_is_named_by_its_method_its_options_and_its_teacher(results):
+    other = changed(results, labels="5", regime="limited", options="temperature=2")
+    assert (other["short"], other["labels"]) == ("kd temperature=2", "5 labels per class")
+    assert other["group"] == "student resnet8x0.5 of resnet20 (limited)"
+
+
+def test_what_a_network_is_does_not_depend_on_the_name_of_its_run(results):
+    facts = changed(results)
+    other = changed(results, "students/any/name-at-all")
+    assert {**other, "run": ""} == {**facts, "run": ""}
+
+
+def test_embeddings_have_the_titles_of_their_family(results):
+    maps = results.maps.replace({"embedding": {"ivis": "pacmap"}})
+    study = {**results.study, "embeddings": ["tsne", "pacmap"]}
+    view = show(results._replace(maps=maps, study=study))
+    assert [(e["key"], e["name"]) for e in view.meta["embeddings"]] == [
+        ("tsne", TITLES["tsne"]),
+        ("pacmap", TITLES["pacmap"]),
+    ]
+
+
+def test_networks_come_in_the_order_teacher_budget_method(results):
+    table = mapped(results)
+    assert table["role"].iloc[0] == "teacher"
+    assert list(table["labels"].iloc[1:]) == ["2"] * 3 + ["5"] * 3 + ["all"] * 3
+    assert list(table["method"].iloc[1:4]) == ["baseline", "kd", "at"]
+
+
+def test_every_point_is_where_the_store_has_it(results, view):
+    networks = [network["run"] for network in view.meta["networks"]]
+    shape = (len(networks), 2, 6, len(results.images), 2)
+    points = np.frombuffer(view.coordinates, "<i2").reshape(shape)
+    run, embedding, layer = networks.index(KD), 1, 3
+    stored = results.maps.query("run == @KD and embedding == 'ivis' and layer == 'block3'")
+    stored = stored.sort_values("image")[["x", "y"]].to_numpy()
+    assert np.corrcoef(stored[:, 0], points[run, embedding, layer, :, 0])[0, 1] > 0.999999
+    assert np.corrcoef(stored[:, 1], points[run, embedding, layer, :, 1])[0, 1] > 0.999999
+
+
+def test_quantising_errs_by_half_a_step_at_most():
+    points = np.random.default_rng(0).normal(size=(3, 500, 2)) * [[[1, 5]]] + 100
+    low, high = points.min(axis=1, keepdims=True), points.max(axis=1, keepdims=True)
+    side = (high - low).max(axis=2, keepdims=True)
+    back = quantise(points) / 32767 * side / 2 + (low + high) / 2
+    assert np.abs(back - points).max() <= (side / 65534 / 2).max() * 1.000001
+    assert np.abs(quantise(points)).max() == 32767
+
+
+def test_points_that_are_not_numbers_or_all_the_same_do_no_harm():
+    points = np.ones((3, 4, 2))
+    points[1, 2, 0] = np.nan
+    points[2] = np.inf
+    whole = quantise(points)
+    assert (whole[0] == 0).all()
+    assert (whole[1, 2] == MISSING).all()
+    assert (whole[2] == MISSING).all()
+
+
+def test_a_network_without_one_of_the_maps_still_shows(results):
+    maps = results.maps.query("not (run == @KD and embedding == 'ivis')")
+    view = show(results._replace(maps=maps), embedding="ivis")
+    assert view.right == KD
+
+
+def test_predictions_follow_the_networks(results, view):
+    table = np.frombuffer(view.predictions, "<i2").reshape(-1, len(results.images))
+    networks = [network["run"] for network in view.meta["networks"]]
+    stored = results.predictions.query("run == @KD").sort_values("image")["prediction"]
+    assert (table[networks.index(KD)] == stored.to_numpy()).all()
+
+
+def test_the_sprite_holds_every_image_in_its_place(results, view):
+    sheet = Image.open(io.BytesIO(view.sprite))
+    w, h, columns = view.meta["tile"]
+    assert sheet.size == (w * columns, h * -(-len(results.images) // columns))
+    x, y = 41 % columns * w, 41 // columns * h
+    tile = np.asarray(sheet.convert("L"))[y : y + h, x : x + w]
+    assert (tile == results.images[41, :, :, 0]).all()
+
+
+def test_the_sprite_takes_colour_and_shrinks_large_images():
+    images = np.random.default_rng(0).integers(0, 256, (3, 96, 64, 3)).astype(np.uint8)
+    assert Image.open(io.BytesIO(sprite(images))).size == (32 * COLUMNS, 48)
+
+
+def test_curves_carry_the_range_over_seeds(results, view):
+    networks = [network["run"] for network in view.meta["networks"]]
+    curve = view.meta["curves"]["knn"][networks.index(KD)]
+    stored = results.measures.query("measure == 'knn' and layer == 'pool'")
+    seeds = stored[stored["run"].str.contains("-kd-2-")]["value"]
+    assert curve["seeds"] == 3
+    assert curve["low"][4] == pytest.approx(seeds.min(), abs=1e-4)
+    assert curve["high"][4] == pytest.approx(seeds.max(), abs=1e-4)
+
+
+def test_faithfulness_belongs_to_the_map_shown(results, view):
+    networks = [network["run"] for network in view.meta["networks"]]
+    values = view.meta["faithfulness"][networks.index(KD)][0][2]["trustworthiness"]
+    stored = results.faithfulness.query(
+        "run == @KD and embedding == 'tsne' and layer == 'block2' and measure == 'trustworthiness'"
+    )["value"].item()
+    assert values == pytest.approx(stored, abs=1e-4)
+
+
+def test_five_thousand_images_stay_small():
+    n, runs, views = 5000, 4, 12
+    assert quantise(np.zeros((runs, views, n, 2))).nbytes <= 1_000_000
+    images = np.random.default_rng(0).integers(0, 17, (n, 8, 8, 1)).astype(np.uint8) * 15
+    assert len(sprite(images)) <= 250_000
+
+
+def test_an_explorer_without_data_can_be_made():
+    assert Explorer().layer == ""
+
+
+def test_errors_belong_to_the_dots_of_their_map(results, view):
+    networks = [network["run"] for network in view.meta["networks"]]
+    table = np.frombuffer(view.errors, np.uint8).reshape(len(networks), 2, 6, len(results.images))
+    stored = results.maps.query("run == @KD and embedding == 'ivis' and layer == 'block3'")
+    stored = stored.sort_values("image")["error"].to_numpy()
+    assert stored.max() > 0.1
+    np.testing.assert_allclose(table[networks.index(KD), 1, 3] / 254, stored, atol=1 / 500)
+
+
+def test_what_was_not_measured_is_unknown_and_without_errors_there_is_no_choice(results):
+    unknown = results.maps.assign(error=results.maps["error"].where(results.maps["run"] != KD))
+    some = show(results._replace(maps=unknown))
+    assert (np.frombuffer(some.errors, np.uint8) == UNKNOWN).sum() == 2 * 6 * len(results.images)
+    none = show(results._replace(maps=results.maps.drop(columns="error")))
+    assert (none.errors, none.meta["shades"]) == (b"", ["class", "change"])
+    with pytest.raises(UsageError, match="unknown shade 'error'; one of: class, change"):
+        none.shade = "error"
+
+
+def test_neighbours_are_those_of_the_layer_and_missing_where_none_were_told(results):
+    rows = results.neighbours.query("not (run == @KD and layer == 'pool')")
+    view = show(results._replace(neighbours=rows))
+    runs = [network["run"] for network in view.meta["networks"]]
+    near = np.frombuffer(view.neighbours, "<i2").reshape(len(runs), 6, len(results.images), 10)
+    stored = rows.query("run == @KD and layer == 'block3' and image == 7").sort_values("rank")
+    assert (near[runs.index(KD), 3, 7] == stored["neighbour"].to_numpy()).all()
+    assert (near[runs.index(KD), 4] == MISSING).all()
+
+
+def test_without_neighbours_there_is_no_shade_of_change(results):
+    view = show(results._replace(neighbours=results.neighbours.iloc[:0]))
+    assert (view.neighbours, view.meta["shades"]) == (b"", ["class", "error"])
+    with pytest.raises(UsageError, match="unknown shade 'change'; one of: class, error"):
+        view.shade = "change"
+
+
+def test_the_film_holds_its_frames_in_the_order_of_reels_and_epochs(results):
+    image = np.arange(len(results.images))
+    frames = [
+        pd.DataFrame(
+            {"run": run, "epoch": e, "layer": layer, "image": image, "x": e * image, "y": 0}
+        )
+        for run, layer, epochs in ((BASELINE, "block2", (5, 0)), (KD, "pool", (1,)))
+        for e in epochs
+    ]
+    film = pd.concat([*frames, frames[0].assign(run="not drawn")], ignore_index=True)
+    film = film[(film["epoch"] > 0) | (film["image"] != 3)]
+    training = pd.DataFrame(
+        [(BASELINE, 5, "block2", "knn", 0.5), (BASELINE, 0, "stem", "knn", 0.1)],
+        columns=results.training.columns,
+    )
+    view = show(results._replace(film=film, training=training), epoch=5)
+    assert view.meta["film"] == [
+        {"run": BASELINE, "layer": "block2", "epochs": [0, 5], "values": {"knn": [None, 0.5]}},
+        {"run": KD, "layer": "pool", "epochs": [1], "values": {}},
+    ]
+    values = np.frombuffer(view.film, "<i2").reshape(3, len(image), 2)
+    assert (values[0, 3] == MISSING).all()
+    assert (np.delete(values[0], 3, axis=0) == 0).all()
+    assert (values[1, 0, 0], values[1, -1, 0]) == (-32767, 32767)
+    view.epoch = 1
+    with pytest.raises(UsageError, match="unknown epoch 2; one of: -1, 0, 1, 5"):
+        view.epoch = 2

@@ -33,10 +33,10 @@ def opened(chromium):
 
     def open_page(name):
         contexts.append(chromium.new_context(reduced_motion="reduce"))
-        page, asked, complaints = cut_off(contexts[-1])
+        page, refused, errors = cut_off(contexts[-1])
         page.goto((HTML / name).as_uri())
         page.wait_for_load_state()
-        return page, asked, complaints
+        return page, refused, errors
 
     yield open_page
     for context in contexts:
@@ -57,8 +57,8 @@ def test_the_numbers_in_the_text_are_those_of_the_store(opened, results):
     for method in ("baseline", "kd"):
         scores = 100 * few[few["method"] == method]["test_accuracy"]
         low, high = scores.min(), scores.max()
-        said = f"{scores.mean():.1f} % ({low:.1f} to {high:.1f}, n = {len(scores)} seeds)"
-        assert said in text
+        words = f"{scores.mean():.1f} % ({low:.1f} to {high:.1f}, n = {len(scores)} seeds)"
+        assert words in text
     table = results.measures.merge(few, on="run").query("measure == 'silhouette'")
     wide = table.pivot_table(index=["layer", "seed"], columns="method", values="value")
     gain = (wide["kd"] - wide["baseline"]).groupby("layer").mean()
@@ -74,14 +74,14 @@ def test_the_explorer_shows_what_the_store_holds(opened, results):
     right = explorer.get_by_label("Network on the right").input_value()
     runs = results.runs.set_index("run")
     assert (runs.loc[left, "method"], runs.loc[right, "method"]) == ("baseline", "kd")
-    said = explorer.inner_text()
+    words = explorer.inner_text()
     for run in (left, right):
-        assert f"{100 * runs.loc[run, 'test_accuracy']:.1f} %" in said
+        assert f"{100 * runs.loc[run, 'test_accuracy']:.1f} %" in words
     wrong = {
         run: set(p.loc[p["prediction"].to_numpy() != results.labels, "image"])
         for run, p in results.predictions.groupby("run")
     }
-    assert f"puts right: {len(wrong[left] - wrong[right])}" in said
+    assert f"puts right: {len(wrong[left] - wrong[right])}" in words
 
 
 def test_every_executed_notebook_and_table_is_there_to_take(opened, results):

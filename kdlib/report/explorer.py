@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
-import re
-from collections.abc import Iterator
+import json
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +14,41 @@ import pandas as pd
 import traitlets
 from PIL import Image
 
-from kdlib import UsageError, one_of
+from kdlib import UsageError, embed, one_of
 from kdlib.measure import metrics
+from kdlib.plan.methods import BASELINE, METHODS
 from kdlib.report import charts
 from kdlib.store import Results
 
-STATIC = Path(__file__).parent / "static"
-MISSING = -32768  # the int16 that says "nothing here"; explorer.js knows it, too
-UNKNOWN = 255  # the byte that says "error not measured"; so does it this
-TRAINED = -1  # the epoch of trained networks, beside those of the film; and this
-NEAREST = 10  # neighbours that are told of each image
+MISSING = -32768  # the int16 of a point, neighbour or map that does not exist
+UNKNOWN = 255  # the byte of an error that was not measured; 254 is an error of 1
+TRAINED = -1  # the epoch of trained networks, beside those of the film
+NEAREST = 10  # neighbours of each image
 MANY = 20  # classes, from which on names would cover the maps
 BRUSHES = ("box", "lasso")  # what dragging over a map draws
 SIDE = 48  # largest thumbnail, in pixels
-KINDS = ("teacher", "baseline")  # of networks, beside "control" and "distilled"
 COLUMNS = 40  # thumbnails in a row of the sprite
+GROUP = (  # columns of `runs` that networks share which differ in nothing but labels and seed
+    *("role", "network", "method", "teacher_network", "regime"),
+    *("options", "unlabelled", "precision"),
+)
+
+STATIC = Path(__file__).parent / "static"
+SCRIPTS = (  # of static/explorer, in this order
+    *("document", "view", "controls", "maps", "painting", "pointer"),
+    *("curve", "images", "explorer"),
+)
+CONSTANTS = {
+    **{"MISSING": MISSING, "UNKNOWN": UNKNOWN, "TRAINED": TRAINED, "NEAREST": NEAREST},
+    **{"BRUSHES": BRUSHES, "COLOURS": charts.CLASSES},
+}
+
+
+def _program() -> str:
+    """Join the scripts of static/explorer into one module, as anywidget wants it."""
+    constants = [f"const {name} = {json.dumps(value)};\n" for name, value in CONSTANTS.items()]
+    scripts = [(STATIC / "explorer" / f"{name}.js").read_text("utf-8") for name in SCRIPTS]
+    return "".join(constants) + "\n".join(scripts)
 
 
 class _RefusedError(UsageError, traitlets.TraitError):
@@ -39,11 +59,11 @@ class Explorer(anywidget.AnyWidget):
     """Two networks side by side, one dot per image, any layer; selections link by image.
 
     The traits below hold the whole view and follow the reader's hand: read them, set them,
-    observe them. `explorer` makes one from results.
+    observe them. `show` makes an explorer from results.
     """
 
-    _esm = STATIC / "explorer.js"
-    _css = STATIC / "explorer.css"
+    _esm = _program()
+    _css = STATIC / "explorer" / "explorer.css"
 
     left = traitlets.Unicode(help="run on the left").tag(sync=True)
     right = traitlets.Unicode(help="run on the right").tag(sync=True)
@@ -63,42 +83,47 @@ class Explorer(anywidget.AnyWidget):
 
     meta = traitlets.Dict().tag(sync=True)  # names, curves, faithfulness: see _meta
     coordinates = traitlets.Bytes().tag(sync=True)  # int16 [network][embedding][layer][image][2]
-    errors = traitlets.Bytes().tag(sync=True)  # uint8 [network][embedding][layer][image]: 254 is 1
+    errors = traitlets.Bytes().tag(sync=True)  # uint8 [network][embedding][layer][image]
     neighbours = traitlets.Bytes().tag(sync=True)  # int16 [network][layer][image][NEAREST]
     film = traitlets.Bytes().tag(sync=True)  # int16 [reel][epoch][image][2]: see meta["film"]
     labels = traitlets.Bytes().tag(sync=True)  # int16 [image]
-    predictions = traitlets.Bytes().tag(sync=True)  # int16 [network][image]; -1: not known
+    predictions = traitlets.Bytes().tag(sync=True)  # int16 [network][image]; MISSING: not known
     sprite = traitlets.Bytes().tag(sync=True)  # WebP, COLUMNS images in a row
 
     @traitlets.validate("left", "right", "layer", "embedding", "measure", "shade", "epoch", "brush")
-    def _known(self, proposal: dict[str, Any]) -> str | int:
-        trait = proposal["trait"].name
-        what = {"left": "left network", "right": "right network"}.get(trait, trait)
-        _one_of(what, proposal["value"], self._allowed(trait))
-        return proposal["value"]
+    def _check_choice(self, proposal: dict[str, Any]) -> str | int:
+        trait, value = proposal["trait"].name, proposal["value"]
+        title = f"{trait} network" if trait in ("left", "right") else trait
+        try:
+            one_of(title, value, self._choices(trait))
+        except UsageError as problem:
+            raise _RefusedError(str(problem)) from None
+        return value
 
     @traitlets.validate("selected", "hidden")
-    def _shown(self, proposal: dict[str, Any]) -> list[int]:
-        trait = proposal["trait"].name
-        what, n = ("image", self.meta["n"])
+    def _check_numbers(self, proposal: dict[str, Any]) -> list[int]:
+        trait, numbers = proposal["trait"].name, proposal["value"]
         if trait == "hidden":
-            what, n = ("class", len(self.meta["classes"]))
-        wrong = [i for i in proposal["value"] if not 0 <= i < n]
-        if wrong:
-            raise _RefusedError(f"no {what} {wrong[0]} among the {trait}; one of: 0 to {n - 1}")
-        return proposal["value"]
+            title, count = "class", len(self.meta["classes"])
+        else:
+            title, count = "image", self.meta["n"]
+        for number in numbers:
+            if not 0 <= number < count:
+                limits = f"one of: 0 to {count - 1}"
+                raise _RefusedError(f"no {title} {number} among the {trait}; {limits}")
+        return numbers
 
-    def _allowed(self, trait: str) -> list[Any]:
+    def _choices(self, trait: str) -> list[Any]:
         if trait in ("left", "right"):
             return [network["run"] for network in self.meta["networks"]]
-        if trait == "measure":
-            return [measure["key"] for measure in self.meta["measures"]]
+        if trait in ("measure", "embedding"):
+            return [choice["key"] for choice in self.meta[f"{trait}s"]]
         if trait == "epoch":
             return [TRAINED, *sorted({e for reel in self.meta["film"] for e in reel["epochs"]})]
         return list(BRUSHES) if trait == "brush" else self.meta[f"{trait}s"]
 
 
-VIEW = [  # the traits of the view, in the order in which they are told
+VIEW = [  # the traits of the view, in the order of links and of a line of Python
     *("left", "right", "layer", "embedding", "measure", "shade", "epoch", "selected"),
     *("hidden", "names", "brush"),
 ]
@@ -111,9 +136,9 @@ def show(
     right: str | None = None,
     **view: Any,
 ) -> Explorer:
-    """Show two networks side by side; by default one trained as a baseline and the same one distilled.
+    """Show two networks side by side; by default a baseline and the same network distilled.
 
-    left and right are run ids with maps in `results`; by default the baseline with
+    left and right are names of runs with maps in `results`; by default the baseline with
     the fewest labels, and the `kd` student of the same labels and seed. `view` takes the other
     traits of the view by their names: layer="block3", embedding="ivis", measure="silhouette",
     shade="error", epoch=5 (of the film of training), selected=[image numbers], hidden=[class
@@ -121,7 +146,7 @@ def show(
 
     Raises UsageError for a name the results do not hold, and when they hold no maps at all.
 
-    >>> view = explorer(store.load("book/results/quick"), layer="block2")
+    >>> view = show(store.load("book/results/quick"), layer="block2")
     >>> view.layer = "logits"
     """
     if results.maps.empty:
@@ -129,14 +154,15 @@ def show(
     for name in view:
         one_of("view option", name, VIEW)
     networks = mapped(results)
-    one_of("left network", left or networks["run"][0], networks["run"])
+    if left is not None:
+        one_of("left network", left, networks["run"])
     reels, film = _film(results, networks)
-    first = _defaults(results, networks)
-    start = first | {"left": left or first["left"]} | view
-    start["right"] = right or _default_right(networks, start["left"])
+    defaults = _defaults(results, networks)
+    start = {**defaults, "left": left or defaults["left"], **view}
+    start["right"] = right or _partner(networks, start["left"])
     return Explorer(
-        meta=_meta(results, networks) | {"film": reels, "defaults": first},
-        coordinates=quantise(_placed(results, networks, ["x", "y"])).tobytes(),
+        meta=_meta(results, networks) | {"film": reels, "defaults": defaults},
+        coordinates=quantise(_gather_maps(results, networks, ["x", "y"])).tobytes(),
         errors=_errors(results, networks).tobytes(),
         neighbours=_neighbours(results, networks).tobytes(),
         film=film.tobytes(),
@@ -145,25 +171,6 @@ def show(
         sprite=sprite(results.images),
         **start,
     )
-
-
-def _defaults(results: Results, networks: pd.DataFrame) -> dict[str, Any]:
-    """Give the view that opens when nothing is asked for."""
-    layers = list(results.study["layers"])
-    left = _default_left(networks)
-    return {
-        "left": left,
-        "right": _default_right(networks, left),
-        "layer": "block2" if "block2" in layers else layers[0],
-        "embedding": results.study["embeddings"][0],
-        "measure": "knn",
-        "shade": "class",
-        "epoch": TRAINED,
-        "selected": [],
-        "hidden": [],
-        "names": len(results.study["classes"]) <= MANY,
-        "brush": "box",
-    }
 
 
 def mapped(results: Results) -> pd.DataFrame:
@@ -182,25 +189,39 @@ def mapped(results: Results) -> pd.DataFrame:
     return runs.loc[keys.sort_values(list(keys)).index].reset_index(drop=True)
 
 
-def _default_left(networks: pd.DataFrame) -> str:
-    students = networks[(networks["role"] == "student") & (networks["method"] == "baseline")]
-    return (networks if students.empty else students)["run"].iloc[0]
+def _defaults(results: Results, networks: pd.DataFrame) -> dict[str, Any]:
+    """Return the view that opens when nothing else is chosen."""
+    layers = list(results.study["layers"])
+    baselines = networks[(networks["role"] == "student") & (networks["method"] == BASELINE)]
+    left = (networks if baselines.empty else baselines)["run"].iloc[0]
+    return {
+        "left": left,
+        "right": _partner(networks, left),
+        "layer": "block2" if "block2" in layers else layers[0],
+        "embedding": results.study["embeddings"][0],
+        "measure": "knn",
+        "shade": "class",
+        "epoch": TRAINED,
+        "selected": [],
+        "hidden": [],
+        "names": len(results.study["classes"]) <= MANY,
+        "brush": "box",
+    }
 
 
-def _default_right(networks: pd.DataFrame, left: str) -> str:
-    """Find the partner of `left`: the same student distilled, else any other network."""
-    one = networks[networks["run"] == left].iloc[0]
-    same = networks["run"] != left
-    for column in ("role", "network", "labels", "seed"):
-        same &= networks[column] == one[column]
-    for choice in (networks[same & (networks["method"] == "kd")], networks[same], networks):
-        other = choice[choice["run"] != left]
-        if not other.empty:
-            return other["run"].iloc[0]
-    return left
+def _partner(networks: pd.DataFrame, run: str) -> str:
+    """Return what to compare a network with: the same one distilled, else any other."""
+    own = networks[networks["run"] == run].iloc[0]
+    others = networks[networks["run"] != run]
+    alike = ["role", "network", "labels", "seed"]
+    same = others[(others[alike] == own[alike]).all(axis=1)]
+    for candidates in (same[same["method"] == "kd"], same, others):
+        if not candidates.empty:
+            return candidates["run"].iloc[0]
+    return run
 
 
-# ---- data
+# ---- bulk data, as bytes
 
 
 def quantise(points: np.ndarray) -> np.ndarray:
@@ -222,9 +243,8 @@ def quantise(points: np.ndarray) -> np.ndarray:
 
 def sprite(images: np.ndarray) -> bytes:
     """Lay all images on one WebP sheet, COLUMNS in a row, in their order; (n, h, w, c) uint8."""
-    n, h, w, c = images.shape
-    shrink = min(1.0, SIDE / max(h, w))
-    size = (max(1, round(w * shrink)), max(1, round(h * shrink)))
+    n, c = len(images), images.shape[-1]
+    size = _thumbnail(images)
     sheet = Image.new("RGB", (COLUMNS * size[0], -(-n // COLUMNS) * size[1]))
     for i, image in enumerate(images):
         tile = Image.fromarray(image[..., 0] if c == 1 else image).convert("RGB")
@@ -235,168 +255,190 @@ def sprite(images: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def _placed(results: Results, networks: pd.DataFrame, columns: list[str]) -> np.ndarray:
-    """Gather columns of all maps, (network, embedding, layer, image, column); NaN where none is."""
-    study, maps = results.study, results.maps
-    axes = [list(networks["run"]), list(study["embeddings"]), list(study["layers"])]
-    points = np.full((*map(len, axes), len(results.images), len(columns)), np.nan)
-    places = [
-        pd.Index(axis).get_indexer(maps[column])
-        for axis, column in zip(axes, ("run", "embedding", "layer"), strict=True)
-    ]
-    places.append(maps["image"].to_numpy())
-    known = np.all([p >= 0 for p in places], axis=0) & (places[-1] < len(results.images))
-    points[tuple(p[known] for p in places)] = maps.loc[known, columns].to_numpy()
-    return points
+def _thumbnail(images: np.ndarray) -> tuple[int, int]:
+    """Return width and height of an image in the sprite."""
+    h, w = images.shape[1:3]
+    shrink = min(1.0, SIDE / max(h, w))
+    return max(1, round(w * shrink)), max(1, round(h * shrink))
+
+
+def _spread(
+    table: pd.DataFrame,
+    axes: Mapping[str, Collection[Any]],
+    values: str | list[str],
+    empty: int | float,
+) -> np.ndarray:
+    """Turn a long table into an array with an axis per key; `empty` where it has no row.
+
+    Rows whose keys are not among those of the axes are left out.
+    """
+    places = [pd.Index(keys).get_indexer(table[name]) for name, keys in axes.items()]
+    known = np.all([place >= 0 for place in places], axis=0)
+    cells = table.loc[known, values].to_numpy()
+    array = np.full((*map(len, axes.values()), *cells.shape[1:]), empty)
+    array[tuple(place[known] for place in places)] = cells
+    return array
+
+
+def _axes(results: Results, networks: pd.DataFrame, *names: str) -> dict[str, Collection[Any]]:
+    """Return the keys of some axes: the names of runs, embeddings and layers, the images' numbers."""
+    axes = {
+        "run": networks["run"],
+        "embedding": results.study["embeddings"],
+        "layer": results.study["layers"],
+        "image": range(len(results.images)),
+    }
+    return {name: axes[name] for name in names}
+
+
+def _gather_maps(results: Results, networks: pd.DataFrame, values: str | list[str]) -> np.ndarray:
+    """Gather columns of all maps, [network][embedding][layer][image]; NaN where there is none."""
+    axes = _axes(results, networks, "run", "embedding", "layer", "image")
+    return _spread(results.maps, axes, values, np.nan)
 
 
 def _errors(results: Results, networks: pd.DataFrame) -> np.ndarray:
-    """The share of neighbours that each dot lost, as bytes; UNKNOWN where it was not measured."""
+    """Return the share of neighbours that each dot lost, as bytes; nothing if never measured."""
     if "error" not in results.maps:
         return np.zeros(0, np.uint8)
-    errors = _placed(results, networks, ["error"])[..., 0]
+    errors = _gather_maps(results, networks, "error")
     whole = np.round(errors.clip(0, 1) * (UNKNOWN - 1))
     return np.where(np.isnan(errors), UNKNOWN, whole).astype(np.uint8)
 
 
 def _neighbours(results: Results, networks: pd.DataFrame) -> np.ndarray:
-    """Gather each image's nearest in the layers themselves, (network, layer, image, NEAREST)."""
-    table = results.neighbours
-    if table.empty:
+    """Gather each image's nearest in the layers themselves, [network][layer][image][NEAREST]."""
+    if results.neighbours.empty:
         return np.zeros(0, "<i2")
-    axes = [list(networks["run"]), list(results.study["layers"])]
-    near = np.full((*map(len, axes), len(results.images), NEAREST), MISSING, "<i2")
-    places = [
-        pd.Index(a).get_indexer(table[c]) for a, c in zip(axes, ("run", "layer"), strict=True)
-    ]
-    places += [table["image"].to_numpy(), table["rank"].to_numpy()]
-    known = np.all([p >= 0 for p in places], axis=0) & (places[-1] < NEAREST)
-    near[tuple(p[known] for p in places)] = table.loc[known, "neighbour"]
-    return near
+    axes = _axes(results, networks, "run", "layer", "image") | {"rank": range(NEAREST)}
+    return _spread(results.neighbours, axes, "neighbour", MISSING).astype("<i2")
+
+
+def _predictions(results: Results, networks: pd.DataFrame) -> np.ndarray:
+    axes = _axes(results, networks, "run", "image")
+    return _spread(results.predictions, axes, "prediction", MISSING).astype("<i2")
 
 
 def _film(results: Results, networks: pd.DataFrame) -> tuple[list[dict[str, Any]], np.ndarray]:
-    """Gather the film of training, in reels: whose, when, what was measured; and all frames.
+    """Return the film of training as reels (run, layer, epochs, measures) and all their frames.
 
     Frames are (frame, image, 2) int16, those of a reel together, in the order of its epochs.
     """
-    film, told = results.film, results.training.set_index(["run", "layer"])
-    shown = film[film["run"].isin(networks["run"]) & film["layer"].isin(results.study["layers"])]
-    reels, frames = [], [np.zeros((0, len(results.images), 2), "<i2")]
-    for (run, layer), reel in shown.groupby(["run", "layer"], sort=False):
-        epochs = np.unique(reel["epoch"])
-        points = np.full((len(epochs), len(results.images), 2), np.nan)
-        points[np.searchsorted(epochs, reel["epoch"]), reel["image"]] = reel[["x", "y"]]
-        values = told[told.index == (run, layer)].pivot(
-            index="measure", columns="epoch", values="value"
-        )
-        rows = values.reindex(columns=epochs).T.to_dict("list").items()
-        measured = {measure: [_number(value) for value in row] for measure, row in rows}
-        reels.append({"run": run, "layer": layer, "epochs": epochs.tolist(), "values": measured})
+    film, layers, images = results.film, results.study["layers"], range(len(results.images))
+    film = film[film["run"].isin(networks["run"]) & film["layer"].isin(layers)]
+    training = results.training.set_index(["run", "layer"])
+    reels, frames = [], [np.zeros((0, len(images), 2), "<i2")]
+    for (run, layer), reel in film.groupby(["run", "layer"], sort=False):
+        epochs = np.unique(reel["epoch"]).tolist()
+        rows = training[training.index == (run, layer)]
+        table = rows.pivot(index="measure", columns="epoch", values="value").reindex(columns=epochs)
+        values = {measure: [_number(v) for v in row] for measure, *row in table.itertuples()}
+        reels.append({"run": run, "layer": layer, "epochs": epochs, "values": values})
+        points = _spread(reel, {"epoch": epochs, "image": images}, ["x", "y"], np.nan)
         frames.append(quantise(points))
     return reels, np.concatenate(frames)
 
 
-def _predictions(results: Results, networks: pd.DataFrame) -> np.ndarray:
-    guesses = results.predictions
-    network = pd.Index(networks["run"]).get_indexer(guesses["run"])
-    table = np.full((len(networks), len(results.images)), -1, "<i2")
-    known = network >= 0
-    table[network[known], guesses["image"].to_numpy()[known]] = guesses["prediction"][known]
-    return table
+# ---- names and numbers, as JSON
 
 
 def _meta(results: Results, networks: pd.DataFrame) -> dict[str, Any]:
     """Gather everything that is not bulk data, as plain JSON."""
     study = results.study
-    h, w = results.images.shape[1:3]
-    shrink = min(1.0, SIDE / max(h, w))
-    measured = list(results.measures["measure"].unique())
-    keys = sorted(measured, key=lambda k: [*metrics.MEASURES, *measured].index(k))
+    measures = [*metrics.MEASURES, *results.measures["measure"].unique()]
+    measures = [m for m in dict.fromkeys(measures) if m in set(results.measures["measure"])]
+    shades = ["class"]
+    if "error" in results.maps:
+        shades.append("error")
+    if not results.neighbours.empty:
+        shades.append("change")
     return {
         "n": len(results.images),
         "classes": [str(name) for name in study["classes"]],
         "layers": list(study["layers"]),
-        "embeddings": list(study["embeddings"]),
+        "embeddings": [{"key": e, "name": embed.TITLES.get(e, e)} for e in study["embeddings"]],
         "networks": [_network(row) for row in networks.to_dict("records")],
-        "measures": [{"key": k, "name": charts.name(k), "hint": charts.hint(k)} for k in keys],
-        "curves": {k: list(_curves(results, networks, k)) for k in keys},
+        "measures": [{"key": m, "name": charts.name(m), "hint": charts.hint(m)} for m in measures],
+        "curves": {m: _curves(results, networks, m) for m in measures},
         "faithfulness": _faithfulness(results, networks),
-        "tile": [max(1, round(w * shrink)), max(1, round(h * shrink)), COLUMNS],
-        "shades": _shades(results),
+        "tile": [*_thumbnail(results.images), COLUMNS],
+        "shades": shades,
         "share": VIEW,
         "study": f"book/results/{study['name']}",
     }
 
 
-def _shades(results: Results) -> list[str]:
-    """List what a dot's colour can mean: its class, the neighbours it lost, those that changed."""
-    told = {"error": "error" in results.maps, "change": not results.neighbours.empty}
-    return ["class", *(shade for shade, known in told.items() if known)]
-
-
 def _network(row: dict[str, Any]) -> dict[str, Any]:
-    """Name a network for people: long in the menus, short beside a curve.
+    """Name a network for people: `name` in words, `short` beside a curve, `group` in the menu.
 
-    `who` is the same for all seeds and budgets of labels of one network.
+    `family` is the same for all seeds and budgets of labels of one network.
     """
-    end = rf"(-{re.escape(row['labels'])})?-\d+(?=\+|$)"  # kd-2-0+temperature=2
-    _, *teacher, own = who = [re.sub(end, "", part) for part in row["run"].split("/")]
-    form = own.removeprefix(f"{row['network']}-")
-    kind = row["method"] if row["role"] == "student" else "teacher"
-    short = form if kind != "teacher" else kind + f" ({form})" * (form not in ("full", own))
-    budget = "all labels" if row["labels"] == "all" else f"{row['labels']} labels per class"
+    labels = "all labels" if row["labels"] == "all" else f"{row['labels']} labels per class"
+    group = f"{row['role']} {row['network']}"
+    if row["role"] == "teacher":
+        kind = title = "teacher"
+        short = kind if row["regime"] == "full" else f"{kind} ({row['regime']})"
+    else:
+        short = row["method"]
+        kind, title = _method(short)
+    if row["teacher_network"]:
+        group += f" of {row['teacher_network']} ({row['regime']})"
+    if row["options"]:
+        short, title = (f"{words} {row['options']}" for words in (short, title))
     return {
         "run": row["run"],
-        "who": "/".join(who),
+        "family": " ".join(str(row[column]) for column in GROUP),
         "short": short,
-        "name": f"{short}, {budget}, seed {row['seed']}",
-        "group": f"{row['role']} {row['network']}" + "".join(f" of {name}" for name in teacher),
-        "labels": budget,
+        "name": f"{title}, {labels}, seed {row['seed']}",
+        "group": group,
+        "labels": labels,
         "seed": f"seed {row['seed']}",
         "parameters": int(row["parameters"]),
         "accuracy": float(row["test_accuracy"]),
-        "kind": kind if kind in KINDS else "control" if kind in charts.CONTROLS else "distilled",
+        "kind": kind,
     }
 
 
-def _curves(results: Results, networks: pd.DataFrame, measure: str) -> Iterator[dict[str, Any]]:
-    """Give, per network, the measure's value at every layer and its range over all seeds."""
-    same = ["role", "network", "method", "labels"]
-    values = results.measures.query("measure == @measure").merge(results.runs, on="run")
-    own = values.set_index(["run", "layer"])["value"]
-    spread = values.groupby([*same, "layer"])["value"].agg(["min", "max", "count"])
-    for row in networks.to_dict("records"):
-        cell = [(*(row[k] for k in same), layer) for layer in results.study["layers"]]
-        around = spread.reindex(cell)
-        yield {
-            "values": [_number(own.get((row["run"], c[-1]))) for c in cell],
-            "low": [_number(v) for v in around["min"]],
-            "high": [_number(v) for v in around["max"]],
-            "seeds": int(around["count"].max()) if around["count"].notna().any() else 0,
+def _method(name: str) -> tuple[str, str]:
+    """Return the kind of a student (baseline, control or distilled) and its method in words."""
+    if name == BASELINE:
+        return "baseline", "baseline (no teacher)"
+    facts = METHODS.get(name)
+    if facts is None:  # several at once, "kd+at"
+        return "distilled", name
+    return ("control" if facts.control else "distilled"), facts.title
+
+
+def _curves(results: Results, networks: pd.DataFrame, measure: str) -> list[dict[str, Any]]:
+    """Return, per network, the measure's value at every layer and its range over all seeds."""
+    values = results.measures[results.measures["measure"] == measure].merge(results.runs, on="run")
+    seeds = values.groupby([*GROUP, "labels", "layer"])["value"]
+    values = values.assign(low=seeds.transform("min"), high=seeds.transform("max"))
+    values["seeds"] = seeds.transform("count")
+    axes = _axes(results, networks, "run", "layer")
+    table = _spread(values, axes, ["value", "low", "high", "seeds"], np.nan)
+    return [
+        {
+            "values": [_number(v) for v in value],
+            "low": [_number(v) for v in low],
+            "high": [_number(v) for v in high],
+            "seeds": int(np.nan_to_num(count).max()),
         }
+        for value, low, high, count in table.transpose(0, 2, 1)
+    ]
 
 
 def _faithfulness(results: Results, networks: pd.DataFrame) -> list[list[list[dict[str, Any]]]]:
-    """Give [network][embedding][layer] -> {measure: value}."""
-    place = ["run", "embedding", "layer"]
-    known: dict[tuple[str, ...], dict[str, Any]] = {}
-    for row in results.faithfulness.to_dict("records"):
-        known.setdefault(tuple(row[k] for k in place), {})[row["measure"]] = _number(row["value"])
-    study = results.study
+    """Return [network][embedding][layer] -> {measure: value}."""
+    measures = results.faithfulness["measure"].unique()
+    axes = _axes(results, networks, "run", "embedding", "layer") | {"measure": measures}
+    table = _spread(results.faithfulness, axes, "value", np.nan)
     return [
-        [[known.get((run, e, layer), {}) for layer in study["layers"]] for e in study["embeddings"]]
-        for run in networks["run"]
+        [[dict(zip(measures, map(_number, cell), strict=True)) for cell in row] for row in rows]
+        for rows in table
     ]
 
 
 def _number(value: Any) -> float | None:
     """Round for the page; what is not a number becomes null, for JSON has no NaN."""
     return None if value is None or not np.isfinite(value) else round(float(value), 4)
-
-
-def _one_of(what: str, given: object, allowed: list[Any]) -> None:
-    try:
-        one_of(what, given, allowed)
-    except UsageError as problem:
-        raise _RefusedError(str(problem)) from None

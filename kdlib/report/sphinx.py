@@ -1,13 +1,13 @@
 """Sphinx extension: a book that needs no kernel and no network, opened by double click or served.
 
-Loaded in `_config.yml` by `sphinx: {extra_extensions: [kdlib.report.sphinx]}`. It
+Loaded in `_config.yml`, among the extensions. It
 - runs anywidgets on the page with widget-host.js, instead of RequireJS and a CDN,
 - moves their big parts into side-car scripts, which pages share and the browser keeps,
 - draws Vega-Lite charts with vega-host.js and one bundle made at build time by vl-convert,
 - gives every chart a picture (before JavaScript, on paper) and its numbers as CSV,
 - sets MathJax from the sphinx-mathjax-offline package, as one file without web fonts,
-- disconnects sphinx-thebe, which Jupyter Book loads though nothing uses it,
-- mends the theme's pages: lighter, quicker, right for screen readers.
+- gives the theme's pages what static/templates and static/book.css say: lighter, quicker, right
+  for screen readers.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -29,48 +30,30 @@ import vl_convert
 from docutils import nodes
 from myst_nb.core import render
 from myst_nb.sphinx_ import NbMetadataCollector
+from pygments.filter import Filter
+from pygments.lexer import Lexer
+from pygments.lexers import find_lexer_class_by_name
+from pygments.token import Name, Punctuation, Text, Whitespace
 from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.environment import BuildEnvironment
+from sphinx.util.osutil import relative_uri
+from sphinx.writers.html5 import HTML5Translator
+
+from kdlib.report.reference import Reference
 
 STATIC = Path(__file__).parent / "static"
 FOLDER = "kdlib"  # below _static, where all of this goes
 CHARTS = tuple(f"application/vnd.vegalite.v{v}{dot}json" for v in (5, 6) for dot in "+.")
-VIEW = re.compile(
-    r'<script type="application/vnd.jupyter.widget-view\+json">(.*?)</script>', re.DOTALL
-)
 KERNEL = (
     '<p class="kd-note">This control needs a running kernel: <code>make lab</code> opens '
     "JupyterLab with the notebooks of this book.</p>"
 )
 LARGE = 4096  # characters of a part that is worth a side-car of its own
-SPEC = re.compile(r'<script type="application/vnd.kdlib.chart\+json">(.*?)</script>', re.DOTALL)
-SEARCH = 'if (location.protocol === "file:") DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;'
-AIM = """document.addEventListener("DOMContentLoaded", () => {
-  if (document.querySelector(".page-toc")) document.body.dataset.bsTarget = ".page-toc";
-  else document.body.removeAttribute("data-bs-spy");
-});"""
 ICONS = (  # those that the theme's pages use, of the 1.5 MB that it would load
-    *(
-        "angle-left",
-        "angle-right",
-        "arrow-up",
-        "bars",
-        "chevron-down",
-        "circle-half-stroke",
-        "code",
-    ),
-    *("download", "expand", "file", "file-pdf", "list", "magnifying-glass", "moon", "rocket"),
-    *("sun", "xmark"),
-)
-MENDS = (  # what the theme and docutils write -> what is lighter and right
-    (r'<script src="[^"]*fontawesome\.js[^"]*"></script>', ""),  # ICONS are drawn by book.css
-    (r'<script (?=(?:data-[\w-]+="[^"]*" )?src="(?!\S*documentation_options))', "<script defer "),
-    (r"<summary><span", '<summary aria-label="Pages of this part"><span'),
-    (r'role="doc-biblioentry"', 'role="listitem"'),
-    (r'<span class="[npw]">([^<]*)</span>', r"\1"),  # names and brackets look like text anyway
-    (r'(<t[dh][^>]*>(?:<a [^>]*>)?)<span class="kd-number">([^<]*)</span>', r"\1\2"),  # book.css
-    (r'<div class="math ', '<div class="pst-scrollable-table-container math '),  # by keyboard, too
+    *("angle-left", "angle-right", "arrow-up", "bars", "chevron-down", "circle-half-stroke"),
+    *("code", "download", "expand", "file", "file-pdf", "list", "magnifying-glass", "moon"),
+    *("rocket", "sun", "xmark"),
 )
 WORDS = "This figure is interactive and needs JavaScript; the text beside it says what it shows."
 
@@ -79,22 +62,51 @@ def setup(app: Sphinx) -> dict[str, bool]:
     """Connect everything; Sphinx calls this when it loads the extension."""
     os.environ["KD_BOOK"] = "1"  # kernels inherit it: charts.enable() then emits plain JSON
     plugins = render.load_mime_renders()  # cached by myst-nb, so this is its list
-    if Chart not in plugins:
-        plugins.append(Chart)  # type: ignore[arg-type]
-    app.connect("config-inited", unplug)
+    if Outputs not in plugins:
+        plugins.append(Outputs)  # type: ignore[arg-type]
+    app.add_node(Chart, html=(draw_chart, None), latex=(skip, None))
+    app.add_node(Widget, html=(place_widget, None), latex=(skip, None))
     app.connect("config-inited", stage)
     app.connect("env-get-outdated", stale)
+    app.connect("doctree-resolved", scroll_formulas)
     app.connect("html-page-context", shrink, priority=400)  # before myst-nb writes the state
-    app.connect("html-page-context", draw)
-    app.connect("html-page-context", quiet)
-    app.connect("html-page-context", aim)
-    app.connect("build-finished", mend)
+    app.connect("html-page-context", without_mathjax, priority=900)  # after MathJax was added
+    app.add_directive("reference", Reference)
+    for language in ("python", "ipython3"):
+        app.add_lexer(language, plain(find_lexer_class_by_name(language)))
     app.add_css_file(f"{FOLDER}/book.css")
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
-class Chart:
-    """Keeps a Vega-Lite spec for `draw`, which makes a figure of it when the page is written."""
+def plain(language: type[Lexer]) -> type[Lexer]:
+    """Return a lexer for which names, brackets and spaces are plain text.
+
+    They look like text anyway; unmarked, they spare a page with much code 25 kB.
+    """
+
+    class Plain(Filter):
+        def filter(self, lexer: Lexer, stream: Any) -> Iterator[tuple[Any, str]]:
+            for token, text in stream:
+                yield (Text if token in (Name, Punctuation, Whitespace) else token), text
+
+    class Language(language):  # type: ignore[misc, valid-type]
+        def __init__(self, **options: Any):
+            super().__init__(**{"stripnl": False, **options})
+            self.add_filter(Plain())
+
+    return Language
+
+
+class Chart(nodes.General, nodes.Element):
+    """A chart of Vega-Lite; `spec` is its JSON."""
+
+
+class Widget(nodes.General, nodes.Element):
+    """A Jupyter widget; `model` names it in the state that the page holds."""
+
+
+class Outputs:
+    """Makes nodes of charts and widgets; myst-nb asks it for every output of a cell."""
 
     mime_priority_overrides = tuple(("html", mime, 5) for mime in CHARTS)
 
@@ -102,13 +114,13 @@ class Chart:
     def handle_mime(
         renderer: render.NbElementRenderer, data: render.MimeData, inline: bool
     ) -> list[nodes.Element] | None:
-        """Return the figure, or None for any other kind of output."""
-        if data.mime_type not in CHARTS:
-            return None
-        renderer.add_js_file("kd_charts", f"{FOLDER}/vega-host.js", {"defer": "defer"})
-        spec = render.sanitize_script_content(json.dumps(data.content, separators=(",", ":")))
-        text = f'<script type="application/vnd.kdlib.chart+json">{spec}</script>'
-        return [nodes.raw(text=text, format="html")]
+        """Return the node, or None for any other kind of output."""
+        if data.mime_type in CHARTS:
+            renderer.add_js_file("kd_charts", f"{FOLDER}/vega-host.js", {"defer": "defer"})
+            return [Chart(spec=json.dumps(data.content, separators=(",", ":")))]
+        if data.mime_type == render.WIDGET_VIEW_MIMETYPE:
+            return [Widget(model=data.content["model_id"])]
+        return None
 
 
 def stage(app: Sphinx, config: Config) -> None:
@@ -128,6 +140,7 @@ def stage(app: Sphinx, config: Config) -> None:
     if not (folder / "mathjax.js").exists():
         shutil.copyfile(_mathjax(), folder / "mathjax.js")
     config.html_static_path.append(str(root))
+    config.templates_path.insert(0, str(STATIC / "templates"))
     config.mathjax_path = f"{FOLDER}/mathjax.js"
     # MathJax's menu can load more from the network; without it nothing can.
     config.mathjax3_config = {"options": {"enableMenu": False}}
@@ -140,11 +153,11 @@ def _icons() -> str:
     source = (theme / "scripts/fontawesome.js").read_text("utf-8")
     rules = []
     for name in ICONS:
-        found = re.findall(rf'[,{{]"?{name}"?:\[(\d+),(\d+),\[[^\]]*\],"\w+","([^"]+)"', source)
-        width, height, path = found[-1]  # the solid one comes after the outlined one
-        drawn = f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {width} {height}'>"
-        drawn += f"<path d='{path}'/></svg>"
-        rules.append(f'.fa-{name}{{--kd-icon:url("data:image/svg+xml,{quote(drawn)}")}}')
+        icons = re.findall(rf'[,{{]"?{name}"?:\[(\d+),(\d+),\[[^\]]*\],"\w+","([^"]+)"', source)
+        width, height, path = icons[-1]  # the solid icon comes after the outlined one
+        svg = f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {width} {height}'>"
+        svg += f"<path d='{path}'/></svg>"
+        rules.append(f'.fa-{name}{{--kd-icon:url("data:image/svg+xml,{quote(svg)}")}}')
     return "\n".join(rules) + "\n"
 
 
@@ -164,15 +177,19 @@ def stale(
     return [page for page in env.found_docs if NbMetadataCollector.get_exec_data(env, page)]
 
 
+def scroll_formulas(app: Sphinx, doctree: nodes.document, page: str) -> None:
+    """Let a formula that is too wide be scrolled by keyboard, too: the theme does so by class."""
+    for formula in doctree.findall(nodes.math_block):
+        formula["classes"].append("pst-scrollable-table-container")
+
+
 def shrink(
     app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None
 ) -> None:
     """Move the big parts of a page's widgets into side-cars; keep only what the host reads."""
-    if app.builder.format != "html":
-        return
     scripts = NbMetadataCollector.get_js_files(app.env, page)
     _, attributes = scripts.get("ipywidgets_state", (None, {}))
-    if "body" not in attributes:
+    if app.builder.format != "html" or doctree is None or "body" not in attributes:
         return
     content, folder = json.loads(attributes["body"]), _folder(app)
     models = content["state"] = {
@@ -182,23 +199,46 @@ def shrink(
     }
     body = render.sanitize_script_content(json.dumps(content, separators=(",", ":")))
     scripts["ipywidgets_state"] = (None, {**attributes, "body": body})
-    seen = VIEW.findall(context["body"])
-    context["body"] = VIEW.sub(lambda found: _place(found[1], models), context["body"])
+    first = next(doctree.findall(Widget), None)
+    sidecars = _sidecars(models[first["model"]]) if first and first["model"] in models else []
     base = context["pathto"](f"_static/{FOLDER}/data/", 1)
     context["metatags"] += "".join(
-        f'<link rel="preload" as="script" href="{base}{name}.js">'
-        for view in seen[:1]
-        for name in _sidecars(models[json.loads(view)["model_id"]])
+        f'<link rel="preload" as="script" href="{base}{name}.js">' for name in sidecars
     )
 
 
-def _place(view: str, models: dict[str, Any]) -> str:
-    """Return the HTML in which widget-host.js shows a widget, or says that it cannot."""
-    key = json.loads(view)["model_id"]
-    if models.get(key, {}).get("model_module") != "anywidget":
-        return KERNEL
-    place = f'<div class="kd-figure" data-model="{key}" aria-busy="true"></div>'
-    return f"<noscript>{WORDS}</noscript>{place}"
+def without_mathjax(
+    app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None
+) -> None:
+    """Spare a page without a formula the 2.3 MB of MathJax.
+
+    Sphinx counts the formulas of outputs that a page has as LaTeX and shows as HTML.
+    """
+    if doctree is not None and next(doctree.findall(_is_formula), None) is None:
+        scripts = context["script_files"]
+        scripts[:] = [s for s in scripts if not str(s.filename).endswith("mathjax.js")]
+
+
+def _is_formula(node: nodes.Node) -> bool:
+    return isinstance(node, nodes.math | nodes.math_block)
+
+
+def place_widget(writer: HTML5Translator, widget: Widget) -> None:
+    """Write the HTML in which widget-host.js shows a widget, or words on why it cannot."""
+    scripts = NbMetadataCollector.get_js_files(writer.builder.env, writer.builder.current_docname)
+    models = json.loads(scripts["ipywidgets_state"][1]["body"])["state"]
+    key = widget["model"]
+    if models.get(key, {}).get("model_module") == "anywidget":
+        place = f'<div class="kd-figure" data-model="{key}" aria-busy="true"></div>'
+        writer.body.append(f"<noscript>{WORDS}</noscript>{place}")
+    else:
+        writer.body.append(KERNEL)
+    raise nodes.SkipNode
+
+
+def skip(writer: Any, node: nodes.Element) -> None:
+    """Leave out what a document without scripts cannot show."""
+    raise nodes.SkipNode
 
 
 def _sidecars(model: dict[str, Any]) -> list[str]:
@@ -235,34 +275,26 @@ def _sidecar(text: str, folder: Path) -> str:
     return name
 
 
-def draw(
-    app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None
-) -> None:
-    """Make a figure of every chart: a picture that vega-host.js brings to life, and its numbers."""
-    if app.builder.format != "html" or not SPEC.search(context.get("body", "")):
-        return
-    folder, base = _folder(app), context["pathto"](f"_static/{FOLDER}/data/", 1)
-    context["body"] = SPEC.sub(lambda found: _figure(found[1], folder, base), context["body"])
-
-
-def _figure(text: str, folder: Path, base: str) -> str:
-    """Return the HTML of one chart; its spec, its picture and its tables become files."""
-    spec = json.loads(text)
-    name = _sidecar(text, folder)
+def draw_chart(writer: HTML5Translator, chart: Chart) -> None:
+    """Write the HTML of one chart; its spec, its picture and its tables become files."""
+    spec, builder = json.loads(chart["spec"]), writer.builder
+    folder, name = _folder(builder.app), _sidecar(chart["spec"], _folder(builder.app))
+    page = builder.get_target_uri(builder.current_docname)
+    base = relative_uri(page, f"_static/{FOLDER}/data/")
     words = html.escape(spec.get("description") or "Chart", quote=True)
     size = _picture(spec, folder / f"{name}.svg")
-    tables = _tables(spec, folder, name)
-    links = [
-        f'<a href="{base}{file}" download>data{f" {number}" if number > 1 else ""} (CSV)</a>'
-        for number, file in enumerate(tables, 1)
-    ]
+    links = []
+    for number, file in enumerate(_tables(spec, folder, name), 1):
+        title = "data" if number == 1 else f"data {number}"
+        links.append(f'<a href="{base}{file}" download>{title} (CSV)</a>')
     links.append(f'<a href="{base}{name}.svg" download>picture (SVG)</a>')
-    return (
+    writer.body.append(
         f'<figure class="kd-chart" role="group" aria-label="{words}" aria-busy="true" '
         f'data-spec="{name}"><div class="kd-scroll pst-scrollable-table-container">'
         f'<img src="{base}{name}.svg" alt="" loading="lazy" {size}></div>'
         f"<figcaption>{' '.join(links)}</figcaption></figure>"
     )
+    raise nodes.SkipNode
 
 
 def _picture(spec: dict[str, Any], file: Path) -> str:
@@ -284,47 +316,3 @@ def _tables(spec: dict[str, Any], folder: Path, name: str) -> list[str]:
             writer.writeheader()
             writer.writerows(rows)
     return files
-
-
-def mend(app: Sphinx, problem: Exception | None) -> None:
-    """Mend what the theme and docutils wrote, page by page; doing so again changes nothing."""
-    if problem or app.builder.format != "html":
-        return
-    for file in Path(app.outdir).rglob("*.html"):
-        text = before = file.read_text("utf-8")
-        for found, better in MENDS:
-            text = re.sub(found, better, text)
-        if "math notranslate" not in text:  # 2.3 MB that some load for nothing
-            text = re.sub(r"<script[^>]*kdlib/mathjax\.js[^>]*></script>", "", text)
-        if text != before:
-            file.write_text(text, "utf-8")
-
-
-def quiet(
-    app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None
-) -> None:
-    """Keep the search page from fetching excerpts where a browser refuses that: on file://."""
-    if page == "search":
-        app.add_js_file(None, body=SEARCH)
-
-
-def aim(
-    app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None
-) -> None:
-    """Let the page's own contents follow the reader: the theme looks for a class that is gone.
-
-    It would take every link of the page for a section, and fail on `layers.html#layer=stem`.
-    """
-    app.add_js_file(None, body=AIM)
-
-
-def unplug(app: Sphinx, config: Config) -> None:
-    """Disconnect sphinx-thebe, which Jupyter Book loads though nothing here uses it.
-
-    It declares a constant twice and names a CDN on every page. Its static files do no harm.
-    """
-    for listeners in app.events.listeners.values():
-        for listener in list(listeners):
-            handler = listener.handler
-            if handler.__module__ == "sphinx_thebe" and handler.__name__ != "st_static_path":
-                app.disconnect(listener.id)

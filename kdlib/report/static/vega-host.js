@@ -1,6 +1,6 @@
 /* Brings the charts of a page of the book to life: lazily, from one local bundle, in the colours of the page.
 
-   book.py has left a picture where each chart will stand, and its spec in a side-car script.             */
+   sphinx.py has left a picture where each chart will stand, and its spec in a side-car script.             */
 (() => {
   "use strict";
   const here = document.currentScript.src.replace(/[^/]*$/, "");
@@ -40,11 +40,11 @@
     figure.querySelector("figcaption").prepend(numbers(spec));
   }
   const attempt = (figure) => {
-    figure.drawn = figure.drawn || draw(figure).catch((error) => {
+    figure.done = figure.done || draw(figure).catch((error) => {
       figure.append(`This chart could not be drawn. ${error}`);
       console.error(error);
     }).finally(() => figure.removeAttribute("aria-busy"));
-    return figure.drawn;
+    return figure.done;
   };
 
   // ---- what the mouse does in a legend, for the keyboard: a list beside the chart's own controls
@@ -90,12 +90,12 @@
 
   async function start() {
     const figures = [...document.querySelectorAll(".kd-chart")];
-    const seen = new IntersectionObserver((entries) => entries.forEach(({ isIntersecting, target }) => {
+    const observer = new IntersectionObserver((entries) => entries.forEach(({ isIntersecting, target }) => {
       if (!isIntersecting) return;
-      seen.unobserve(target);
+      observer.unobserve(target);
       attempt(target);
     }), { rootMargin: "600px" });
-    figures.forEach((figure) => seen.observe(figure));
+    figures.forEach((figure) => observer.observe(figure));
     addEventListener("beforeprint", () => figures.forEach(attempt));
     if (document.readyState !== "complete") await new Promise((loaded) => addEventListener("load", loaded));
     const idle = window.requestIdleCallback || ((work) => setTimeout(work, 200));

@@ -1,6 +1,6 @@
 /* Runs anywidgets on a page of the book: without a kernel, a network or RequireJS, from file:// too.
 
-   The page holds the state of its widgets as JSON (myst-nb puts it there); book.py has moved big
+   The page holds the state of its widgets as JSON (myst-nb puts it there); sphinx.py has moved big
    parts into side-car scripts. A widget that is not an anywidget gets a sentence instead of a
    control that looks alive and does nothing.
 
@@ -27,9 +27,9 @@
   }
   function bytes(base64) { // with millions of them, a loop is many times as fast as Uint8Array.from
     const letters = atob(base64);
-    const given = new Uint8Array(letters.length);
-    for (let i = 0; i < letters.length; i++) given[i] = letters.charCodeAt(i);
-    return given;
+    const array = new Uint8Array(letters.length);
+    for (let i = 0; i < letters.length; i++) array[i] = letters.charCodeAt(i);
+    return array;
   }
 
   // ---- a model as anywidget modules know it, with nobody at the other end
@@ -61,7 +61,7 @@
     send() {}
   }
 
-  const records = {}; // model id -> what the page says about it
+  const records = {}; // model id -> its state on the page
   const models = {}; // model id -> promise of its Model
   const figures = []; // {element, id, model}, in the order of the page
 
@@ -84,7 +84,7 @@
   function module(source) {
     if (!modules.has(source)) {
       const address = URL.createObjectURL(new Blob([source], { type: "text/javascript" }));
-      modules.set(source, import(address).then(async ({ default: given }) => (typeof given === "function" ? given() : given)));
+      modules.set(source, import(address).then(async ({ default: widget }) => (typeof widget === "function" ? widget() : widget)));
     }
     return modules.get(source);
   }
@@ -104,11 +104,11 @@
     await widget.render?.({ model, el: figure.element });
   }
   function mount(figure) {
-    figure.shown = figure.shown || show(figure).catch((error) => {
+    figure.done = figure.done || show(figure).catch((error) => {
       figure.element.textContent = `This figure could not start. ${error}`;
       console.error(error);
     }).finally(() => figure.element.removeAttribute("aria-busy"));
-    return figure.shown;
+    return figure.done;
   }
 
   // ---- views as text: layer=block3&selected=3,14,15
@@ -118,8 +118,8 @@
     return typeof like === "number" ? Number(value) : typeof like === "boolean" ? value === "true" : value;
   }
   function apply(model, text, before = {}) {
-    const said = [...new URLSearchParams(text)].filter(([key]) => shared(model.state).includes(key));
-    model.set({ ...before, ...Object.fromEntries(said.map(([key, value]) => [key, typed(value, model.get(key))])) });
+    const settings = [...new URLSearchParams(text)].filter(([key]) => shared(model.state).includes(key));
+    model.set({ ...before, ...Object.fromEntries(settings.map(([key, value]) => [key, typed(value, model.get(key))])) });
   }
   function remember(model) {
     const text = shared(model.state)
@@ -172,12 +172,12 @@
     for (const element of document.querySelectorAll(".kd-figure")) figures.push({ element, id: element.dataset.model });
     notes();
     links();
-    const seen = new IntersectionObserver((entries) => entries.forEach(({ isIntersecting, target }) => {
+    const observer = new IntersectionObserver((entries) => entries.forEach(({ isIntersecting, target }) => {
       if (!isIntersecting) return;
-      seen.unobserve(target);
+      observer.unobserve(target);
       mount(figures.find(({ element }) => element === target));
     }), { rootMargin: "600px" });
-    figures.forEach(({ element }) => seen.observe(element));
+    figures.forEach(({ element }) => observer.observe(element));
     const view = async () => {
       if (!inAddress() || !figures.length) return;
       await mount(figures[0]);

@@ -7,11 +7,11 @@ from conftest import AT, cut_off
 
 
 class Reader(NamedTuple):
-    """A page somebody reads, what it asked the network for, and what it complained about."""
+    """A page somebody reads, what it refused the network for, and what it complained about."""
 
     page: object
-    asked: list
-    complaints: list
+    refused: list
+    errors: list
 
     @property
     def explorer(self):
@@ -45,9 +45,9 @@ def read(book, chromium):
             viewport={"width": width, "height": 1000}, color_scheme=scheme, reduced_motion=motion
         )
         contexts.append(context)
-        page, asked, complaints = cut_off(context)
+        page, refused, errors = cut_off(context)
         page.goto(book.as_uri() + "/" + name)
-        reader = Reader(page, asked, complaints)
+        reader = Reader(page, refused, errors)
         if name.startswith(("explorer", "second")):
             reader.explorer.wait_for()
             reader.settle()
@@ -66,14 +66,14 @@ def chapter(read):
 
 @pytest.fixture
 def reader(chapter):
-    """The first chapter as it opens; at the end it must have stayed silent and asked nothing."""
+    """The first chapter as it opens; at the end it must have stayed silent and refused nothing."""
     chapter.page.mouse.move(0, 0)
     chapter.explorer.get_by_role("button", name="Reset").dispatch_event("click")
     chapter.page.evaluate("scrollTo({ top: 0, behavior: 'instant' })")
     chapter.settle()
     yield chapter
-    assert chapter.asked == []
-    assert chapter.complaints == []
+    assert chapter.refused == []
+    assert chapter.errors == []
 
 
 @pytest.mark.parametrize("name", ["explorer.html", "second.html"])
@@ -82,14 +82,14 @@ def test_no_page_needs_the_network_or_complains(read, name, scheme):
     opened = read(name, scheme=scheme)
     opened.page.mouse.wheel(0, 4000)
     opened.page.wait_for_timeout(300)
-    assert opened.asked == []
-    assert opened.complaints == []
+    assert opened.refused == []
+    assert opened.errors == []
 
 
 def test_the_search_finds_pages_without_a_server(read):
     opened = read("search.html?q=figure")
     opened.page.locator("#search-results li a").first.wait_for()
-    assert opened.complaints == []
+    assert opened.errors == []
 
 
 def test_pages_are_light_and_share_their_data(book):
@@ -108,6 +108,19 @@ def test_pages_name_no_script_of_another_place(book):
             assert start not in text
 
 
+def test_only_pages_with_a_formula_load_mathjax(book):
+    loading = [page.name for page in book.glob("*.html") if "mathjax.js" in page.read_text()]
+    assert loading == ["explorer.html"]
+
+
+def test_the_contents_of_a_long_page_follow_the_reader(read):
+    page = read("book/reference/measure.html").page
+    for heading in ("kdlib.measure.metrics", "kdlib.measure.space"):
+        page.get_by_role("heading", name=heading).first.evaluate("e => e.scrollIntoView()")
+        page.mouse.wheel(0, 60)
+        page.locator("nav.page-toc a.active", has_text=heading).wait_for()
+
+
 def test_a_link_in_the_text_sets_the_figure(reader):
     reader.page.locator(".kd-set").click()
     assert reader.layer == "block3"
@@ -120,7 +133,7 @@ def test_an_address_restores_a_view_and_a_mistyped_one_does_no_harm(read):
     assert opened.layer == "logits"
     assert opened.explorer.get_by_label("Network on the right").input_value() == AT
     assert opened.explorer.locator(".kd-item").count() == 2
-    assert opened.complaints == []
+    assert opened.errors == []
 
 
 def test_the_figure_fits_a_telephone(read):

@@ -1,0 +1,117 @@
+// The explorer: all parts together, and when each is drawn again.
+//
+// The scripts of this folder are one anywidget module without imports: explorer.py joins them. It runs
+// in JupyterLab, talking to Python, and in the static book, without a kernel. All that the reader can
+// change lives in the traits of explorer.py: left, right (runs), layer, embedding, epoch (of the film of
+// training), measure, shade (what colours mean), selected (images), hidden (classes), names, brush.
+
+const PASSAGE = 450; // milliseconds from one layer to the next
+
+function render({ model, el: root }) {
+  const app = start(model, root);
+  root.classList.add("kd-explorer");
+  const heads = SIDES.map((side) => networkSelect(app, side));
+  const panels = SIDES.map((side) => panel(app, side));
+  const embeddings = radio(app, "embedding", "Embedding", app.data.titles);
+  const brush = radio(app, "brush", "Dragging draws", { box: "▭ box", lasso: "◌ lasso" });
+  const [depth, reel, classes, curves, images, tip] =
+    [depthSlider, film, legend, curve, selection, tooltip].map((part) => part(app));
+  const parts = [...heads, embeddings, brush, depth, reel, classes, curves, images, ...panels];
+  const still = window.matchMedia("(prefers-reduced-motion: reduce)");
+  let frame = 0;
+  let due = null; // the update to come once all traits that change together have changed
+
+  app.draw = () => panels.forEach((panel) => panel.draw());
+  app.point = (image, from = panels[0]) => {
+    if (image === app.hover && (image < 0) === tip.element.hidden) return;
+    app.hover = image;
+    panels.forEach((panel) => panel.mark());
+    tip.show(image, from);
+  };
+  const update = () => {
+    app.read();
+    parts.forEach((part) => part.update());
+  };
+  /** Words, colours or the selection changed: no motion. */
+  const settle = () => {
+    update();
+    app.draw();
+  };
+  /** The maps changed: every image travels to its new place, so the eye can follow it. */
+  const travel = () => {
+    app.point(-1);
+    update();
+    panels.forEach((panel) => panel.retarget());
+    cancelAnimationFrame(frame);
+    const begin = performance.now();
+    const step = (now) => {
+      const t = still.matches ? 1 : Math.min(1, Math.max(0, (now - begin) / PASSAGE));
+      panels.forEach((panel) => panel.advance(t * t * (3 - 2 * t)));
+      panels.forEach((panel) => panel.paint());
+      if (t < 1) frame = requestAnimationFrame(step);
+      root.dataset.moving = String(t < 1);
+    };
+    app.draw();
+    step(begin);
+  };
+  const soon = (action) => {
+    if (!due) queueMicrotask(() => { const now = due; due = null; now(); });
+    if (due !== travel) due = action;
+  };
+  app.changed = () => soon(settle);
+  app.moved = () => soon(travel);
+  const first = Object.fromEntries(app.data.share.map((key) => [key, model.get(key)]));
+  app.reset = () => {
+    depth.stop();
+    reel.stop();
+    model.set(first);
+    model.save_changes();
+    app.changed();
+  };
+  /** Colours of text and paper, from whichever theme is around us. */
+  const restyle = () => {
+    const style = getComputedStyle(root);
+    const [text, paper] = ["--kd-text", "--kd-paper"].map((name) => style.getPropertyValue(name));
+    const pen = make("canvas", { width: 1, height: 1 }).getContext("2d");
+    pen.fillStyle = paper;
+    pen.fillRect(0, 0, 1, 1);
+    app.ink = { text, paper, pixel: new Uint32Array(pen.getImageData(0, 0, 1, 1).data.buffer)[0] };
+    panels.forEach((panel) => panel.paint());
+  };
+
+  root.append(
+    make("div", { className: "kd-top" }, heads[0].element, heads[1].element),
+    make("div", { className: "kd-keys" }, embeddings.element, brush.element, classes.element),
+    make("div", { className: "kd-panels" }, ...panels.map((each) => each.element)),
+    make("div", {}, curves.element, depth.element, reel.element),
+    images.element, tip.element);
+  restyle();
+  travel();
+  const themes = new MutationObserver(restyle);
+  for (const node of [document.documentElement, document.body]) {
+    themes.observe(node, { attributes: true, attributeFilter: ["data-theme", "data-jp-theme-light", "class"] });
+  }
+  const paper = window.matchMedia("print"); // is white, in a dark theme, too
+  paper.addEventListener("change", restyle);
+  const sizes = new ResizeObserver(() => { // also the moment JupyterLab puts us on the page
+    curves.update();
+    restyle();
+  });
+  sizes.observe(root);
+  const moving = ["left", "right", "layer", "embedding", "epoch"];
+  const events = app.data.share.map((key) => [`change:${key}`, moving.includes(key) ? app.moved : app.changed]);
+  events.forEach(([name, action]) => model.on(name, action));
+  root.dataset.ready = "true";
+  return () => {
+    events.forEach(([name, action]) => model.off(name, action));
+    depth.stop();
+    reel.stop();
+    themes.disconnect();
+    paper.removeEventListener("change", restyle);
+    sizes.disconnect();
+    cancelAnimationFrame(frame);
+    URL.revokeObjectURL(app.sheet);
+  };
+}
+
+export default { render };

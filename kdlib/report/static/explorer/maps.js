@@ -1,0 +1,112 @@
+// One panel per network: its map, how the map moves, and how far to trust it.
+
+/** The outline of a shape around 0, 0 as an SVG path; canvas and legend draw the same one. */
+function outline(name, r) {
+  if (name === "square") return `M${-r * 0.85},${-r * 0.85}H${r * 0.85}V${r * 0.85}H${-r * 0.85}Z`;
+  if (name === "triangle") return `M0,${-r * 1.15}L${r * 1.05},${r * 0.8}H${-r * 1.05}Z`;
+  if (name === "diamond") return `M0,${-r * 1.2}L${r * 1.2},0L0,${r * 1.2}L${-r * 1.2},0Z`;
+  return `M${-r},0A${r},${r} 0 1 1 ${r},0A${r},${r} 0 1 1 ${-r},0Z`;
+}
+
+/** Coordinates on their way from where they are to where they shall be. */
+function passage(before, to) {
+  const from = before ? before.now.slice() : Float32Array.from(to);
+  const now = from.slice();
+  const advance = (t) => {
+    for (let i = 0; i < to.length; i++) {
+      const jump = from[i] <= MISSING || to[i] <= MISSING; // a point without a place at one end jumps
+      now[i] = jump ? to[i] : from[i] + (to[i] - from[i]) * t;
+    }
+  };
+  return { now, advance };
+}
+
+/** The median of each class on a map, MISSING for a class without dots. */
+function medians({ classes, labels }, map) {
+  const values = classes.map(() => [[], []]);
+  labels.forEach((c, i) => {
+    if (c < 0 || map[2 * i] <= MISSING) return;
+    values[c][0].push(map[2 * i]);
+    values[c][1].push(map[2 * i + 1]);
+  });
+  return values.flat().map((v) => (v.length ? v.sort((a, b) => a - b)[v.length >> 1] : MISSING));
+}
+
+/** From the square of int16 to pixels of a canvas, and back. */
+function projection({ width }) {
+  const margin = width * 0.035;
+  const scale = (width - 2 * margin) / 65534;
+  return { scale, x: (x) => margin + (x + 32767) * scale, y: (y) => margin + (32767 - y) * scale,
+    back: ([x, y]) => [(x - margin) / scale - 32767, 32767 - (y - margin) / scale] };
+}
+
+function panel(app, side) {
+  const { data } = app;
+  const canvas = make("canvas", { tabIndex: 0, role: "application", "aria-roledescription": "map" });
+  const trust = make("p", { className: "kd-trust" });
+  const self = {
+    side, canvas,
+    pen: canvas.getContext("2d", { willReadFrequently: true }), // pixels are written by hand
+    element: make("figure", { className: `kd-panel kd-${side}` }, canvas, trust),
+    dots: null, // a passage of the images' coordinates
+    middles: null, // a passage of the classes' medians, where their names stand
+    order: null, // which images are painted, in which order and as what
+    trail: null, // where the pointer went while dragging
+    update() {
+      const [network, layer] = [app.network(side), app.at("layer")];
+      const kind = data.titles[app.good.embedding];
+      const still = app.epoch === TRAINED;
+      const faith = still ? data.faithfulness[app.at(side)][app.at("embedding")][layer]
+        : data.measured(app.good[side], app.good.layer, app.epoch);
+      trust.replaceChildren(...trustWords(still ? `${kind} map` : `${kind} map ${moment(app.epoch)}`, faith));
+      self.element.classList.toggle("kd-adrift", faith.noise_floor > 0.5);
+      canvas.setAttribute("aria-label", `${kind} map of ${data.n} images at ${data.layers[layer]} of ${network.name}, ${moment(app.epoch)}. `
+        + "Left and right arrow: layer. Up and down arrow: image by image, with Shift the selected ones. Enter: select that image, or no longer. Escape: clear the selection.");
+    },
+    retarget() {
+      const to = app.map(side);
+      self.dots = passage(self.dots, to);
+      self.middles = passage(self.middles, medians(data, to));
+    },
+    advance(t) {
+      self.dots.advance(t);
+      self.middles.advance(t);
+    },
+    has: (i) => self.dots.now[2 * i] > MISSING,
+    /** Screen place of an image, or null where it has none. */
+    place(i) {
+      const { x, y } = projection(canvas);
+      return self.has(i) ? [x(self.dots.now[2 * i]), y(self.dots.now[2 * i + 1])] : null;
+    },
+    /** Where an image's nearest in the layer itself lie on this map. */
+    ends(i) {
+      const near = app.near(side)?.subarray(i * NEAREST, (i + 1) * NEAREST) || [];
+      return [...near].filter((j) => j !== MISSING && self.has(j)).map(self.place);
+    },
+    draw() {
+      self.order = order(app, self);
+      self.paint();
+    },
+    paint() {
+      if (!self.dots || !fit(self)) return;
+      self.dotCount = paint(app, self);
+      self.mark();
+    },
+    mark: () => self.pixels && drawMarks(app, self),
+  };
+  listen(app, self);
+  return self;
+}
+
+/** How far to trust a map: a grade from the two numbers, then the numbers. */
+function trustWords(kind, { trustworthiness: trust, neighbours_kept: share, noise_floor: floor }) {
+  if (trust == null) return [`${kind}; its faithfulness was not measured.`];
+  const grade = Math.min(trust >= 0.95 ? 2 : trust >= 0.85 ? 1 : 0, share == null ? 2 : share >= 0.4 ? 2 : share >= 0.15 ? 1 : 0);
+  const word = ["Poor map", "Fair map", "Good map"][grade];
+  const advice = ["read the numbers, not the picture", "read groups, not single dots", "near here is mostly near in the layer"][grade];
+  const numbers = `trustworthiness ${fixed(trust)}` + (share == null ? "" : `, keeps ${Math.round(100 * share)} % of neighbours`)
+    + (floor == null ? "" : `, noise floor ${fixed(floor)}`);
+  return [make("span", { className: `kd-grade kd-grade-${grade}`, "aria-hidden": "true" }, "●".repeat(grade + 1), "○".repeat(2 - grade)),
+    make("b", {}, `${word}: `), `${advice}. `, make("span", { className: "kd-muted" }, `${numbers}.`),
+    ...(floor > 0.5 ? [make("b", { className: "kd-nothing" }, " Movement here means nothing: "), `drawn again, images lie ${fixed(floor)} of the map's width away.`] : [])];
+}
