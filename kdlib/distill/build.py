@@ -117,3 +117,18 @@ def _single(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return kind(student, teacher, **options)
+
+
+def refusals(student: Forward, teacher: Forward) -> dict[str, str]:
+    """Return the methods that cannot be built for a pair of networks, each with the reason.
+
+    Methods that ask for the teacher's own network are left out.
+    """
+    reasons = {}
+    for key, facts in methods.METHODS.items():
+        if not facts.same_network:
+            try:
+                build(key, student, teacher)
+            except UsageError as problem:
+                reasons[key] = str(problem)
+    return reasons

@@ -12,6 +12,7 @@ from kdlib.models.build import (
     weights,
 )
 from kdlib.models.cifar import LAYERS, NETWORKS
+from kdlib.models.example import example
 from kdlib.models.observe import Forward, layers, low_precision_copy, observe, part
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "check",
     "count",
     "differences",
+    "example",
     "folded",
     "layers",
     "observe",
