@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from IPython.display import HTML, Markdown
-
 from jaxtyping import UInt8
 
-from kdlib.measure import statistics
+from kdlib.measure import standings
 from kdlib.plan.methods import FAMILIES, METHODS
 from kdlib.report import charts, tables
 from kdlib.report.findings.words import (
@@ -33,8 +32,8 @@ Refusals = Mapping[tuple[str, str], Mapping[str, str]]  # (teacher, student) -> 
 
 
 def pairs(results: Results) -> pd.DataFrame:
-    """Give `statistics.pairs` at the fewest labels of the study."""
-    table = statistics.pairs(results)
+    """Give `standings.pairs` at the fewest labels of the study."""
+    table = standings.pairs(results)
     return table[table["labels"] == charts.budgets(table)[0]] if len(table) else table
 
 
@@ -44,10 +43,10 @@ def main(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def facts(results: Results) -> dict[str, Any]:
-    """Give what the gain goes with, and the networks. The headings of the chapter are among them."""
+    """Give what the gain goes with, and the networks, with two headings of the chapter."""
     table = pairs(results)
     own = main(table)
-    shares = statistics.shares(own)
+    shares = standings.shares(own)
     listed = ", ".join(f"{share:.0%} with the {name}" for name, share in shares.items())
     goes = f"What it adds goes {WITH[max(shares, key=lambda name: shares[name])]}" if shares else ""
     method = main_method(table["method"], otherwise="kd")
@@ -153,7 +152,7 @@ def shares(results: Results) -> HTML | Markdown:
     table = pairs(results)
     rows = []
     for method in charts.order(table["method"]):
-        parts = statistics.shares(table[table["method"] == method])
+        parts = standings.shares(table[table["method"] == method])
         if parts:
             rows.append(
                 {"method": method} | {name: f"{share:.0%}" for name, share in parts.items()}
@@ -170,7 +169,8 @@ def widths(results: Results) -> Markdown | None:
     names = [architecture(name, width[name]) for name in own["network"]]
     several = own.groupby(names)["network"].transform("nunique") > 1
     lines = [
-        f"- {row['teacher']} to {row['network']}, {row['smaller']:.0f} times as many parameters: {_gain(row)}"
+        f"- {row['teacher']} to {row['network']}, {row['smaller']:.0f} times as many parameters: "
+        f"{_gain(row)}"
         for row in own[several.to_numpy(dtype=bool)].to_dict("records")
     ]
     if not lines:

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 from IPython.display import HTML, Markdown
 
-from kdlib.measure import statistics
+from kdlib.measure import standings, statistics
 from kdlib.report import charts, tables
 from kdlib.report.findings.methods import link
 from kdlib.report.findings.words import NOT_RUN, counts, interval, number, percent, students
@@ -56,8 +56,8 @@ class Controls:
 
     def __init__(self, gallery: Results):
         self.gallery = gallery
-        self.standings = statistics.standings(gallery)
-        self.home = statistics.at_home(self.standings)
+        self.standings = standings.standings(gallery)
+        self.home = standings.one_network_each(self.standings)
         self.gains = self.home.set_index(["method", "labels"])
         self.budgets = charts.budgets(self.home)
         self.few = self.budgets[0] if self.budgets else ""
@@ -65,7 +65,7 @@ class Controls:
 
     def _beside_kd(self) -> pd.DataFrame:
         """Average the differences control - kd, paired by seed: by method and labels."""
-        each = statistics.differences(self.gallery, statistics.ACCURACY, teachers="full")
+        each = statistics.differences(self.gallery, statistics.ACCURACY, regime="full")
         kd = each.loc[each["method"] == "kd", ["network", "labels", "seed", "difference"]]
         rest = each[each["method"] != "kd"]
         both = rest.merge(kd, on=["network", "labels", "seed"], suffixes=("", "_kd"))
@@ -167,15 +167,27 @@ class Controls:
         return Markdown("\n".join(f"- {line}" for line in lines)) if lines else NOT_RUN
 
     def _softness(self) -> str:
-        share = f"Hard targets reach {self.share('pseudo', self.few)} of what soft ones add with {self.few} labels per class."
+        share = (
+            f"Hard targets reach {self.share('pseudo', self.few)} of what soft ones add with "
+            f"{self.few} labels per class."
+        )
         if self.never_below("pseudo"):
-            return f"{share} Nothing here needs softness: labels for the unlabelled images explain the gain in accuracy."
+            return (
+                f"{share} Nothing here needs softness: labels for the unlabelled images explain "
+                "the gain in accuracy."
+            )
         return f"{share} The rest is what softness is worth."
 
     def _dark_knowledge(self) -> str:
         if self.never_below("shuffled"):
-            return "To give the teacher's other probabilities to the wrong classes nowhere costs accuracy: these accuracies are no evidence of dark knowledge."
-        return "With the wrong classes in another order accuracy falls somewhere: that much is dark knowledge."
+            return (
+                "To give the teacher's other probabilities to the wrong classes nowhere costs "
+                "accuracy: these accuracies are no evidence of dark knowledge."
+            )
+        return (
+            "With the wrong classes in another order accuracy falls somewhere: that much is dark "
+            "knowledge."
+        )
 
     def _untrained_teacher(self) -> str:
         below_baseline = self.gains.loc[("random", self.few), "beside"] == "worse"
@@ -187,7 +199,10 @@ class Controls:
         row = self.gains.loc[("smooth", self.few)]
         effect = "something" if row["beside"] == "better" else "nothing that is clear"
         gain = interval(row[GAIN])
-        return f"Softness without a teacher adds {effect} where labels are few ({gain} points over the baseline)."
+        return (
+            f"Softness without a teacher adds {effect} where labels are few ({gain} points over "
+            "the baseline)."
+        )
 
     def _has_gain(self, method: str) -> bool:
         cell = (method, self.few)
@@ -206,7 +221,7 @@ class Controls:
 
 
 def layers(results: Results) -> Markdown:
-    """List how compact the controls' layers are in the book's own study; name those not measured."""
+    """List how compact the controls' layers are in a study; name those not measured."""
     runs = students(results.runs)
     fewest, methods = charts.budgets(runs)[0], set(runs["method"])
     measured = [control for control in LAYERS if control in methods]
@@ -225,8 +240,8 @@ def layers(results: Results) -> Markdown:
         head = f"Study `{results.study['name']}` measured no control's layers."
     missing = [f"`{control}`" for control in ("pseudo", "shuffled") if control not in measured]
     tail = (
-        f"**Open**: the layers of {' and '.join(missing)} were not measured. Whether equal accuracy "
-        "comes with equal compactness, this book does not know yet."
+        f"**Open**: the layers of {' and '.join(missing)} were not measured. Whether equal "
+        "accuracy comes with equal compactness, this book does not know yet."
         if missing
         else ""
     )

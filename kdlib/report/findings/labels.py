@@ -7,27 +7,27 @@ from typing import Any
 import pandas as pd
 from IPython.display import HTML, Markdown
 
-from kdlib.measure import statistics
+from kdlib.measure import standings, statistics
 from kdlib.report import charts, tables
 from kdlib.report.findings.words import interval, is_control, main_method
 from kdlib.store import Results
 
-WORDS = {  # of `statistics.standings`, column beside
+WORDS = {  # of `standings.standings`, column beside
     "better": "beats the baseline",
     "not told apart": "does not clearly differ from it",
     "worse": "is worse",
 }
 
 
-def standings(results: Results) -> pd.DataFrame:
-    """Give `statistics.standings` of the network that most runs share."""
-    table = statistics.standings(results)
+def one_network(results: Results) -> pd.DataFrame:
+    """Give `standings.standings` of the network that most runs share."""
+    table = standings.standings(results)
     return table[table["network"] == table["network"].iloc[0]]
 
 
 def facts(results: Results) -> dict[str, Any]:
     """Compare the baseline with one method, paired by seed and, for contrast, unpaired."""
-    table = standings(results)
+    table = one_network(results)
     fewest = charts.budgets(table)[0]
     cells = table.set_index(["method", "labels"])
     at_few = [m for m in _methods(table) if (m, fewest) in cells.index]
@@ -81,7 +81,7 @@ def _worth(cells: pd.DataFrame, method: str, fewest: str) -> str:
 
 def table(results: Results) -> HTML:
     """Show test accuracy and the paired difference to the baseline, method by method."""
-    rows = standings(results)
+    rows = one_network(results)
     gains = rows[["gain", "gain_low", "gain_high"]].to_numpy()
     accuracies = rows[["accuracy", "low", "high"]].to_numpy()
     columns = {
@@ -98,7 +98,7 @@ def table(results: Results) -> HTML:
 
 def until_when(results: Results) -> Markdown:
     """List at which label budgets each method beats the baseline, and at which it does not."""
-    rows = standings(results)
+    rows = one_network(results)
     return Markdown("\n".join(_pays(rows[rows["method"] == m]) for m in _methods(rows)))
 
 

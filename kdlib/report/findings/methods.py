@@ -1,4 +1,4 @@
-"""Every method on the same students: the chapter of all methods, and the pages of their families."""
+"""Every method on the same students: the chapter of all methods, and its families' pages."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pandas as pd
 from IPython.display import HTML, Markdown
 
 from kdlib import store
-from kdlib.measure import statistics
+from kdlib.measure import standings
 from kdlib.plan.methods import FAMILIES, METHODS
 from kdlib.report import charts, tables
 from kdlib.report.findings.words import NOT_RUN, counts
@@ -33,7 +33,7 @@ def rows(classes: Mapping[str, type]) -> Callable[[str], HTML]:
 
     `classes` are those of `kdlib.distill`, by key.
     """
-    table = statistics.standings(store.brief("methods"))
+    table = standings.standings(store.brief("methods"))
     cost = store.load_benchmark("methods", "cost")
     return lambda method: tables.standing(table, method, classes[method], cost)
 
@@ -59,8 +59,8 @@ def facts(results: Results, side_by_side: Mapping[str, Mapping[str, float]]) -> 
 
     The headings of the chapter are among them.
     """
-    table = statistics.standings(results)
-    home = statistics.at_home(table)
+    table = standings.standings(results)
+    home = standings.one_network_each(table)
     absent = [key for key in METHODS if key not in set(table["method"])]
     savings = [f"{100 * pair['saving']:.0f} %" for pair in side_by_side.values()]
     saved = f"Side by side, students save {' or '.join(savings)} of their time"
@@ -127,14 +127,14 @@ def family_table() -> HTML:
 
 
 def figure(draw: Callable[..., Any], results: Results) -> Any:
-    """Draw a chart of `statistics.standings` and the families, where the study was run."""
-    table = statistics.standings(results)
+    """Draw a chart of `standings.standings` and the families, where the study was run."""
+    table = standings.standings(results)
     return NOT_RUN if table.empty else draw(table, families())
 
 
 def by_budget(results: Results) -> HTML:
     """List for each label budget how many beat the baseline, and name those that do not."""
-    home = statistics.at_home(statistics.standings(results))
+    home = standings.one_network_each(standings.standings(results))
     lines = [_at_budget(home, labels) for labels in charts.budgets(home)]
     return HTML(f"<ul>{''.join(lines) or '<li>Not run.</li>'}</ul>")
 

@@ -9,7 +9,7 @@ import pandas as pd
 from IPython.display import HTML
 
 from kdlib import embed
-from kdlib.measure import metrics, statistics
+from kdlib.measure import comparison, metrics
 from kdlib.report import tables
 from kdlib.store import Results
 
@@ -67,7 +67,7 @@ def settings(results: Results) -> dict[str, str]:
     maps = results.sweeps.groupby(["embedding", "run", "setting", "seed"], sort=True)
     numbers = maps[[*FAITHFUL, "map_silhouette"]].first()
     baseline, distilled = _pair(results)
-    facts = {}
+    facts: dict[str, str] = {}
     for kind in ("tsne", "ivis"):
         own = numbers.loc[(kind, distilled)]
         means = numbers.loc[kind, "map_silhouette"].groupby(level=["run", "setting"]).mean()
@@ -98,7 +98,7 @@ def seed_displacement(results: Results, embedding: str, run: str) -> float:
 
 def noise(results: Results) -> dict[str, str]:
     """Give the noise floor of each embedding at the swept layer, and name the maps above 0.5."""
-    floors = statistics.floors(results)
+    floors = comparison.noise_floors(results)
     at = floors[floors["layer"] == results.sweeps["layer"].iloc[0]].set_index("embedding")["mean"]
     above = floors[floors["mean"] > NOISE].groupby("embedding")["layer"]
     names = [f"{embed.TITLES[kind]} {', '.join(layers)}" for kind, layers in above]
@@ -109,11 +109,11 @@ def noise(results: Results) -> dict[str, str]:
 
 def coupling(results: Results) -> dict[str, str]:
     """Give what a shared start and coupling buy, what they cost, and which bounds hold."""
-    maps = statistics.ways(results)
+    maps = comparison.procedures(results)
     means = maps.groupby("way").mean(numeric_only=True)
     rise = maps.groupby("way")["rise"].max()
     share = means["displacement"] / means.loc["own start", "displacement"]
-    change = means.loc["coupled"] - means.loc[list(statistics.INDEPENDENT)].mean()
+    change = means.loc["coupled"] - means.loc[list(comparison.INDEPENDENT)].mean()
     by_layer = maps.pivot(index="layer", columns="way", values=FAITHFUL)
     largest = {m: (by_layer[m]["coupled"] - by_layer[m]["own start"]).abs().max() for m in FAITHFUL}
     bounds = {
@@ -145,7 +145,7 @@ def _single_maps(results: Results) -> dict[str, str]:
     """Give the largest rise of a coupled map over the mean, and the best, of independent ones."""
     knn = _accuracies(results, ["run", "layer"])
     independent = [
-        name for name in knn if name in statistics.INDEPENDENT or name.startswith(statistics.AGAIN)
+        name for name in knn if name in comparison.INDEPENDENT or name.startswith(comparison.AGAIN)
     ]
     over_mean = knn["coupled"] - knn[independent].mean(axis=1)
     over_best = knn["coupled"] - knn[independent].max(axis=1)
@@ -190,7 +190,7 @@ def floors(results: Results) -> HTML:
         f"Noise floor, mean over the networks on maps (and largest); {len(results.labels)} images. "
         f"Crossed out: above {NOISE}"
     )
-    return tables.floors(statistics.floors(results), embed.TITLES, caption)
+    return tables.floors(comparison.noise_floors(results), embed.TITLES, caption)
 
 
 def faithfulness(results: Results) -> HTML:
@@ -213,7 +213,7 @@ def faithfulness(results: Results) -> HTML:
 
 def comparable(results: Results) -> HTML:
     """Show what comparable maps buy and cost, means over the layers."""
-    maps = statistics.ways(results)
+    maps = comparison.procedures(results)
     pair = f"Maps of baseline beside {method(results)}"
     caption = f"{pair}, means over {maps['layer'].nunique()} layers, {len(results.labels)} images"
     return tables.compared(maps, caption)
@@ -221,7 +221,7 @@ def comparable(results: Results) -> HTML:
 
 def comparable_by_layer(results: Results) -> HTML:
     """Show how far an image moves between the two students, turned to fit, layer by layer."""
-    maps = statistics.ways(results)
+    maps = comparison.procedures(results)
     rows = maps.pivot(index="layer", columns="way", values="displacement_turned")
     rows = rows.reindex(index=_by_layer(results).index, columns=list(dict.fromkeys(maps["way"])))
     rows = rows.map("{:.2f}".format).rename(columns=tables.WAYS)

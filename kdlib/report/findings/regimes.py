@@ -63,22 +63,13 @@ def blocks(results: Results, example: Callable[..., Any]) -> Any:
     return charts.blocks(pd.DataFrame(rows, columns=["network", "layer", "channels", "side"]))
 
 
-def facts(results: Results, regimes: Results) -> dict[str, Any]:
-    """Give the numbers of the chapter: sizes and views of the book's own study, C2 of `regimes`."""
+def facts(results: Results) -> dict[str, Any]:
+    """Compare the smallest student with its teacher: parameters, and views of the explorer."""
     every = students(results.runs)
     smallest = every.loc[every["parameters"].idxmin()]
     teachers = results.runs[results.runs["role"] == "teacher"].set_index("run")["parameters"]
     large = teachers.get(smallest["teacher"], teachers.max())
-    claim = verdicts.claims(verdicts.cells(verdicts.tests(regimes))).set_index("claim").loc["C2"]
-    return {
-        "times": f"{large / smallest['parameters']:.0f}",
-        **_views(results),
-        "verdict": Markdown(f"**{claim['verdict']}**"),
-        "for": f"{claim['supported']} of {claim['cells']}",
-        "seeds": students(regimes.runs)["seed"].nunique(),
-        "n": f"{regimes.study.get('test_images', 0):,}",
-        "dataset": regimes.study["dataset"] or "a data set",
-    }
+    return {"times": f"{large / smallest['parameters']:.0f}", **_views(results)}
 
 
 def _views(results: Results) -> dict[str, HTML]:
@@ -104,27 +95,43 @@ def width_facts(half: int, whole: int) -> dict[str, str]:
     return {"half": f"{half:,}", "whole": f"{whole:,}", "ratio": f"{whole / half:.1f}"}
 
 
-def accuracies(regimes: Results) -> Any:
-    """Draw students and their teachers by regime, where that study was run."""
-    return charts.regimes(regimes) if _was_run(regimes) else NOT_RUN
+class Outperformed:
+    """The study `regimes`: students beside their own teachers, and the verdict on C2.
 
+    Where it was not run, figures and tables are a sentence that states so.
+    """
 
-def forest(regimes: Results) -> Any:
-    """Draw the tests of C2: student minus its own teacher."""
-    if not _was_run(regimes):
-        return NOT_RUN
-    tests = verdicts.tests(regimes)
-    title = "Student minus its own teacher, test accuracy"
-    return charts.forest(tests[tests["claim"] == "C2"], title)
+    def __init__(self, regimes: Results):
+        self.regimes = regimes
+        self.students = students(regimes.runs)
+        tests = verdicts.tests(regimes)
+        self.tests = tests[tests["claim"] == "C2"]
+        self.cells = verdicts.cells(self.tests)
 
+    def facts(self) -> dict[str, Any]:
+        """Give the verdict, the cells for it, and the size of the study."""
+        claim = verdicts.claims(self.cells).set_index("claim").loc["C2"]
+        return {
+            "verdict": Markdown(f"**{claim['verdict']}**"),
+            "for": f"{claim['supported']} of {claim['cells']}",
+            "seeds": self.students["seed"].nunique(),
+            "n": f"{self.regimes.study.get('test_images', 0):,}",
+            "dataset": self.regimes.study["dataset"] or "a data set",
+        }
 
-def cells(regimes: Results) -> HTML | Markdown:
-    """Show the cells of C2 with their numbers."""
-    if not _was_run(regimes):
-        return NOT_RUN
-    table = verdicts.cells(verdicts.tests(regimes))
-    return tables.judged(table[table["claim"] == "C2"], {"C2": C2}, "C2, cell by cell")
+    def accuracies(self) -> Any:
+        """Draw students and their teachers by regime."""
+        return NOT_RUN if self.students.empty else charts.regimes(self.regimes)
 
+    def forest(self) -> Any:
+        """Draw the tests of C2: student minus its own teacher."""
+        if self.tests.empty:
+            return NOT_RUN
+        return charts.forest(self.tests, "Student minus its own teacher, test accuracy")
 
-def _was_run(regimes: Results) -> bool:
-    return bool((regimes.runs["role"] == "student").any())
+    def table(self) -> HTML | Markdown:
+        """Show the cells of C2 with their numbers."""
+        if self.tests.empty:
+            return NOT_RUN
+        cells = self.cells[self.cells["claim"] == "C2"]
+        return tables.judged(cells, {"C2": C2}, "C2, cell by cell")

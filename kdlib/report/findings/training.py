@@ -7,7 +7,8 @@ from typing import Any
 import pandas as pd
 from IPython.display import HTML, Markdown
 
-from kdlib.measure import statistics
+from kdlib.measure import statistics, training
+from kdlib.measure.depth import steps
 from kdlib.report import charts, explorer, tables
 from kdlib.report.findings.words import interval, main_method, number
 from kdlib.store import Results
@@ -20,13 +21,13 @@ SETTLED = 0.9  # similarity (CKA) of a layer with itself at the end
 class Followed:
     """Students that were followed over training, and one method beside the baseline.
 
-    `curves` is `statistics.followed` for the silhouette, `epochs` those that were stored. Empty
+    `curves` is `training.curves` for the silhouette, `epochs` those that were stored. Empty
     where the study followed none: then every figure and table is a sentence that states so.
     """
 
     def __init__(self, results: Results):
         self.results = results
-        self.curves = statistics.followed(results, "silhouette")
+        self.curves = training.curves(results, "silhouette")
         self.method = main_method(self.curves["method"], otherwise="distilled")
         self.epochs = sorted(int(epoch) for epoch in self.curves["epoch"].unique())
         self.seeds = int(self.curves["seed"].nunique())
@@ -38,7 +39,7 @@ class Followed:
         wide = self.curves.pivot_table(
             index=["method", "seed", "epoch"], columns="layer", values="value"
         )[order]
-        return [*statistics.depths(wide), *(at for at in order if at == "logits")]
+        return [*steps(wide), *(at for at in order if at == "logits")]
 
     @property
     def n(self) -> str:
@@ -108,11 +109,11 @@ class Followed:
 
     def sooner(self) -> pd.DataFrame:
         """Give each pair's epochs until nine tenths of what the baseline gains in silhouette."""
-        return statistics.passes(self.results, "silhouette")
+        return training.epochs(self.results, "silhouette")
 
     def settled(self) -> pd.DataFrame:
         """Give each pair's epochs until a layer is similar to itself at the end."""
-        return statistics.passes(self.results, "cka_end", SETTLED)
+        return training.epochs(self.results, "cka_end", SETTLED)
 
     def _over_seeds(self, pairs: pd.DataFrame) -> pd.DataFrame:
         own = (pairs["method"] == self.method) & pairs["layer"].isin(self.layers)
@@ -130,13 +131,13 @@ class Followed:
         for words, pairs in (("reaches the mark", self.sooner()), ("settles", self.settled())):
             means = (
                 pairs[pairs["method"] == self.method]
-                .groupby("layer")[["baseline", "passes"]]
+                .groupby("layer")[["baseline", "epochs"]]
                 .mean()
             )
             differences = self._over_seeds(pairs)
             for at, row in rows.items():
                 row[f"baseline {words}"] = f"{means.loc[at, 'baseline']:.1f}"
-                row[f"{self.method} {words}"] = f"{means.loc[at, 'passes']:.1f}"
+                row[f"{self.method} {words}"] = f"{means.loc[at, 'epochs']:.1f}"
                 row[f"{words}: difference"] = _interval(differences.loc[at], "+.1f")
         caption = (
             "Silhouette at the end; epochs until a mark; epochs until settled. "

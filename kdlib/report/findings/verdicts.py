@@ -9,7 +9,7 @@ import pandas as pd
 from IPython.display import HTML, Markdown
 
 from kdlib import embed
-from kdlib.measure import statistics, verdicts
+from kdlib.measure import depth, verdicts
 from kdlib.report import charts, tables
 from kdlib.report.findings.words import is_control, students
 from kdlib.store import Results
@@ -133,7 +133,7 @@ class Judged:
         """Give the baseline's depth in both views, and who never reaches what it reaches."""
         if not self.probed:
             return {"end-pooled": "not probed", "end-flat": "not probed", "never": "nowhere"}
-        pooled, flat = statistics.saved(self.results), statistics.saved(self.flat)
+        pooled, flat = depth.saved(self.results), depth.saved(self.flat)
         pooled = pooled[~is_control(pooled["method"])]
         late = [
             f"`{method}`, {labels} labels: in {(~rows['reached']).sum()} of {len(rows)} seeds"
@@ -239,4 +239,4 @@ def _titled(table: pd.DataFrame) -> pd.DataFrame:
 def _ends(saved: pd.DataFrame) -> str:
     """Mean depth at which the baseline reaches its own last accuracy, by label budget."""
     depths = saved.groupby("labels", sort=False)["baseline"].mean()
-    return ", ".join(f"{labels} labels {depth:.1f}" for labels, depth in depths.items())
+    return ", ".join(f"{labels} labels {mean:.1f}" for labels, mean in depths.items())

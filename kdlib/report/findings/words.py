@@ -22,7 +22,7 @@ def glue(facts: Mapping[str, Any]) -> None:
 
 
 def interval(values: Iterable[float], form: str = "+.1f", *, scale: float = 100) -> str:
-    """Write mean, low and high, times `scale`, as "mean [low, high]"; a mean alone where low is NaN.
+    """Write mean, low and high, times `scale`: "mean [low, high]"; the mean only where low is NaN.
 
     >>> interval((0.1, 0.05, 0.15))
     '+10.0 [+5.0, +15.0]'
@@ -43,12 +43,12 @@ def percent(share: float) -> str:
 
 
 def counts(numbers: Iterable[int], *, none: str = "no") -> str:
-    """List the distinct numbers of seeds, the smallest first: "3/5"; `none` where there are none."""
+    """List distinct numbers of seeds, the smallest first: "3/5"; `none` where there are none."""
     return "/".join(map(str, sorted({int(number) for number in numbers}))) or none
 
 
 def main_method(methods: Iterable[str], *, otherwise: str = "") -> str:
-    """Choose the method that a chapter quotes: kd where it was run, else the first of the legend."""
+    """Choose the method that a chapter quotes: kd if it was run, else the first of the legend."""
     found = [method for method in charts.order(methods) if method != "baseline"]
     return "kd" if "kd" in found else next(iter(found), otherwise)
 
