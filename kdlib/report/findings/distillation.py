@@ -25,11 +25,11 @@ def facts(results: Results, constants: Mapping[str, Any]) -> dict[str, str]:
     """
     temperature = constants["temperature"]
     logits = _logits(results)
-    image = next(charts.hesitant(results).itertuples())
+    image = next(charts.least_certain(results).itertuples())
     classes = [str(name) for name in results.study["classes"]]
     shares = softmax(logits.loc[image.image] / temperature)
     mistake = " Its top class is not the label: soft labels pass on a teacher's mistakes, too."
-    pulls = charts.pulls(results).set_index("temperature")
+    pulls = charts.gradient_lengths(results).set_index("temperature")
     fewest = charts.budgets(students(results.runs))[0]
     images = results.study["train_images"]
     labelled = labelled_images(results.study, fewest)

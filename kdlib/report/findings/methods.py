@@ -127,9 +127,9 @@ def family_table() -> HTML:
 
 
 def figure(draw: Callable[..., Any], results: Results) -> Any:
-    """Draw a chart of `standings.standings` and the families, where the study was run."""
+    """Draw a chart of `standings`, where the study was run."""
     table = standings.standings(results)
-    return NOT_RUN if table.empty else draw(table, families())
+    return NOT_RUN if table.empty else draw(table)
 
 
 def by_budget(results: Results) -> HTML:
