@@ -190,7 +190,7 @@ def floors(results: Results) -> HTML:
         f"Noise floor, mean over the networks on maps (and largest); {len(results.labels)} images. "
         f"Crossed out: above {NOISE}"
     )
-    return tables.floors(comparison.noise_floors(results), embed.TITLES, caption)
+    return tables.floors(comparison.noise_floors(results), caption)
 
 
 def faithfulness(results: Results) -> HTML:
