@@ -1,6 +1,6 @@
 """What a student is trained on: each method is a loss with a name, its paper and its constants."""
 
-from kdlib.distill.build import Combined, build
+from kdlib.distill.build import Combined, build, refusals
 from kdlib.distill.controls import Baseline, Pseudo, Random, Shuffled, Smooth
 from kdlib.distill.features import AB, AT, FSP, FT, NST, OFD, VID, FitNet, ReviewKD, SimKD
 from kdlib.distill.logits import DIST, DKD, KD, MLKD, NKD, LogitStd
@@ -49,4 +49,5 @@ __all__ = [
     "Terms",
     "Transfer",
     "build",
+    "refusals",
 ]

@@ -122,3 +122,18 @@ def _check(key: str, options: dict[str, Any]) -> None:
         types = (int, float) if isinstance(default, float) else type(default)
         if not isinstance(value, types) or isinstance(value, bool):
             raise UsageError(f"option {option} of {key} is like {default!r}, given {value!r}")
+
+
+def refusals(student: Forward, teacher: Forward) -> dict[str, str]:
+    """Return the methods that cannot be built for a pair of networks, each with the reason.
+
+    Methods that ask for the teacher's own network are left out.
+    """
+    reasons = {}
+    for key, facts in methods.METHODS.items():
+        if not facts.same_network:
+            try:
+                build(key, student, teacher)
+            except UsageError as problem:
+                reasons[key] = str(problem)
+    return reasons

@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 
 from kdlib import UsageError, one_of
 from kdlib.plan.methods import BASELINE, METHODS
@@ -229,13 +228,16 @@ def sign_flip(differences: Iterable[float]) -> float | None:
 def holm(p: Iterable[float]) -> Float[np.ndarray, " m"]:
     """Adjust the p of m tests so that they may be read together (Holm 1979).
 
-    NaN is no test: it stays and does not count.
+    The i-th smallest, from 1, becomes max over j <= i of (m - j + 1) p_j, 1 at most. NaN is no
+    test: it stays and does not count. Not by statsmodels, whose function collects garbage at every
+    call: 0.3 s for each cell of the verdicts.
     """
     raw = np.asarray(list(p), dtype=float)
+    tests = np.flatnonzero(np.isfinite(raw))
+    order = tests[np.argsort(raw[tests])]
+    steps = raw[order] * np.arange(len(order), 0, -1)
     adjusted = np.full(len(raw), np.nan)
-    tests = np.isfinite(raw)
-    if tests.any():
-        adjusted[tests] = multipletests(raw[tests], method="holm")[1]
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1)
     return adjusted
 
 

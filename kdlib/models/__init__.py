@@ -12,6 +12,7 @@ from kdlib.models.build import (
     weights,
 )
 from kdlib.models.cifar import LAYERS, NETWORKS, bottleneck
+from kdlib.models.example import example
 from kdlib.models.observe import (
     Forward,
     LayerPath,
@@ -36,6 +37,7 @@ __all__ = [
     "check_name",
     "count",
     "differences",
+    "example",
     "layers",
     "locate",
     "low_precision_copy",

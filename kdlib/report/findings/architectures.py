@@ -1,0 +1,235 @@
+"""Other pairs of networks: does the gain hang on the pair?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from IPython.display import HTML, Markdown
+from jaxtyping import UInt8
+
+from kdlib.measure import standings
+from kdlib.plan.methods import FAMILIES, METHODS
+from kdlib.report import charts, tables
+from kdlib.report.findings.words import (
+    NOT_RUN,
+    architecture,
+    counts,
+    interval,
+    main_method,
+    percent,
+)
+from kdlib.store import Results
+
+WITH = {
+    "student": "mostly with the student",
+    "teacher": "mostly with the teacher",
+    "pair": "with the pair itself",
+}
+Refusals = Mapping[tuple[str, str], Mapping[str, str]]  # (teacher, student) -> method -> reason
+
+
+def pairs(results: Results) -> pd.DataFrame:
+    """Give `standings.pairs` at the fewest labels of the study."""
+    table = standings.pairs(results)
+    return table[table["labels"] == charts.budgets(table)[0]] if len(table) else table
+
+
+def main(table: pd.DataFrame) -> pd.DataFrame:
+    """Select the pairs of the method that the chapter quotes."""
+    return table[table["method"] == main_method(table["method"], otherwise="kd")]
+
+
+def facts(results: Results) -> dict[str, Any]:
+    """Give what the gain goes with, and the networks, with two headings of the chapter."""
+    table = pairs(results)
+    own = main(table)
+    shares = standings.shares(own)
+    listed = ", ".join(f"{share:.0%} with the {name}" for name, share in shares.items())
+    goes = f"What it adds goes {WITH[max(shares, key=lambda name: shares[name])]}" if shares else ""
+    method = main_method(table["method"], otherwise="kd")
+    return {
+        "main": method,
+        "holds": f"{method} beats the baseline for {_count(own)}"
+        if len(own)
+        else "Pairs of networks",
+        "goes": goes or "What does the gain go with?",
+        "shares": listed or "not known",
+        "pairs": len(own),
+        "labels": own["labels"].iloc[0] if len(own) else "few",
+        "n": counts(table["n"]),
+        **_networks(results, own),
+        **_gap_and_room(own),
+    }
+
+
+def _networks(results: Results, own: pd.DataFrame) -> dict[str, str]:
+    """List teachers and students with their sizes; name the poorest baseline."""
+    sizes = results.runs.groupby("network")["parameters"].first()
+    teachers = results.runs[results.runs["role"] == "teacher"]
+    scores = teachers.groupby("network")["test_accuracy"].mean()
+    if own.empty:
+        return {"teachers": "none", "students": "none", "poorest": "not known"}
+    poorest = own.loc[own["baseline"].idxmin()]
+    return {
+        "teachers": ", ".join(
+            f"{name} ({sizes[name]:,} parameters, {percent(scores[name])})"
+            for name in dict.fromkeys(own["teacher"])
+        ),
+        "students": ", ".join(
+            f"{name} ({sizes[name]:,} parameters)" for name in dict.fromkeys(own["network"])
+        ),
+        "poorest": f"{poorest['network']} with {percent(poorest['baseline'])}",
+    }
+
+
+def _gap_and_room(own: pd.DataFrame) -> dict[str, str]:
+    """Correlate the gain with the gap in size and with the errors that the baseline makes."""
+    errors = 1 - own["baseline"]
+    gap = own["gain"].corr(own["smaller"], method="spearman")
+    room = own["gain"].corr(errors, method="spearman")
+    removed = 100 * own["gain"] / errors
+    if abs(room) > abs(gap):
+        heading = "What the baseline lacks predicts more than the gap in size"
+    elif abs(gap) > 0:
+        heading = "The gap in size predicts more than what the baseline lacks"
+    else:
+        heading = "The gap in size, and what the baseline lacks"
+    return {
+        "rule": heading,
+        "gap": f"{gap:+.2f}" if pd.notna(gap) else "not known",
+        "room": f"{room:+.2f}" if pd.notna(room) else "not known",
+        "removed": f"{removed.min():.0f} to {removed.max():.0f} %"
+        if len(own)
+        else "an unknown share",
+    }
+
+
+def _count(rows: pd.DataFrame) -> str:
+    return f"{(rows['low'] > 0).sum()} of {len(rows)} pairs"
+
+
+def _gain(row: Mapping[Any, Any]) -> str:
+    return interval([row["gain"], row["low"], row["high"]])
+
+
+def figure(draw: Callable[[pd.DataFrame], Any], results: Results) -> Any:
+    """Draw a chart of the pairs, where the study was run."""
+    table = pairs(results)
+    return draw(table) if len(table) else NOT_RUN
+
+
+def by_method(results: Results) -> Markdown:
+    """List for each method at how many pairs it beats the baseline; name the pairs where not."""
+    table = pairs(results)
+    if table.empty:
+        return NOT_RUN
+    lines = [_by_method(m, table[table["method"] == m]) for m in charts.order(table["method"])]
+    failed = results.runs[
+        (results.runs["role"] == "student") & (results.runs["test_accuracy"] < 0.5)
+    ]
+    names = [
+        f"`{run.removeprefix('students/')}` ({100 * score:.0f} %)"
+        for run, score in zip(failed["run"], failed["test_accuracy"], strict=True)
+    ]
+    lines.append(
+        f"- Wrong about most test images, and counted as they are: {', '.join(names) or 'none'}."
+    )
+    return Markdown("\n".join(lines))
+
+
+def _by_method(method: str, rows: pd.DataFrame) -> str:
+    rest = rows[~(rows["low"] > 0)].to_dict("records")
+    names = ", ".join(f"{row['teacher']} to {row['network']} ({_gain(row)})" for row in rest)
+    line = f"- `{method}` beats the baseline for {_count(rows)}"
+    return f"{line}; not: {names}." if names else f"{line}."
+
+
+def shares(results: Results) -> HTML | Markdown:
+    """Show what the spread of gains goes with, method by method."""
+    table = pairs(results)
+    rows = []
+    for method in charts.order(table["method"]):
+        parts = standings.shares(table[table["method"] == method])
+        if parts:
+            rows.append(
+                {"method": method} | {name: f"{share:.0%}" for name, share in parts.items()}
+            )
+    if not rows:
+        return Markdown("*Not known: not every student had every teacher.*")
+    return tables.table(pd.DataFrame(rows), "Shares of the spread of gains, by what they go with")
+
+
+def widths(results: Results) -> Markdown | None:
+    """List the gains of architectures that were students in several widths."""
+    own = main(pairs(results))
+    width = results.runs.drop_duplicates("network").set_index("network")["width"]
+    names = [architecture(name, width[name]) for name in own["network"]]
+    several = own.groupby(names)["network"].transform("nunique") > 1
+    lines = [
+        f"- {row['teacher']} to {row['network']}, {row['smaller']:.0f} times as many parameters: "
+        f"{_gain(row)}"
+        for row in own[several.to_numpy(dtype=bool)].to_dict("records")
+    ]
+    if not lines:
+        return None
+    return Markdown("\n".join(["Capacity only, one architecture in several widths:", "", *lines]))
+
+
+def refused(
+    results: Results,
+    images: UInt8[np.ndarray, "n h w c"],
+    example: Callable[..., Any],
+    refusals: Callable[[Any, Any], dict[str, str]],
+) -> Refusals:
+    """Find for each pair the methods that cannot be built: (teacher, student) -> reasons.
+
+    For images of the size of `images`; `example` is `kdlib.models.example`, `refusals`
+    `kdlib.distill.refusals`.
+    """
+    own = main(pairs(results))
+    _, height, width, channels = images.shape
+    widths = results.runs.drop_duplicates("network").set_index("network")["width"]
+    sizes = {"classes": len(results.study.get("classes", ())), "channels": channels}
+    sizes["size"] = max(height, width)
+    forward = {
+        name: example(architecture(name, widths[name]), width=widths[name], **sizes)
+        for name in {*own["teacher"], *own["network"]}
+    }
+    each = zip(own["teacher"], own["network"], strict=True)
+    return {
+        (teacher, student): refusals(forward[student], forward[teacher])
+        for teacher, student in each
+        if forward[student] and forward[teacher]
+    }
+
+
+def crossing(refused: Refusals) -> dict[str, str]:
+    """Count the methods that can be built for every pair, and those that cannot, by family."""
+    able = [key for key, facts in METHODS.items() if not facts.same_network]
+    ever = {method for reasons in refused.values() for method in reasons}
+    families = {
+        title: sum(METHODS[key].family == family for key in ever)
+        for family, title in FAMILIES.items()
+    }
+    reasons = [why for each in refused.values() for method, why in each.items() if method != "fsp"]
+    return {
+        "crossing": f"{len(able) - len(ever)} of {len(able)}"
+        if refused
+        else "An unknown number of",
+        "stay": "; ".join(f"{title} {n}" for title, n in families.items() if n) or "none",
+        "example": next(iter(reasons), "none was refused"),
+    }
+
+
+def refused_table(refused: Refusals) -> HTML | Markdown:
+    """Show which methods a pair refuses; pairs that refuse the same share a row."""
+    if not refused:
+        return NOT_RUN
+    groups: dict[str, list[str]] = {}
+    for pair, reasons in refused.items():
+        groups.setdefault(", ".join(reasons) or "none", []).append(" to ".join(pair))
+    rows = [{"refused": methods, "pairs": ", ".join(names)} for methods, names in groups.items()]
+    return tables.table(pd.DataFrame(rows), "Methods that a pair refuses")

@@ -1,0 +1,248 @@
+"""Is it the teacher? What is left of a gain when a part of its knowledge is destroyed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+from IPython.display import HTML, Markdown
+
+from kdlib.measure import standings, statistics
+from kdlib.report import charts, tables
+from kdlib.report.findings.methods import link
+from kdlib.report.findings.words import NOT_RUN, counts, interval, number, percent, students
+from kdlib.store import Results
+
+TAKEN = {  # control -> what it takes away, and what it leaves
+    "smooth": ("teacher, unlabelled images, any knowledge", "soft targets on the labelled images"),
+    "random": (
+        "all that the teacher learnt",
+        "the unlabelled images, soft targets, the outputs of some network",
+    ),
+    "pseudo": (
+        "softness: how sure the teacher is, and which other classes it finds likely",
+        "its top class for every unlabelled image",
+    ),
+    "shuffled": (
+        "which wrong classes the teacher finds likelier (dark knowledge)",
+        "its top class, and how sure it is of it",
+    ),
+    "transfer": ("the labels", "soft targets only, on all images"),
+    "self": ("the larger network", "a teacher of the student's own architecture, with every label"),
+    "born_again": ("the larger network", "as self, and three generations"),
+    "noisy_student": (
+        "the larger network, and the ease",
+        "distorted images, dropout, three generations",
+    ),
+}
+BESIDE_KD = ("shuffled", "pseudo", "transfer", "smooth", "random")
+FIGURE = ("kd", *BESIDE_KD, "baseline", "self", "born_again", "noisy_student")
+LAYERS = ("smooth", "pseudo", "shuffled", "random", "transfer")  # whose layers are of interest
+GAIN = ["gain", "gain_low", "gain_high"]
+
+
+def taken_away() -> HTML:
+    """List what each control takes away, and what it leaves."""
+    rows = [
+        {"control": link(control, control), "takes away": taken, "leaves": left}
+        for control, (taken, left) in TAKEN.items()
+    ]
+    return tables.table(pd.DataFrame(rows), "What each control takes away")
+
+
+class Controls:
+    """The study of methods, with every control beside kd. Empty where it was not run."""
+
+    def __init__(self, gallery: Results):
+        self.gallery = gallery
+        self.standings = standings.standings(gallery)
+        self.home = standings.one_network_each(self.standings)
+        self.gains = self.home.set_index(["method", "labels"])
+        self.budgets = charts.budgets(self.home)
+        self.few = self.budgets[0] if self.budgets else ""
+        self.beside = self._beside_kd()
+
+    def _beside_kd(self) -> pd.DataFrame:
+        """Average the differences control - kd, paired by seed: by method and labels."""
+        each = statistics.differences(self.gallery, statistics.ACCURACY, regime="full")
+        kd = each.loc[each["method"] == "kd", ["network", "labels", "seed", "difference"]]
+        rest = each[each["method"] != "kd"]
+        both = rest.merge(kd, on=["network", "labels", "seed"], suffixes=("", "_kd"))
+        both["difference"] -= both["difference_kd"]
+        by = ["method", "labels"]
+        return statistics.summarise(both, by).set_index(by)
+
+    def was_run(self, control: str, labels: str) -> bool:
+        """Whether a control was run beside kd."""
+        return (control, labels) in self.beside.index
+
+    def against_kd(self, control: str, labels: str) -> str:
+        """Return where a control lies beside kd: above, below or no clear difference."""
+        row = self.beside.loc[(control, labels)]
+        if row["low"] > 0:
+            return "above kd"
+        return "below kd" if row["high"] < 0 else "no clear difference from kd"
+
+    def never_below(self, control: str) -> bool:
+        """Whether a control was run, and lies below kd at no label budget."""
+        known = [labels for labels in self.budgets if self.was_run(control, labels)]
+        below = [labels for labels in known if self.against_kd(control, labels) == "below kd"]
+        return bool(known) and not below
+
+    def share(self, control: str, labels: str) -> str:
+        """Return a control's gain in units of kd's, where kd beats the baseline."""
+        if (control, labels) not in self.gains.index:
+            return "–"
+        kd = self.gains.loc[("kd", labels)]
+        if kd["beside"] != "better":
+            return "–"
+        return f"{100 * self.gains.loc[(control, labels), 'gain'] / kd['gain']:.0f} %"
+
+    def facts(self) -> dict[str, str]:
+        """Give the chapter's heading and the numbers that its prose quotes."""
+        teacher = self.gallery.runs.loc[
+            self.gallery.runs["role"] == "teacher", "test_accuracy"
+        ].mean()
+        last = ("kd", self.budgets[-1] if self.budgets else "")
+        room = teacher - self.gains.loc[last, "accuracy"] if last in self.gains.index else None
+        table = self.standings
+        return {
+            "claim": self.heading(),
+            "right": percent(teacher) if pd.notna(teacher) else "an unknown share",
+            "room": f"{100 * room:.1f}" if room is not None else "an unknown number of",
+            "network": table["network"].iloc[0] if len(table) else "one network",
+            "seeds": counts(table["n"]),
+        }
+
+    def heading(self) -> str:
+        """State what the controls show of dark knowledge."""
+        if not self.was_run("shuffled", self.few):
+            return "What a control leaves of a gain is what it did not take away"
+        if not self.never_below("shuffled"):
+            return "Part of the gain is the order among wrong classes"
+        if self.never_below("pseudo"):
+            return "Accuracy is no evidence of dark knowledge here"
+        return "The order among wrong classes is not what helps here"
+
+    def figure(self, methods: Sequence[str] = FIGURE) -> Any:
+        """Draw the accuracies of kd and the controls."""
+        known = [method for method in methods if method in set(self.home["method"])]
+        return charts.dots(self.standings, known) if known else NOT_RUN
+
+    def table(self) -> HTML | Markdown:
+        """Show the controls beside kd."""
+        rows = [
+            self._row(control, labels)
+            for control in BESIDE_KD
+            for labels in self.budgets
+            if self.was_run(control, labels)
+        ]
+        caption = "Controls beside kd: mean paired difference and 95 % t interval over seeds"
+        return tables.table(pd.DataFrame(rows), caption) if rows else NOT_RUN
+
+    def _row(self, control: str, labels: str) -> dict[str, Any]:
+        row = self.beside.loc[(control, labels)]
+        return {
+            "control": control,
+            "labels per class": labels,
+            "minus kd, points": number(interval(row[["mean", "low", "high"]])),
+            "n": int(row["n"]),
+            "beside kd": self.against_kd(control, labels),
+            "share of kd's gain": self.share(control, labels),
+        }
+
+    def conclusions(self) -> Markdown:
+        """List what follows from the controls, with the fewest labels."""
+        lines = []
+        if self.was_run("pseudo", self.few):
+            lines.append(self._softness())
+        if self.was_run("shuffled", self.few):
+            lines.append(self._dark_knowledge())
+        if self.was_run("random", self.few):
+            lines.append(self._untrained_teacher())
+        if self.was_run("smooth", self.few):
+            lines.append(self._smoothing())
+        lines += [self._own_kind(m) for m in ("self", "born_again") if self._has_gain(m)]
+        return Markdown("\n".join(f"- {line}" for line in lines)) if lines else NOT_RUN
+
+    def _softness(self) -> str:
+        share = (
+            f"Hard targets reach {self.share('pseudo', self.few)} of what soft ones add with "
+            f"{self.few} labels per class."
+        )
+        if self.never_below("pseudo"):
+            return (
+                f"{share} Nothing here needs softness: labels for the unlabelled images explain "
+                "the gain in accuracy."
+            )
+        return f"{share} The rest is what softness is worth."
+
+    def _dark_knowledge(self) -> str:
+        if self.never_below("shuffled"):
+            return (
+                "To give the teacher's other probabilities to the wrong classes nowhere costs "
+                "accuracy: these accuracies are no evidence of dark knowledge."
+            )
+        return (
+            "With the wrong classes in another order accuracy falls somewhere: that much is dark "
+            "knowledge."
+        )
+
+    def _untrained_teacher(self) -> str:
+        below_baseline = self.gains.loc[("random", self.few), "beside"] == "worse"
+        if below_baseline and self.against_kd("random", self.few) == "below kd":
+            return "A teacher that learnt nothing harms: not the outputs of every network will do."
+        return "A teacher that learnt nothing does not harm where labels are few."
+
+    def _smoothing(self) -> str:
+        row = self.gains.loc[("smooth", self.few)]
+        effect = "something" if row["beside"] == "better" else "nothing that is clear"
+        gain = interval(row[GAIN])
+        return (
+            f"Softness without a teacher adds {effect} where labels are few ({gain} points over "
+            "the baseline)."
+        )
+
+    def _has_gain(self, method: str) -> bool:
+        cell = (method, self.few)
+        return cell in self.gains.index and pd.notna(self.gains.loc[cell, "gain"])
+
+    def _own_kind(self, method: str) -> str:
+        row = self.gains.loc[(method, self.few)]
+        meaning = (
+            "a teacher that is no larger will do."
+            if row["beside"] == "better"
+            else "no more than could be chance."
+        )
+        return (
+            f"`{method}` adds {interval(row[GAIN])} points to the teacher's own network: {meaning}"
+        )
+
+
+def layers(results: Results) -> Markdown:
+    """List how compact the controls' layers are in a study; name those not measured."""
+    runs = students(results.runs)
+    fewest, methods = charts.budgets(runs)[0], set(runs["method"])
+    measured = [control for control in LAYERS if control in methods]
+    lines = []
+    if measured and "baseline" in methods:
+        for method in ("kd", *measured):
+            if method in methods:
+                gain = statistics.gain(
+                    results, "within_share", "block2", method=method, labels=fewest
+                )
+                lines.append(
+                    f"- `{method}` minus baseline at `block2`, {fewest} labels per class: {gain}"
+                )
+    head = "Within-class share of variance; smaller is more compact:"
+    if not lines:
+        head = f"Study `{results.study['name']}` measured no control's layers."
+    missing = [f"`{control}`" for control in ("pseudo", "shuffled") if control not in measured]
+    tail = (
+        f"**Open**: the layers of {' and '.join(missing)} were not measured. Whether equal "
+        "accuracy comes with equal compactness, this book does not know yet."
+        if missing
+        else ""
+    )
+    return Markdown("\n".join([head, "", *lines, "", tail]))

@@ -1,0 +1,124 @@
+"""Soft labels, temperature, and the two controls of dark knowledge."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import log
+from typing import Any
+
+import pandas as pd
+from IPython.display import HTML, Markdown
+from scipy.special import softmax
+
+from kdlib.measure import statistics
+from kdlib.report import charts, tables
+from kdlib.report.findings.words import interval, labelled_images, students
+from kdlib.store import Results
+
+CONTROLS = ("shuffled", "pseudo")  # what destroys dark knowledge
+
+
+def facts(results: Results, constants: Mapping[str, Any]) -> dict[str, str]:
+    """Describe one hesitant image and the temperature; `constants` are those of KD.
+
+    Raises UsageError where the results hold no logits of a teacher.
+    """
+    temperature = constants["temperature"]
+    logits = _logits(results)
+    image = next(charts.least_certain(results).itertuples())
+    classes = [str(name) for name in results.study["classes"]]
+    shares = softmax(logits.loc[image.image] / temperature)
+    mistake = " Its top class is not the label: soft labels pass on a teacher's mistakes, too."
+    pulls = charts.gradient_lengths(results).set_index("temperature")
+    fewest = charts.budgets(students(results.runs))[0]
+    images = results.study["train_images"]
+    labelled = labelled_images(results.study, fewest)
+    return {
+        "temperature": f"{temperature:g}",
+        "truth": classes[image.truth],
+        "top": f"{100 * shares[image.top]:.0f} % for {classes[image.top]}",
+        "second": f"{100 * shares[image.second]:.0f} % for {classes[image.second]}",
+        "error": mistake if image.top != image.truth else "",
+        "images": f"{len(logits):,}",
+        "cold": _top_share(logits, 1),
+        "warm": _top_share(logits, temperature),
+        "without": f"{pulls['KL'].max() / pulls['KL'].min():.0f}",
+        "with": f"{pulls['T² KL'].max() / pulls['T² KL'].min():.1f}",
+        "alpha": f"{constants['label_weight']:g}",
+        "beta": f"{constants['weight']:g}",
+        "few": fewest,
+        "labelled": f"{labelled:,}",
+        "rest": f"{images - labelled:,}",
+        "share": f"{100 - 100 * labelled / images:.0f} %",
+        "margin": f"{image.margin:.2f}",
+        "even": f"{image.margin / log(3):.2f}",
+    }
+
+
+def _logits(results: Results) -> pd.DataFrame:
+    """Logits of the first teacher: a row per image, a column per class."""
+    rows = results.teacher_logits
+    first = rows[rows["run"] == rows["run"].iloc[0]]
+    return first.pivot(index="image", columns="label", values="logit")
+
+
+def _top_share(logits: pd.DataFrame, temperature: float) -> str:
+    """Mean probability of the top class at a temperature."""
+    return f"{100 * softmax(logits.to_numpy() / temperature, axis=1).max(axis=1).mean():.1f} %"
+
+
+def dark_knowledge(gallery: Results) -> pd.DataFrame:
+    """Compare kd with the controls of dark knowledge, paired by seed, at the fewest labels.
+
+    `gallery` is the study of methods. Returns the columns of `statistics.summarise` by control;
+    empty where they were not run beside kd.
+    """
+    if gallery.runs.empty:
+        return pd.DataFrame()
+    runs = statistics.students(gallery)
+    labels = charts.budgets(runs)[0]
+    runs = runs[(runs["network"] == runs["network"].iloc[0]) & (runs["labels"] == labels)]
+    scores = runs.pivot(index="seed", columns="method", values="test_accuracy")
+    if "kd" not in scores:
+        return pd.DataFrame()
+    beside = scores[[control for control in CONTROLS if control in scores]]
+    each = -beside.sub(scores["kd"], axis=0)
+    each = each.melt(var_name="control", value_name="difference", ignore_index=False).dropna()
+    return (
+        statistics.summarise(each.assign(labels=labels), ["control", "labels"])
+        if len(each)
+        else pd.DataFrame()
+    )
+
+
+def dark_table(gallery: Results) -> HTML | Markdown:
+    """Show `dark_knowledge`."""
+    rows = dark_knowledge(gallery)
+    if rows.empty:
+        return Markdown("*The study of methods did not run `kd` beside these controls.*")
+    columns = {
+        "kd minus": [f"<code>{control}</code>" for control in rows["control"]],
+        "test accuracy, points [95 % interval]": [
+            interval(values) for values in rows[["mean", "low", "high"]].to_numpy()
+        ],
+        "seeds": rows["n"].to_list(),
+    }
+    labels = rows["labels"].iloc[0]
+    caption = f"kd beside its controls, {labels} labels per class, study of methods"
+    return tables.table(pd.DataFrame(columns), caption)
+
+
+def dark_verdict(gallery: Results) -> Markdown:
+    """State whether the gain of kd is evidence of dark knowledge."""
+    rows = dark_knowledge(gallery)
+    if rows.empty:
+        return Markdown("This build cannot judge whether the order of the wrong classes matters.")
+    better = [f"`{control}`" for control in rows.loc[rows["low"] > 0, "control"]]
+    if better:
+        return Markdown(
+            f"`kd` is better than {' and '.join(better)}: there the wrong classes seem to matter."
+        )
+    return Markdown(
+        "`kd` is better than neither. So on these images the gain in accuracy is **no evidence of "
+        "dark knowledge**: the top class of many images is enough."
+    )

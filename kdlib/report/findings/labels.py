@@ -1,0 +1,112 @@
+"""Few labels: who wins, by how much, and until when."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+from IPython.display import HTML, Markdown
+
+from kdlib.measure import standings, statistics
+from kdlib.report import charts, tables
+from kdlib.report.findings.words import interval, is_control, main_method
+from kdlib.store import Results
+
+WORDS = {  # of `standings.standings`, column beside
+    "better": "beats the baseline",
+    "not told apart": "does not clearly differ from it",
+    "worse": "is worse",
+}
+
+
+def one_network(results: Results) -> pd.DataFrame:
+    """Give `standings.standings` of the network that most runs share."""
+    table = standings.standings(results)
+    return table[table["network"] == table["network"].iloc[0]]
+
+
+def facts(results: Results) -> dict[str, Any]:
+    """Compare the baseline with one method, paired by seed and, for contrast, unpaired."""
+    table = one_network(results)
+    fewest = charts.budgets(table)[0]
+    cells = table.set_index(["method", "labels"])
+    at_few = [m for m in _methods(table) if (m, fewest) in cells.index]
+    method = main_method(at_few)
+    few = cells.loc[(method, fewest)]
+    scores = _scores(results, table["network"].iloc[0], fewest)
+    welch = statistics.welch(scores[method].dropna(), scores["baseline"].dropna())
+    return {
+        "few": fewest,
+        "method": method,
+        "baseline": interval(cells.loc[("baseline", fewest), ["accuracy", "low", "high"]], ".1f"),
+        "distilled": interval(few[["accuracy", "low", "high"]], ".1f"),
+        "gain": interval(few[["gain", "gain_low", "gain_high"]]),
+        "pairs": f"{few['pairs']:.0f}",
+        "worth": Markdown("; ".join(_worth(cells, m, fewest) for m in at_few)),
+        "low": f"{100 * scores['baseline'].min():.1f}",
+        "high": f"{100 * scores['baseline'].max():.1f}",
+        "unpaired": interval(welch[key] for key in ("mean", "low", "high")),
+        "train": f"{results.study['train_images']:,}",
+        "test": f"{results.study['test_images']:,}",
+        "dataset": results.study["dataset"],
+        "network": table["network"].iloc[0],
+    }
+
+
+def _methods(table: pd.DataFrame) -> list[str]:
+    """List the methods in the order of legends; the controls where there is nothing else."""
+    every = charts.order(set(table["method"]) - {"baseline"})
+    controls = is_control(pd.Series(every, dtype=object))
+    return [m for m, control in zip(every, controls, strict=True) if not control] or every
+
+
+def _scores(results: Results, network: str, labels: str) -> pd.DataFrame:
+    """Test accuracies of one network and label budget: a row per seed, a column per method."""
+    runs = statistics.students(results)
+    runs = runs[(runs["labels"] == labels) & (runs["network"] == network)]
+    return runs.pivot(index="seed", columns="method", values="test_accuracy")
+
+
+def _worth(cells: pd.DataFrame, method: str, fewest: str) -> str:
+    """State how many labels the baseline needs for a method's accuracy with the fewest."""
+    baseline = cells["accuracy"].xs("baseline")
+    target = cells.loc[(method, fewest), "accuracy"]
+    enough = [
+        b for b in charts.budgets(cells.reset_index()) if b in baseline and baseline[b] >= target
+    ]
+    if not enough:
+        return f"`{method}`: more than there are"
+    return f"`{method}`: all" if enough[0] == "all" else f"`{method}`: {enough[0]} per class"
+
+
+def table(results: Results) -> HTML:
+    """Show test accuracy and the paired difference to the baseline, method by method."""
+    rows = one_network(results)
+    gains = rows[["gain", "gain_low", "gain_high"]].to_numpy()
+    accuracies = rows[["accuracy", "low", "high"]].to_numpy()
+    columns = {
+        "method": [f"<code>{m}</code>" for m in rows["method"]],
+        "labels per class": rows["labels"].to_list(),
+        "test accuracy, %": [interval(values, ".1f") for values in accuracies],
+        "minus baseline, points": ["–" if pd.isna(v[0]) else interval(v) for v in gains],
+        "seeds": rows["n"].to_list(),
+    }
+    network = rows["network"].iloc[0]
+    caption = f"Students {network}: means with 95 % t intervals over seeds"
+    return tables.table(pd.DataFrame(columns), caption)
+
+
+def until_when(results: Results) -> Markdown:
+    """List at which label budgets each method beats the baseline, and at which it does not."""
+    rows = one_network(results)
+    return Markdown("\n".join(_pays(rows[rows["method"] == m]) for m in _methods(rows)))
+
+
+def _pays(rows: pd.DataFrame) -> str:
+    beside = dict(zip(rows["labels"], rows["beside"], strict=True))
+    parts = []
+    for result, words in WORDS.items():
+        budgets = [b for b in charts.budgets(rows) if beside[b] == result]
+        if budgets:
+            parts.append(f"{words} with {', '.join(budgets)}")
+    return f"- `{rows['method'].iloc[0]}` {'; '.join(parts) or 'has too few seeds to judge'}"

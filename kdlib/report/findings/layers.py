@@ -1,0 +1,30 @@
+"""What a map of a layer cannot show."""
+
+from __future__ import annotations
+
+from IPython.display import HTML
+
+from kdlib import embed
+from kdlib.measure.faithfulness import FAITHFULNESS
+from kdlib.report import tables
+from kdlib.store import Results
+
+MEASURES = ("trustworthiness", "neighbours_kept", "map_knn")
+LAYERS = ("block1", "block3")
+
+
+def facts(results: Results) -> dict[str, int]:
+    """Count the networks and the images on the maps."""
+    return {"networks": results.maps["run"].nunique(), "images": len(results.labels)}
+
+
+def faithfulness(results: Results) -> HTML:
+    """Show how far the maps of two layers can be trusted, means over the networks on maps."""
+    on_maps = results.faithfulness["run"].isin(results.maps["run"])  # others have numbers only
+    means = results.faithfulness[on_maps].pivot_table(
+        index=["embedding", "layer"], columns="measure", values="value"
+    )
+    rows = means.loc[(slice(None), list(LAYERS)), list(MEASURES)].map("{:.2f}".format)
+    rows.columns = [FAITHFULNESS[name].title for name in MEASURES]
+    rows.insert(0, "map", [f"{embed.TITLES[kind]}, {layer}" for kind, layer in rows.index])
+    return tables.table(rows, "Means over the networks on maps: how far each map can be trusted")

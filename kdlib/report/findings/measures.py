@@ -1,0 +1,126 @@
+"""Compactness and accuracy, measured in the layers themselves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+from IPython.display import HTML, Markdown
+
+from kdlib import embed
+from kdlib.measure import faithfulness, metrics, statistics
+from kdlib.report import charts, tables
+from kdlib.report.findings.words import main_method, students
+from kdlib.store import Results
+
+QUOTED = ("within_share", "silhouette", "probe")
+COMPARED = ("within_share", "silhouette", "knn", "probe")
+ON_MAPS = {"silhouette": "Silhouette", "knn": "k-NN accuracy", "hulls": "Class hulls"}
+ARROWS = {"lower": "↓", "higher": "↑"}
+
+
+def facts(results: Results) -> dict[str, str | int]:
+    """Give the paired differences that the prose quotes, at the fewest labels of the study."""
+    every = students(results.runs)
+    fewest, method = charts.budgets(every)[0], main_method(every["method"])
+    gains = {}
+    for measure in QUOTED:
+        for layer in ("stem", "block1", "block2", "block3"):
+            words = statistics.gain(results, measure, layer, method=method, labels=fewest)
+            gains[f"{measure}-{layer}"] = words.replace("95 % interval ", "")
+    return {
+        **gains,
+        "seeds": every["seed"].nunique(),
+        "labels": fewest,
+        "method": method,
+        "n": len(results.labels),
+    }
+
+
+def similarity(results: Results) -> Any:
+    """Draw how similar each layer is to each of the teacher's layers."""
+    if results.similarity.empty:
+        return Markdown("*This study did not compare its layers with the teacher's.*")
+    return charts.similarity(results)
+
+
+def untrained(results: Results) -> HTML | Markdown:
+    """Show the measures of layers before training beside those of the trained students."""
+    every = students(results.runs)
+    fewest, method = charts.budgets(every)[0], main_method(every["method"])
+    few = every[every["labels"] == fewest]
+    start = results.training[results.training["epoch"] == 0]
+    start = start[start["measure"].isin(COMPARED) & start["run"].isin(few["run"])]
+    start = start.drop_duplicates(["layer", "measure", "value"])  # methods share initial weights
+    if start.empty:
+        return Markdown("*This study stored no network as it was before training.*")
+    means = {"untrained": _means(start)}
+    for name in ("baseline", method):
+        runs = few.loc[few["method"] == name, "run"]
+        means[name] = _means(results.measures[results.measures["run"].isin(runs)])
+    measures = [m for m in COMPARED if m in set(start["measure"])]
+    rows = [(m, layer) for m in measures for layer in results.study["layers"]]
+    table = pd.DataFrame(means).loc[rows].map("{:.2f}".format)
+    table.insert(0, "measure, layer", [f"{charts.name(m)}, {layer}" for m, layer in rows])
+    n = f"n = {start['run'].nunique()} untrained, {every['seed'].nunique()} seeds of the others"
+    caption = f"Before training and after, at {fewest} labels per class: {n}"
+    return tables.table(table, f"{caption}; {len(results.labels)} test images")
+
+
+def _means(rows: pd.DataFrame) -> pd.Series:
+    return rows.groupby(["measure", "layer"])["value"].mean()
+
+
+def layers_and_maps(results: Results) -> HTML | Markdown:
+    """Show measures of the layers beside the same measures of their maps, for two students."""
+    every = students(results.runs)
+    fewest, method = charts.budgets(every)[0], main_method(every["method"])
+    pair = ["baseline", method]
+    runs = every[(every["labels"] == fewest) & every["method"].isin(pair)]
+    runs = runs.loc[runs["run"].isin(results.maps["run"]), ["run", "method"]]
+    of_layers = results.measures[results.measures["measure"].isin(["silhouette", "knn"])]
+    of_maps = results.faithfulness[results.faithfulness["measure"].isin(faithfulness.MAP_MEASURES)]
+    of_maps = of_maps.assign(
+        space=of_maps["embedding"].map(embed.TITLES),
+        measure=of_maps["measure"].str.removeprefix("map_"),
+    )
+    both = pd.concat([of_layers.assign(space="layer"), of_maps]).merge(runs, on="run")
+    if both.empty:
+        return Markdown("*This study has no maps of both students.*")
+    table = both.pivot_table(
+        index=["measure", "layer"], columns=["space", "method"], values="value"
+    )
+    columns = [(space, name) for space in dict.fromkeys(both["space"]) for name in pair]
+    rows = [(m, at) for m in ON_MAPS for at in results.study["layers"] if (m, at) in table.index]
+    table = table.reindex(columns=columns).loc[rows]
+    table = table.map(lambda value: "–" if pd.isna(value) else f"{value:.2f}")
+    table.columns = [f"{space}: {name}" for space, name in columns]
+    table.insert(0, "measure, layer", [f"{ON_MAPS[m]}, {layer}" for m, layer in rows])
+    caption = f"In the layers and in their uncoupled maps; {len(results.labels)} images"
+    return tables.table(table, caption)
+
+
+def pitfalls() -> HTML:
+    """List every measure with its range, its direction and its pitfall."""
+    every = metrics.MEASURES | faithfulness.FAITHFULNESS | faithfulness.MAP_MEASURES
+    rows = [
+        {
+            "measure": m.title,
+            "what it states": m.text,
+            "range": f"{_bound(m.low)} to {_bound(m.high)}",
+            "better": ARROWS.get(m.better, "–"),
+            "pitfall": _pitfall(m),
+        }
+        for m in every.values()
+    ]
+    caption = f"{len(rows)} measures of layers, of maps, and of how faithful a map is"
+    return tables.table(pd.DataFrame(rows), caption)
+
+
+def _bound(value: float) -> str:
+    return "∞" if value == float("inf") else f"{value:g}"
+
+
+def _pitfall(measure: metrics.Measure) -> str:
+    sentence = measure.pitfall[:1].upper() + measure.pitfall[1:]
+    return f"Compare at equal n only. {sentence}" if measure.depends_on_n else sentence

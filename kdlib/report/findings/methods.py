@@ -1,0 +1,174 @@
+"""Every method on the same students: the chapter of all methods, and its families' pages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pandas as pd
+from IPython.display import HTML, Markdown
+
+from kdlib import store
+from kdlib.measure import standings
+from kdlib.plan.methods import FAMILIES, METHODS
+from kdlib.report import charts, tables
+from kdlib.report.findings.words import NOT_RUN, counts
+from kdlib.store import Results
+
+PAGES = {  # family -> its page, and what its methods copy
+    "logits": ("logits", "the class probabilities that the teacher predicts"),
+    "features": ("features", "what the teacher's layers compute"),
+    "relations": ("relations", "how images relate to each other"),
+    "schemes": ("schemes", "who teaches whom, in which order"),
+    "controls": ("schemes", "no knowledge of a teacher's own"),
+}
+TOGETHER = {  # pairs of networks that benchmarks/ trained side by side
+    "digits": "resnet20 to resnet8x0.5 on digits",
+    "resnet56-resnet20": "resnet56 to resnet20 on images of CIFAR's size",
+}
+
+
+def rows(classes: Mapping[str, type]) -> Callable[[str], HTML]:
+    """Return a function that shows constants, cost and results of one method of the gallery.
+
+    `classes` are those of `kdlib.distill`, by key.
+    """
+    table = standings.standings(store.brief("methods"))
+    cost = store.load_benchmark("methods", "cost")
+    return lambda method: tables.standing(table, method, classes[method], cost)
+
+
+def family_of(method: str) -> str:
+    """Return the family of a method; the baseline stands with the controls."""
+    return METHODS[method].family
+
+
+def families() -> dict[str, str]:
+    """Map every method to its family."""
+    return {key: facts.family for key, facts in METHODS.items()}
+
+
+def link(method: str, words: str) -> str:
+    """Link to the section of a method."""
+    page, _ = PAGES[METHODS[method].family]
+    return f'<a href="{page}.html#method-{method.replace("_", "-")}">{words}</a>'
+
+
+def facts(results: Results, side_by_side: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+    """Count who beats the baseline; `side_by_side` is the benchmark of that name, by pair.
+
+    The headings of the chapter are among them.
+    """
+    table = standings.standings(results)
+    home = standings.one_network_each(table)
+    absent = [key for key in METHODS if key not in set(table["method"])]
+    savings = [f"{100 * pair['saving']:.0f} %" for pair in side_by_side.values()]
+    saved = f"Side by side, students save {' or '.join(savings)} of their time"
+    return {
+        "helps": _helps(home),
+        "best": _best(home),
+        "side": saved if savings else "Students side by side",
+        "count": len(METHODS),
+        "seeds": counts(table["n"]),
+        "network": table["network"].iloc[0] if len(table) else "one network",
+        "absent": f"Not run: {', '.join(absent)}." if absent else "All of them were run.",
+    }
+
+
+def _helps(home: pd.DataFrame) -> str:
+    """Head the figure of families: how many methods beat the baseline at both ends."""
+    steps = charts.budgets(home)
+    if not steps:
+        return "Which methods beat the baseline?"
+    few, most = steps[0], steps[-1]
+    heading = f"{_beating(home, few)} methods beat the baseline with {few} labels per class"
+    if most == few:
+        return heading
+    every = "all labels" if most == "all" else most
+    return f"{heading}, {_beating(home, most)} with {every}"
+
+
+def _beating(home: pd.DataFrame, labels: str) -> str:
+    rows = _compared(home, labels)
+    rows = rows[~_are_controls(rows)]
+    return f"{(rows['beside'] == 'better').sum()} of {len(rows)}"
+
+
+def _best(home: pd.DataFrame) -> str:
+    """Head the ranking: how many methods reach into the interval of the best one."""
+    steps = charts.budgets(home)
+    rows = _compared(home, steps[0]).dropna(subset="gain_low") if steps else home[:0]
+    if rows.empty:
+        return "Which method adds most?"
+    level = rows["gain_high"] >= rows.loc[rows["gain"].idxmax(), "gain_low"]
+    return f"{level.sum()} methods reach into the interval of the best"
+
+
+def _compared(home: pd.DataFrame, labels: str) -> pd.DataFrame:
+    """Select the rows of one label budget that have a baseline beside them."""
+    return home[(home["labels"] == labels) & home["gain"].notna()]
+
+
+def _are_controls(rows: pd.DataFrame) -> pd.Series:
+    return rows["method"].map(families()) == "controls"
+
+
+def family_table() -> HTML:
+    """List the families with what they copy, and their methods."""
+    rows = [
+        {
+            "family": f'<a href="{page}.html">{FAMILIES[family]}</a>',
+            "copies": words,
+            "methods": ", ".join(link(key, key) for key in METHODS if family_of(key) == family),
+        }
+        for family, (page, words) in PAGES.items()
+    ]
+    return tables.table(pd.DataFrame(rows), "The families of methods")
+
+
+def figure(draw: Callable[..., Any], results: Results) -> Any:
+    """Draw a chart of `standings`, where the study was run."""
+    table = standings.standings(results)
+    return NOT_RUN if table.empty else draw(table)
+
+
+def by_budget(results: Results) -> HTML:
+    """List for each label budget how many beat the baseline, and name those that do not."""
+    home = standings.one_network_each(standings.standings(results))
+    lines = [_at_budget(home, labels) for labels in charts.budgets(home)]
+    return HTML(f"<ul>{''.join(lines) or '<li>Not run.</li>'}</ul>")
+
+
+def _at_budget(home: pd.DataFrame, labels: str) -> str:
+    rows = _compared(home, labels)
+    controls = _are_controls(rows)
+    parts = []
+    for kind, part in (("methods", rows[~controls]), ("controls", rows[controls])):
+        rest = part[part["beside"] != "better"].sort_values("gain", ascending=False)
+        count = f"{len(part) - len(rest)} of {len(part)} {kind} beat the baseline"
+        names = ", ".join(_spread(row) for row in rest.to_dict("records"))
+        parts.append(f"{count}; not: {names}." if names else f"{count}.")
+    budget = "all labels" if labels == "all" else f"{labels} labels per class"
+    return f"<li><strong>{budget}</strong>: {' '.join(parts)}</li>"
+
+
+def _spread(row: Mapping[Any, Any]) -> str:
+    """A method with its mean gain and the gains of single seeds, in points."""
+    gain, least, most = (f"{100 * row[c]:+.1f}" for c in ("gain", "least", "most"))
+    return f"{link(row['method'], row['name'])} ({gain}; seeds {least} to {most})"
+
+
+def savings(side_by_side: Mapping[str, Mapping[str, float]]) -> Markdown:
+    """List what one forward pass of the teacher for all students saves, as measured."""
+    return Markdown("\n".join(_saving(side_by_side, pair) for pair in TOGETHER))
+
+
+def _saving(side_by_side: Mapping[str, Mapping[str, float]], pair: str) -> str:
+    if pair not in side_by_side:
+        return f"- {TOGETHER[pair]}: *not measured*."
+    row = side_by_side[pair]
+    return (
+        f"- {TOGETHER[pair]}: {row['students']} students took {row['separate_seconds']:.1f} s one "
+        f"after the other and {row['together_seconds']:.1f} s side by side, a saving of "
+        f"{100 * row['saving']:.0f} %."
+    )

@@ -1,0 +1,230 @@
+"""How maps mislead: settings, starts, failures, noise, coupling and supervision, in numbers."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+from IPython.display import HTML
+
+from kdlib import embed
+from kdlib.measure import comparison
+from kdlib.measure.faithfulness import FAITHFULNESS
+from kdlib.report import tables
+from kdlib.store import Results
+
+FAITHFUL = ["trustworthiness", "neighbours_kept"]
+SPACES = {  # where an image's nearest are asked for -> column of `early_layers`
+    "original space": "in the layer",
+    "own start": "on t-SNE",
+    "ivis": "on IVIS",
+    "pca": "on PCA",
+}
+NOISE = 0.5  # a noise floor above which the movement between two maps means nothing
+
+
+def facts(results: Results) -> dict[str, str | int]:
+    """Give all numbers of the chapter, by the section that quotes them."""
+    return (
+        {
+            "method": method(results),
+            "n": results.sweeps["image"].nunique(),
+            "all": len(results.labels),
+            "layer": results.sweeps["layer"].iloc[0],
+        }
+        | settings(results)
+        | coupling(results)
+        | supervision(results)
+        | first_layer(results)
+        | noise(results)
+    )
+
+
+def method(results: Results) -> str:
+    """Name the method of the distilled student on the maps."""
+    methods = results.runs.set_index("run")["method"]
+    _, distilled = _pair(results)
+    return str(methods[distilled])
+
+
+def _pair(results: Results) -> tuple[str, str]:
+    """Name the baseline and the distilled student whose maps were swept."""
+    baseline, distilled = dict.fromkeys(results.sweeps["run"])
+    return baseline, distilled
+
+
+def _span(values: pd.Series) -> str:
+    return f"{values.min():.2f} to {values.max():.2f}"
+
+
+def settings(results: Results) -> dict[str, str]:
+    """Give the spans of map measures over the settings and seeds of each embedding.
+
+    For "tsne" and "ivis": trust, neighbours and silhouette of the distilled student's maps, the
+    silhouette of the baseline's, the gap between the two at equal settings, and apart, how far an
+    image moves from seed to seed.
+    """
+    maps = results.sweeps.groupby(["embedding", "run", "setting", "seed"], sort=True)
+    numbers = maps[[*FAITHFUL, "map_silhouette"]].first()
+    baseline, distilled = _pair(results)
+    facts: dict[str, str] = {}
+    for kind in ("tsne", "ivis"):
+        own = numbers.loc[(kind, distilled)]
+        means = numbers.loc[kind, "map_silhouette"].groupby(level=["run", "setting"]).mean()
+        facts |= {
+            f"{kind}-trust": _span(own["trustworthiness"]),
+            f"{kind}-neighbours": _span(own["neighbours_kept"]),
+            f"{kind}-silhouette": _span(means[distilled]),
+            f"{kind}-silhouette-baseline": _span(means[baseline]),
+            f"{kind}-gap": _span(means[distilled] - means[baseline]),
+            f"{kind}-apart": f"{seed_displacement(results, kind, distilled):.2f}",
+        }
+    return facts
+
+
+def seed_displacement(results: Results, embedding: str, run: str) -> float:
+    """Mean distance between an image's places on maps of two seeds, in widths of the map.
+
+    Over all pairs of seeds of one setting; 0 where there is one seed.
+    """
+    sweeps = results.sweeps
+    sweeps = sweeps[(sweeps["embedding"] == embedding) & (sweeps["run"] == run)]
+    means = []
+    for _, setting in sweeps.sort_values("image").groupby("setting"):
+        maps = [rows[["x", "y"]].to_numpy() for _, rows in setting.groupby("seed")]
+        means += [embed.displacement(a, b).mean() for a, b in combinations(maps, 2)]
+    return float(np.mean(means)) if means else 0.0
+
+
+def noise(results: Results) -> dict[str, str]:
+    """Give the noise floor of each embedding at the swept layer, and name the maps above 0.5."""
+    floors = comparison.noise_floors(results)
+    at = floors[floors["layer"] == results.sweeps["layer"].iloc[0]].set_index("embedding")["mean"]
+    above = floors[floors["mean"] > NOISE].groupby("embedding")["layer"]
+    names = [f"{embed.TITLES[kind]} {', '.join(layers)}" for kind, layers in above]
+    return {f"{kind}-floor": f"{mean:.2f}" for kind, mean in at.items()} | {
+        "noisy": "; ".join(names) or "no layer with a map here"
+    }
+
+
+def coupling(results: Results) -> dict[str, str]:
+    """Give what a shared start and coupling buy, what they cost, and which bounds hold."""
+    maps = comparison.procedures(results)
+    means = maps.groupby("way").mean(numeric_only=True)
+    rise = maps.groupby("way")["rise"].max()
+    share = means["displacement"] / means.loc["own start", "displacement"]
+    change = means.loc["coupled"] - means.loc[list(comparison.INDEPENDENT)].mean()
+    by_layer = maps.pivot(index="layer", columns="way", values=FAITHFUL)
+    largest = {m: (by_layer[m]["coupled"] - by_layer[m]["own start"]).abs().max() for m in FAITHFUL}
+    bounds = {
+        "falls by at least half": share["coupled"] <= 0.5,
+        "faithfulness changes by less than .005": change[FAITHFUL].abs().max() < 0.005,
+        "no layer's map borrows more than .02": rise["coupled"] <= 0.02,
+    }
+    broken = [words for words, holds in bounds.items() if not holds]
+    turned = {
+        name: means.loc[name, "displacement_turned"]
+        for name in ("own start", "shared start", "coupled")
+    }
+    return {
+        "share-shared": f"{share['shared start']:.0%}",
+        "share-coupled": f"{share['coupled']:.0%}",
+        **{f"turned-{name}": f"{value:.2f}" for name, value in turned.items()},
+        **{f"mean-{m}": f"{change[m]:+.4f}" for m in FAITHFUL},
+        **{f"change-{m}": f"{largest[m]:.3f}" for m in FAITHFUL},
+        "rise-coupled": f"{rise['coupled']:+.3f}",
+        "rise-own": f"{rise['own start']:+.3f}",
+        "spread": _span(maps.loc[maps["way"] == "coupled", "spread"]),
+        **_single_maps(results),
+        "bounds": f"{len(bounds) - len(broken)} of {len(bounds)}",
+        "broken": f"Broken: {'; '.join(broken)}." if broken else "None is broken.",
+    }
+
+
+def _single_maps(results: Results) -> dict[str, str]:
+    """Give the largest rise of a coupled map over the mean, and the best, of independent ones."""
+    knn = _accuracies(results, ["run", "layer"])
+    independent = [
+        name for name in knn if name in comparison.INDEPENDENT or name.startswith(comparison.AGAIN)
+    ]
+    over_mean = knn["coupled"] - knn[independent].mean(axis=1)
+    over_best = knn["coupled"] - knn[independent].max(axis=1)
+    return {"rise-single": f"{over_mean.max():+.3f}", "over-best": f"{over_best.max():+.3f}"}
+
+
+def _accuracies(results: Results, index: list[str]) -> pd.DataFrame:
+    """Accuracy of the nearest neighbours, by `index`: a column for each kind of map."""
+    rows = results.comparison[results.comparison["measure"] == "map_knn"]
+    return rows.pivot_table(index=index, columns="way", values="value")
+
+
+def supervision(results: Results) -> dict[str, str]:
+    """Give the accuracy of random labels on a map that was supervised by them, and on one not."""
+    values = results.comparison.set_index("way")["value"]
+    return {name: f"{values[name]:.2f}" for name in ("shuffled", "unsupervised")}
+
+
+def first_layer(results: Results) -> dict[str, str]:
+    """Give the accuracy of the nearest neighbours in the first layer and on its maps."""
+    knn = _by_layer(results)
+    first = knn.index[0]
+    return {"first": first} | {f"first-{name}": f"{knn.loc[first, name]:.2f}" for name in SPACES}
+
+
+def _by_layer(results: Results) -> pd.DataFrame:
+    knn = _accuracies(results, ["layer"])
+    return knn.reindex([layer for layer in results.study["layers"] if layer in knn.index])
+
+
+def early_layers(results: Results) -> HTML:
+    """Show the accuracy of the nearest neighbours in every layer and on its maps."""
+    rows = _by_layer(results)[list(SPACES)].rename(columns=SPACES).map("{:.2f}".format)
+    rows.insert(0, "layer", rows.index)
+    pair = f"mean of baseline and {method(results)}"
+    return tables.table(rows, f"Accuracy of an image's five nearest, itself left out; {pair}")
+
+
+def floors(results: Results) -> HTML:
+    """Show the noise floor of every layer's maps."""
+    caption = (
+        f"Noise floor, mean over the networks on maps (and largest); {len(results.labels)} images. "
+        f"Crossed out: above {NOISE}"
+    )
+    return tables.floors(comparison.noise_floors(results), caption)
+
+
+def faithfulness(results: Results) -> HTML:
+    """Show how faithful the explorer's maps are, means over its networks."""
+    on_maps = results.faithfulness["run"].isin(results.maps["run"])
+    means = results.faithfulness[on_maps].pivot_table(
+        index=["embedding", "layer"], columns="measure", values="value"
+    )
+    means["lost"] = results.maps.groupby(["embedding", "layer"])["error"].mean()
+    cells = [(e, at) for e in results.study["embeddings"] for at in results.study["layers"]]
+    titles = {name: m.title for name, m in FAITHFULNESS.items() if name != "map_knn"}
+    titles["lost"] = "Error of a point, mean"
+    rows = means.loc[[cell for cell in cells if cell in means.index], list(titles)]
+    rows = rows.rename(columns=titles).map("{:.2f}".format)
+    rows.insert(0, "maps", [f"{embed.TITLES[e]}, {at}" for e, at in rows.index])
+    networks = results.maps["run"].nunique()
+    caption = f"Faithfulness of the explorer's maps, mean over {networks} networks"
+    return tables.table(rows, f"{caption}; {len(results.labels)} images")
+
+
+def comparable(results: Results) -> HTML:
+    """Show what comparable maps buy and cost, means over the layers."""
+    maps = comparison.procedures(results)
+    pair = f"Maps of baseline beside {method(results)}"
+    caption = f"{pair}, means over {maps['layer'].nunique()} layers, {len(results.labels)} images"
+    return tables.compared(maps, caption)
+
+
+def comparable_by_layer(results: Results) -> HTML:
+    """Show how far an image moves between the two students, turned to fit, layer by layer."""
+    maps = comparison.procedures(results)
+    rows = maps.pivot(index="layer", columns="way", values="displacement_turned")
+    rows = rows.reindex(index=_by_layer(results).index, columns=list(dict.fromkeys(maps["way"])))
+    rows = rows.map("{:.2f}".format).rename(columns=tables.WAYS)
+    rows.insert(0, "layer", rows.index)
+    return tables.table(rows, f"Layer by layer: from baseline to {method(results)}, turned to fit")

@@ -1,0 +1,137 @@
+"""What a teacher learnt from decides which question is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+from IPython.display import HTML, Markdown
+
+from kdlib.measure import verdicts
+from kdlib.report import charts, tables
+from kdlib.report.findings.words import NOT_RUN, architecture, is_control, students
+from kdlib.store import Results
+
+C2 = "regimes.html#what-the-rule-states"
+
+
+def networks(results: Results) -> pd.DataFrame:
+    """List the networks of a study, the largest first: network, width, role, parameters."""
+    table = results.runs.drop_duplicates(["network", "role"])
+    table = table.sort_values("parameters", ascending=False, kind="stable")
+    return table[["network", "width", "role", "parameters"]].reset_index(drop=True)
+
+
+def sizes(results: Results) -> HTML:
+    """Show the networks of a study with their numbers of parameters."""
+    table = networks(results)
+    largest = table["parameters"].max()
+    ratios = [f"1 / {largest / p:.0f}" if p < largest else "1" for p in table["parameters"]]
+    rows = {
+        "network": [f"<code>{name}</code>" for name in table["network"]],
+        "role": table["role"],
+        "parameters": table["parameters"].map("{:,}".format),
+        "beside the largest": ratios,
+    }
+    return tables.table(
+        pd.DataFrame(rows), f"The networks of this study of {results.study['dataset']}"
+    )
+
+
+def blocks(results: Results, example: Callable[..., Any]) -> Any:
+    """Draw the layers of the networks; `example` is `kdlib.models.example`.
+
+    A network that was made with options of its own is left out.
+    """
+    _, height, width, channels = results.images.shape
+    rows = []
+    for network in networks(results).drop_duplicates("network").to_dict("records"):
+        forward = example(
+            architecture(network["network"], network["width"]),
+            width=network["width"],
+            classes=len(results.study["classes"]),
+            channels=channels,
+            size=max(height, width),
+            parameters=network["parameters"],
+        )
+        for layer, x in forward.features.items() if forward else ():
+            side = x.shape[-1] if x.ndim == 4 else 1
+            rows.append((network["network"], layer, x.shape[1], side))
+    if not rows:
+        return Markdown("*These networks were made with options of their own; no figure of them.*")
+    return charts.blocks(pd.DataFrame(rows, columns=["network", "layer", "channels", "side"]))
+
+
+def facts(results: Results) -> dict[str, Any]:
+    """Compare the smallest student with its teacher: parameters, and views of the explorer."""
+    every = students(results.runs)
+    smallest = every.loc[every["parameters"].idxmin()]
+    teachers = results.runs[results.runs["role"] == "teacher"].set_index("run")["parameters"]
+    large = teachers.get(smallest["teacher"], teachers.max())
+    return {"times": f"{large / smallest['parameters']:.0f}", **_views(results)}
+
+
+def _views(results: Results) -> dict[str, HTML]:
+    """Link to a teacher beside its student in the explorer, where both have maps."""
+    mapped = set(results.maps["run"])
+    pairs = students(results.runs)
+    pairs = pairs[pairs["run"].isin(mapped) & pairs["teacher"].isin(mapped)]
+    pairs = pairs[~is_control(pairs["method"])]
+    pair = ""
+    if len(pairs):
+        first = pairs.iloc[0]
+        pair = f"left={first['teacher']}&right={first['run']}&"
+    return {
+        "beside": HTML(
+            f'<a href="layers.html#{pair}layer=block3">beside its student, at block3</a>'
+        ),
+        "early": HTML(f'<a href="layers.html#{pair}layer=block1">at block1</a>'),
+    }
+
+
+def width_facts(half: int, whole: int) -> dict[str, str]:
+    """Compare the parameters of one network at half and at whole width."""
+    return {"half": f"{half:,}", "whole": f"{whole:,}", "ratio": f"{whole / half:.1f}"}
+
+
+class Outperformed:
+    """The study `regimes`: students beside their own teachers, and the verdict on C2.
+
+    Where it was not run, figures and tables are a sentence that states so.
+    """
+
+    def __init__(self, regimes: Results):
+        self.regimes = regimes
+        self.students = students(regimes.runs)
+        tests = verdicts.tests(regimes)
+        self.tests = tests[tests["claim"] == "C2"]
+        self.cells = verdicts.cells(self.tests)
+
+    def facts(self) -> dict[str, Any]:
+        """Give the verdict, the cells for it, and the size of the study."""
+        claim = verdicts.claims(self.cells).set_index("claim").loc["C2"]
+        return {
+            "verdict": Markdown(f"**{claim['verdict']}**"),
+            "for": f"{claim['supported']} of {claim['cells']}",
+            "seeds": self.students["seed"].nunique(),
+            "n": f"{self.regimes.study.get('test_images', 0):,}",
+            "dataset": self.regimes.study["dataset"] or "a data set",
+        }
+
+    def accuracies(self) -> Any:
+        """Draw students and their teachers by regime."""
+        return NOT_RUN if self.students.empty else charts.regimes(self.regimes)
+
+    def forest(self) -> Any:
+        """Draw the tests of C2: student minus its own teacher."""
+        if self.tests.empty:
+            return NOT_RUN
+        return charts.forest(self.tests, "Student minus its own teacher, test accuracy")
+
+    def table(self) -> HTML | Markdown:
+        """Show the cells of C2 with their numbers."""
+        if self.tests.empty:
+            return NOT_RUN
+        cells = self.cells[self.cells["claim"] == "C2"]
+        return tables.judged(cells, {"C2": C2}, "C2, cell by cell")

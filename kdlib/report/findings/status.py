@@ -1,0 +1,87 @@
+"""What was run, with what, and for how long."""
+
+from __future__ import annotations
+
+import pandas as pd
+from IPython.display import HTML
+
+from kdlib import store
+from kdlib.report import tables
+from kdlib.store import Results
+
+MOST = 250  # runs that the page lists
+
+
+def facts(results: Results) -> dict[str, str | int]:
+    """Give sizes, hashes and minutes of a study."""
+    study, runs = results.study, results.runs
+    return {
+        "study": study["name"],
+        "dataset": study["dataset"],
+        "count": len(runs),
+        "minutes": f"{runs['seconds'].sum() / 60:.1f}",
+        "train": f"{study['train_images']:,}",
+        "test": f"{study['test_images']:,}",
+        "sample": f"{study['sample']:,}",
+        "data": study["data"],
+        "code": study["code"],
+        "beyond": f" The first {MOST} are listed." if len(runs) > MOST else "",
+    }
+
+
+def seconds(results: Results) -> HTML:
+    """Show how long trainings took, by network and method."""
+    runs = results.runs
+    runs = runs.assign(method=runs["method"].where(runs["role"] == "student", "–"))
+    groups = runs.groupby(["role", "network", "method"], sort=False)
+    rows = groups.agg(
+        runs=("run", "count"),
+        parameters=("parameters", "first"),
+        mean=("seconds", "mean"),
+        longest=("seconds", "max"),
+    ).reset_index()
+    rows["parameters"] = rows["parameters"].map("{:,}".format)
+    for column in ("mean", "longest"):
+        rows[column] = rows[column].map("{:.1f} s".format)
+    rows = rows[["network", "role", "method", "runs", "parameters", "mean", "longest"]]
+    caption = "Seconds of training; of students trained side by side each has its share"
+    return tables.table(rows.rename(columns={"mean": "training, mean"}), caption)
+
+
+def executed(results: Results) -> HTML:
+    """List the runs, each with a link to its executed notebook."""
+    runs = results.runs.head(MOST)
+    path = "../results/executed/{}.ipynb"
+    rows = {
+        "executed notebook": [
+            f'<a href="{path.format(run)}">{run.split("/")[-1]}</a>' for run in runs["run"]
+        ],
+        "method": runs["method"],
+        "labels per class": runs["labels"],
+        "seed": runs["seed"],
+        "test accuracy": (100 * runs["test_accuracy"]).map("{:.1f} %".format),
+        "training": runs["seconds"].map("{:.1f} s".format),
+    }
+    return tables.table(pd.DataFrame(rows), "Every run")
+
+
+def files(results: Results) -> HTML:
+    """List the published tables with their columns and sizes."""
+    folder = store.locate(f"book/results/{results.study['name']}")
+    rows = [
+        {
+            "table": f'<a href="../results/{name}.parquet">{name}</a>',
+            "columns": ", ".join(getattr(results, name).columns),
+            "rows": f"{len(getattr(results, name)):,}",
+            "kilobytes": f"{(folder / f'{name}.parquet').stat().st_size / 1000:.0f}",
+        }
+        for name in store.TABLES
+    ]
+    caption = "Published results; what has two views is counted in one"
+    return tables.table(pd.DataFrame(rows), caption)
+
+
+def versions(results: Results) -> HTML:
+    """List the versions of what computed the results."""
+    rows = pd.DataFrame(results.study["versions"].items(), columns=["package", "version"])
+    return tables.table(rows, "What computed the results")

@@ -1,0 +1,74 @@
+"""Numbers and lists as a sentence states them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import myst_nb
+import pandas as pd
+from IPython.display import Markdown
+
+from kdlib.measure import statistics
+from kdlib.report import charts
+
+NOT_RUN = Markdown("*Not run.*")
+
+
+def glue(facts: Mapping[str, Any]) -> None:
+    """Hand facts to the page of a chapter, which quotes them by {glue:text} or {glue}."""
+    for name, value in facts.items():
+        myst_nb.glue(name, value, display=False)
+
+
+def interval(values: Iterable[float], form: str = "+.1f", *, scale: float = 100) -> str:
+    """Write mean, low and high, times `scale`: "mean [low, high]"; the mean only where low is NaN.
+
+    >>> interval((0.1, 0.05, 0.15))
+    '+10.0 [+5.0, +15.0]'
+    """
+    digits = int(form.strip("+.f"))
+    mean, low, high = (f"{round(scale * value, digits) + 0.0:{form}}" for value in values)
+    return mean if low.strip("+-") == "nan" else f"{mean} [{low}, {high}]"
+
+
+def number(words: str) -> str:
+    """Mark a number up as HTML, so that it is not broken over two lines."""
+    return f'<span class="kd-number">{words}</span>'
+
+
+def percent(share: float) -> str:
+    """Write a share in percent: "95.1 %"."""
+    return f"{100 * share:.1f} %"
+
+
+def counts(numbers: Iterable[int], *, none: str = "no") -> str:
+    """List distinct numbers of seeds, the smallest first: "3/5"; `none` where there are none."""
+    return "/".join(map(str, sorted({int(number) for number in numbers}))) or none
+
+
+def main_method(methods: Iterable[str], *, otherwise: str = "") -> str:
+    """Choose the method that a chapter quotes: kd if it was run, else the first of the legend."""
+    found = [method for method in charts.order(methods) if method != "baseline"]
+    return "kd" if "kd" in found else next(iter(found), otherwise)
+
+
+def labelled_images(study: Mapping[str, Any], labels: str) -> int:
+    """Count the labelled training images of a study at one label budget."""
+    total: int = study["train_images"]
+    return total if labels == "all" else int(labels) * len(study["classes"])
+
+
+def students(runs: pd.DataFrame) -> pd.DataFrame:
+    """Select the students of the table `runs`."""
+    return runs[runs["role"] == "student"]
+
+
+def is_control(methods: pd.Series) -> pd.Series:
+    """Tell for each name of a method whether it is a control."""
+    return methods.isin(statistics.CONTROLS)
+
+
+def architecture(network: str, width: float) -> str:
+    """Return the architecture of a network as shown: resnet8 of "resnet8x0.5", width 0.5."""
+    return network.removesuffix(f"x{width:g}")
