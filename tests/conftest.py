@@ -10,24 +10,47 @@ from textwrap import dedent
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
-import results as invented
+from filelock import FileLock
 from jaxtyping import install_import_hook
 
-install_import_hook("kdlib", "shapes.check")
+install_import_hook("kdlib", "shapes.check")  # before anything imports kdlib
+
+LONGEST = ("test_notebooks", "test_pipeline", "test_chapters", "test_book", "test_budgets")
+
+
+def pytest_collection_modifyitems(items):
+    """Side by side, the files that take longest begin first."""
+    place = {name: i for i, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(place)))
+
+
+def made_once(tmp_path_factory, name, make):
+    """A folder that `make(folder)` fills: in the first worker that asks, for all of them."""
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+    folder, made = base / name, base / f"{name}.made"
+    with FileLock(base / f"{name}.lock"):
+        if not made.exists():
+            shutil.rmtree(folder, ignore_errors=True)  # half made by a worker that failed
+            folder.mkdir()
+            make(folder)
+            made.touch()
+    return folder
 
 
 @pytest.fixture(scope="session")
 def chromium():
     """Chromium without a window."""
     names = (os.environ.get("CHROMIUM"), "chromium", "chromium-browser", "google-chrome")
-    found = next((path for name in names if name and (path := shutil.which(name))), None)
-    if found is None:
+    program = next((path for name in names if name and (path := shutil.which(name))), None)
+    if program is None:
         pytest.skip("no Chromium: none on PATH, and CHROMIUM does not name one")
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     quiet = ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
-    with playwright.sync_playwright() as program:
-        browser = program.chromium.launch(executable_path=found, args=[*options, *quiet])
+    with playwright.sync_playwright() as tool:
+        browser = tool.chromium.launch(executable_path=program, args=[*options, *quiet])
         yield browser
         browser.close()
 
@@ -49,7 +72,7 @@ def cut_off(context, home="file:"):
     context.set_default_timeout(20_000)
     page = context.new_page()
     page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
+    page.on("console", lambda line: complaints.append(line.text) if line.type == "error" else None)
     return page, asked, complaints
 
 
@@ -124,10 +147,10 @@ SECOND = """
 """
 
 
-@pytest.fixture(scope="session")
-def book(tmp_path_factory):
-    """The built pages of a small book."""
-    folder = tmp_path_factory.mktemp("book")
+def build(folder):
+    """Build the small book in a folder."""
+    import results as invented  # not earlier: what it imports of kdlib has to be checked, too
+
     invented.make(folder / "results", n=120)
     for name, text in {
         "_config.yml": CONFIG,
@@ -136,14 +159,18 @@ def book(tmp_path_factory):
         "second.md": SECOND,
     }.items():
         (folder / name).write_text(dedent(text).lstrip())
-    here = str(Path(__file__).parents[1])
-    ran = subprocess.run(
+    done = subprocess.run(
         [Path(sys.executable).with_name("jupyter-book"), "build", ".", "-n", "-W", "--keep-going"],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": here},
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-3000:]
-    return folder / "_build" / "html"
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+
+
+@pytest.fixture(scope="session")
+def book(tmp_path_factory):
+    """The built pages of a small book."""
+    return made_once(tmp_path_factory, "book", build) / "_build" / "html"
