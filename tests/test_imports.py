@@ -30,6 +30,7 @@ MAY = {
     "measure.statistics": {"neighbours", "store", "plan.methods"},
     "measure.verdicts": {"neighbours", "store", "plan.methods"},
     "report": {"store", "measure", "embed", "plan"},
+    "installation": {"embed", "vision"},
 }
 CHAPTERS = {"store", "measure", "embed", "plan", "report", "distill", "models"}
 TORCHLESS = ("plan", "store", "measure", "report.charts")
