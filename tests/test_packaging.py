@@ -57,3 +57,14 @@ def test_every_file_beside_the_code_is_in_the_wheel():
     for file in files:
         name = str(file.relative_to(ROOT))
         assert any(fnmatch.fnmatch(name, pattern) for pattern in patterns), name
+
+
+MODULES = [
+    f.relative_to(ROOT / "kdlib") for f in (ROOT / "kdlib").rglob("*.py") if f.stem[0] != "_"
+]
+
+
+@pytest.mark.parametrize("file", sorted(MODULES), ids=str)
+def test_the_readme_names_every_module_or_the_folder_it_is_in(file):
+    text = (ROOT / "README.md").read_text()
+    assert re.search(rf" {file.parts[:2][-1]}[ /]", text)
