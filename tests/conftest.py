@@ -43,14 +43,14 @@ def made_once(tmp_path_factory, name, make):
 def chromium():
     """Chromium without a window."""
     names = (os.environ.get("CHROMIUM"), "chromium", "chromium-browser", "google-chrome")
-    program = next((path for name in names if name and (path := shutil.which(name))), None)
-    if program is None:
+    found = next((path for name in names if name and (path := shutil.which(name))), None)
+    if found is None:
         pytest.skip("no Chromium: none on PATH, and CHROMIUM does not name one")
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     quiet = ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
-    with playwright.sync_playwright() as tool:
-        browser = tool.chromium.launch(executable_path=program, args=[*options, *quiet])
+    with playwright.sync_playwright() as program:
+        browser = program.chromium.launch(executable_path=found, args=[*options, *quiet])
         yield browser
         browser.close()
 
@@ -72,7 +72,7 @@ def cut_off(context, home="file:"):
     context.set_default_timeout(20_000)
     page = context.new_page()
     page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("console", lambda line: complaints.append(line.text) if line.type == "error" else None)
+    page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
     return page, asked, complaints
 
 
