@@ -1,9 +1,10 @@
 # make book    set everything up, run the default study, build the book    make serve  to read it
 # make test    set everything up, run the tests                            make lab    to work live
-PYTHON ?= python3.11
-STUDY  ?= studies/quick.yaml
-PORT   ?= 8000
-BENCH  ?= pipeline epoch together layers maps measures
+PYTHON  ?= python3.11
+STUDY   ?= studies/quick.yaml
+PORT    ?= 8000
+BENCH   ?= pipeline epoch together layers maps measures
+WORKERS ?= 2
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 help:
@@ -14,8 +15,8 @@ book: .venv/ready
 	@python -m kdlib study $(STUDY)
 	@echo "The book: $(CURDIR)/_build/html/index.html (or: make serve)"
 
-test: .venv/ready
-	pytest
+test: .venv/ready  # a file at a time in each worker, the longest first
+	pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 bench: .venv/ready  # reads what make book left; ten minutes
 	for each in $(BENCH); do python benchmarks/$$each.py || exit 1; done
@@ -38,7 +39,7 @@ lab: .venv/ready
 	jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root)
 
 clean:
-	rm -rf _build .snakemake runs/quick runs/smoke book/results/quick
+	rm -rf _build build .snakemake runs/quick runs/smoke book/results/quick
 
 .venv/ready: requirements.txt constraints.txt pyproject.toml
 	$(PYTHON) -m venv .venv

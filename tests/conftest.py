@@ -10,11 +10,34 @@ from textwrap import dedent
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
-import results as invented
 import yaml
+from filelock import FileLock
 from jaxtyping import install_import_hook
 
-install_import_hook("kdlib", "shapes.check")
+install_import_hook("kdlib", "shapes.check")  # before anything imports kdlib
+
+LONGEST = ("test_notebooks", "test_pipeline", "test_chapters", "test_book", "test_budgets")
+
+
+def pytest_collection_modifyitems(items):
+    """Side by side, the files that take longest begin first."""
+    place = {name: i for i, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(place)))
+
+
+def made_once(tmp_path_factory, name, make):
+    """A folder that `make(folder)` fills: in the first worker that asks, for all of them."""
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+    folder, made = base / name, base / f"{name}.made"
+    with FileLock(base / f"{name}.lock"):
+        if not made.exists():
+            shutil.rmtree(folder, ignore_errors=True)  # half made by a worker that failed
+            folder.mkdir()
+            make(folder)
+            made.touch()
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -121,10 +144,11 @@ SECOND = """
 """
 
 
-@pytest.fixture(scope="session")
-def book(tmp_path_factory):
-    """The built pages of a small book."""
-    folder, root = tmp_path_factory.mktemp("book"), Path(__file__).parents[1]
+def build(folder):
+    """Build the small book in a folder."""
+    import results as invented  # not earlier: what it imports of kdlib has to be checked, too
+
+    root = Path(__file__).parents[1]
     invented.make(folder / "results", n=120)
     config = yaml.safe_load((root / "_config.yml").read_text("utf-8"))
     (folder / "_config.yml").write_text(yaml.safe_dump(config | PUBLISHED))
@@ -133,7 +157,7 @@ def book(tmp_path_factory):
     shutil.copytree(root / "book/reference", folder / "book/reference")
     for name in ("reference.md", "references.bib"):
         shutil.copy(root / "book" / name, folder / "book")
-    build = subprocess.run(
+    done = subprocess.run(
         [Path(sys.executable).with_name("jupyter-book"), "build", ".", "-n", "-W", "--keep-going"],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(root)},
@@ -141,5 +165,10 @@ def book(tmp_path_factory):
         text=True,
         check=False,
     )
-    assert build.returncode == 0, build.stdout[-3000:] + build.stderr[-3000:]
-    return folder / "_build" / "html"
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+
+
+@pytest.fixture(scope="session")
+def book(tmp_path_factory):
+    """The built pages of a small book."""
+    return made_once(tmp_path_factory, "book", build) / "_build" / "html"

@@ -1,106 +1,161 @@
-"""Who may import whom: the making half (torch) and the showing half share only the store."""
+"""Who may import whom: the making half (torch) and the reading half share only the store."""
 
 import ast
 import json
 import subprocess
 import sys
+from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
-MAY = {
-    "runs": {"sources"},
-    "studies": {"runs"},
-    "augment": set(),
-    "sources": {"vision"},
-    "data": {"augment", "sources"},
-    "networks": set(),
-    "models": {"networks", "vision"},
-    "checkpoints": {"models", "vision"},
-    "distill": {"data", "models"},
-    "train": {"data", "models", "checkpoints", "distill", "runs"},
-    "features": {"data", "models"},
-    "store": set(),
-    "prepare": set(),
-    "workers": set(),
-    "coupled": {"prepare"},
-    "parametric": {"prepare", "workers"},
-    "extras": {"prepare", "workers"},
-    "embed": {"prepare", "coupled", "parametric", "extras"},
-    "space": set(),
-    "geometry": {"space"},
-    "similarity": {"space"},
-    "metrics": {"space", "geometry", "similarity"},
-    "statistics": {"runs", "store"},
-    "verdicts": {"store", "statistics"},
-    "charts": {"runs", "store", "statistics", "metrics"},
-    "tables": {"charts"},
-    "widgets": {"store", "charts", "metrics"},
-    "book": set(),
-    "vision": set(),
-    "notebook": {"runs"},
-    "engine": set(),
-    "playground": {"store", "charts", "embed", "metrics", "runs"},
-}
-ANYTHING = {"cli", "__main__", "__init__"}
 FILES = sorted((ROOT / "kdlib").rglob("*.py"))
-MODULES = {file.relative_to(ROOT / "kdlib").parts[0].removesuffix(".py") for file in FILES}
+
+# Modules of measure that read tables of results; the others compute what stands in them.
+READERS = tuple(
+    f"measure.{name}"
+    for name in ("statistics", "verdicts", "standings", "depth", "training", "comparison")
+)
+# A room (or a module that differs from its room) and what it may import of other rooms.
+# Every room may import the errors in kdlib/__init__.py; cli.py may import everything.
+MAY = {
+    "plan": set(),
+    "store": set(),
+    "vision": set(),
+    "neighbours": set(),
+    "data": {"plan", "vision"},
+    "models": {"plan", "vision"},
+    "distill": {"data", "models", "plan"},
+    "train": {"data", "models", "distill", "plan"},
+    "features": {"data", "models", "distill", "plan"},
+    "embed": {"neighbours"},
+    "embed.compare": {"measure"},
+    "embed.film": {"measure", "store"},
+    "measure": {"neighbours"},
+    **{module: {"store", "plan"} for module in READERS},
+    "report": {"store", "measure", "embed", "plan"},
+    "installation": {"embed", "vision"},
+}
+CHAPTERS = {"store", "measure", "embed", "plan", "report", "distill", "models"}
+TORCHLESS = ("plan", "store", "measure", "report.charts")
 
 
-def imported(source):
+def dotted(file):
+    """The name of a module below kdlib: "" of kdlib itself, "data" of data/__init__.py."""
+    parts = file.relative_to(ROOT / "kdlib").with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+MODULES = {dotted(file): file for file in FILES}
+
+
+def imports(source):
     """The modules of kdlib that some source imports, at any depth of nesting."""
+    names = set()
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.ImportFrom) and node.module == "kdlib":
-            yield from (a.name for a in node.names if a.name in MODULES)
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("kdlib."):
-            yield node.module.split(".")[1]
-        elif isinstance(node, ast.Import):
-            yield from (a.name.split(".")[1] for a in node.names if a.name.startswith("kdlib."))
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "a relative import"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    for name in names:
+        package, _, module = name.partition(".")
+        if package == "kdlib":
+            while module not in MODULES:  # a name inside a module
+                module = module.rpartition(".")[0]
+            yield module
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(ROOT / "kdlib")))
-def test_imports_flow_one_way(file):
-    module = file.relative_to(ROOT / "kdlib").parts[0].removesuffix(".py")
-    if module not in ANYTHING:
-        assert set(imported(file.read_text())) <= MAY[module] | {module}
+@cache
+def imports_of(module):
+    return set(imports(MODULES[module].read_text())) - {"", module}
+
+
+def within(module, room):
+    return module == room or module.startswith(f"{room}.")
+
+
+@pytest.mark.parametrize("module", sorted(set(MODULES) - {"", "__main__", "cli"}))
+def test_imports_flow_one_way(module):
+    room = module.split(".")[0]
+    allowed = MAY.get(module, MAY.get(room, set())) | {room}
+    strangers = {
+        other for other in imports_of(module) if not any(within(other, name) for name in allowed)
+    }
+    assert not strangers
+
+
+def test_nothing_of_kdlib_imports_its_command_line():
+    assert [m for m in MODULES if "cli" in imports_of(m)] == ["__main__"]
+
+
+def test_no_module_imports_itself_through_others():
+    TopologicalSorter({module: imports_of(module) for module in MODULES}).prepare()
+
+
+def test_no_room_imports_itself_through_others():
+    rooms = {}
+    for module in set(MODULES) - {""}:
+        room = module.split(".")[0]
+        others = {other.split(".")[0] for other in imports_of(module)}
+        rooms.setdefault(room, set()).update(others - {room})
+    TopologicalSorter(rooms).prepare()
+
+
+@pytest.mark.parametrize(
+    "room", sorted(m for m, f in MODULES.items() if m and f.stem == "__init__")
+)
+def test_a_package_only_hands_names_on(room):
+    body = ast.parse(MODULES[room].read_text()).body
+    allowed = (ast.Expr, ast.Import, ast.ImportFrom, ast.Assign, ast.AnnAssign)
+    assert all(isinstance(node, allowed) for node in body)
 
 
 def test_chapters_read_results_and_never_train():
-    showing = {"store", "statistics", "verdicts", "charts", "widgets", "embed", "metrics"}
-    showing |= {"tables", "space", "geometry", "similarity", "distill", "models"}
     cells = []
     for chapter in (ROOT / "book").glob("*.ipynb"):
-        found = json.loads(chapter.read_text())["cells"]
-        cells += ["".join(cell["source"]) for cell in found if cell["cell_type"] == "code"]
+        notebook = json.loads(chapter.read_text())["cells"]
+        cells += ["".join(cell["source"]) for cell in notebook if cell["cell_type"] == "code"]
     for chapter in (ROOT / "book").glob("*.md"):
         parts = chapter.read_text().split("```{code-cell}")[1:]
         cells += [part.split("```")[0].split("\n", 2)[2] for part in parts]
     assert len(cells) > 8
     for cell in cells:
         code = "\n".join(line for line in cell.splitlines() if not line.startswith(":"))
-        assert set(imported(code)) <= showing, cell
+        assert {module.split(".")[0] for module in imports(code)} - {""} <= CHAPTERS, cell
 
 
-TORCHLESS = (
-    *("runs", "studies", "sources", "store", "statistics", "verdicts", "charts", "notebook"),
-)
+def python(code):
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
 
 
-@pytest.mark.parametrize("module", TORCHLESS)
-def test_the_showing_half_and_the_planning_need_no_torch(module):
-    code = f"import sys, kdlib.{module}; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+def test_planning_reading_measuring_and_drawing_need_no_torch():
+    names = [f"kdlib.{m}" for m in MODULES if any(within(m, room) for room in TORCHLESS)]
+    code = f"""
+import sys
+from importlib import import_module
+import papermill  # which loads plan.engine: that cannot be loaded first
+for name in {names}:
+    import_module(name)
+    assert "torch" not in sys.modules, name
+    assert "tensorflow" not in sys.modules, name
+"""
+    done = python(code)
+    assert done.returncode == 0, done.stderr
 
 
-def test_tensorflow_is_told_to_use_keras_2_before_anything_can_import_it():
+def test_tensorflow_uses_keras_2_from_before_anything_can_import_it():
     code = "import kdlib, os, sys; assert 'tensorflow' not in sys.modules;"
-    code += "print(os.environ['TF_USE_LEGACY_KERAS'])"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    done = python(code + "print(os.environ['TF_USE_LEGACY_KERAS'])")
     assert done.stdout.strip() == "1"
 
 
 def test_torchvision_works_beside_any_torch():
-    code = "from kdlib.vision import torchvision as v; print(v.models.resnet18(weights=None).fc)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    done = python(
+        "from kdlib.vision import torchvision as v; print(v.models.resnet18(weights=None).fc)"
+    )
     assert "out_features=1000" in done.stdout, done.stderr
