@@ -3,7 +3,7 @@
     python benchmarks/measures.py
 
 Six layers of a network and of its teacher, 2,000 test and 2,000 training images. The other way
-asks scikit-learn, SciPy or a plain formula anew for every measure of every layer, each with its
+calls scikit-learn, SciPy or a plain formula anew for every measure of every layer, each with its
 own distances, neighbours and spectrum. Prints by how much the two differ, too.
 """
 
@@ -89,16 +89,16 @@ def nc2_angles(x: np.ndarray, y: np.ndarray) -> float:
 def knn(x: np.ndarray, y: np.ndarray, known: np.ndarray, t: np.ndarray) -> float:
     """Five nearest training images, by cosine."""
     centre = known.mean(axis=0)
-    asked = KNeighborsClassifier(5, metric="cosine").fit(known - centre, t)
-    return float(asked.score(x - centre, y))
+    classifier = KNeighborsClassifier(5, metric="cosine").fit(known - centre, t)
+    return float(classifier.score(x - centre, y))
 
 
 def probe(x: np.ndarray, y: np.ndarray, known: np.ndarray, t: np.ndarray) -> float:
     """Multinomial logistic regression with the same penalty."""
     centre = known.mean(axis=0)
     scale = np.sqrt(np.square(known - centre).sum(axis=1).mean())
-    reading = LogisticRegression(C=1 / (1e-4 * len(known)), max_iter=10_000)
-    return float(reading.fit((known - centre) / scale, t).score((x - centre) / scale, y))
+    classifier = LogisticRegression(C=1 / (1e-4 * len(known)), max_iter=10_000)
+    return float(classifier.fit((known - centre) / scale, t).score((x - centre) / scale, y))
 
 
 def participation_ratio(x: np.ndarray) -> float:

@@ -6,7 +6,7 @@
                                  snapshots.safetensors <epoch>.<weight>, where wanted
                                  features.safetensors  <split>.<layer>, <split>.rows, .labels;
                                                        flat.<split>.<layer>
-    book/results/<study>/                              what the book shows: see `Results`
+    book/results/<study>/                              what the book reads: see `Results`
                          executed/*.ipynb              notebooks as they ran
 
 Each table has its columns, its file and its maker in `TABLES`. A file is written under another name
@@ -262,9 +262,11 @@ def points(
 
 
 def cells(arrays: Mapping[Any, np.ndarray], *levels: str) -> pd.DataFrame:
-    """Lay out matrices as a table: a column for each level of keys, for row and column, and value.
+    """Lay out matrices as a table: a column for each level of keys, and row, column and value.
 
-    cells({("kd", "stem"): neighbours}, "run", "layer", "image", "rank", "neighbour")
+    The last three of `levels` name those.
+
+        cells({("kd", "stem"): neighbours}, "run", "layer", "image", "rank", "neighbour")
     """
     frames = {key: pd.DataFrame(array).stack() for key, array in arrays.items()}
     return pd.concat(frames, names=levels[:-1]).rename(levels[-1]).reset_index()
@@ -278,7 +280,7 @@ def save_run(
     snapshots: Mapping[int, Arrays] = NONE,
     **results: Any,
 ) -> None:
-    """Write a trained network; run.json comes last and says that the run is whole.
+    """Write a trained network; run.json comes last: where it is, the run is whole.
 
     `record` holds the run's "parameters" and its "facts", the columns of the table `runs` that are
     known before training. `snapshots` are its weights after some epochs, 0 being before training.
@@ -307,9 +309,9 @@ def load_run(folder: str | Path, data: str | None = None) -> dict[str, Any]:
     if not whole:
         raise UsageError(f"{path} is no record of a run; delete it and run again")
     if data not in (None, record["data"]):
-        given = f"{record['parameters']['dataset']} was {record['data']}, now {data}"
+        hashes = f"{record['parameters']['dataset']} was {record['data']}, now {data}"
         raise UsageError(
-            f"{path.parent} was trained on other images, or normalised otherwise (hash of {given})"
+            f"{path.parent} was trained on other images, or normalised otherwise (hash of {hashes})"
         )
     return dict(record)
 
@@ -435,8 +437,8 @@ def load(folder: str | Path | None = None, *, view: str = "pooled") -> Results:
     or when a file in it cannot be read.
     """
     one_of("view", view, VIEWS)
-    shown = locate("book/results") / os.environ.get("KDLIB_STUDY", "quick")
-    folder = shown if folder is None else Path(folder)
+    own = locate("book/results") / os.environ.get("KDLIB_STUDY", "quick")
+    folder = own if folder is None else Path(folder)
     made_by = "`make book` for the study quick, `python -m kdlib publish` for any"
     study = _read(folder / "study.json", _json, made_by)
     tables = {name: _read(folder / f"{name}.parquet", pd.read_parquet, made_by) for name in TABLES}

@@ -1,4 +1,4 @@
-"""Small invented results: distilled layers tell classes apart sooner, as one hopes."""
+"""Small invented results: distilled layers separate classes sooner."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ def make(
         _measure(run, tables, generator)
         wrong = generator.random(n) > run["test_accuracy"]
         guess = np.where(wrong, (truth + generator.integers(1, 10, n)) % 10, truth)
-        shown = pd.DataFrame({"run": run["run"], "image": np.arange(n), "prediction": guess})
-        tables["predictions"].append(shown)
+        rows = {"run": run["run"], "image": np.arange(n), "prediction": guess}
+        tables["predictions"].append(pd.DataFrame(rows))
         if run["seed"] == 0 and (run["method"] in MAPPED or run["role"] == "teacher"):
             _maps(run, truth, guess, tables, generator)
-            _answer(run, truth, tables)
+            _logits(run, truth, tables)
     study = {
         "name": "invented",
         "dataset": "digits",
@@ -101,7 +101,7 @@ def _skill(role: str, method: str, labels: str) -> float:
 
 
 def _order(run: dict[str, Any], depth: int) -> float:
-    """How well classes are told apart at a layer, 0..1."""
+    """How well a layer separates the classes, 0..1."""
     skill = _skill(run["role"], run["method"], run["labels"])
     return skill * (0.25 + 0.75 * depth / (len(LAYERS) - 1)) ** (1.6 - skill)
 
@@ -134,7 +134,7 @@ def _compare(run: dict[str, Any], tables: dict[str, list[pd.DataFrame]]) -> None
 
 
 def _compare_ways(truth: np.ndarray, tables: dict[str, list[pd.DataFrame]]) -> None:
-    """Ways of drawing alone and kd, and block2 by three settings and two seeds."""
+    """Maps of baseline and kd made in several ways; block2 by three settings and two seeds."""
     runs = [f"students/resnet20-full/resnet8x0.5-{method}-2-0" for method in ("baseline", "kd")]
     moved = {"own start": 1.0, "shared start": 0.5, "again 1": 0.5, "again 2": 0.5}
     moved |= {"coupled": 0.2, "ivis": 0.6, "pca": 0.3}
@@ -190,8 +190,8 @@ def _film(runs: pd.DataFrame, truth: np.ndarray, tables: dict[str, list[pd.DataF
         tables["training"].append(rows[TABLES["training"].columns])
 
 
-def _answer(run: dict[str, Any], truth: np.ndarray, tables: dict[str, list[pd.DataFrame]]) -> None:
-    """What a teacher says: the truth, and less so the class before it, in every fifth image."""
+def _logits(run: dict[str, Any], truth: np.ndarray, tables: dict[str, list[pd.DataFrame]]) -> None:
+    """A teacher's logits: the label's is the largest, in every fifth image hardly."""
     if run["role"] != "teacher":
         return
     logits = np.zeros((len(truth), 10))
@@ -199,8 +199,8 @@ def _answer(run: dict[str, Any], truth: np.ndarray, tables: dict[str, list[pd.Da
     logits[image, truth] = 9
     logits[image, truth - 1] = np.where(image % 5, 1, 8.5 - image / len(image))
     rows, label = np.indices(logits.shape)
-    said = {"image": rows.ravel(), "label": label.ravel(), "logit": logits.ravel()}
-    tables["teacher_logits"].append(pd.DataFrame({"run": run["run"], **said}))
+    cells = {"image": rows.ravel(), "label": label.ravel(), "logit": logits.ravel()}
+    tables["teacher_logits"].append(pd.DataFrame({"run": run["run"], **cells}))
 
 
 def _maps(
@@ -241,9 +241,9 @@ def _maps(
         tables["neighbours"].append(_nearest(run["run"], layer, goal + noise))
 
 
-def _nearest(run: str, layer: str, seen: np.ndarray) -> pd.DataFrame:
+def _nearest(run: str, layer: str, features: np.ndarray) -> pd.DataFrame:
     """The ten images nearest to each, the nearest first."""
-    far = np.linalg.norm(seen[:, None] - seen, axis=2)
+    far = np.linalg.norm(features[:, None] - features, axis=2)
     np.fill_diagonal(far, np.inf)
     near = far.argsort(axis=1)[:, :10]
     images, ranks = np.indices(near.shape)

@@ -39,17 +39,17 @@ def by_loops(x, z, k):
         distance = [np.linalg.norm(points[i] - points[j]) for j in range(n)]
         return sorted((j for j in range(n) if j != i), key=lambda j: distance[j])
 
-    torn = shown = kept = 0
+    torn = false = shared = 0
     for i in range(n):
-        near, seen = order(x, i), order(z, i)
-        kept += len(set(near[:k]) & set(seen[:k]))
-        shown += sum(near.index(j) + 1 - k for j in set(seen[:k]) - set(near[:k]))
-        torn += sum(seen.index(j) + 1 - k for j in set(near[:k]) - set(seen[:k]))
+        near, on_map = order(x, i), order(z, i)
+        shared += len(set(near[:k]) & set(on_map[:k]))
+        false += sum(near.index(j) + 1 - k for j in set(on_map[:k]) - set(near[:k]))
+        torn += sum(on_map.index(j) + 1 - k for j in set(near[:k]) - set(on_map[:k]))
     worst = n * k * (2 * n - 3 * k - 1) / 2
     return {
-        "trustworthiness": 1 - shown / worst,
+        "trustworthiness": 1 - false / worst,
         "continuity": 1 - torn / worst,
-        "neighbours_kept": kept / (n * k),
+        "neighbours_kept": shared / (n * k),
     }
 
 
@@ -57,13 +57,13 @@ def by_loops(x, z, k):
 def test_faithfulness_agrees_with_loops_and_scikit_learn(k):
     x, y = blobs(n=60)
     z = x[:, :2] + np.random.default_rng(3).normal(size=(60, 2))
-    found = faithfulness(x, z, y, k=k)
-    assert list(found) == list(FAITHFULNESS)
+    result = faithfulness(x, z, y, k=k)
+    assert list(result) == list(FAITHFULNESS)
     for name, value in by_loops(x, z, k).items():
-        assert found[name] == pytest.approx(value)
+        assert result[name] == pytest.approx(value)
         assert value < 0.95
-    assert found["trustworthiness"] == pytest.approx(sklearn_trustworthiness(x, z, n_neighbors=k))
-    assert found["continuity"] == pytest.approx(sklearn_trustworthiness(z, x, n_neighbors=k))
+    assert result["trustworthiness"] == pytest.approx(sklearn_trustworthiness(x, z, n_neighbors=k))
+    assert result["continuity"] == pytest.approx(sklearn_trustworthiness(z, x, n_neighbors=k))
 
 
 def test_map_knn_agrees_with_leave_one_out_by_scikit_learn():
@@ -94,20 +94,20 @@ def test_map_silhouette_agrees_with_a_loop():
 def test_a_perfect_map_scores_1_at_any_scale_shift_and_rotation():
     x, y = blobs(n=100, d=2)
     turn = np.array([[0.6, -0.8], [0.8, 0.6]])
-    found = faithfulness(x, 3 * (x @ turn) - 5, y)
-    assert [found[name] for name in list(FAITHFULNESS)[:3]] == [1, 1, 1]
+    result = faithfulness(x, 3 * (x @ turn) - 5, y)
+    assert [result[name] for name in list(FAITHFULNESS)[:3]] == [1, 1, 1]
 
 
 def test_a_random_map_scores_what_chance_gives():
     x, y = blobs(n=400)
-    found = faithfulness(x, np.random.default_rng(1).normal(size=(400, 2)), y)
-    assert found["trustworthiness"] == pytest.approx(0.5, abs=0.03)
-    assert found["continuity"] == pytest.approx(0.5, abs=0.03)
-    assert found["neighbours_kept"] == pytest.approx(15 / 399, abs=0.01)
-    assert found["map_knn"] == pytest.approx(1 / 3, abs=0.08)
+    result = faithfulness(x, np.random.default_rng(1).normal(size=(400, 2)), y)
+    assert result["trustworthiness"] == pytest.approx(0.5, abs=0.03)
+    assert result["continuity"] == pytest.approx(0.5, abs=0.03)
+    assert result["neighbours_kept"] == pytest.approx(15 / 399, abs=0.01)
+    assert result["map_knn"] == pytest.approx(1 / 3, abs=0.08)
 
 
-def test_torn_and_glued_maps_are_told_apart():
+def test_torn_and_glued_maps_differ():
     x = np.stack([np.linspace(-1, 1, 100), np.zeros(100)], axis=1)
     y = np.arange(100) % 2
     torn = x + np.where(np.arange(100) % 2, 9, 0)[:, None]  # neighbours pulled apart
@@ -131,14 +131,14 @@ def test_distance_correlation_agrees_with_all_pairs_and_is_free_of_scale():
 def test_neighbourhood_change_agrees_with_sets_and_is_the_error_of_each_point():
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(80, 5)), rng.normal(size=(80, 9))
-    found = neighbourhood_change(a, b, k=7)
+    result = neighbourhood_change(a, b, k=7)
     for i in range(80):
         near = [set(np.argsort(np.delete(np.linalg.norm(x - x[i], axis=1), i))[:7]) for x in (a, b)]
-        assert found[i] == pytest.approx(1 - len(near[0] & near[1]) / 7)
+        assert result[i] == pytest.approx(1 - len(near[0] & near[1]) / 7)
     assert (neighbourhood_change(a, 3 * a @ np.linalg.qr(rng.normal(size=(5, 5)))[0]) == 0).all()
     lost = neighbourhood_change(a, a[:, :2])
-    kept = faithfulness(a, a[:, :2], np.arange(80) % 2)["neighbours_kept"]
-    assert lost.mean() == pytest.approx(1 - kept)
+    same = faithfulness(a, a[:, :2], np.arange(80) % 2)["neighbours_kept"]
+    assert lost.mean() == pytest.approx(1 - same)
     with pytest.raises(WRONG_SHAPE):
         neighbourhood_change(a, b[1:])
     with pytest.raises(UsageError, match="k must be between 1 and 39 for n = 80 images; given 40"):
@@ -164,12 +164,12 @@ def test_hulls_agree_with_the_shoelace_formula():
     rng = np.random.default_rng(0)
     xy, labels = rng.normal(size=(40, 2)), np.repeat([0, 1], 20)
     xy[labels == 1] += 2
-    kept = []
+    cores = []
     for c in (0, 1):
         own = xy[labels == c]
         far = np.linalg.norm(own - own.mean(axis=0), axis=1)
-        kept.append(own[far < far.max()])  # 19 of 20
-    expected = sum(map(polygon, kept)) / polygon(np.vstack(kept))
+        cores.append(own[far < far.max()])  # 19 of 20
+    expected = sum(map(polygon, cores)) / polygon(np.vstack(cores))
     assert map_hulls(xy, labels) == pytest.approx(expected)
     turned = 7 * xy @ np.linalg.qr(rng.normal(size=(2, 2)))[0] + 3
     assert map_hulls(turned, labels) == pytest.approx(expected)
@@ -189,8 +189,8 @@ def test_hulls_of_squares_are_known_and_those_of_lines_are_none():
 
 def test_faithfulness_survives_duplicates():
     x = np.repeat(blobs(n=40)[0], 2, axis=0)
-    found = faithfulness(x, x[:, :2], np.arange(80) % 2)
-    assert all(0 <= value <= 1 for value in found.values())
+    result = faithfulness(x, x[:, :2], np.arange(80) % 2)
+    assert all(0 <= value <= 1 for value in result.values())
 
 
 NAN = np.where(np.eye(90, 6) == 1, np.nan, 1.0)
@@ -216,12 +216,12 @@ def test_faithfulness_names_what_is_wrong(sample):
             faithfulness(x, wrong, y)
 
 
-def test_what_a_map_shows_are_the_numbers_it_lists(sample):
+def test_map_measures_are_those_of_the_table(sample):
     x, y = sample
-    found = map_measures(x[:, :2], y)
-    assert list(found) == list(MAP_MEASURES)
-    assert found["map_knn"] == faithfulness(x, x[:, :2], y)["map_knn"]
-    for name, value in found.items():
+    result = map_measures(x[:, :2], y)
+    assert list(result) == list(MAP_MEASURES)
+    assert result["map_knn"] == faithfulness(x, x[:, :2], y)["map_knn"]
+    for name, value in result.items():
         assert MAP_MEASURES[name].low <= value <= MAP_MEASURES[name].high
         assert MAP_MEASURES[name].pitfall
 
@@ -231,14 +231,14 @@ def test_the_nearest_images_are_those_by_cosine_after_centring(monkeypatch):
     x = rng.normal(size=(90, 6)) + 3
     x[7] = x[12]
     monkeypatch.setattr(neighbours, "MEMORY", 8 * 90 * 40)
-    found = nearest(x, 5)
+    result = nearest(x, 5)
     c = x - x.mean(axis=0)
     for i in range(90):
         far = [1 - c[i] @ c[j] / np.linalg.norm(c[i]) / np.linalg.norm(c[j]) for j in range(90)]
         far[i] = np.inf
-        assert found[i].tolist() == np.argsort(np.round(far, 9), kind="stable")[:5].tolist()
-    assert found[7, 0] == 12
-    np.testing.assert_array_equal(nearest(4 * x - 1, 5), found)
+        assert result[i].tolist() == np.argsort(np.round(far, 9), kind="stable")[:5].tolist()
+    assert result[7, 0] == 12
+    np.testing.assert_array_equal(nearest(4 * x - 1, 5), result)
     around = np.r_[np.eye(4), -np.eye(4), np.zeros((1, 4))]  # the last has no direction
     assert nearest(around, 8)[8].tolist() == list(range(8))
 

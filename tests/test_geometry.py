@@ -55,8 +55,8 @@ def test_within_share_agrees_with_a_loop_and_with_calinski_harabasz(sample):
         total += sum((x[i] - mean) ** 2)
     assert geometry.within_share(Space(x, y)) == pytest.approx(within / total)
     n, k = len(x), 3
-    found = geometry.fisher(Space(x, y)) * (n - k) / (k - 1)
-    assert found == pytest.approx(sklearn.calinski_harabasz_score(x, y))
+    result = geometry.fisher(Space(x, y)) * (n - k) / (k - 1)
+    assert result == pytest.approx(sklearn.calinski_harabasz_score(x, y))
 
 
 def test_within_share_of_gaussian_classes_is_the_known_ratio_of_variances():
@@ -115,14 +115,14 @@ def test_silhouette_takes_images_without_a_direction():
         for j in range(2, 6):
             c[i, j] = 1 - x[i] @ x[j] / np.linalg.norm(x[i]) / np.linalg.norm(x[j])
     np.fill_diagonal(c, 0)
-    found = geometry.silhouette(Space(x, y))
-    assert found == pytest.approx(sklearn.silhouette_score(c, y, metric="precomputed"))
+    result = geometry.silhouette(Space(x, y))
+    assert result == pytest.approx(sklearn.silhouette_score(c, y, metric="precomputed"))
 
 
 def test_davies_bouldin_agrees_with_scikit_learn(sample):
     x, y, _, _ = sample
-    found = geometry.davies_bouldin(Space(x, y))
-    assert found == pytest.approx(sklearn.davies_bouldin_score(x, y))
+    result = geometry.davies_bouldin(Space(x, y))
+    assert result == pytest.approx(sklearn.davies_bouldin_score(x, y))
 
 
 def test_distances_within_and_between_classes_agree_with_loops(sample):
@@ -290,10 +290,10 @@ def test_shape_agrees_with_singular_values_by_scipy(d):
 
     x, y = blobs(n=90, d=d, spread=2.5)
     values = svdvals(x - x.mean(0))
-    found = geometry.effective_rank(Space(x, y))
-    assert found == pytest.approx(np.exp(entropy(values)), rel=1e-6)
-    found = geometry.participation_ratio(Space(x, y))
-    assert found == pytest.approx(sum(values**2) ** 2 / sum(values**4))
+    result = geometry.effective_rank(Space(x, y))
+    assert result == pytest.approx(np.exp(entropy(values)), rel=1e-6)
+    result = geometry.participation_ratio(Space(x, y))
+    assert result == pytest.approx(sum(values**2) ** 2 / sum(values**4))
 
 
 def swiss(n, d, seed=0):
@@ -329,8 +329,8 @@ def test_dimensions_agree_with_scikit_dimension(digits):
     x, y, _, _ = digits
     space = Space(x, y)
     assert geometry.twonn(space) == pytest.approx(skdim.id.TwoNN().fit(x).dimension_, rel=0.01)
-    found = skdim.id.MLE(K=20).fit(x, n_neighbors=20, comb="mle").dimension_
-    assert geometry.mle(space) == pytest.approx(found, rel=0.06)  # it divides by 18, not by 19
+    result = skdim.id.MLE(K=20).fit(x, n_neighbors=20, comb="mle").dimension_
+    assert geometry.mle(space) == pytest.approx(result, rel=0.06)  # it divides by 18, not by 19
 
 
 @pytest.mark.parametrize("function", [geometry.twonn, geometry.mle])

@@ -19,13 +19,13 @@ def sample():
     return x, y, t, u
 
 
-def look(x, y, t, u):
-    """A layer beside a teacher's: the same images, more clearly told apart, in another width."""
+def pair(x, y, t, u):
+    """A layer beside a teacher's: the same images, classes further apart, in another width."""
     return Space(x, y, t, u), Space(np.c_[x, 3 * y], y)
 
 
 def measured(name, x, y, t, u):
-    own, teacher = look(x, y, t, u)
+    own, teacher = pair(x, y, t, u)
     layer = MEASURES[name].only or "block1"
     if name == "agreement":  # wants as many logits
         teacher = Space(x + np.roll(x, 1, axis=1), y)
@@ -37,14 +37,14 @@ def test_measures_ignore_scale_shift_and_rotation_and_the_order_of_images(name, 
     x, y, t, u = sample
     turn = np.linalg.qr(np.random.default_rng(5).normal(size=(6, 6)))[0]
     order = np.random.default_rng(6).permutation(len(x))
-    teacher = look(x, y, t, u)[1]
+    teacher = pair(x, y, t, u)[1]
     if name == "agreement":  # of names, not of a space: only scale and order
         turn, teacher = np.eye(6), Space(x + np.roll(x, 1, axis=1), y)
     layer = MEASURES[name].only or "block1"
     expected = measured(name, x, y, t, u)
     for a, b in [(37.5 * x, 37.5 * t), (x + 9, t + 9), (x @ turn, t @ turn)]:
-        found = measure(Space(a, y, b, u), teacher, layer=layer, measures=[name])
-        assert found == {name: pytest.approx(expected, rel=1e-8, abs=1e-9)}
+        result = measure(Space(a, y, b, u), teacher, layer=layer, measures=[name])
+        assert result == {name: pytest.approx(expected, rel=1e-8, abs=1e-9)}
     assert measured(name, x[order], y[order], t, u) == pytest.approx(expected)
 
 
@@ -81,18 +81,18 @@ def test_one_call_measures_all_that_can_be(sample):
     probes = [k for k, m in MEASURES.items() if m.needs == "training"]
     assert list(measure(Space(x, y))) == baseline
     assert set(measure(Space(x, y, t, u))) == {*baseline, *probes}
-    own, teacher = look(*sample)
-    found = measure(own, teacher)
-    assert set(found) == {*MEASURES} - {"agreement"}
-    assert all(isinstance(value, float) for value in found.values())
+    own, teacher = pair(*sample)
+    result = measure(own, teacher)
+    assert set(result) == {*MEASURES} - {"agreement"}
+    assert all(isinstance(value, float) for value in result.values())
     assert set(measure(own, own, layer="logits")) == {*MEASURES}
 
 
 def test_a_network_is_measured_layer_by_layer_beside_its_teacher(sample):
-    own, teacher = look(*sample)
-    found = network({"stem": own, "pool": own}, {"pool": teacher, "more": teacher})
-    assert found["pool"] == measure(own, teacher)
-    assert found["stem"] == measure(own)
+    own, teacher = pair(*sample)
+    result = network({"stem": own, "pool": own}, {"pool": teacher, "more": teacher})
+    assert result["pool"] == measure(own, teacher)
+    assert result["stem"] == measure(own)
     assert network({"stem": own}) == {"stem": measure(own)}
     lone = Space(sample[0], np.r_[np.zeros(89, dtype=int), 1])
     with pytest.raises(UsageError, match="pool: every class needs two images"):

@@ -53,8 +53,8 @@ def test_cka_agrees_with_ckatorch():
     x, y = (torch.from_numpy(a) for a in pair())
     for unbiased in (True, False):
         wanted = float(core.cka_base(x, y, kernel="linear", unbiased=unbiased))
-        found = similarity.cka(*spaces(x.numpy(), y.numpy()), debiased=unbiased)
-        assert found == pytest.approx(wanted, rel=1e-5)
+        result = similarity.cka(*spaces(x.numpy(), y.numpy()), debiased=unbiased)
+        assert result == pytest.approx(wanted, rel=1e-5)
 
 
 @pytest.mark.parametrize(("n", "biased"), [(256, 0.667), (1000, 0.338)])
@@ -79,9 +79,9 @@ def test_procrustes_is_the_best_rotation_of_scipy():
     a, b = (z - z.mean(0) for z in (x, y))
     a, b = a / np.linalg.norm(a), b / np.linalg.norm(b)
     turn, scale = orthogonal_procrustes(a, b)
-    found = similarity.procrustes(*spaces(x, y))
-    assert found == pytest.approx(scale)
-    assert found == pytest.approx(1 - np.linalg.norm(a @ turn - b) ** 2 / 2)
+    result = similarity.procrustes(*spaces(x, y))
+    assert result == pytest.approx(scale)
+    assert result == pytest.approx(1 - np.linalg.norm(a @ turn - b) ** 2 / 2)
 
 
 def test_procrustes_of_pure_noise_is_what_the_table_says():
@@ -99,9 +99,9 @@ def test_shared_neighbours_agree_with_a_loop():
             for z in (x, y)
         ]
         shared += len(near[0] & near[1])
-    found = similarity.mutual_knn(*spaces(x, y))
-    assert found == pytest.approx(shared / 10 / len(x))
-    assert 0.2 < found < 0.8
+    result = similarity.mutual_knn(*spaces(x, y))
+    assert result == pytest.approx(shared / 10 / len(x))
+    assert 0.2 < result < 0.8
 
 
 def test_shared_neighbours_of_noise_are_what_chance_gives():
@@ -154,15 +154,15 @@ def test_similarity_falls_with_noise(function):
 
 def test_the_matrix_has_every_pair_of_layers():
     x, y = spaces(*pair())
-    found = similarity.matrix({"stem": x, "pool": y}, {"stem": y, "logits": x})
-    assert list(found) == [
+    result = similarity.matrix({"stem": x, "pool": y}, {"stem": y, "logits": x})
+    assert list(result) == [
         ("stem", "stem"),
         ("stem", "logits"),
         ("pool", "stem"),
         ("pool", "logits"),
     ]
-    assert found["stem", "logits"] == pytest.approx(1)
-    assert found["stem", "stem"] == similarity.cka(x, y)
+    assert result["stem", "logits"] == pytest.approx(1)
+    assert result["stem", "stem"] == similarity.cka(x, y)
 
 
 def test_similarity_names_what_it_cannot_compare():

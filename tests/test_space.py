@@ -42,10 +42,10 @@ def test_the_spectrum_is_that_of_the_covariance_and_ends_in_zeros(d):
 
 
 def test_class_means_are_seen_from_the_mean_of_all():
-    found = Space(GOOD, LABELS * 10 - 4)
-    np.testing.assert_allclose(found.means[1], GOOD[LABELS == 1].mean(0) - GOOD.mean(0))
-    assert found.classes.tolist() == [-4, 6, 16]
-    assert found.counts.tolist() == [30, 30, 30]
+    result = Space(GOOD, LABELS * 10 - 4)
+    np.testing.assert_allclose(result.means[1], GOOD[LABELS == 1].mean(0) - GOOD.mean(0))
+    assert result.classes.tolist() == [-4, 6, 16]
+    assert result.counts.tolist() == [30, 30, 30]
 
 
 @pytest.mark.parametrize(

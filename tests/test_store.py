@@ -56,7 +56,7 @@ def test_a_run_comes_back_as_it_was(tmp_path):
     assert store.load_history(tmp_path / "run").to_dict("records") == HISTORY
 
 
-def test_weights_on_the_way_come_back_by_passes_and_do_not_outlive_their_run(tmp_path):
+def test_snapshots_come_back_by_epochs_and_do_not_outlive_their_run(tmp_path):
     weights = {"stem.0.weight": np.arange(3, dtype="float32"), "steps": np.array(7)}
     facts = {"test_accuracy": 0.5, "test_images": 10}
     store.save_run(tmp_path, {}, weights, HISTORY, {10: weights, 0: {"a": np.ones(2)}}, **facts)
@@ -71,7 +71,7 @@ def test_weights_on_the_way_come_back_by_passes_and_do_not_outlive_their_run(tmp
         store.load_snapshots(tmp_path)
 
 
-def test_a_network_that_saw_other_images_is_not_taken(tmp_path):
+def test_a_network_trained_on_other_images_is_refused(tmp_path):
     save(tmp_path / "run")
     assert store.load_run(tmp_path / "run", "0123")
     with pytest.raises(
@@ -108,7 +108,7 @@ def test_an_old_file_survives_a_failed_rewrite(tmp_path):
     assert store.load_run(tmp_path / "run")["test_accuracy"] == 0.1
 
 
-def test_a_folder_that_cannot_be_written_is_said_before_the_work(tmp_path):
+def test_a_folder_that_cannot_be_written_is_an_error_before_the_work(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match=r"cannot write below .*file: Not a directory"):
         store.writable(tmp_path / "file" / "run")
@@ -116,7 +116,7 @@ def test_a_folder_that_cannot_be_written_is_said_before_the_work(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file"]
 
 
-def test_a_folder_closed_to_the_user_is_said(tmp_path):
+def test_a_folder_closed_to_the_user_is_an_error(tmp_path):
     closed = tmp_path / "closed"
     closed.mkdir(mode=0)
     somebody = os.geteuid()
@@ -130,19 +130,19 @@ def test_a_folder_closed_to_the_user_is_said(tmp_path):
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"parameters": {}}'])
-def test_an_unreadable_or_empty_run_is_said_in_one_line(tmp_path, content):
+def test_an_unreadable_or_empty_run_is_an_error_of_one_line(tmp_path, content):
     (tmp_path / "run.json").write_text(content)
     with pytest.raises(UsageError, match="delete it and run again") as caught:
         store.load_run(tmp_path)
     assert "\n" not in str(caught.value)
 
 
-def test_a_missing_run_says_what_makes_it(tmp_path):
+def test_a_missing_run_is_an_error_that_names_what_makes_it(tmp_path):
     with pytest.raises(UsageError, match=r"no run.json in .*; `papermill notebooks/teacher.ipynb"):
         store.load_run(tmp_path / "teachers" / "resnet20-full-0")
 
 
-def test_broken_weights_and_tables_are_said(tmp_path):
+def test_broken_weights_and_tables_are_errors(tmp_path):
     save(tmp_path)
     (tmp_path / "weights.safetensors").write_bytes(b"\x08")
     (tmp_path / "history.parquet").write_bytes(b"PAR1")
@@ -166,8 +166,8 @@ def test_layers_come_back_in_order_and_other_images_are_refused(tmp_path):
 
 def test_layers_come_back_with_their_flat_view(tmp_path):
     x = np.arange(8, dtype="float32").reshape(4, 2)
-    given = layers()._replace(flat_test={"stem": x + 1}, flat_train={"stem": x + 2})
-    store.save_layers(tmp_path, given)
+    both = layers()._replace(flat_test={"stem": x + 1}, flat_train={"stem": x + 2})
+    store.save_layers(tmp_path, both)
     stored = store.load_layers(tmp_path)
     assert list(stored.flat_test) == list(stored.flat_train) == ["stem"]
     np.testing.assert_array_equal(stored.flat_test["stem"], x + 1)
@@ -335,11 +335,11 @@ def test_a_comparison_and_a_film_are_gathered_with_their_study(tmp_path):
     name = "students/t/a"
     extracted(tmp_path, name)
     mapped(tmp_path, "pca-x", [name], "pca", "numpy 2", 0.0)
-    for given, words in [({"comparison": "compare-x"}, "compare"), ({"film": "film-x"}, "film")]:
+    for name_of, words in [({"comparison": "compare-x"}, "compare"), ({"film": "film-x"}, "film")]:
         with pytest.raises(
             UsageError, match=rf"no {words}-x-.*parquet in .*notebooks/{words}.ipyn"
         ):
-            store.gather(tmp_path, [name], ["pca-x"], **given)
+            store.gather(tmp_path, [name], ["pca-x"], **name_of)
     place = {"run": name, "layer": "stem", "embedding": "tsne", "setting": 5, "seed": 0}
     xy = np.array([[0.12345, 1], [2, 3]])
     measures = dict.fromkeys(store.TABLES["sweeps"].columns[-4:], 0.5)
@@ -373,7 +373,7 @@ def test_published_results_come_back_as_they_were(tmp_path):
     np.testing.assert_array_equal(again.images, made.images)
 
 
-def test_no_published_results_is_said(tmp_path):
+def test_no_published_results_is_an_error(tmp_path):
     with pytest.raises(UsageError, match=r"no study.json in .*; `make book`"):
         store.load(tmp_path)
     assert list(tmp_path.iterdir()) == []
