@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -164,7 +165,7 @@ def list_runs(results: Path) -> None:
     print(f"{len(rows)} runs below {results}")
 
 
-def _line(folder: Path, record: dict | None, results: Path) -> tuple[str, ...]:
+def _line(folder: Path, record: dict[str, Any] | None, results: Path) -> tuple[str, ...]:
     study, dataset, *name = folder.relative_to(results).parts
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime((folder / "run.json").stat().st_mtime))
     if record is None:
@@ -205,6 +206,7 @@ def publish(file: Path, to: Path | None, device: str = "auto") -> None:
         layers=not study.runs_only,
     )
     images = data.load(study.source)
+    store.load_run(study.runs[0].folder, images.hash)  # refuses runs of other images
     rows: list[int] = []
     if not study.runs_only:
         rows = store.load_layers(study.runs[0].folder).test_rows.tolist()
