@@ -222,7 +222,7 @@ def test_a_perfect_copy_behind_the_adapter_is_the_minimum(pair):
 
 
 def test_ab_is_zero_where_every_value_is_on_its_side_by_the_margin(pair):
-    f = outputs(pair)[1].features["block1.raw"].double()
+    f = outputs(pair)[1].features[models.before_relu("block1")].double()
     assert feature_methods.boundary(torch.where(f > 0, 1.0, -1.0).double(), f, 1.0) == 0
     half = torch.where(f > 0, 0.5, -0.5).double()
     assert feature_methods.boundary(half, f, 1.0) == f[0].numel() / 4
@@ -253,7 +253,7 @@ def test_ft_trains_its_paraphraser_first_and_then_freezes_it(pair):
 
 
 def test_ofd_is_zero_for_a_perfect_copy_and_where_values_are_negative_enough(pair):
-    f = outputs(pair)[1].features["block1.raw"].double()
+    f = outputs(pair)[1].features[models.before_relu("block1")].double()
     teacher = f.maximum(feature_methods.margins(f))
     assert feature_methods.partial(f, teacher) == 0
     assert feature_methods.partial(torch.where(f > 0, f, f - 5), teacher) == 0

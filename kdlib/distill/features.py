@@ -177,7 +177,7 @@ class BeforeReLU(LayerLoss):
     A layer weighs half as much as the next one.
     """
 
-    layers = tuple(f"{block}.raw" for block in BLOCKS)
+    layers = tuple(models.before_relu(block) for block in BLOCKS)
     equal_maps = BLOCKS
 
     def __init__(self, student: Forward, teacher: Forward, weight: float):
