@@ -1,3 +1,5 @@
+from collections import OrderedDict
+
 import numpy as np
 import pytest
 import torch
@@ -738,6 +740,18 @@ def test_simkd_averages_the_larger_of_two_maps_down(pair, larger):
     assert terms["simkd"] == built(both["student"], both["teacher"], batch)["simkd"]
     network, before, _ = pair
     assert models.observe(built.finalize(network, before), batch.x).logits.shape == (N, K)
+
+
+def test_simkd_needs_a_linear_classifier_of_the_last_blocks_channels(pair):
+    student, teacher, _ = outputs(pair)
+    wider = {**teacher.features, "pool": torch.rand(N, 99)}
+    with pytest.raises(UsageError, match=r"simkd.* 99 .* 64 "):
+        distill.build("simkd", student, Forward(teacher.logits, wider))
+    network, before, _ = pair
+    other = torch.nn.Sequential(OrderedDict(before.named_children()))
+    other.logits = torch.nn.Sequential(other.logits)
+    with pytest.raises(UsageError, match=r"Sequential.*Linear"):
+        build("simkd", pair).finalize(network, other)
 
 
 @pytest.mark.parametrize("name", ["self", "random"])
