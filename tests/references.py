@@ -9,11 +9,11 @@ from itertools import pairwise
 import numpy as np
 import torch
 
-from kdlib.models import Forward
+from kdlib.models import Forward, before_relu
 
 N, LABELLED, K = 12, 5, 10  # images, of which labelled, and classes
 BLOCKS = ("block1", "block2", "block3")
-RAW = tuple(f"{block}.raw" for block in BLOCKS)
+RAW = tuple(before_relu(block) for block in BLOCKS)
 REFERENCES = {}
 
 

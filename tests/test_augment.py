@@ -7,11 +7,10 @@ from kdlib.data import augment
 
 
 def images(b=6, c=3, h=16, w=20, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(0, 256, (b, c, h, w), dtype=torch.uint8, generator=generator)
+    return torch.randint(0, 256, (b, c, h, w), dtype=torch.uint8, generator=generator(seed))
 
 
-def drawn(seed=0):
+def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
@@ -26,7 +25,7 @@ def back(image):
 
 def test_shifting_agrees_with_moving_each_image_by_hand():
     x = images(20, 2, 5, 6)
-    by = torch.randint(-2, 3, (20, 2), generator=drawn())
+    by = torch.randint(-2, 3, (20, 2), generator=generator())
     moved = augment.shifted(x, by, 2).numpy()
     for image, (down, right), got in zip(x.numpy(), by.tolist(), moved, strict=True):
         wanted = np.zeros_like(image)
@@ -41,30 +40,30 @@ def test_shifting_agrees_with_moving_each_image_by_hand():
 @pytest.mark.parametrize("channels", [1, 3])
 def test_every_augmentation_repeats_by_its_generator_and_leaves_its_input(name, channels):
     x = images(64, channels)
-    kept = x.clone()
+    before = x.clone()
     change = augment.AUGMENTATIONS[name]
     state = torch.get_rng_state()
-    first, again, other = (change(x, drawn(seed)) for seed in (0, 0, 1))
+    first, again, other = (change(x, generator(seed)) for seed in (0, 0, 1))
     assert first.shape == x.shape
     assert first.dtype == torch.uint8
     assert first.equal(again)
     assert not first.equal(other)
-    assert x.equal(kept)
-    assert torch.get_rng_state().equal(state)  # no other generator was asked
+    assert x.equal(before)
+    assert torch.get_rng_state().equal(state)  # no other generator is used
 
 
 @pytest.mark.parametrize("name", augment.AUGMENTATIONS)
-def test_every_augmentation_draws_for_each_image_of_its_own(name):
+def test_every_augmentation_is_random_for_each_image(name):
     x = images(1).expand(200, -1, -1, -1)
-    different = augment.AUGMENTATIONS[name](x, drawn()).unique(dim=0)
+    different = augment.AUGMENTATIONS[name](x, generator()).unique(dim=0)
     assert len(different) >= (2 if name == "flip" else 20)
 
 
 def test_shift_and_flip_move_and_mirror_whole_images():
     x = images(400, 1, 16, 16).clamp(min=1)
-    by = {tuple(m.tolist()) for m in (augment.shift(x, drawn()) == 0).sum((1, 2, 3))[:, None]}
+    by = {tuple(m.tolist()) for m in (augment.shift(x, generator()) == 0).sum((1, 2, 3))[:, None]}
     assert max(by)[0] == 16 * 16 - 14 * 14  # at most an eighth of 16 in each direction
-    flipped = augment.flip(x, drawn())
+    flipped = augment.flip(x, generator())
     mirrored = (flipped == x.flip(3)).all(dim=(1, 2, 3))
     assert (mirrored | (flipped == x).all(dim=(1, 2, 3))).all()
     assert 150 < mirrored.sum() < 250
@@ -72,7 +71,7 @@ def test_shift_and_flip_move_and_mirror_whole_images():
 
 def test_cutout_blackens_one_square_of_half_the_side():
     x = torch.full((500, 3, 32, 32), 9, dtype=torch.uint8)
-    cut = augment.cutout(x, drawn()) == 0
+    cut = augment.cutout(x, generator()) == 0
     rows, columns = cut.any(1).any(2).sum(1), cut.any(1).any(1).sum(1)
     assert cut.sum((1, 2, 3)).equal(3 * rows * columns)  # one rectangle, all channels alike
     assert rows.max() == columns.max() == 16
@@ -82,10 +81,10 @@ def test_cutout_blackens_one_square_of_half_the_side():
 
 def test_jitter_agrees_with_the_formula_per_image():
     x = images(4)
-    factors = 1 + 0.4 * (2 * torch.rand(4, 3, generator=drawn(3)) - 1)
+    factors = 1 + 0.4 * (2 * torch.rand(4, 3, generator=generator(3)) - 1)
     luma = np.array([0.299, 0.587, 0.114])
     for image, (bright, contrast, saturation), got in zip(
-        x.numpy().astype(float), factors.tolist(), augment.jitter(x, drawn(3)), strict=True
+        x.numpy().astype(float), factors.tolist(), augment.jitter(x, generator(3)), strict=True
     ):
         pixels = image * bright
         middle = np.tensordot(luma, pixels, 1).mean()
@@ -128,8 +127,8 @@ def test_an_operation_treats_each_image_by_its_own_strength(name):
     x, strength = images(4).float(), torch.tensor([-0.9, -0.3, 0.3, 0.9])
     together = augment.OPERATIONS[name](x, strength)
     for i in range(4):
-        baseline = augment.OPERATIONS[name](x[i : i + 1], strength[i : i + 1])
-        torch.testing.assert_close(together[i : i + 1], baseline)
+        alone = augment.OPERATIONS[name](x[i : i + 1], strength[i : i + 1])
+        torch.testing.assert_close(together[i : i + 1], alone)
 
 
 @pytest.mark.parametrize(
@@ -158,7 +157,7 @@ def test_rotation_turns_by_its_angle():
 def test_mixtures_pair_images_and_labels(name):
     x = images(50, 3, 16, 16).float()
     y = torch.arange(50)
-    mixed = augment.MIXTURES[name](x, y, drawn())
+    mixed = augment.MIXTURES[name](x, y, generator())
     assert mixed.y.equal(y)
     assert sorted(mixed.y2.tolist()) == y.tolist()
     assert ((mixed.lam >= 0) & (mixed.lam <= 1)).all()
@@ -174,19 +173,19 @@ def test_mixtures_pair_images_and_labels(name):
 
 def test_mixup_draws_its_shares_from_a_beta_distribution():
     x, y = torch.zeros(4000, 1, 4, 4), torch.zeros(4000, dtype=torch.long)
-    lam = augment.mixup(x, y, drawn(), alpha=0.2).lam
+    lam = augment.mixup(x, y, generator(), alpha=0.2).lam
     assert abs(float(lam.mean()) - 0.5) < 0.02
     assert abs(float(lam.var()) - 1 / (4 * (2 * 0.2 + 1))) < 0.01  # of Beta(a, a)
 
 
 def test_randaugment_is_two_operations_on_each_image_of_its_own():
     x = images(300)
-    index, sign = torch.rand(2, 300, generator=drawn(4))
+    index, sign = torch.rand(2, 300, generator=generator(4))
     names = [list(augment.OPERATIONS)[int(14 * i)] for i in index]
     assert len(set(names)) == 14
-    got = augment.randaugment(x, drawn(4), operations=1, magnitude=0.5)
+    got = augment.randaugment(x, generator(4), operations=1, magnitude=0.5)
     for image, name, direction, after in zip(x, names, sign.tolist(), got, strict=True):
         strength = torch.tensor([-0.5 if direction < 0.5 else 0.5])
         wanted = augment.OPERATIONS[name](image[None].float(), strength)[0]
         assert (after.float() - wanted.clamp(0, 255)).abs().max() <= 0.51, name
-    assert augment.randaugment(x, drawn(4), operations=0).equal(x)
+    assert augment.randaugment(x, generator(4), operations=0).equal(x)

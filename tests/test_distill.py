@@ -1,3 +1,5 @@
+from collections import OrderedDict
+
 import numpy as np
 import pytest
 import torch
@@ -222,7 +224,7 @@ def test_a_perfect_copy_behind_the_adapter_is_the_minimum(pair):
 
 
 def test_ab_is_zero_where_every_value_is_on_its_side_by_the_margin(pair):
-    f = outputs(pair)[1].features["block1.raw"].double()
+    f = outputs(pair)[1].features[models.before_relu("block1")].double()
     assert feature_methods.boundary(torch.where(f > 0, 1.0, -1.0).double(), f, 1.0) == 0
     half = torch.where(f > 0, 0.5, -0.5).double()
     assert feature_methods.boundary(half, f, 1.0) == f[0].numel() / 4
@@ -253,7 +255,7 @@ def test_ft_trains_its_paraphraser_first_and_then_freezes_it(pair):
 
 
 def test_ofd_is_zero_for_a_perfect_copy_and_where_values_are_negative_enough(pair):
-    f = outputs(pair)[1].features["block1.raw"].double()
+    f = outputs(pair)[1].features[models.before_relu("block1")].double()
     teacher = f.maximum(feature_methods.margins(f))
     assert feature_methods.partial(f, teacher) == 0
     assert feature_methods.partial(torch.where(f > 0, f, f - 5), teacher) == 0
@@ -738,6 +740,18 @@ def test_simkd_averages_the_larger_of_two_maps_down(pair, larger):
     assert terms["simkd"] == built(both["student"], both["teacher"], batch)["simkd"]
     network, before, _ = pair
     assert models.observe(built.finalize(network, before), batch.x).logits.shape == (N, K)
+
+
+def test_simkd_needs_a_linear_classifier_of_the_last_blocks_channels(pair):
+    student, teacher, _ = outputs(pair)
+    wider = {**teacher.features, "pool": torch.rand(N, 99)}
+    with pytest.raises(UsageError, match=r"simkd.* 99 .* 64 "):
+        distill.build("simkd", student, Forward(teacher.logits, wider))
+    network, before, _ = pair
+    other = torch.nn.Sequential(OrderedDict(before.named_children()))
+    other.logits = torch.nn.Sequential(other.logits)
+    with pytest.raises(UsageError, match=r"Sequential.*Linear"):
+        build("simkd", pair).finalize(network, other)
 
 
 @pytest.mark.parametrize("name", ["self", "random"])

@@ -55,8 +55,8 @@ def test_layers_are_the_children_of_a_network_or_where_its_layer_paths_say():
         name: models.LayerPath(name) for name in models.LAYERS
     }
     network = models.build("foreign:Patches", classes=5, channels=1, size=8)
-    assert models.locate(network, "block1") == models.LayerPath("layers.0")
-    assert models.locate(network, "pool") == models.LayerPath("head", at="input")
+    assert models.layers(network)["block1"] == models.LayerPath("layers.0")
+    assert models.layers(network)["pool"] == models.LayerPath("head", at="input")
     assert models.part(network, "pool") is network.head
 
 

@@ -33,14 +33,14 @@ def mirrored(x: UInt8[Tensor, "b c h w"], which: Bool[Tensor, " b"]) -> UInt8[Te
     return torch.where(which[:, None, None, None], x.flip(3), x)
 
 
-def reach(side: int) -> int:
-    """How far images of this side are shifted: an eighth of it, 4 pixels of CIFAR's 32."""
+def largest_shift(side: int) -> int:
+    """How many pixels images of this side are shifted at most: an eighth, 4 of CIFAR's 32."""
     return side // 8
 
 
 def shift(x: UInt8[Tensor, "b c h w"], generator: Generator) -> UInt8[Tensor, "b c h w"]:
     """Pad and crop: each image by up to an eighth of its side, each way (He et al. 2016, 4.2)."""
-    largest = reach(min(x.shape[2:]))
+    largest = largest_shift(min(x.shape[2:]))
     by = torch.randint(-largest, largest + 1, (len(x), 2), generator=generator)
     return shifted(x, _on_device(by, x), largest)
 

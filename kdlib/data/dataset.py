@@ -20,7 +20,7 @@ from torch import Tensor
 
 from kdlib import UsageError, __version__
 from kdlib.data import sources
-from kdlib.data.augment import reach
+from kdlib.data.augment import largest_shift
 from kdlib.data.sources import Listing
 from kdlib.plan.source import CONSTANTS, Constants, Source, cache, folder_name
 
@@ -156,7 +156,7 @@ def _read(listing: Listing, source: Source) -> Images:
         test=test,
         test_labels=test_labels,
         classes=listing.classes,
-        shift=reach(min(pixels.shape[2:])),
+        shift=largest_shift(min(pixels.shape[2:])),
         flip=pixels.shape[1] == 3 if listing.flip is None else listing.flip,
         unlabelled=unlabelled,
     )

@@ -177,7 +177,7 @@ class BeforeReLU(LayerLoss):
     A layer weighs half as much as the next one.
     """
 
-    layers = tuple(f"{block}.raw" for block in BLOCKS)
+    layers = tuple(models.before_relu(block) for block in BLOCKS)
     equal_maps = BLOCKS
 
     def __init__(self, student: Forward, teacher: Forward, weight: float):
@@ -502,6 +502,12 @@ class SimKD(Method):
         super().__init__(student, teacher)
         positive("reduction", reduction)
         ours, theirs = (f.features["block3"].shape for f in (student, teacher))
+        classified = teacher.features["pool"].shape[1]
+        if classified != theirs[1]:
+            raise UsageError(
+                f"simkd: the teacher classifies {classified} features; "
+                f"allowed: the {theirs[1]} channels of its block3"
+            )
         self.size = (min(ours[2], theirs[2]), min(ours[3], theirs[3]))
         self.channels = (ours[1], max(1, theirs[1] // reduction), theirs[1])
         self.smaller = self.size if tuple(ours[2:]) != self.size else None
@@ -514,11 +520,9 @@ class SimKD(Method):
 
     def finalize(self, student: nn.Module, teacher: nn.Module | None) -> nn.Module:
         head = models.part(teacher, "logits")  # type: ignore[arg-type]
-        if not isinstance(head, nn.Linear) or head.in_features != self.channels[-1]:
-            raise UsageError(
-                f"simkd: the teacher's classifier is {head}; "
-                f"allowed: a linear layer of the {self.channels[-1]} channels of its block3"
-            )
+        if not isinstance(head, nn.Linear):
+            kind = type(head).__name__
+            raise UsageError(f"simkd: the teacher's classifier is a {kind}; allowed: Linear")
         network = models.Grafted(
             student,
             channels=self.channels,
