@@ -1,11 +1,11 @@
-"""How many times as long as alone's does a training by each method take?
+"""How many times as long as the baseline's does a training by each method take?
 
     python benchmarks/cost.py
 
 Every method by itself, as students of the study `methods` are trained but for a tenth of the
 epochs (first stages likewise), in turn, on one thread, median of three rounds; CPU seconds, so
-that another process on the machine does not count. Seconds in `runs` are no answer: students that
-are trained side by side share them. Prints the ratios and writes what the book shows.
+that another process on the machine does not count. Seconds in `runs` do not tell: students that are
+trained side by side share them. Prints the ratios and writes what the book shows.
 """
 
 from statistics import median
@@ -25,8 +25,8 @@ FIRST_STAGES = {method: {"warm_up_epochs": 1} for method in ("fsp", "ab", "ft")}
 
 def student_of(method: str) -> tuple[str, float]:
     """The network and width that the study trains by a method."""
-    kind = methods.METHODS[method]
-    if kind.same_network or kind.no_smaller:
+    facts = methods.METHODS[method]
+    if facts.same_network or facts.no_smaller:
         return "resnet20", 1.0
     return "resnet8", 1.0 if method == "fsp" else 0.5
 
@@ -44,18 +44,23 @@ def seconds(method: str, network: tuple[str, float], images: Images, teacher: nn
 
 
 def main() -> None:
-    """Measure every method and, for each of their networks, alone."""
+    """Measure every method and, for each of their networks, the baseline."""
     torch.set_num_threads(1)
     images = data.load("digits")
     teacher = models.build("resnet20", classes=10, channels=1, seed=0)
     cells = [(method, student_of(method)) for method in methods.METHODS]
-    cells = list(dict.fromkeys([*(("baseline", network) for _, network in cells), *cells]))
+    baselines = [(methods.BASELINE, network) for _, network in cells]
+    cells = list(dict.fromkeys(baselines + cells))
     seconds(*cells[0], images, teacher)  # the first training of a process starts more than itself
     rounds = [{c: seconds(*c, images, teacher) for c in cells} for _ in range(ROUNDS)]
     took = {cell: median(each[cell] for each in rounds) for cell in cells}
-    cost = {m: round(took[m, n] / took["baseline", n], 2) for m, n in cells if m != "baseline"}
+    cost = {
+        method: round(took[method, network] / took[methods.BASELINE, network], 2)
+        for method, network in cells
+        if method != methods.BASELINE
+    }
     for method, ratio in sorted(cost.items(), key=lambda pair: pair[1]):
-        print(f"{method:14} {ratio:5.2f} times baseline's")
+        print(f"{method:14} {ratio:5.2f} times the baseline's")
     store.save_benchmark("methods", "cost", cost)
 
 

@@ -134,14 +134,16 @@ class Ours:
     def limit(self) -> None:
         """The same arithmetic without data path, schedule or history."""
         student = network("resnet20").to(self.device, memory_format=torch.channels_last).train()
-        kd = distill.build("kd", *(2 * [models.Forward(torch.zeros(2, 10), {})]))
-        how = {"momentum": 0.9, "weight_decay": 5e-4, "nesterov": True, "fused": True}
-        sgd = torch.optim.SGD(student.parameters(), 0.1, **how)
+        example = models.Forward(torch.zeros(2, 10), {})
+        kd = distill.build("kd", example, example)
+        sgd = torch.optim.SGD(
+            student.parameters(), 0.1, momentum=0.9, weight_decay=5e-4, nesterov=True, fused=True
+        )
         for batch, x in self.ready:
             with torch.autocast(self.device.type, torch.bfloat16):
                 with torch.no_grad():
-                    told = models.Forward(self.low_precision_copy(x), {})
-                terms = kd(models.Forward(student(x), {}), told, batch)
+                    targets = models.Forward(self.low_precision_copy(x), {})
+                terms = kd(models.Forward(student(x), {}), targets, batch)
             sgd.zero_grad(set_to_none=True)
             torch.stack(list(terms.values())).sum().backward()
             sgd.step()

@@ -1,4 +1,4 @@
-"""What does one look of the teacher for five students save, beside five trainings by themselves?
+"""What does one forward pass of the teacher for five students save, beside five trainings?
 
     python benchmarks/together.py --device cpu
 
@@ -7,7 +7,6 @@ trains. Writes what the page of methods shows, too.
 """
 
 from statistics import median
-from typing import Any
 
 import torch
 from epoch import noise
@@ -21,8 +20,8 @@ from kdlib.plan.runs import Student
 METHODS = ("kd", "at", "sp", "fitnet", "pkt")
 
 
-class Taught:
-    """A teacher, and the students that learn from it: one epoch with every method."""
+class Students:
+    """A teacher and its students: one epoch with every method."""
 
     def __init__(self, images: Images, teacher: str, run: Student):
         self.images, self.run = images, run
@@ -30,12 +29,12 @@ class Taught:
         self.labelled = data.budget(images.train_labels.cpu(), run.labels_per_class, 0)
 
     def network(self, name: str, width: float = 1.0) -> nn.Module:
-        """A network with fresh weights for these images."""
+        """A network with its initial weights, for these images."""
         channels = self.images.train.shape[1]
         return models.build(name, classes=10, channels=channels, width=width, seed=0)
 
     def jobs(self) -> list[train.TrainingJob]:
-        """Students that know nothing yet."""
+        """Students with their initial weights."""
         return [
             train.TrainingJob(self.network(self.run.network, self.run.width), self.run, method)
             for method in METHODS
@@ -48,30 +47,27 @@ class Taught:
     def separate(self) -> None:
         """One student after the other."""
         for job in self.jobs():
-            how: dict[str, Any] = {"method": job.method, "teacher": self.teacher}
-            train.fit(job.network, self.batches(), self.run, **how)
+            train.fit_many([job], self.batches(), self.teacher)
 
     def together(self) -> None:
         """All of them side by side."""
         train.fit_many(self.jobs(), self.batches(), self.teacher)
 
     def share(self, where: torch.device) -> float:
-        """What part of a training by itself the teacher is: the most that sharing can save."""
+        """The teacher's share of one training: the most that sharing can save."""
         batch = next(iter(self.batches())).x
         batch = batch.contiguous(memory_format=torch.channels_last)
-        run = train.TrainingJob(self.jobs()[0].network, self.run, "kd")
-        student, teacher = run.network.to(where).train(), self.teacher
+        student = self.network(self.run.network, self.run.width).to(where).train()
 
-        def look() -> None:
+        def forward() -> None:
             with torch.no_grad():
-                teacher(batch)
+                self.teacher(batch)
 
-        def learn() -> None:
+        def step() -> None:
             student(batch).square().mean().backward()
 
-        found = pairs(look, learn, where)
-        looked, learnt = (median(each) for each in zip(*found, strict=True))
-        return looked / (looked + learnt)
+        forwards, steps = (median(each) for each in zip(*pairs(forward, step, where), strict=True))
+        return forwards / (forwards + steps)
 
 
 def main() -> None:
@@ -89,9 +85,9 @@ def main() -> None:
         ),
         ("resnet56-resnet20", "resnet56 teaches resnet20, 32 x 32 pixels", noise(384), cifar),
     )
-    shown = {}
+    savings = {}
     for name, work, images, run in kinds:
-        taught = Taught(images.to(where), work.split()[0], run)
+        students = Students(images.to(where), work.split()[0], run)
         row = Row(
             f"five-{name}",
             f"five students of one teacher: {work}",
@@ -99,19 +95,19 @@ def main() -> None:
             1.6,
             scaled=f"one epoch of {len(images.train):,} images stands for a training",
         )
-        measured = pairs(taught.separate, taught.together, where)
-        saved = 1 / (1 - taught.share(where) * (1 - 1 / len(METHODS)))
-        why = f"the teacher's looks alone, saved for four of five, would give {saved:.2f}"
+        measured = pairs(students.separate, students.together, where)
+        saved = 1 / (1 - students.share(where) * (1 - 1 / len(METHODS)))
+        why = f"the teacher's forward passes, saved for four of five, would give {saved:.2f}"
         keep(row, ratios(row, measured), where, why)
         separate, together = (median(each) for each in zip(*measured, strict=True))
-        shown[name] = {
+        savings[name] = {
             "students": len(METHODS),
             "separate_seconds": round(separate, 3),
             "together_seconds": round(together, 3),
             "saving": round(1 - together / separate, 3),
         }
     if where.type == "cpu":
-        store.save_benchmark("methods", "together", shown)
+        store.save_benchmark("methods", "together", savings)
 
 
 if __name__ == "__main__":
