@@ -57,7 +57,7 @@ def test_a_method_has_heading_sentence_formula_paper_code_and_results(method):
     assert re.search(r"\n\$\$\n.+\n\$\$\n", text)
     assert f'\nrow("{method}")\n' in text
     quotes = re.findall(QUOTE, text)
-    assert kind.__name__ in {name.split(".")[0] for _, name in quotes}
+    assert CLASSES[method].__name__ in {name.split(".")[0] for _, name in quotes}
     for file, name in quotes:
         assert defined(ROOT / "book" / file, name), name
 
