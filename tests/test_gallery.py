@@ -20,14 +20,14 @@ from kdlib.report import charts, tables
 
 ROOT = Path(__file__).parents[1]
 BIB = set(re.findall(r"^@\w+\{(.+),$", (ROOT / "book/references.bib").read_text(), re.MULTILINE))
-PAGES = {"logits", "features", "relations", "ways"}
+PAGES = {"logits", "features", "relations", "schemes"}
 QUOTE = r"```\{literalinclude\} (\S+)\n:pyobject: (\S+)\n"
 
 
 def page(method):
-    """The page of a method's family; controls stand below the ways of training."""
+    """The page of a method's family; controls stand below the training schemes."""
     family = METHODS[method].family
-    return ROOT / "book" / f"{'ways' if family == 'controls' else family}.md"
+    return ROOT / "book" / f"{'schemes' if family == 'controls' else family}.md"
 
 
 def section(method):
