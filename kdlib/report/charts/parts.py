@@ -103,7 +103,7 @@ def reference(at: alt.X | alt.XDatum | alt.Y | alt.YDatum) -> alt.Chart:
     return alt.Chart().mark_rule(strokeDash=[4, 3], color=LINES).encode(**{axis: at})
 
 
-def counts(n: Iterable[float]) -> str:
+def counts(n: Iterable[int | float]) -> str:
     """Write the numbers of seeds behind a chart: "n = 3/5"."""
     return "n = " + "/".join(str(k) for k in sorted({int(k) for k in n}))
 
