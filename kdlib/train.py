@@ -107,7 +107,7 @@ def fit_many(
         _frozen(teacher, batches.images.train.device)
     trainers = [Trainer(job, teacher, batches) for job in jobs]
     batches.strong = batches.strong or any(trainer.loss.facts.strong for trainer in trainers)
-    epochs = max(trainer.total_epochs for trainer in trainers)
+    epochs = max(trainer.planned_epochs for trainer in trainers)
     copies: dict[nn.Module, nn.Module] = {}
     for _ in tqdm(range(epochs), "epochs", delay=2, mininterval=2, leave=False):
         active = [trainer for trainer in trainers if not trainer.finished]
@@ -167,10 +167,8 @@ def teacher_outputs(
     outputs = {}
     for request in layers:
         images = batch if request.unlabelled else _labelled(batch)
-        outputs[request] = (
-            images,
-            _forward(request, dict.fromkeys(layers[request]), images.x, copies),
-        )
+        forward = _forward(request, dict.fromkeys(layers[request]), images.x, copies)
+        outputs[request] = images, forward
     return outputs
 
 
@@ -222,8 +220,8 @@ class Trainer:
     """The training of one job, step by step: generations of stages, stages of epochs."""
 
     generation = 1
-    epoch = 0  # finished ones of this stage
-    total_epoch = 0  # finished ones of all stages and generations
+    epoch = 0  # of this stage, the last one that is over
+    trained_epochs = 0  # of all stages and generations
     finished = False
     stage: Stage
     later: list[Stage]  # the stages of this generation that follow
@@ -241,7 +239,7 @@ class Trainer:
         self.snapshots: dict[int, dict[str, np.ndarray]] = {}
         self.loss = self._method()
         planned = stages(self.loss, job.run)
-        self.total_epochs = self.loss.generations * sum(stage.epochs for stage in planned)
+        self.planned_epochs = self.loss.generations * sum(stage.epochs for stage in planned)
         self._snapshot()
         self._start(planned)
         self._advance()
@@ -263,7 +261,7 @@ class Trainer:
         Raises UsageError where a term of the loss is not finite.
         """
         self.epoch += 1
-        self.total_epoch += 1
+        self.trained_epochs += 1
         means = {name: float(value) / self.steps for name, value in self.sums.items()}
         if not all(map(math.isfinite, means.values())):
             raise UsageError(
@@ -315,8 +313,8 @@ class Trainer:
 
     def _snapshot(self) -> None:
         """Store the weights as they are now, if the job asks for it."""
-        if self.total_epoch in self.job.snapshots:
-            self.snapshots[self.total_epoch] = deepcopy(models.weights(self.network))
+        if self.trained_epochs in self.job.snapshots:
+            self.snapshots[self.trained_epochs] = deepcopy(models.weights(self.network))
 
     def _terms(self, batch: Batch, teacher: Forward) -> Terms:
         """The terms of the loss on one batch, in this stage."""

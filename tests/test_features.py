@@ -161,3 +161,17 @@ def test_a_gpu_gives_the_same_flat_view(network, digits):
     for layer in SPATIAL:
         first = views[0][layer][:, :10], views[1][layer][:, :10]
         torch.testing.assert_close(*first, rtol=0.01, atol=0.01 * float(first[0].abs().max()))
+
+
+def test_features_are_those_of_evaluation_mode_and_change_nothing(network, digits):
+    network.train()
+    before = {name: x.clone() for name, x in network.state_dict().items()}
+    x = data.normalised(digits.test[:70], digits.mean, digits.std)
+    pooled = features.extract(network, digits.test[:70], batch_size=32, **constants(digits))
+    with torch.no_grad():
+        outputs = models.observe(network.eval(), x).features
+    torch.testing.assert_close(pooled["block1"], outputs["block1"].mean((2, 3)))
+    torch.testing.assert_close(pooled["logits"], outputs["logits"])
+    assert all(x.equal(before[name]) for name, x in network.state_dict().items())
+    with pytest.raises(UsageError, match="block9"):
+        features.extract(network, digits.test[:2], layers=["block9"], **constants(digits))

@@ -234,7 +234,7 @@ class CRD(Method):
     images, which moves by 0.5 towards the view. The benchmark's t = 0.07, N = 16384, weight 0.8, CE
     1. As in the authors' code e^(c / t) is divided by Z = M times its mean over the first batch
     (without it the loss is some N times as large). Departs from it: a negative is any other image,
-    drawn afresh on the device with replacement (each one once where there are not more than N),
+    sampled afresh on the device with replacement (each one once where there are not more than N),
     whatever its class: labels are few here.
     """
 
