@@ -124,7 +124,7 @@ def pretrain(network: nn.Module, images: Images, run: Teacher) -> list[Row]:
     """Initialise a teacher before it is trained on labels; one row per epoch, if it is trained.
 
     `run.weights` is "simclr": self-supervised on all images without their labels (Chen et al.
-    2020, see `distill.SimCLR`); "imagenet": torchvision's; or a checkpoint's file, whose
+    2020, see `distill.pretraining`); "imagenet": torchvision's; or a checkpoint's file, whose
     classifier is initialised again where it is of other classes; or None: nothing. Raises
     UsageError for weights that do not fit.
     """

@@ -490,7 +490,7 @@ def test_the_gradient_of_kd_hardly_depends_on_the_temperature(pair):
 
     def size(temperature):
         z = small.logits.clone().requires_grad_()
-        built = distill.KD(small, targets, temperature=temperature, label_weight=0.0)
+        built = distill.logits.KD(small, targets, temperature=temperature, label_weight=0.0)
         sum(built(Forward(z, {}), targets, batch).values()).backward()
         return float(z.grad.norm())
 
@@ -588,6 +588,12 @@ def test_other_classes_than_the_teachers_are_refused(name, pair):
 def test_too_few_classes_are_refused(name, pair):
     two = [f._replace(logits=f.logits[:, :2]) for f in outputs(pair)[:2]]
     refused(name, *two, "3 classes", "(2,)")
+
+
+def test_refusals_are_the_methods_that_cannot_be_built_with_their_reasons(pair):
+    reasons = distill.refusals(*outputs(pair)[:2])
+    assert list(reasons) == ["fsp"]
+    assert "stem" in reasons["fsp"]
 
 
 def test_a_missing_teacher_is_refused(pair):

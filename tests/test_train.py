@@ -72,7 +72,7 @@ def test_without_a_first_stage_the_training_is_one_plain_loop(digits):
         with torch.no_grad():
             theirs = models.observe(frozen, batch.x, ())
         ours = models.observe(network, batch.x, ())
-        terms = distill.KD(ours, theirs)(ours, theirs, batch)
+        terms = distill.logits.KD(ours, theirs)(ours, theirs, batch)
         optimiser.zero_grad()
         (terms["labels"] + terms["kd"]).backward()
         optimiser.step()

@@ -1,53 +1,25 @@
-"""What a student is trained on: each method is a loss with a name, its paper and its constants."""
+"""What a student is trained on: each method is a loss with a name, its paper and its constants.
 
+A module per family; importing them fills `CLASSES`, key by key.
+"""
+
+from kdlib.distill import controls, features, logits, pretraining, relations, schemes
 from kdlib.distill.build import Combined, build, refusals
-from kdlib.distill.controls import Baseline, Pseudo, Random, Shuffled, Smooth
-from kdlib.distill.features import AB, AT, FSP, FT, NST, OFD, VID, FitNet, ReviewKD, SimKD
-from kdlib.distill.logits import DIST, DKD, KD, MLKD, NKD, LogitStd
-from kdlib.distill.method import CLASSES, NO_TEACHER, Method, Terms
-from kdlib.distill.pretraining import SimCLR
-from kdlib.distill.relations import CC, CRD, ICKD, PKT, RKD, SP
-from kdlib.distill.schemes import DML, BornAgain, NoisyStudent, Self, Transfer
+from kdlib.distill.method import CLASSES, NO_TEACHER, LayerLoss, Method, Terms
 
 __all__ = [
-    "AB",
-    "AT",
-    "CC",
     "CLASSES",
-    "CRD",
-    "DIST",
-    "DKD",
-    "DML",
-    "FSP",
-    "FT",
-    "ICKD",
-    "KD",
-    "MLKD",
-    "NKD",
     "NO_TEACHER",
-    "NST",
-    "OFD",
-    "PKT",
-    "RKD",
-    "SP",
-    "VID",
-    "Baseline",
-    "BornAgain",
     "Combined",
-    "FitNet",
-    "LogitStd",
+    "LayerLoss",
     "Method",
-    "NoisyStudent",
-    "Pseudo",
-    "Random",
-    "ReviewKD",
-    "Self",
-    "Shuffled",
-    "SimCLR",
-    "SimKD",
-    "Smooth",
     "Terms",
-    "Transfer",
     "build",
+    "controls",
+    "features",
+    "logits",
+    "pretraining",
     "refusals",
+    "relations",
+    "schemes",
 ]

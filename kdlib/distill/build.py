@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,7 +15,6 @@ from kdlib.data import Batch
 from kdlib.distill.method import CLASSES, NO_TEACHER, Method, Terms
 from kdlib.models import Forward
 from kdlib.plan import methods
-from kdlib.plan.methods import MethodFacts
 
 
 class Combined(Method):
@@ -30,13 +30,13 @@ class Combined(Method):
         self.members = list(parts.values())
         self.first = [part for part in self.members if part.warm_up_epochs]
         facts = [part.facts for part in self.members]
-        self.facts = MethodFacts(
+        self.facts = replace(
+            facts[0],
             key="+".join(parts),
             title=" + ".join(part.title for part in facts),
-            family="",
-            cite="",
             teacher=any(part.teacher for part in facts),
             unlabelled=any(part.unlabelled for part in facts),
+            control=all(part.control for part in facts),
         )
         self.layers = tuple(dict.fromkeys(layer for part in self.members for layer in part.layers))
         self.warm_up_epochs = max(part.warm_up_epochs for part in self.members)

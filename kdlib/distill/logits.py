@@ -280,7 +280,7 @@ def levels(
 
 
 @method("mlkd", title="MLKD", cite="jin2023multi")
-class MLKD(Method):
+class MLKD(KD):
     """Match probabilities image by image, and how they relate images and classes to each other.
 
     Jin et al. 2023: sum over T in (2, 3, 4, 5, 6) of the instance level T^2 KL(p_t^T || p_s^T), the
@@ -295,21 +295,10 @@ class MLKD(Method):
     """
 
     def __init__(
-        self,
-        student: Forward,
-        teacher: Forward,
-        *,
-        weight: float = 0.9,
-        label_weight: float = 0.1,
+        self, student: Forward, teacher: Forward, *, weight: float = 0.9, label_weight: float = 0.1
     ):
-        super().__init__(student, teacher)
-        same_classes("mlkd", student, teacher)
-        self.weight, self.label_weight = weight, label_weight
+        super().__init__(student, teacher, weight=weight, label_weight=label_weight)
 
-    def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
+    def distance(self, student: Forward, teacher: Forward, batch: Batch) -> Float[Tensor, ""]:
         each = [levels(student.logits, teacher.logits, float(t)) for t in (2, 3, 4, 5, 6)]
-        total = torch.stack([part for level in each for part in level]).sum()
-        return {
-            "labels": self.label_weight * labels(student, batch),
-            "mlkd": self.weight * total,
-        }
+        return torch.stack([part for level in each for part in level]).sum()
