@@ -82,9 +82,8 @@ def _trios(results: Results) -> pd.DataFrame:
     distilled = students[students["method"] != BASELINE]
     table = distilled.merge(baseline, on=PAIR, how="left", suffixes=("", "_baseline"))
     teachers = results.runs[results.runs["role"] == "teacher"].set_index("run")
-    return table.join(
-        teachers[["labels", "parameters", ACCURACY]], on="teacher", rsuffix="_teacher"
-    )
+    teachers = teachers[["labels", "parameters", ACCURACY]].add_suffix("_teacher")
+    return table.join(teachers, on="teacher")
 
 
 def _smaller(results: Results) -> Iterator[pd.DataFrame]:
