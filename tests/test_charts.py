@@ -72,7 +72,7 @@ def test_results_without_students_are_refused(results):
 
 def test_results_without_teachers_have_no_rule(results):
     students = results._replace(runs=results.runs.query("role == 'student'"))
-    assert "teacher" not in json.dumps(charts.accuracy(students).to_dict())
+    assert "teacher resnet20" not in json.dumps(charts.accuracy(students).to_dict())
 
 
 def test_a_chart_with_one_seed_has_no_bars():

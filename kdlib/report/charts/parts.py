@@ -66,7 +66,7 @@ def over_seeds(
 
 
 def differences(
-    base: alt.Chart, title: str, where: list[Any], shown: str = "+.1f", size: float = 80
+    base: alt.Chart, title: str, where: list[Any], shown: str = "+.1f", size: int = 80
 ) -> list[alt.Chart]:
     """Draw paired differences: a line at zero, intervals, a diamond per mean, a tick per seed.
 
@@ -103,7 +103,7 @@ def reference(at: alt.X | alt.XDatum | alt.Y | alt.YDatum) -> alt.Chart:
     return alt.Chart().mark_rule(strokeDash=[4, 3], color=LINES).encode(**{axis: at})
 
 
-def counts(n: Iterable[float]) -> str:
+def counts(n: pd.Series) -> str:
     """Write the numbers of seeds behind a chart: "n = 3/5"."""
     return "n = " + "/".join(str(k) for k in sorted({int(k) for k in n}))
 
