@@ -1,5 +1,4 @@
 import json
-from pathlib import Path
 
 import altair as alt
 import numpy as np
@@ -9,9 +8,11 @@ import results as invented
 import torch
 import vl_convert
 from scipy import stats
+from test_standings import of_pairs
 
 from kdlib import UsageError
 from kdlib.measure import statistics, verdicts
+from kdlib.measure.standings import standings
 from kdlib.report import charts
 
 
@@ -24,48 +25,6 @@ def results():
 def chart(request, results):
     charts.enable()
     return request.param(results)
-
-
-def by_hand(results, network, method, labels, layer, measure):
-    """The paired differences by a plain loop over seeds."""
-    found = []
-    for seed in sorted(results.runs["seed"].unique()):
-        values = []
-        for name in (method, "baseline"):
-            run = f"students/resnet20-full/{network}-{name}-{labels}-{seed}"
-            rows = results.measures
-            rows = rows[(rows["run"] == run) & (rows["layer"] == layer)]
-            values.append(rows[rows["measure"] == measure]["value"].item())
-        found.append(values[0] - values[1])
-    return np.array(found)
-
-
-def test_paired_agrees_with_a_loop_and_with_scipy(results):
-    table = statistics.paired(results, "within_share")
-    assert list(table) == ["network", "method", "labels", "layer", "mean", "low", "high", "n"]
-    assert len(table) == 2 * 4 * 3 * 6
-    for row in table.sample(12, random_state=0).itertuples():
-        values = by_hand(results, row.network, row.method, row.labels, row.layer, "within_share")
-        interval = stats.ttest_1samp(values, 0).confidence_interval(0.95)
-        assert row.mean == pytest.approx(values.mean())
-        assert (row.low, row.high) == pytest.approx((interval.low, interval.high))
-        assert row.n == 4
-
-
-def test_one_seed_has_a_mean_and_no_interval():
-    table = statistics.paired(invented.make(n=20, seeds=1), "knn")
-    assert table["mean"].notna().all()
-    assert table[["low", "high"]].isna().all(axis=None)
-    assert (table["n"] == 1).all()
-
-
-def test_a_run_without_its_partner_is_left_out(results):
-    lonely = results.runs.query("not (method == 'alone' and seed == 3)")
-    assert (statistics.paired(results._replace(runs=lonely), "knn")["n"] == 3).all()
-
-
-def test_teachers_are_no_partners(results):
-    assert set(statistics.paired(results, "knn")["network"]) == {"resnet8x0.5", "resnet14x0.5"}
 
 
 @pytest.mark.parametrize("draw", [charts.layers, charts.difference])
@@ -113,7 +72,7 @@ def test_results_without_students_are_refused(results):
 
 def test_results_without_teachers_have_no_rule(results):
     students = results._replace(runs=results.runs.query("role == 'student'"))
-    assert "teacher" not in json.dumps(charts.accuracy(students).to_dict())
+    assert "teacher resnet20" not in json.dumps(charts.accuracy(students).to_dict())
 
 
 def test_a_chart_with_one_seed_has_no_bars():
@@ -146,57 +105,6 @@ def test_a_live_notebook_gets_a_widget_that_needs_no_network(results, monkeypatc
     bundle = charts.accuracy(results)._repr_mimebundle_()
     assert "application/vnd.jupyter.widget-view+json" in bundle
     assert "esm.sh" not in str(alt.JupyterChart._esm)  # the CDN of the widget that is not offline
-
-
-def test_a_gain_is_said_with_its_interval_and_its_seeds():
-    made = invented.make(None)
-    table = statistics.paired(made, "knn").query("layer == 'block2' and labels == '2'")
-    row = table[table["method"] == "kd"].iloc[0]
-    said = statistics.gain(made, "knn", "block2", method="kd", labels="2")
-    assert said == (
-        f"{row['mean']:+.2f} (95 % interval {row['low']:+.2f} to {row['high']:+.2f}, n = 3 seeds)"
-    )
-    one = invented.make(None, seeds=1)
-    assert statistics.gain(one, "knn", "block2", method="kd", labels="2").endswith(
-        "(one seed: no interval)"
-    )
-    with pytest.raises(UsageError, match="unknown method beside alone at 2 labels 'kdd'"):
-        statistics.gain(made, "knn", "block2", method="kdd", labels="2")
-
-
-@pytest.mark.parametrize(
-    ("gains", "said"),
-    [
-        ((0.30, 0.31, 0.32), "higher"),
-        ((-0.30, -0.31, -0.32), "lower"),
-        ((-0.30, 0.10, 0.40), "not told apart"),
-    ],
-)
-def test_a_verdict_needs_an_interval_that_excludes_zero(gains, said):
-    made = invented.make(None)
-    ids = made.runs.query("role == 'student' and labels == '2'")
-    values = made.measures.copy()
-    for seed, gain in enumerate(gains):
-        run = ids[ids["seed"] == seed].set_index("method")["run"]
-        for method, value in (("baseline", 0.5), ("kd", 0.5 + gain)):
-            rows = (values["run"] == run[method]) & (values["measure"] == "knn")
-            values.loc[rows & (values["layer"] == "block2"), "value"] = value
-    made = made._replace(measures=values)
-    assert statistics.verdict(made, "knn", "block2", method="kd", labels="2") == said
-
-
-def test_one_seed_gives_no_verdict():
-    one = invented.make(None, seeds=1)
-    assert statistics.verdict(one, "knn", "block2", method="kd", labels="2") == "not told apart"
-
-
-def test_accuracy_pairs_like_a_measure():
-    made = invented.make(None)
-    students = made.runs[made.runs["role"] == "student"]
-    wide = students.pivot_table(index=["labels", "seed"], columns="method", values="test_accuracy")
-    wanted = (wide["kd"] - wide["baseline"])["2"].mean()
-    row = statistics.paired(made, "test_accuracy").query("method == 'kd' and labels == '2'").iloc[0]
-    assert row["mean"] == pytest.approx(wanted)
 
 
 @pytest.fixture(scope="module")
@@ -237,19 +145,10 @@ def test_layers_saved_are_drawn_seed_by_seed(results):
     assert "kd at 2 labels: +" in spec["description"]
 
 
-FAMILY = {
-    "baseline": "controls",
-    "smooth": "controls",
-    "kd": "teacher_logits",
-    "fitnet": "features",
-}
-FAMILY |= {"at": "features"}
-
-
 @pytest.fixture(params=[charts.families, charts.ranked])
 def gallery(request, results):
     charts.enable()
-    return request.param(statistics.standings(results), FAMILY)
+    return request.param(standings(results))
 
 
 def test_the_gallery_is_drawn_and_spoken(gallery):
@@ -267,18 +166,18 @@ def rows(chart):
 
 
 def test_every_family_has_baseline_beside_it(results):
-    table = rows(charts.families(statistics.standings(results), FAMILY))
-    assert set(table["family"]) == {"teacher_logits", "features", "controls"}
+    table = rows(charts.families(standings(results)))
+    assert set(table["family"]) == {"logits", "features", "controls"}
     for _, panel in table.groupby("family"):
         baseline = panel[(panel["name"] == "baseline") & (panel["labels"] == "2")]
-        scores = results.runs.query("method == 'alone' and labels == '2' and role == 'student'")
+        scores = results.runs.query("method == 'baseline' and labels == '2' and role == 'student'")
         scores = scores[scores["network"] == "resnet8x0.5"]["test_accuracy"]
         assert baseline["accuracy"].item() == pytest.approx(100 * scores.mean(), abs=0.01)
         assert baseline["colour"].item() == charts.COLOURS["baseline"]
 
 
 def test_names_keep_the_order_of_their_lines_and_a_distance(results):
-    table = rows(charts.families(statistics.standings(results), FAMILY)).dropna(subset="place")
+    table = rows(charts.families(standings(results))).dropna(subset="place")
     assert table.groupby("family")["name"].value_counts().max() == 1
     for _, panel in table.groupby("family"):
         placed = panel.sort_values("accuracy")["place"]
@@ -289,16 +188,16 @@ def test_a_method_of_another_network_is_drawn_beside_its_own_baseline(results):
     small = results.runs["network"] == "resnet8x0.5"
     runs = results.runs[~(small & (results.runs["method"] == "at"))]
     runs = runs[(runs["network"] != "resnet14x0.5") | runs["method"].isin(["at", "baseline"])]
-    table = rows(charts.families(statistics.standings(results._replace(runs=runs)), FAMILY))
+    table = rows(charts.families(standings(results._replace(runs=runs))))
     beside = table[table["family"] == "features"]
     assert set(beside["name"]) == {
-        *("baseline", "alone, resnet14x0.5", "fitnet", "at, resnet14x0.5"),
+        *("baseline", "baseline, resnet14x0.5", "fitnet", "at, resnet14x0.5"),
     }
-    assert "alone, resnet14x0.5" not in set(table.loc[table["family"] == "teacher_logits", "name"])
+    assert "baseline, resnet14x0.5" not in set(table.loc[table["family"] == "logits", "name"])
 
 
 def test_methods_are_ranked_at_each_budget(results):
-    table = rows(charts.ranked(statistics.standings(results), FAMILY))
+    table = rows(charts.ranked(standings(results)))
     assert set(table["name"]) == {"smooth", "kd", "fitnet", "at"}
     for labels, those in table.groupby("labels"):
         assert list(those.sort_values("rank")["gain"]) == sorted(those["gain"], reverse=True)
@@ -311,22 +210,22 @@ def test_methods_are_ranked_at_each_budget(results):
 
 
 def test_a_reader_chooses_the_budget_of_the_ranking(results):
-    (param,) = charts.ranked(statistics.standings(results), FAMILY).to_dict()["params"]
+    (param,) = charts.ranked(standings(results)).to_dict()["params"]
     assert param["bind"]["options"] == ["2", "5", "all"]
     assert param["value"] == "2"
 
 
 @pytest.mark.parametrize("draw", [charts.families, charts.ranked])
 def test_a_study_without_students_has_no_gallery(results, draw):
-    none = statistics.standings(results._replace(runs=results.runs.iloc[:0]))
+    none = standings(results._replace(runs=results.runs.iloc[:0]))
     with pytest.raises(UsageError, match="no students"):
-        draw(none, FAMILY)
+        draw(none)
 
 
 def test_a_ranking_needs_students_baseline(results):
-    taught = results.runs.query("method != 'alone'")
+    taught = results.runs.query("method != 'baseline'")
     with pytest.raises(UsageError, match="nothing to rank"):
-        charts.ranked(statistics.standings(results._replace(runs=taught)), FAMILY)
+        charts.ranked(standings(results._replace(runs=taught)))
 
 
 @pytest.mark.parametrize("draw", [charts.accuracy, charts.layers])
@@ -358,12 +257,12 @@ def fallen(results):
     runs = results.runs.copy()
     lost = (runs["method"] == "smooth") & (runs["labels"] == "5")
     runs.loc[lost, "test_accuracy"] = 0.05 + 0.001 * runs.loc[lost, "seed"]
-    return statistics.standings(results._replace(runs=runs))
+    return standings(results._replace(runs=runs))
 
 
 @pytest.mark.parametrize("draw", [charts.families, charts.ranked])
 def test_what_lies_far_below_is_an_arrow_with_its_number(fallen, draw):
-    chart = draw(fallen, FAMILY)
+    chart = draw(fallen)
     assert vl_convert.vegalite_to_png(chart.to_dict(validate=True)).startswith(b"\x89PNG")
     table = rows(chart)
     outside = table[table["outside"] == True]  # noqa: E712 -- NaN where a row has no mark
@@ -381,11 +280,11 @@ def test_dots_keep_their_order_and_have_baseline_of_a_further_network(results):
         results.runs["network"] == "resnet14x0.5"
     )
     home = (results.runs["network"] == "resnet8x0.5") & (results.runs["method"] != "at")
-    table = statistics.standings(results._replace(runs=results.runs[away | home]))
+    table = standings(results._replace(runs=results.runs[away | home]))
     spec = charts.dots(table, ["kd", "baseline", "smooth", "at"]).to_dict(validate=True)
     assert vl_convert.vegalite_to_png(spec).startswith(b"\x89PNG")
     names = list(dict.fromkeys(row["name"] for row in max(spec["datasets"].values(), key=len)))
-    assert names == ["kd", "baseline", "smooth", "alone, resnet14x0.5", "at, resnet14x0.5"]
+    assert names == ["kd", "baseline", "smooth", "baseline, resnet14x0.5", "at, resnet14x0.5"]
     assert "n = 4 seeds" in spec["title"]["subtitle"]
     assert "dashed: kd" in spec["title"]["subtitle"]
     assert "at, resnet14x0.5 " in spec["description"]
@@ -393,70 +292,10 @@ def test_dots_keep_their_order_and_have_baseline_of_a_further_network(results):
 
 def test_dots_of_methods_that_were_not_run_are_refused(results):
     with pytest.raises(UsageError, match="none of crd, sp was run"):
-        charts.dots(statistics.standings(results), ["crd", "sp"])
+        charts.dots(standings(results), ["crd", "sp"])
 
 
 # ---- pairs of networks
-
-
-def paired_networks(gain, seeds=3):
-    """Runs of two students with two teachers: `gain(teacher, student, seed)` over alone's 0.5."""
-    sizes = {"large": 1000, "wide-16-2": 500, "small": 10, "tiny": 5}
-    runs = [("teachers/large-full-0", "teacher", "large", "baseline", 0, 0.9)]
-    runs += [("teachers/wide-16-2-full-0", "teacher", "wide-16-2", "baseline", 0, 0.9)]
-    for student in ("small", "tiny"):
-        for seed in range(seeds):
-            name = f"students/large-full-0/{student}-baseline-5-{seed}"
-            runs.append((name, "student", student, "baseline", seed, 0.5))
-            for teacher in ("large", "wide-16-2"):
-                name = f"students/{teacher}-full-0/{student}-kd-5-{seed}"
-                score = 0.5 + gain(teacher, student, seed)
-                runs.append((name, "student", student, "kd", seed, score))
-    columns = ["run", "role", "network", "method", "seed", "test_accuracy"]
-    table = pd.DataFrame(runs, columns=columns).assign(labels="5", seconds=1.0)
-    return table.assign(parameters=table["network"].map(sizes))
-
-
-def of_pairs(gain, seeds=3):
-    return statistics.pairs(invented.make(n=20)._replace(runs=paired_networks(gain, seeds)))
-
-
-def test_every_pair_has_its_own_gain_with_interval():
-    table = of_pairs(lambda t, s, seed: 0.1 * (t == "large") + 0.2 * (s == "tiny") + 0.01 * seed)
-    assert list(zip(table["teacher"], table["network"], strict=True)) == [
-        *(("wide-16-2", "tiny"), ("wide-16-2", "small"), ("large", "tiny"), ("large", "small")),
-    ]
-    assert list(table["gain"]) == pytest.approx([0.21, 0.01, 0.31, 0.11])
-    assert list(table["smaller"]) == [100, 50, 200, 100]
-    assert set(table["n"]) == {3}
-    interval = stats.ttest_1samp([0.30, 0.31, 0.32], 0).confidence_interval(0.95)
-    assert table.loc[2, ["low", "high"]].to_list() == pytest.approx(list(interval))
-    assert list(table["accuracy"] - table["baseline"]) == pytest.approx(list(table["gain"]))
-
-
-@pytest.mark.parametrize(
-    ("gain", "whom"),
-    [
-        (lambda t, s, _: 0.1 * (s == "tiny"), "student"),
-        (lambda t, s, _: 0.1 * (t == "large"), "teacher"),
-        (lambda t, s, _: 0.1 * ((t == "large") == (s == "tiny")), "pair"),
-    ],
-)
-def test_the_spread_of_gains_goes_with_whom_it_hangs_on(gain, whom):
-    shares = statistics.shares(of_pairs(gain))
-    assert shares[whom] == pytest.approx(1)
-    assert sum(shares.values()) == pytest.approx(1)
-
-
-def test_a_grid_with_a_hole_has_no_shares():
-    table = of_pairs(lambda t, s, seed: 0.1)
-    assert statistics.shares(table) == {"student": 0, "teacher": 0, "pair": 0}
-    assert statistics.shares(table.iloc[1:]) == {}
-    assert statistics.shares(table.iloc[:0]) == {}
-
-
-def test_no_runs_make_no_pairs(results):
-    assert statistics.pairs(results._replace(runs=results.runs.iloc[:0])).empty
 
 
 @pytest.mark.parametrize("draw", [charts.grid, charts.gaps])
@@ -473,12 +312,12 @@ def test_pairs_are_drawn_and_spoken(draw, seeds):
 
 def test_a_cell_of_the_grid_says_where_its_interval_holds_nothing():
     table = of_pairs(lambda t, s, seed: 0.1 if t == "large" else 0.02 * (seed - 1))
-    said = {(r.teacher, r.network): r.said for r in rows(charts.grid(table)).itertuples()}
+    said = {(r.teacher, r.network): r.text for r in rows(charts.grid(table)).itertuples()}
     assert said["large", "tiny"] == "+10.0"
     assert said["wide-16-2", "tiny"].startswith("≈ ")
 
 
-# ---- likeness
+# ---- similarity
 
 
 def test_layers_are_compared_with_the_teachers_baseline_beside_kd(results):
@@ -538,12 +377,6 @@ def test_no_tooltip_is_called_image_which_is_shown_as_an_address(results):
         assert [one["title"] for one in shown if one["field"] == "image"] == ["number"]
 
 
-def test_classes_have_the_colours_of_the_explorer():
-    text = (Path(charts.__file__).parents[1] / "explorer.js").read_text()
-    listed = text.split("const COLOURS = [")[1].split("]")[0]
-    assert tuple(json.loads(f"[{listed}]")) == charts.CLASSES
-
-
 def test_a_sweep_that_was_not_made_is_refused(results):
     with pytest.raises(UsageError, match="unknown embedding 'umap'; one of: tsne, ivis"):
         charts.sweep(results, "umap")
@@ -551,15 +384,10 @@ def test_a_sweep_that_was_not_made_is_refused(results):
 
 def test_regimes_have_a_panel_each_with_their_teachers(results):
     students = results.runs.query("role == 'student' and method == 'kd'")
-    limited = students.assign(
-        run=students["run"].str.replace("resnet20-full", "resnet20-limited-2")
-    )
-    runs = pd.concat([results.runs, limited], ignore_index=True)
-    taught = {statistics.teacher(run): "limited" for run in limited["run"]}
-    taught |= {statistics.teacher(run): "full" for run in students["run"]}
-    one = results.runs.query("role == 'teacher'").iloc[[0]]
-    teachers = pd.concat([one.assign(run=name) for name in taught])
-    spec = charts.regimes(results._replace(runs=pd.concat([runs, teachers]))).to_dict(validate=True)
+    limited = students.assign(run=students["run"] + "-limited", teacher="few", regime="limited")
+    teacher = results.runs.query("role == 'teacher'").iloc[[0]].assign(run="few", regime="limited")
+    runs = pd.concat([results.runs, limited, teacher], ignore_index=True)
+    spec = charts.regimes(results._replace(runs=runs)).to_dict(validate=True)
     assert vl_convert.vegalite_to_png(spec).startswith(b"\x89PNG")
     (table,) = (pd.DataFrame(rows) for rows in spec["datasets"].values())
     assert set(table["regime"]) == {"full", "limited"}
@@ -574,11 +402,9 @@ def test_regimes_have_a_panel_each_with_their_teachers(results):
 
 def test_accuracy_is_of_one_regime_and_its_own_teachers(results):
     students = results.runs.query("role == 'student' and method == 'kd'")
-    limited = students.assign(
-        run=students["run"].str.replace("resnet20-full", "resnet20-limited-2")
-    )
+    limited = students.assign(run=students["run"] + "-limited", teacher="few", regime="limited")
     teacher = results.runs.query("role == 'teacher'").assign(
-        run="teachers/resnet20-limited-2-0", test_accuracy=0.0
+        run="few", regime="limited", test_accuracy=0.0
     )
     mixed = pd.concat([results.runs, limited.assign(test_accuracy=0.0), teacher])
     wanted, found = (
@@ -588,8 +414,8 @@ def test_accuracy_is_of_one_regime_and_its_own_teachers(results):
     assert sorted(map(str, found.values())) == sorted(map(str, wanted.values()))
 
 
-def test_hesitant_images_are_those_with_the_smallest_margin_of_their_class(results):
-    table = charts.hesitant(results, 3)
+def test_the_least_certain_images_are_those_with_the_smallest_margin_of_their_class(results):
+    table = charts.least_certain(results, 3)
     logits = results.teacher_logits.pivot(index="image", columns="label", values="logit").to_numpy()
     ends = np.sort(logits, axis=1)
     margin = ends[:, -1] - ends[:, -2]
@@ -604,9 +430,9 @@ def test_hesitant_images_are_those_with_the_smallest_margin_of_their_class(resul
 
 def test_the_soft_label_is_the_softmax_at_the_temperature(results):
     charts.enable()
-    scene = charts.soft(results, 3.0).to_dict()
+    scene = charts.soft_labels(results, 3.0).to_dict()
     assert {p["name"]: p.get("value") for p in scene["params"]}["T"] == 3.0
-    number = charts.hesitant(results)["image"][0]
+    number = charts.least_certain(results)["image"][0]
     z = results.teacher_logits.set_index("image").loc[number, "logit"].to_numpy() / 3
     p = np.exp(z) / np.exp(z).sum()
     drawn = vl_convert.vegalite_to_svg(scene)
@@ -615,21 +441,21 @@ def test_the_soft_label_is_the_softmax_at_the_temperature(results):
     assert f"{100 * p.max():.0f} %" in scene["description"]
 
 
-def test_without_answers_a_soft_label_is_refused(results):
-    with pytest.raises(UsageError, match="no answers of a teacher"):
-        charts.soft(results._replace(teacher_logits=results.teacher_logits[:0]))
+def test_without_logits_a_soft_label_is_refused(results):
+    with pytest.raises(UsageError, match="no logits of a teacher"):
+        charts.soft_labels(results._replace(teacher_logits=results.teacher_logits[:0]))
 
 
-def test_the_pull_is_the_gradient_that_torch_finds(results):
+def test_the_gradient_is_the_one_that_torch_finds(results):
     logits = results.teacher_logits.pivot(index="image", columns="label", values="logit").to_numpy()
-    for heat, both, plain in charts.pulls(results).itertuples(index=False):
-        teacher = torch.tensor(logits / heat).softmax(1)
+    for temperature, both, plain in charts.gradient_lengths(results).itertuples(index=False):
+        teacher = torch.tensor(logits / temperature).softmax(1)
         student = torch.zeros(logits.shape, dtype=torch.float64, requires_grad=True)
-        ours = (student / heat).log_softmax(1)
+        ours = (student / temperature).log_softmax(1)
         (teacher * (teacher.log() - ours)).sum().backward()
         length = student.grad.norm(dim=1).mean().item()
         assert plain == pytest.approx(length)
-        assert both == pytest.approx(heat**2 * length)
+        assert both == pytest.approx(temperature**2 * length)
 
 
 def test_gains_are_the_paired_differences_in_points(results):
@@ -654,12 +480,12 @@ def test_blocks_are_as_high_as_maps_and_as_wide_as_channels():
     wide, high = boxes["right"] - boxes["left"], boxes["high"] - boxes["low"]
     assert wide[0] == pytest.approx(2 * wide[2])
     assert high[0] == pytest.approx(8**0.5 * high[1])
-    assert boxes["said"].tolist() == ["16 × 8²", "4", "4 × 8²"]
+    assert boxes["text"].tolist() == ["16 × 8²", "4", "4 × 8²"]
     vl_convert.vegalite_to_svg(scene)
 
 
 @pytest.mark.parametrize("measure", ["silhouette", "cka_end"])
-def test_training_has_a_panel_per_layer_and_a_mean_per_pass(results, measure):
+def test_training_has_a_panel_per_layer_and_a_mean_per_epoch(results, measure):
     chart = charts.training(results, measure, network="resnet14x0.5")
     drawn = chart.to_dict()
     (rows,) = drawn["datasets"].values()
@@ -674,7 +500,7 @@ def test_training_has_a_panel_per_layer_and_a_mean_per_pass(results, measure):
     assert (found["mean"], found["n"]) == (pytest.approx(values.mean(), abs=1e-4), 4)
     half = stats.t.ppf(0.975, 3) * values.std() / 2
     assert found["high"] == pytest.approx(values.mean() + half, abs=1e-4)
-    assert "At the end: stem alone" in drawn["description"]
+    assert "At the end: stem baseline" in drawn["description"]
     assert vl_convert.vegalite_to_svg(drawn).startswith("<svg")
 
 
@@ -694,10 +520,10 @@ def test_a_film_is_a_row_of_maps_per_student_each_with_its_trustworthiness(resul
     shown = [name for name in names if name.startswith("kd")]
     assert [name.split("|")[0] for name in shown] == [
         "kd, before",
-        *(f"kd, pass {epoch}" for epoch in invented.EPOCHS[1:]),
+        *(f"kd, epoch {epoch}" for epoch in invented.EPOCHS[1:]),
     ]
     one = trust.query("run.str.endswith('resnet8x0.5-kd-2-0') and epoch == 3")["value"].item()
-    assert f"kd, pass 3|trust {one:.2f}" in names
+    assert f"kd, epoch 3|trust {one:.2f}" in names
     assert drawn["columns"] == len(invented.EPOCHS)
     (rows,) = drawn["datasets"].values()
     assert len(rows) == 20

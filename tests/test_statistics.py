@@ -7,7 +7,9 @@ from scipy import stats
 from kdlib import UsageError
 from kdlib.measure import statistics
 
-STUDENT = "students/{}/resnet8-{}-{}-{}"
+NOBODY = ("", "", "")
+MADE = invented.make(n=20, seeds=1)  # with other runs and measures in each test
+FULL = ("resnet20", "full", "")  # a teacher's network and regime, and the options of its student
 
 
 def seeds_of(values):
@@ -17,22 +19,21 @@ def seeds_of(values):
     return pd.DataFrame({"cell": group, "difference": values.ravel()})
 
 
-def study(scores, layers=("stem", "block1", "block2", "block3", "pool", "logits"), accuracy=None):
+def study(scores, layers=invented.LAYERS, accuracy=None):
     """Results from {(method, labels, seed, teacher): values of one measure, layer by layer}."""
-    made = invented.make(n=20, seeds=1)
     runs, measures = [], []
     for number, ((method, labels, seed, teacher), values) in enumerate(scores.items()):
-        run = STUDENT.format(teacher, method, labels, seed)
-        runs.append(
-            {"run": run, "role": "student", "network": "resnet8", "method": method}
-            | {"labels": labels, "seed": seed, "parameters": 10, "seconds": 1.0}
-            | {"test_accuracy": 0.5 if accuracy is None else accuracy[number]}
-        )
+        network, regime, options = NOBODY if method == "baseline" else teacher
+        run = f"{number}"  # no fact is read from a name
+        row = {"run": run, "method": method, "labels": labels, "seed": seed, "options": options}
+        row |= {"teacher": network and f"teachers/{network}", "teacher_network": network}
+        row |= {"test_accuracy": 0.5 if accuracy is None else accuracy[number], "regime": regime}
+        runs.append(row)
         table = pd.DataFrame({"layer": layers, "value": values})
         measures.append(table.assign(run=run, measure="probe"))
-    return made._replace(
-        study=made.study | {"layers": list(layers)},
-        runs=pd.DataFrame(runs),
+    return MADE._replace(
+        study=MADE.study | {"layers": list(layers)},
+        runs=invented.table_of_runs(runs),
         measures=pd.concat(measures, ignore_index=True),
     )
 
@@ -120,13 +121,12 @@ def test_welch_of_one_value_or_of_no_spread_has_no_p():
 
 
 def test_methods_that_share_no_seed_with_baseline_are_compared_by_welch():
-    full = "resnet20-full-0"
-    scores = {("baseline", "2", s, full): np.full(6, 0.1 * s) for s in range(3)}
-    scores |= {("kd", "2", s, full): np.full(6, 0.1 * s) for s in range(3, 6)}
+    scores = {("baseline", "2", s, FULL): np.full(6, 0.1 * s) for s in range(3)}
+    scores |= {("kd", "2", s, FULL): np.full(6, 0.1 * s) for s in range(3, 6)}
     table = statistics.compare(study(scores), "probe").set_index("layer")
     wanted = statistics.welch([0.3, 0.4, 0.5], [0.0, 0.1, 0.2])
     assert table.loc["block1", statistics.NUMBERS].to_dict() == pytest.approx(wanted, nan_ok=True)
-    scores[("kd", "2", 0, full)] = np.full(6, 0.7)
+    scores[("kd", "2", 0, FULL)] = np.full(6, 0.7)
     table = statistics.compare(study(scores), "probe").set_index("layer")
     assert table.loc["block1", ["mean", "n"]].to_list() == pytest.approx([0.7, 1])  # the pair only
 
@@ -141,7 +141,7 @@ def many():
         shared = generator.normal(0, 1, len(layers))  # what a pair has in common
         for method, mean in (("baseline", 0.0), ("kd", 0.2)):
             own = generator.normal(mean, 0.3, len(layers))
-            scores[method, "2", seed, "resnet20-full-0"] = shared + own
+            scores[method, "2", seed, FULL] = shared + own
     return study(scores, layers)
 
 
@@ -168,227 +168,172 @@ def test_images_are_no_seeds():
     assert ((table["low"] > 0) | (table["high"] < 0)).mean() < 0.07
 
 
-@pytest.mark.parametrize(
-    ("run", "wanted"),
-    [
-        ("students/resnet20-full-0/resnet8-kd-2-0", "full"),
-        ("students/resnet20-full/resnet8-kd-2-0", "full"),
-        ("students/resnet20-limited-2-0/resnet8-kd-2-0", "limited"),
-        ("students/resnet20x2-pretrained-all-3+epochs=2/resnet8-kd-2-0", "pretrained"),
-    ],
-)
-def test_the_name_of_a_student_says_what_its_teacher_learnt_from(run, wanted):
-    assert statistics.regime(run) == wanted
-    assert statistics.teacher(run) == "teachers/" + run.split("/")[1]
-
-
-def test_students_of_one_regime_are_compared_and_baseline_counts_once():
+def test_students_of_one_regime_are_compared_and_those_without_a_teacher_belong_to_each():
     scores = {}
     for seed in range(3):
-        for teacher, value in (("resnet20-full-0", 0.9), (f"resnet20-limited-2-{seed}", 0.6)):
-            scores["baseline", "2", seed, teacher] = np.full(6, 0.5)
-            scores["kd", "2", seed, teacher] = np.full(6, value)
+        scores["baseline", "2", seed, NOBODY] = np.full(6, 0.5)
+        scores["smooth", "2", seed, NOBODY] = np.full(6, 0.7)
+        scores["kd", "2", seed, FULL] = np.full(6, 0.9)
+        scores["kd", "2", seed, ("resnet20", "limited", "")] = np.full(6, 0.6)
     made = study(scores)
     for regime, mean in (("full", 0.4), ("limited", 0.1)):
-        table = statistics.paired(made, "probe", teachers=regime)
-        assert table["mean"].to_numpy() == pytest.approx(mean)
+        table = statistics.paired(made, "probe", regime=regime).set_index("method")
+        assert table.loc["kd", "mean"].to_numpy() == pytest.approx(mean)
+        assert table.loc["smooth", "mean"].to_numpy() == pytest.approx(0.2)
         assert (table["n"] == 3).all()
-    assert statistics.paired(made, "probe", teachers="pretrained").empty
+    assert set(statistics.paired(made, "probe", regime="pretrained")["method"]) == {"smooth"}
+    assert statistics.regimes(made) == ["full", "limited"]
     with pytest.raises(UsageError, match="unknown regime 'rich'; one of: full, limited"):
-        statistics.paired(made, "probe", teachers="rich")
-
-
-@pytest.mark.parametrize(
-    ("profile", "target", "wanted"),
-    [
-        ((0.4, 0.6, 0.8), 0.7, 1.5),
-        ((0.4, 0.6, 0.8), 0.8, 2),
-        ((0.4, 0.6, 0.8), 0.1, 0),
-        ((0.4, 0.9, 0.2, 0.9), 0.65, 0.5),  # the first time counts
-        ((0.4, 0.6, 0.8), 0.9, 3),  # never: one layer after the last
-    ],
-)
-def test_the_depth_of_a_target_is_read_off_between_layers(profile, target, wanted):
-    assert statistics.depth(profile, target) == pytest.approx(wanted)
-
-
-def test_layers_saved_by_hand():
-    full = "resnet20-full-0"
-    scores = {
-        ("baseline", "2", 0, full): (0.2, 0.4, 0.6, 0.7, 0.7, 0.9),  # pool repeats block3
-        ("kd", "2", 0, full): (0.3, 0.6, 0.8, 0.9, 0.9, 0.9),
-        ("baseline", "2", 1, full): (0.2, 0.8, 0.6, 0.7, 0.7, 0.9),  # there before its own end
-        ("kd", "2", 1, full): (0.3, 0.5, 0.6, 0.6, 0.6, 0.99),  # never: logits are no layer
-        ("kd", "2", 2, full): (0.3, 0.5, 0.6, 0.6, 0.6, 0.99),  # no partner
-    }
-    table = statistics.saved(study(scores)).set_index("seed")
-    assert table["steps"].iloc[0] == ["stem", "block1", "block2", "block3"]
-    assert table["difference"].to_dict() == pytest.approx({0: 3 - 1.5, 1: 0.5 / 0.6 - 4})
-    assert table["reached"].to_dict() == {0: True, 1: False}
-
-
-def test_a_pool_that_differs_is_a_step_of_its_own():
-    full = "resnet20-full-0"
-    scores = {
-        ("baseline", "2", 0, full): (0.2, 0.4, 0.6, 0.7, 0.8, 0.9),
-        ("kd", "2", 0, full): (0.3, 0.6, 0.8, 0.9, 0.9, 0.9),
-    }
-    row = statistics.saved(study(scores)).iloc[0]
-    assert row["difference"] == pytest.approx(4 - 2)
+        statistics.paired(made, "probe", regime="rich")
 
 
 def test_the_partner_as_accurate_has_the_smallest_larger_budget():
-    full = "resnet20-full-0"
     cells = [("kd", "2"), ("kd", "all"), *(("baseline", b) for b in ("2", "5", "10", "all"))]
-    scores = {(m, b, 0, full): np.full(6, 0.1 * i) for i, (m, b) in enumerate(cells)}
-    found = statistics.matched(study(scores, accuracy=[0.8, 0.9, 0.9, 0.7, 0.8, 0.95]), "probe")
-    found = found[found["layer"] == "block1"].set_index("labels")
-    assert found.loc["2", "budget"] == "10"  # not alone at 2, nor the first that is larger
-    assert found.loc["2", "difference"] == pytest.approx(0 - 0.4)
-    assert found.loc["all", ["budget", "difference"]].isna().all()  # no larger budget
+    scores = {(m, b, 0, FULL): np.full(6, 0.1 * i) for i, (m, b) in enumerate(cells)}
+    rows = statistics.matched(study(scores, accuracy=[0.8, 0.9, 0.9, 0.7, 0.8, 0.95]), "probe")
+    rows = rows[rows["layer"] == "block1"].set_index("labels")
+    assert rows.loc["2", "budget"] == "10"  # not the baseline at 2, nor the first that is larger
+    assert rows.loc["2", "difference"] == pytest.approx(0 - 0.4)
+    assert rows.loc["all", ["budget", "difference"]].isna().all()  # no larger budget
 
 
 def test_a_partner_is_sought_within_its_own_seed():
-    full = "resnet20-full-0"
     scores = {
-        ("kd", "2", 0, full): np.zeros(6),
-        ("baseline", "all", 0, full): np.zeros(6),
-        ("baseline", "all", 1, full): np.zeros(6),
+        ("kd", "2", 0, FULL): np.zeros(6),
+        ("baseline", "all", 0, FULL): np.zeros(6),
+        ("baseline", "all", 1, FULL): np.zeros(6),
     }
-    found = statistics.matched(study(scores, accuracy=[0.8, 0.7, 0.9]), "probe")
-    assert found["budget"].isna().all()
+    rows = statistics.matched(study(scores, accuracy=[0.8, 0.7, 0.9]), "probe")
+    assert rows["budget"].isna().all()
 
 
 def test_a_second_form_of_a_method_is_a_method_of_its_own():
-    cells = [("baseline", "resnet20-full-0"), ("kd", "resnet20-full-0"), ("kd", "resnet56-full-0")]
+    teachers = [FULL, ("resnet56", "full", ""), ("resnet20", "full", "temperature=2")]
+    cells = [("baseline", NOBODY), *(("kd", teacher) for teacher in teachers)]
     scores = {(m, "2", s, t): np.full(6, 0.5) for m, t in cells for s in range(3)}
+    del scores["kd", "2", 0, FULL]  # one that lacks a seed does not borrow it from another
+    table = statistics.paired(study(scores), "probe").set_index("method")
+    assert set(table.index) == {"kd", "kd (resnet56)", "kd (resnet20 temperature=2)"}
+    assert set(table.loc["kd", "n"]) == {2}
+    assert set(table.loc["kd (resnet56)", "n"]) == {3}
+
+
+def test_teachers_of_one_network_that_learnt_otherwise_make_two_forms():
+    scores = {("baseline", "2", 0, NOBODY): np.zeros(6), ("kd", "2", 0, FULL): np.zeros(6)}
     made = study(scores)
-    hot = made.runs.query("method == 'kd' and run.str.contains('resnet20')")
-    hot = hot.assign(run=hot["run"] + "+temperature=2")
-    values = made.measures[made.measures["run"].str.contains("resnet20-full-0/resnet8-kd")]
-    values = values.assign(run=values["run"] + "+temperature=2")
-    made = made._replace(
-        runs=pd.concat([made.runs, hot]), measures=pd.concat([made.measures, values])
-    )
-    table = statistics.paired(made, "probe")
-    assert set(table["method"]) == {"kd", "kd (resnet56)", "kd (resnet20 temperature=2)"}
-    assert (table["n"] == 3).all()
-
-
-def test_ways_compare_maps_with_the_mean_of_independent_ones():
-    found = statistics.ways(invented.make(n=20)).set_index(["way", "layer"])
-    assert found.loc[("coupled", "block2"), "displacement"] == 0.2
-    assert found.loc[("coupled", "block2"), "displacement_turned"] == pytest.approx(0.14)
-    assert found.loc[("ivis", "pool"), "rise"] == pytest.approx(-0.05 - 0.02 / 4)
-    assert found.loc[("coupled", "stem"), "rise"] == pytest.approx(-0.02 / 4)
-    assert found["spread"].to_numpy() == pytest.approx(0.06)
-    assert set(found.index.get_level_values("way")).isdisjoint({"original space", "again 1"})
-    assert list(dict.fromkeys(found.index.get_level_values("layer"))) == list(invented.LAYERS)
+    kd = made.runs[made.runs["method"] == "kd"].iloc[0].to_dict()
+    other = {"run": "teachers/other", "role": "teacher", "regime": "full", "options": "epochs=9"}
+    rows = [*made.runs.to_dict("records"), other, kd | {"run": "more", "teacher": other["run"]}]
+    methods = statistics.students(made._replace(runs=invented.table_of_runs(rows)))["method"]
+    assert list(methods) == ["baseline", "kd", "kd (resnet20 epochs=9)"]
 
 
 def test_measures_of_unequally_many_images_are_refused():
     results = invented.make(n=20, seeds=1)
-    said = results.predictions
-    kd = said["run"].str.contains("-kd-")
-    fewer = results._replace(predictions=said[~kd | (said["image"] < 15)])
+    table = results.predictions
+    kd = table["run"].str.contains("-kd-")
+    fewer = results._replace(predictions=table[~kd | (table["image"] < 15)])
     with pytest.raises(UsageError, match=r"measures compare at equal n only; given n = \[15, 20\]"):
         statistics.differences(fewer, "silhouette")
     assert len(statistics.differences(fewer, statistics.ACCURACY))  # of all test images
 
 
-def test_the_change_of_a_neighbourhood_is_counted_image_by_image():
-    results = invented.make(seeds=1)
-    baseline, kd = (
-        f"students/resnet20-full/resnet8x0.5-{method}-2-0" for method in ("baseline", "kd")
+# ---- on invented results, by hand
+
+
+@pytest.fixture(scope="module")
+def results():
+    return invented.make(networks=("resnet8x0.5", "resnet14x0.5"), n=40, seeds=4)
+
+
+def by_hand(results, network, method, labels, layer, measure):
+    """The paired differences by a plain loop over seeds."""
+    differences = []
+    for seed in sorted(results.runs["seed"].unique()):
+        values = []
+        for name in (method, "baseline"):
+            run = f"students/resnet20-full/{network}-{name}-{labels}-{seed}"
+            rows = results.measures
+            rows = rows[(rows["run"] == run) & (rows["layer"] == layer)]
+            values.append(rows[rows["measure"] == measure]["value"].item())
+        differences.append(values[0] - values[1])
+    return np.array(differences)
+
+
+def test_paired_agrees_with_a_loop_and_with_scipy(results):
+    table = statistics.paired(results, "within_share")
+    assert list(table) == ["network", "method", "labels", "layer", "mean", "low", "high", "n"]
+    assert len(table) == 2 * 4 * 3 * 6
+    for row in table.sample(12, random_state=0).itertuples():
+        values = by_hand(results, row.network, row.method, row.labels, row.layer, "within_share")
+        interval = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+        assert row.mean == pytest.approx(values.mean())
+        assert (row.low, row.high) == pytest.approx((interval.low, interval.high))
+        assert row.n == 4
+
+
+def test_one_seed_has_a_mean_and_no_interval():
+    table = statistics.paired(invented.make(n=20, seeds=1), "knn")
+    assert table["mean"].notna().all()
+    assert table[["low", "high"]].isna().all(axis=None)
+    assert (table["n"] == 1).all()
+
+
+def test_a_run_without_its_partner_is_left_out(results):
+    lonely = results.runs.query("not (method == 'baseline' and seed == 3)")
+    assert (statistics.paired(results._replace(runs=lonely), "knn")["n"] == 3).all()
+
+
+def test_teachers_are_no_partners(results):
+    assert set(statistics.paired(results, "knn")["network"]) == {"resnet8x0.5", "resnet14x0.5"}
+
+
+def test_a_gain_is_written_with_its_interval_and_its_seeds():
+    made = invented.make(None)
+    table = statistics.paired(made, "knn").query("layer == 'block2' and labels == '2'")
+    row = table[table["method"] == "kd"].iloc[0]
+    gain = statistics.gain(made, "knn", "block2", method="kd", labels="2")
+    assert gain == (
+        f"{row['mean']:+.2f} (95 % interval {row['low']:+.2f} to {row['high']:+.2f}, n = 3 seeds)"
     )
-    table = results.neighbours.sample(frac=1, random_state=0)  # in any order of rows
-    found = statistics.change(table, (baseline, "block1"), (kd, "block2"))
-    by_cell = dict(list(table.groupby(["run", "layer", "image"])["neighbour"]))
-    for image in range(len(results.labels)):
-        near = [set(by_cell[baseline, "block1", image]), set(by_cell[kd, "block2", image])]
-        assert found[image] == pytest.approx(1 - len(near[0] & near[1]) / 10)
-    assert 0 < found.mean() < 1
-    assert (statistics.change(table, (kd, "stem"), (kd, "stem")) == 0).all()
-    with pytest.raises(UsageError, match=r"unknown run with maps 'kd'; one of: .*teachers/"):
-        statistics.change(table, ("kd", "stem"), (kd, "stem"))
-    with pytest.raises(UsageError, match=r"unknown layer of .*-kd-2-0 'block9'; one of: .*stem"):
-        statistics.change(table, (kd, "stem"), (kd, "block9"))
+    one = invented.make(None, seeds=1)
+    assert statistics.gain(one, "knn", "block2", method="kd", labels="2").endswith(
+        "(one seed: no interval)"
+    )
+    with pytest.raises(UsageError, match="unknown method beside baseline at 2 labels 'kdd'"):
+        statistics.gain(made, "knn", "block2", method="kdd", labels="2")
 
 
-def test_the_floor_of_a_layer_is_a_mean_over_networks_in_the_order_of_layers():
-    results = invented.make(n=20)
-    found = statistics.floors(results)
-    own = results.faithfulness.query("measure == 'noise_floor' and embedding == 'tsne'")
-    values = own[own["layer"] == "block1"]["value"]
-    row = found.set_index(["embedding", "layer"]).loc[("tsne", "block1")]
-    assert row["mean"] == pytest.approx(values.mean())
-    assert (row["low"], row["high"], row["runs"]) == (values.min(), values.max(), len(values))
-    assert list(found["layer"])[:6] == list(invented.LAYERS)
+@pytest.mark.parametrize(
+    ("gains", "word"),
+    [
+        ((0.30, 0.31, 0.32), "higher"),
+        ((-0.30, -0.31, -0.32), "lower"),
+        ((-0.30, 0.10, 0.40), "not told apart"),
+    ],
+)
+def test_a_verdict_needs_an_interval_that_excludes_zero(gains, word):
+    made = invented.make(None)
+    ids = made.runs.query("role == 'student' and labels == '2'")
+    values = made.measures.copy()
+    for seed, gain in enumerate(gains):
+        run = ids[ids["seed"] == seed].set_index("method")["run"]
+        for method, value in (("baseline", 0.5), ("kd", 0.5 + gain)):
+            rows = (values["run"] == run[method]) & (values["measure"] == "knn")
+            values.loc[rows & (values["layer"] == "block2"), "value"] = value
+    made = made._replace(measures=values)
+    assert statistics.verdict(made, "knn", "block2", method="kd", labels="2") == word
 
 
-# ---- over training
+def test_one_seed_gives_no_verdict():
+    one = invented.make(None, seeds=1)
+    assert statistics.verdict(one, "knn", "block2", method="kd", labels="2") == "not told apart"
 
 
-def curve(run, layer, values, measure="silhouette"):
-    rows = [(run, epoch, layer, measure, value) for epoch, value in values.items()]
-    return pd.DataFrame(rows, columns=["run", "epoch", "layer", "measure", "value"])
-
-
-@pytest.fixture
-def on_the_way():
-    """Alone gains 0.5 in 10 passes; distilled gains 1.0, evenly, at the same layer."""
-    made = invented.make(seeds=1)
-    runs = [f"students/resnet20-full/resnet8x0.5-{m}-2-0" for m in ("baseline", "kd")]
-    parts = [curve(runs[0], "stem", {0: 0.0, 5: 0.25, 10: 0.5})]
-    parts += [curve(runs[1], "stem", {0: 0.0, 5: 0.5, 10: 1.0})]
-    return made, made._replace(training=pd.concat(parts)), runs
-
-
-def test_the_same_mark_is_nine_tenths_of_what_baseline_gains(on_the_way):
-    _, results, _ = on_the_way
-    (row,) = statistics.passes(results, "silhouette").to_dict("records")
-    assert (row["method"], row["layer"], row["labels"], row["seed"]) == ("kd", "stem", "2", 0)
-    assert (row["passes"], row["baseline"]) == (pytest.approx(4.5), pytest.approx(9.0))
-    assert row["difference"] == pytest.approx(-4.5)
-
-
-def test_a_given_target_is_asked_of_both_and_never_reached_counts_as_the_last_pass(on_the_way):
-    _, results, _ = on_the_way
-    (row,) = statistics.passes(results, "silhouette", 0.75).to_dict("records")
-    assert (row["passes"], row["baseline"], row["difference"]) == (7.5, 10, -2.5)
-
-
-def test_where_baseline_gains_nothing_both_are_there_from_the_beginning(on_the_way):
-    _, results, runs = on_the_way
-    worse = curve(runs[0], "stem", {0: 0.3, 5: 0.2, 10: 0.1})
-    kd = curve(runs[1], "stem", {0: 0.3, 5: 0.5, 10: 1.0})
-    (row,) = statistics.passes(
-        results._replace(training=pd.concat([worse, kd])), "silhouette"
-    ).to_dict("records")
-    assert (row["passes"], row["baseline"], row["difference"]) == (0, 0, 0)
-
-
-def test_a_student_without_its_partner_has_no_passes_to_compare(on_the_way):
-    _, results, runs = on_the_way
-    only = results.training[results.training["run"] == runs[1]]
-    assert statistics.passes(results._replace(training=only), "silhouette").empty
-
-
-def test_followed_lists_every_pass_of_every_seed_and_no_other_measure():
-    made = invented.make(seeds=2)
-    table = statistics.followed(made, "knn")
-    assert len(table) == 2 * 2 * len(invented.LAYERS) * len(invented.EPOCHS)
-    run = "students/resnet20-full/resnet8x0.5-kd-2-1"
-    own = made.training[made.training["run"] == run]
-    own = own[(own["layer"] == "block2") & (own["measure"] == "knn")]
-    found = table.query("method == 'kd' and seed == 1 and layer == 'block2'")
-    assert found[["epoch", "value"]].values.tolist() == own[["epoch", "value"]].values.tolist()
-    with pytest.raises(UsageError, match="unknown measure 'loss'; one of: within_share"):
-        statistics.followed(made, "loss")
-
-
-def test_a_study_without_a_film_has_nothing_followed():
-    made = invented.make(seeds=1)
-    made = made._replace(training=made.training.iloc[:0])
-    assert statistics.followed(made, "silhouette").empty
-    assert statistics.passes(made, "silhouette").empty
+def test_accuracy_pairs_like_a_measure():
+    made = invented.make(None)
+    students = made.runs[made.runs["role"] == "student"]
+    wide = students.pivot_table(index=["labels", "seed"], columns="method", values="test_accuracy")
+    wanted = (wide["kd"] - wide["baseline"])["2"].mean()
+    row = statistics.paired(made, "test_accuracy").query("method == 'kd' and labels == '2'").iloc[0]
+    assert row["mean"] == pytest.approx(wanted)

@@ -1,11 +1,16 @@
+import base64
+import io
 import re
 
 import numpy as np
 import pandas as pd
+import pytest
 import results as invented
+from test_standings import ACCURACIES, constructed
 from test_verdicts import study
 
-from kdlib.measure import statistics, verdicts
+from kdlib.measure import comparison, verdicts
+from kdlib.measure.standings import standings
 from kdlib.report import tables
 
 FIGURES = {claim: what.figure for claim, what in verdicts.CLAIMS.items()}
@@ -28,7 +33,7 @@ def test_a_table_has_a_caption_and_headers_that_say_what_they_head():
     assert rows(tables.table(table, "x")) == [["C1", "3"], ["C2", "5"]]
 
 
-def test_a_verdict_is_a_sign_and_a_word_not_a_colour_baseline():
+def test_a_verdict_is_a_sign_and_a_word_not_a_colour_alone():
     signs = {tables.badge(word).split('data-sign="')[1][0] for word in verdicts.WORDS[5]}
     assert signs == {"✓", "≈", "✗"}
     for word in (*verdicts.UNDECIDED, "no such student"):
@@ -62,8 +67,8 @@ def test_the_control_shows_how_many_seeds_have_a_partner():
     assert any("0 of 3" in row and "– no such student" in row for row in rows(shown))
 
 
-def test_ways_of_drawing_are_compared_with_independent_maps():
-    shown = rows(tables.compared(statistics.ways(invented.make(n=20)), "x"))
+def test_procedures_are_compared_with_independent_maps():
+    shown = rows(tables.compared(comparison.procedures(invented.make(n=20)), "x"))
     assert [row[0] for row in shown] == list(tables.WAYS.values())
     coupled = shown[2]
     assert coupled[1:4] == ["0.20", "0.20", "0.14"]  # moves, its share of the first, turned
@@ -71,7 +76,7 @@ def test_ways_of_drawing_are_compared_with_independent_maps():
 
 
 def test_a_floor_above_a_half_is_crossed_out():
-    found = pd.DataFrame(
+    noise = pd.DataFrame(
         {
             "embedding": ["tsne"] * 2,
             "layer": ["stem", "pool"],
@@ -79,7 +84,7 @@ def test_a_floor_above_a_half_is_crossed_out():
             "high": [0.7, 0.6],
         }
     )
-    shown = tables.floors(found, {"tsne": "t-SNE"}, "x")
+    shown = tables.floors(noise, "x")
     assert "<s>0.60</s> (up to 0.70)" in shown.data
     assert rows(shown) == [["t-SNE", "0.60 (up to 0.70)", "0.20 (up to 0.60)"]]
 
@@ -108,7 +113,60 @@ def test_what_was_never_measured_is_an_empty_table():
 
 
 def test_growth_shows_every_size_and_its_exponent():
-    told = {"of": "images", "sizes": [1000, 2000], "times": [1.0, 4.1], "exponent": 2.04}
-    told |= {"megabytes": [3, 6], "memory_exponent": 1.0, "why": "all pairs"}
-    found = rows(tables.growth({"tsne": told}, "x"))
+    stage = {"of": "images", "sizes": [1000, 2000], "times": [1.0, 4.1], "exponent": 2.04}
+    stage |= {"megabytes": [3, 6], "memory_exponent": 1.0, "why": "all pairs"}
+    found = rows(tables.growth({"tsne": stage}, "x"))
     assert found == [["tsne, by images: 1,000, 2,000all pairs", "1, 4.1", "2.04", "3, 6", "1.00"]]
+
+
+# ---- a method's rows
+
+
+class Kind:
+    """A method with three constants."""
+
+    def __init__(self, classes, *, temperature=4.0, weight=0.9, label_weight=0.1):
+        pass
+
+
+@pytest.fixture(scope="module")
+def table():
+    return standings(constructed(**ACCURACIES))
+
+
+@pytest.mark.parametrize(
+    ("method", "word", "seeds"),
+    [
+        ("kd", "✓ beats baseline", "+29.0 to +31.0"),
+        ("at", "≈ does not beat baseline", "-10.0 to +10.0"),
+        ("random", "✗ worse than baseline", "-41.0 to -39.0"),
+        ("baseline", "the reference", "–"),
+        ("self", "no baseline to compare with", "–"),
+        ("sp", "one seed: not judged", "+40.0 to +40.0"),
+    ],
+)
+def test_a_method_is_judged_beside_the_baseline_with_its_spread(table, method, word, seeds):
+    first = rows(tables.standing(table, method, Kind, {}))[0]
+    assert {word, seeds} <= set(first)
+
+
+def test_a_row_holds_accuracy_difference_cost_and_constants(table):
+    html = tables.standing(table, "kd", Kind, {"kd": 1.94})
+    assert "temperature 4.0, weight 0.9, label_weight 0.1" in html.data
+    assert "1.9 times" in html.data
+    assert len(rows(html)) == 2  # on two networks
+    assert "+30.0 [+27.5, +32.5]" in rows(html)[0]
+
+
+def test_a_method_without_results_has_its_constants_and_a_sentence(table):
+    html = tables.standing(table, "crd", Kind, {}).data
+    assert "crd was not run" in html
+    assert "not measured" in html
+    assert "weight 0.9" in html
+
+
+def test_a_download_holds_the_table(table):
+    link = tables.download(table, "methods", "All numbers").data
+    assert link.startswith('<a download="methods.csv" href="data:text/csv;base64,')
+    data = base64.b64decode(re.search(r'base64,(.+?)"', link).group(1))
+    assert list(pd.read_csv(io.BytesIO(data))["method"]) == list(table["method"])

@@ -6,12 +6,12 @@ import pandas as pd
 import pytest
 import results as invented
 
-from kdlib.measure import statistics, verdicts
+from kdlib.measure import depth, verdicts
 
 ROOT = Path(__file__).parents[1]
 LAYERS = ("stem", "block1", "block2", "block3", "pool", "logits")
 WOBBLE = (0.02, -0.02, 0.01, -0.01, 0.0)  # what a seed adds; sums to 0
-RISE = np.array([0.2, 0.4, 0.6, 0.8, 0.8, 0.8])  # of every measure of alone, layer by layer
+RISE = np.array([0.2, 0.4, 0.6, 0.8, 0.8, 0.8])  # of every measure of the baseline, layer by layer
 SIGN = {"within_share": -1, "silhouette": 1, "knn": 1, "probe": 1}
 NOTHING = invented.make(n=20, seeds=1)
 CLEAR, NONE, REVERSED = 0.2, 0.0, -0.2
@@ -19,15 +19,20 @@ CLEAR, NONE, REVERSED = 0.2, 0.0, -0.2
 
 def study(seeds=5, methods=(("kd", CLEAR),), *, labels=("2",), regime="full", effects=None):
     """Results in which each method has one effect everywhere, or one per measure and layer."""
-    teacher = f"resnet20-{regime}" + ("-2" if regime != "full" else "")
     runs, values = [], []
     for budget, seed in itertools.product(labels, range(seeds)):
         best = 0.9 if regime == "full" else 0.5
-        runs.append(row("teacher", f"teachers/{teacher}-{seed}", "baseline", budget, seed, best))
+        teacher = f"teachers/{budget}-{seed}"
+        row = {"labels": budget, "seed": seed}
+        large = {"role": "teacher", "network": "resnet20", "method": "baseline", "parameters": 100}
+        runs.append(row | large | {"run": teacher, "regime": regime, "test_accuracy": best})
         for method, effect in (("baseline", None), ("smooth", REVERSED), *methods):
-            run = f"students/{teacher}-{seed}/resnet8-{method}-{budget}-{seed}"
+            run = f"students/resnet8-{method}-{budget}-{seed}"
             gain = 0 if effect is None else effect + WOBBLE[seed]
-            runs.append(row("student", run, method, budget, seed, 0.5 + gain))
+            student = row | {"run": run, "method": method, "test_accuracy": 0.5 + gain}
+            if method not in ("baseline", "smooth"):
+                student |= {"teacher": teacher, "teacher_network": "resnet20", "regime": regime}
+            runs.append(student)
             for measure, sign in SIGN.items():
                 more = 0 if effect is None or effects is None else effects.get(measure, 0)
                 of = zip(LAYERS, RISE + sign * gain + more, strict=True)
@@ -35,18 +40,10 @@ def study(seeds=5, methods=(("kd", CLEAR),), *, labels=("2",), regime="full", ef
     measures = pd.DataFrame(values, columns=["run", "layer", "measure", "value"])
     maps = measures.assign(measure="map_" + measures["measure"])
     return NOTHING._replace(
-        runs=pd.DataFrame(runs).drop_duplicates("run"),
+        runs=invented.table_of_runs(runs),
         measures=measures,
         faithfulness=pd.concat([maps.assign(embedding=e) for e in ("tsne", "ivis")]),
     )
-
-
-def row(role, run, method, labels, seed, accuracy):
-    """One run."""
-    network, size = ("resnet8", 10) if role == "student" else ("resnet20", 100)
-    who = {"run": run, "role": role, "network": network, "method": method, "seconds": 1.0}
-    what = {"labels": labels, "seed": seed, "parameters": size, "test_accuracy": accuracy}
-    return who | what
 
 
 def judge(results):
@@ -121,7 +118,7 @@ def test_holm_guards_a_cell_of_several_tests():
 def test_numbers_of_a_cell_are_those_of_the_statistics():
     made = study(methods=[("kd", CLEAR), ("at", NONE)])
     cell = verdicts.cells(verdicts.tests(made)).query("claim == 'C4' and method == 'kd'").iloc[0]
-    saved = statistics.saved(made).query("method == 'kd'")["difference"]
+    saved = depth.saved(made).query("method == 'kd'")["difference"]
     assert cell["mean"] == pytest.approx(saved.mean())
     assert cell["d"] == pytest.approx(saved.mean() / saved.std())
     assert cell["n"] == 5
@@ -155,10 +152,21 @@ def test_a_student_beyond_a_tenth_of_its_teacher_says_nothing_of_size():
 
 def test_one_teacher_of_many_students_is_one_experiment():
     made = study(regime="limited")
-    runs = made.runs.replace(r"limited-2-\d/", "limited-2-0/", regex=True)
+    runs = made.runs.replace({"teacher": r"/2-\d"}, {"teacher": "/2-0"}, regex=True)
     made = made._replace(runs=runs)
     cell = verdicts.cells(verdicts.tests(made)).set_index("claim").loc["C2"]
     assert (cell["n"], cell["verdict"]) == (1, "too few seeds")
+
+
+def test_a_method_without_a_teacher_counts_once_and_has_none_to_come_closer_to():
+    made = study(methods=[("kd", CLEAR), ("dml", CLEAR), ("at", CLEAR)])
+    runs = made.runs
+    runs.loc[runs["method"] == "dml", ["teacher", "teacher_network", "regime"]] = ""
+    runs.loc[runs["method"] == "at", "regime"] = "limited"
+    cells = verdicts.cells(verdicts.tests(made))
+    cells = cells[cells["method"] == "dml"]
+    assert set(cells["claim"]) == {"C3", "C4", "C5"}
+    assert set(cells["teacher"]) == {"full"}
 
 
 def test_a_teacher_of_other_labels_is_not_outdone():
@@ -250,7 +258,7 @@ def test_the_rule_names_every_word_it_uses():
 
 def test_the_chapter_quotes_the_rule_and_has_every_figure():
     chapter = (ROOT / "book/verdicts.md").read_text()
-    assert "verdicts.__doc__" in chapter
+    assert "findings.verdicts.rule()" in chapter
     for claim in verdicts.CLAIMS.values():
         page, anchor = claim.figure.split("#")
         assert page == "verdicts.html"
