@@ -1,5 +1,4 @@
 import json
-from pathlib import Path
 
 import altair as alt
 import numpy as np
@@ -536,12 +535,6 @@ def test_no_tooltip_is_called_image_which_is_shown_as_an_address(results):
         spec = chart.to_dict()
         shown = spec.get("spec", spec)["encoding"]["tooltip"]
         assert [one["title"] for one in shown if one["field"] == "image"] == ["number"]
-
-
-def test_classes_have_the_colours_of_the_explorer():
-    text = (Path(charts.__file__).parents[1] / "explorer.js").read_text()
-    listed = text.split("const COLOURS = [")[1].split("]")[0]
-    assert tuple(json.loads(f"[{listed}]")) == charts.CLASSES
 
 
 def test_a_sweep_that_was_not_made_is_refused(results):
