@@ -61,7 +61,8 @@ def document(file: Path) -> Iterator[str]:
         elif isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
             yield from _function("function", node, lines)
         for constant in _assigned(node):
-            yield from ("", f":::{{py:data}} {constant}", "", *_code(_source(node, lines)), ":::")
+            yield from ("", f":::{{py:data}} {constant}", ":no-index-entry:", "")
+            yield from (*_code(_source(node, lines)), ":::")
 
 
 def _class(node: ast.ClassDef, lines: list[str]) -> Iterator[str]:
