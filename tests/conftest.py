@@ -16,7 +16,10 @@ from jaxtyping import install_import_hook
 
 install_import_hook("kdlib", "shapes.check")  # before anything imports kdlib
 
-LONGEST = ("test_notebooks", "test_pipeline", "test_chapters", "test_book", "test_budgets")
+LONGEST = (  # files of tests
+    *("test_notebooks", "test_pipeline", "test_chapters", "test_sphinx", "test_budgets"),
+    "test_explorer_browser",
+)
 
 
 def pytest_collection_modifyitems(items):

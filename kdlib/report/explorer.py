@@ -281,7 +281,7 @@ def _spread(
 
 
 def _axes(results: Results, networks: pd.DataFrame, *names: str) -> dict[str, Collection[Any]]:
-    """Return the keys of some axes: the names of runs, embeddings and layers, the images' numbers."""
+    """Return the keys of some axes: names of runs, embeddings and layers, numbers of images."""
     axes = {
         "run": networks["run"],
         "embedding": results.study["embeddings"],

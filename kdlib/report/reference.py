@@ -1,7 +1,8 @@
 """The API reference of the book: every public name of kdlib, read from its source.
 
 A page says `{reference} kdlib.plan` and gets a section for each module of that package: signatures,
-docstrings, and constants with the comments beside them. Nothing is imported.
+docstrings, and constants with the comments beside them. Nothing is imported. Large packages have
+two pages: the one leaves out, by `:without: runs studies`, what the other names.
 """
 
 from __future__ import annotations
@@ -23,11 +24,13 @@ class Reference(SphinxDirective):
     """Document a module, or the modules of a package: `{reference} kdlib.plan`."""
 
     required_arguments = 1
+    option_spec = {"without": str.split}  # noqa: RUF012 - docutils wants a plain dict
 
     def run(self) -> list[nodes.Node]:
         """Return one section per module."""
         text: list[str] = []
-        for file in modules(self.arguments[0]):
+        files = modules(self.arguments[0])
+        for file in (f for f in files if f.stem not in self.options.get("without", [])):
             self.env.note_dependency(str(file))
             text += document(file)
         section = nodes.section()
@@ -58,7 +61,8 @@ def document(file: Path) -> Iterator[str]:
         elif isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
             yield from _function("function", node, lines)
         for constant in _assigned(node):
-            yield from ("", f":::{{py:data}} {constant}", "", *_code(_source(node, lines)), ":::")
+            yield from ("", f":::{{py:data}} {constant}", ":no-index-entry:", "")
+            yield from (*_code(_source(node, lines)), ":::")
 
 
 def _class(node: ast.ClassDef, lines: list[str]) -> Iterator[str]:

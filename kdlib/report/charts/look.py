@@ -20,7 +20,7 @@ LINES = "#888"  # of what is drawn for reference, on light and on dark
 FIRST = {"kd": "#2f7fd0", "fitnet": "#ee9a0b", "at": "#cc3a1e"}
 BRIGHT = ("#832db6", "#12805c", "#a96b59", "#0f9fb5", "#d6499a", "#7d8500")
 MUTED = ("#c2a878", "#8fa67f", "#a892b5", "#c09494")
-# Classes: Petroff's ten colours, in the order that explorer.js has.
+# Classes: Petroff's ten colours, in the explorer, too.
 CLASSES: tuple[str, ...] = ("#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6")
 CLASSES += ("#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd")
 MIME = "application/vnd.vegalite.v5+json"  # nbformat and JupyterLab refuse an object under v6
