@@ -82,9 +82,8 @@ def _trios(results: Results) -> pd.DataFrame:
     distilled = students[students["method"] != BASELINE]
     table = distilled.merge(baseline, on=PAIR, how="left", suffixes=("", "_baseline"))
     teachers = results.runs[results.runs["role"] == "teacher"].set_index("run")
-    return table.join(
-        teachers[["labels", "parameters", ACCURACY]], on="teacher", rsuffix="_teacher"
-    )
+    of_teacher = teachers[["labels", "parameters", ACCURACY]].add_suffix("_teacher")
+    return table.join(of_teacher, on="teacher")
 
 
 def _smaller(results: Results) -> Iterator[pd.DataFrame]:
@@ -287,7 +286,8 @@ def claims(cells: pd.DataFrame) -> pd.DataFrame:
             continue
         supported, against = _supported(judged), bool(judged["tests_against"].any())
         half_or_less = 2 * supported <= len(judged)
-        word = _word(judged["tests_for"].any(), half_or_less or against, int(judged["n"].min()))
+        some_for = bool(judged["tests_for"].any())
+        word = _word(some_for, half_or_less or against, int(judged["n"].min()))
         rows.append((claim, word, supported, len(judged)))
     return pd.DataFrame(rows, columns=["claim", "verdict", "supported", "cells"])
 

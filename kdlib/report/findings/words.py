@@ -21,7 +21,7 @@ def glue(facts: Mapping[str, Any]) -> None:
         myst_nb.glue(name, value, display=False)
 
 
-def interval(values: Iterable[float], form: str = "+.1f", *, scale: float = 100) -> str:
+def interval(values: Iterable[float], form: str = "+.1f", *, scale: float = 100.0) -> str:
     """Write mean, low and high, times `scale`: "mean [low, high]"; the mean only where low is NaN.
 
     >>> interval((0.1, 0.05, 0.15))
