@@ -24,6 +24,19 @@ HELP = {"2": 0.0, "5": 0.1, "all": 0.2}
 EPOCHS = (0, 1, 3, 8)  # of the film
 
 
+RUN = {  # of a student, unless a test says otherwise
+    **{"role": "student", "network": "resnet8", "width": 1.0, "method": "kd", "labels": "2"},
+    **{"seed": 0, "teacher": "", "teacher_network": "", "regime": "", "options": ""},
+    **{"unlabelled": True, "precision": "float32", "parameters": 10, "test_accuracy": 0.5},
+    "seconds": 1.0,
+}
+
+
+def table_of_runs(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """The table `runs`, with what the rows leave out."""
+    return pd.DataFrame([RUN | row for row in rows])
+
+
 def make(
     folder: str | Path | None = None,
     networks: Sequence[str] = ("resnet8x0.5",),
