@@ -104,7 +104,7 @@ def test_a_gallery_that_was_not_run_states_so():
     absent = store.brief("none of this name")
     controls = findings.controls.Controls(absent)
     outperformed = findings.regimes.Outperformed(absent)
-    for shown in (
+    for output in (
         controls.figure(),
         controls.table(),
         controls.conclusions(),
@@ -119,7 +119,7 @@ def test_a_gallery_that_was_not_run_states_so():
         findings.distillation.dark_table(absent),
         findings.distillation.dark_verdict(absent),
     ):
-        assert isinstance(shown, Markdown)
+        assert isinstance(output, Markdown)
     for facts in (
         controls.facts(),
         outperformed.facts(),
@@ -208,8 +208,8 @@ def test_one_architecture_in_several_widths_is_listed():
     listed = findings.architectures.widths(pairs_of()).data
     assert listed.count("resnet20 to resnet8") == 2
     results = pairs_of()
-    one = results._replace(runs=results.runs[results.runs["network"] != "resnet8"])
-    assert findings.architectures.widths(one) is None
+    half = results._replace(runs=results.runs[results.runs["network"] != "resnet8"])
+    assert findings.architectures.widths(half) is None
 
 
 def test_refusals_are_asked_for_pairs_of_networks_that_can_be_built():
@@ -283,8 +283,8 @@ def test_seeds_of_one_map_are_compared_within_a_setting():
     same = results.sweeps.assign(x=results.sweeps["image"] * 1.0, y=results.sweeps["image"] ** 2)
     equal = results._replace(sweeps=same)
     assert findings.misreading.seed_displacement(equal, "tsne", run) == pytest.approx(0, abs=1e-6)
-    one = results._replace(sweeps=results.sweeps[results.sweeps["seed"] == 0])
-    assert findings.misreading.seed_displacement(one, "tsne", run) == 0
+    single = results._replace(sweeps=results.sweeps[results.sweeps["seed"] == 0])
+    assert findings.misreading.seed_displacement(single, "tsne", run) == 0
 
 
 def test_bounds_that_coupling_breaks_are_named(study):
