@@ -82,8 +82,8 @@ def _trios(results: Results) -> pd.DataFrame:
     distilled = students[students["method"] != BASELINE]
     table = distilled.merge(baseline, on=PAIR, how="left", suffixes=("", "_baseline"))
     teachers = results.runs[results.runs["role"] == "teacher"].set_index("run")
-    of_teacher = teachers[["labels", "parameters", ACCURACY]].add_suffix("_teacher")
-    return table.join(of_teacher, on="teacher")
+    teachers = teachers[["labels", "parameters", ACCURACY]].add_suffix("_teacher")
+    return table.join(teachers, on="teacher")
 
 
 def _smaller(results: Results) -> Iterator[pd.DataFrame]:
@@ -286,8 +286,8 @@ def claims(cells: pd.DataFrame) -> pd.DataFrame:
             continue
         supported, against = _supported(judged), bool(judged["tests_against"].any())
         half_or_less = 2 * supported <= len(judged)
-        some_for = bool(judged["tests_for"].any())
-        word = _word(some_for, half_or_less or against, int(judged["n"].min()))
+        some_for, n = bool(judged["tests_for"].any()), int(judged["n"].min())
+        word = _word(some_for, half_or_less or against, n)
         rows.append((claim, word, supported, len(judged)))
     return pd.DataFrame(rows, columns=["claim", "verdict", "supported", "cells"])
 
