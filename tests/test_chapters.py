@@ -1,5 +1,6 @@
-"""The chapters as text: what they cite, and what their cells do with other studies."""
+"""The chapters: what they cite, what their cells import, and what they do with other studies."""
 
+import ast
 import json
 import os
 import re
@@ -59,6 +60,50 @@ def test_the_notation_has_every_measure_with_its_direction_range_and_source():
     ]
 
 
+READS = {"store", "embed", "distill", "models", "measure", "report"}  # rooms; never the trainer
+
+
+def cells(page):
+    """The code cells of a page: their tags and their code."""
+    if page.suffix == ".md":
+        pattern = r"```\{code-cell\} \w+\n(?::tags: \[([^\]]*)\]\n)?(.*?)\n```"
+        found = re.findall(pattern, page.read_text(), re.DOTALL)
+        return [(set(filter(None, tags.split(", "))), code) for tags, code in found]
+    return [
+        (set(cell["metadata"].get("tags", [])), "".join(cell["source"]))
+        for cell in json.loads(page.read_text())["cells"]
+        if cell["cell_type"] == "code"
+    ]
+
+
+def imported(code):
+    """The modules that a cell imports, by their full names."""
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{name.name}" for name in node.names)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)
+def test_a_chapter_reads_results_and_shows_them_and_trains_nothing(page):
+    for _, code in cells(page):
+        for name in imported(code):
+            package, room, *_ = name.split(".")
+            assert package == "kdlib", name
+            assert room in READS, name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)
+def test_cells_of_a_chapter_are_short_and_can_be_read(page):
+    for tags, code in cells(page):
+        assert len(code.strip().splitlines()) <= 10, code
+        assert max(map(len, code.splitlines())) <= 100, code
+        assert not tags & {"remove-cell", "remove-input"}, code
+        defined = (ast.FunctionDef, ast.ClassDef, ast.For)
+        assert not any(isinstance(node, defined) for node in ast.walk(ast.parse(code))), code
+
+
 OWN = ("index", "distillation", "regimes", "labels", "again", "notation", "log", "status")
 
 
@@ -66,12 +111,12 @@ def smallest(folder):
     """Publish a study as small as can be: one method that is not kd, one seed, one budget."""
     whole = invented.make(n=30, seeds=1, labels=("2",))
     runs = whole.runs[whole.runs["method"].isin(["baseline", "at"])]
-    kept = {name: getattr(whole, name) for name in store.TABLES}
-    kept = {name: table[table["run"].isin(runs["run"])] for name, table in kept.items()}
-    told = dict.fromkeys(("train_images", "test_images", "sample"), 30)
-    told |= {"data": "0123", "code": "4567", "versions": {"python": "3"}, "embeddings": ["tsne"]}
-    study = whole.study | told | {"name": "smallest"}
-    store.publish(folder, whole._replace(study=study, **kept))
+    tables = {name: getattr(whole, name) for name in store.TABLES}
+    tables = {name: table[table["run"].isin(runs["run"])] for name, table in tables.items()}
+    facts = dict.fromkeys(("train_images", "test_images", "sample"), 30)
+    facts |= {"data": "0123", "code": "4567", "versions": {"python": "3"}, "embeddings": ["tsne"]}
+    study = whole.study | facts | {"name": "smallest"}
+    store.publish(folder, whole._replace(study=study, **tables))
 
 
 def project(folder):
@@ -81,8 +126,8 @@ def project(folder):
         shutil.copy(BOOK / f"{name}.md", folder / "book")
     for name in ("references.md", "references.bib"):
         shutil.copy(BOOK / name, folder / "book")
-    said = "\n".join(text(BOOK / f"{name}.md") for name in OWN)
-    others = set(re.findall(r"\{doc\}`(\w+)`", said)) - {*OWN, "references"}
+    texts = "\n".join(text(BOOK / f"{name}.md") for name in OWN)
+    others = set(re.findall(r"\{doc\}`(\w+)`", texts)) - {*OWN, "references"}
     for name in others:
         (folder / f"book/{name}.md").write_text(f"# {name}\n\n## Another chapter\n")
     parts = "".join(f"- file: book/{name}\n" for name in (*OWN[1:], "references", *sorted(others)))
@@ -135,8 +180,8 @@ def test_a_slider_turns_a_hard_label_soft(opened):
     figure.locator("svg g.mark-text text").first.wait_for()
 
     def highest():
-        said = figure.locator("svg g.mark-text.role-mark text").all_text_contents()
-        return max(float(share.rstrip("%")) for share in said if "." in share)
+        shares = figure.locator("svg g.mark-text.role-mark text").all_text_contents()
+        return max(float(share.rstrip("%")) for share in shares if "." in share)
 
     before = highest()
     figure.get_by_role("slider").fill("20")
@@ -152,4 +197,5 @@ def test_a_slider_turns_a_hard_label_soft(opened):
 def test_links_to_a_view_of_the_explorer_do_no_harm_to_the_contents(opened):
     page = opened("regimes.html")
     assert page.locator("a[href^='layers.html#']").count() == 2
-    assert page.evaluate("document.body.dataset.bsTarget") == ".page-toc"
+    target = page.evaluate("document.body.dataset.bsTarget")
+    assert page.locator(target).count() == 1  # the page's own contents

@@ -538,3 +538,9 @@ def test_without_a_film_training_cannot_be_drawn(results):
             draw(bare)
     with pytest.raises(UsageError, match="unknown layer 'stem'; one of: block2, block3"):
         charts.film(results, "stem")
+
+
+def test_the_baseline_is_grey_as_the_chapters_describe_it():
+    shade = charts.COLOURS["baseline"].removeprefix("#")
+    channels = [int(shade[i : i + 2], 16) for i in (0, 2, 4)]
+    assert max(channels) - min(channels) < 16

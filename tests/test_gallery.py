@@ -17,14 +17,14 @@ from kdlib.plan.methods import METHODS
 
 ROOT = Path(__file__).parents[1]
 BIB = set(re.findall(r"^@\w+\{(.+),$", (ROOT / "book/references.bib").read_text(), re.MULTILINE))
-PAGES = {"logits", "features", "relations", "ways"}
+PAGES = {"logits", "features", "relations", "schemes"}
 QUOTE = r"```\{literalinclude\} (\S+)\n:pyobject: (\S+)\n"
 
 
 def page(method):
-    """The page of a method's family; controls stand below the ways of training."""
+    """The page of a method's family; controls stand below the training schemes."""
     family = METHODS[method].family
-    return ROOT / "book" / f"{'ways' if family == 'controls' else family}.md"
+    return ROOT / "book" / f"{'schemes' if family == 'controls' else family}.md"
 
 
 def section(method):
@@ -38,23 +38,23 @@ def defined(file, name):
     """Whether a file of kdlib defines a function or class, or a method of one: A.b."""
     body = ast.parse(file.read_text()).body
     for part in name.split("."):
-        found = [n for n in body if getattr(n, "name", None) == part]
-        if not found:
+        matches = [node for node in body if getattr(node, "name", None) == part]
+        if not matches:
             return False
-        body = found[0].body
+        body = matches[0].body
     return True
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_method_has_heading_sentence_formula_paper_code_and_results(method):
-    text, kind = section(method), METHODS[method]
+    text, facts = section(method), METHODS[method]
     assert re.match(r"## \S.+\n\n[A-Z].+\{cite\}`\w+`", text)
-    assert f"{{cite}}`{kind.cite}`" in text
-    assert kind.cite in BIB
+    assert f"{{cite}}`{facts.cite}`" in text
+    assert facts.cite in BIB
     assert re.search(r"\n\$\$\n.+\n\$\$\n", text)
     assert f'\nrow("{method}")\n' in text
     quotes = re.findall(QUOTE, text)
-    assert kind.__name__ in {name.split(".")[0] for _, name in quotes}
+    assert CLASSES[method].__name__ in {name.split(".")[0] for _, name in quotes}
     for file, name in quotes:
         assert defined(ROOT / "book" / file, name), name
 
@@ -76,9 +76,9 @@ CHAPTERS = ["methods", "architectures", "controls"]
 @pytest.mark.parametrize("name", [*sorted(PAGES), *CHAPTERS])
 def test_exercises_have_folded_solutions(name):
     text = (ROOT / f"book/{name}.md").read_text().split("## Exercises\n")[1].split("\n## ")[0]
-    asked = re.split(r"^\*\*\d\.\*\* ", text, flags=re.MULTILINE)[1:]
-    assert len(asked) >= 2
-    assert all("```{dropdown} Solution\n" in one for one in asked)
+    exercises = re.split(r"^\*\*\d\.\*\* ", text, flags=re.MULTILINE)[1:]
+    assert len(exercises) >= 2
+    assert all("```{dropdown} Solution\n" in exercise for exercise in exercises)
 
 
 @pytest.mark.parametrize("name", [*sorted(PAGES), *CHAPTERS])
@@ -90,8 +90,8 @@ def test_no_result_is_typed(name):
 
 def test_the_pages_of_the_gallery_are_in_the_book():
     chapters = yaml.safe_load((ROOT / "_toc.yml").read_text())["chapters"]
-    found = next(c for c in chapters if c["file"] == "book/methods")
-    assert {c["file"] for c in found["sections"]} == {f"book/{name}" for name in PAGES}
+    part = next(c for c in chapters if c["file"] == "book/methods")
+    assert {c["file"] for c in part["sections"]} == {f"book/{name}" for name in PAGES}
 
 
 # ---- what is known of one study, beside the one that the book shows

@@ -203,8 +203,8 @@ FAITHFULNESS: dict[str, Measure] = {
         -1,
         1,
         "rank correlation of distances in the layer and on the map",
-        pitfall="Most pairs are far pairs, so it says how true the arrangement of clusters is "
-        "and nothing about neighbours; PCA often wins.",
+        pitfall="Most pairs are far pairs, so it measures how true the arrangement of clusters "
+        "is, and not the neighbours; PCA often wins.",
     ),
     "map_knn": Measure(
         "k-NN accuracy of the map",
@@ -213,7 +213,7 @@ FAITHFULNESS: dict[str, Measure] = {
         0,
         1,
         "accuracy of the majority of the 5 nearest points on the map",
-        pitfall="Says what the map shows, not what the layer separates, and may exceed it: "
+        pitfall="Measures what the map shows, not what the layer separates, and may exceed it: "
         "t-SNE sharpens clusters, and coupled maps borrow from each other, so only "
         "that of an uncoupled map is a measure. The layer's own is `knn`.",
     ),

@@ -82,8 +82,8 @@ MEASURES: dict[str, Measure] = {
         "test accuracy of a linear classifier fitted on training features",
         r"\frac{1}{n} \sum_i [\arg\max_c (W x_i + b)_c = y_i]",
         "alain2016understanding",
-        pitfall="Says what can be read off, not what the network uses; wide layers score "
-        "higher by their width alone.",
+        pitfall="Measures what can be read off, not what the network uses; wide layers score "
+        "higher because they are wide.",
         needs="training",
     ),
     "within_rms": Measure(
@@ -129,8 +129,8 @@ MEASURES: dict[str, Measure] = {
         "mean distance to the class mean over mean distance between class means",
         r"\overline{|x_i - m_{y_i}|} \,/\, \overline{|m_c - m_{c'}|}",
         "fisher1936use",
-        pitfall="Averages hide one overlapping pair; the numerator alone says nothing of "
-        "compactness.",
+        pitfall="Averages hide one overlapping pair; the numerator by itself is no "
+        "measure of compactness.",
     ),
     "cdnv": Measure(
         "Class-distance variance",
@@ -286,7 +286,7 @@ MEASURES: dict[str, Measure] = {
         "rank correlation of all distances with those in the teacher's layer",
         r"\rho\bigl(|x_i - x_j|, |y_i - y_j|\bigr)",
         "kriegeskorte2008representational",
-        pitfall="Far pairs outnumber near ones, so it says little of neighbourhoods.",
+        pitfall="Far pairs outnumber near ones, so it hardly reflects neighbourhoods.",
         needs="teacher",
     ),
     "agreement": Measure(

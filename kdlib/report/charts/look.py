@@ -31,10 +31,10 @@ LABEL_EXPR = f"datum.label == '{BASELINE}' ? '{BASELINE_LABEL}' : datum.label"  
 def _palette() -> dict[str, str]:
     """Give each method of the table its colour, in the order of every legend."""
     controls = [key for key, method in METHODS.items() if method.control]
-    others = [key for key in METHODS if key not in controls and key not in FIRST]
     table = {BASELINE: GREY}
     table |= {key: MUTED[i % len(MUTED)] for i, key in enumerate(controls)}
     table |= FIRST
+    others = [key for key in METHODS if key not in table]
     return table | {key: BRIGHT[i % len(BRIGHT)] for i, key in enumerate(others)}
 
 

@@ -40,7 +40,7 @@ def facts(results: Results, constants: Mapping[str, Any]) -> dict[str, str]:
         "second": f"{100 * shares[image.second]:.0f} % for {classes[image.second]}",
         "error": mistake if image.top != image.truth else "",
         "images": f"{len(logits):,}",
-        "cold": _top_share(logits, 1),
+        "cold": _top_share(logits, 1.0),
         "warm": _top_share(logits, temperature),
         "without": f"{pulls['KL'].max() / pulls['KL'].min():.0f}",
         "with": f"{pulls['T² KL'].max() / pulls['T² KL'].min():.1f}",

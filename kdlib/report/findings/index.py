@@ -9,6 +9,8 @@ from kdlib.report import charts
 from kdlib.report.findings.words import labelled_images, main_method, percent, students
 from kdlib.store import Results
 
+WORDS = {"higher": "higher", "lower": "lower", "not told apart": "not clearly different"}
+
 
 def facts(results: Results) -> dict[str, str]:
     """Compare the baseline with one distilled student at the fewest labels of the study."""
@@ -20,18 +22,12 @@ def facts(results: Results) -> dict[str, str]:
     teacher = results.runs[results.runs["role"] == "teacher"].iloc[0]
     size = int(baseline["parameters"].iloc[0])
     labelled = labelled_images(results.study, fewest)
-    layers = {
-        f"block{n}": statistics.gain(
-            results, "silhouette", f"block{n}", method=method, labels=fewest
-        )
-        for n in (2, 3)
-    }
-    verdicts = {
-        f"verdict{n}": statistics.verdict(
-            results, "silhouette", f"block{n}", method=method, labels=fewest
-        )
-        for n in (2, 3)
-    }
+    layers, verdicts = {}, {}
+    for name, layer in (("2", "block2"), ("3", "block3")):
+        cell = {"method": method, "labels": fewest}
+        layers[layer] = statistics.gain(results, "silhouette", layer, **cell)
+        verdict = statistics.verdict(results, "silhouette", layer, **cell)
+        verdicts[f"verdict{name}"] = WORDS[verdict]
     agrees = set(verdicts.values()) == {"higher"}
     return {
         "few": fewest,

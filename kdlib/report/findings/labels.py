@@ -96,6 +96,11 @@ def table(results: Results) -> HTML:
     return tables.table(pd.DataFrame(columns), caption)
 
 
+def download(results: Results) -> HTML:
+    """Link to `one_network` as a CSV file."""
+    return tables.download(one_network(results).round(5), "labels", "Download these numbers (CSV)")
+
+
 def until_when(results: Results) -> Markdown:
     """List at which label budgets each method beats the baseline, and at which it does not."""
     rows = one_network(results)

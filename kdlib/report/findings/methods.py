@@ -132,6 +132,12 @@ def figure(draw: Callable[..., Any], results: Results) -> Any:
     return NOT_RUN if table.empty else draw(table)
 
 
+def download(results: Results) -> HTML:
+    """Link to `standings` as a CSV file."""
+    table = standings.standings(results).round(5)
+    return tables.download(table, "methods", "Download these numbers (CSV)")
+
+
 def by_budget(results: Results) -> HTML:
     """List for each label budget how many beat the baseline, and name those that do not."""
     home = standings.one_network_each(standings.standings(results))

@@ -15,7 +15,7 @@ from kdlib.report import tables
 from kdlib.store import Results
 
 FAITHFUL = ["trustworthiness", "neighbours_kept"]
-SPACES = {  # where an image's nearest are asked for -> column of `early_layers`
+SPACES = {  # where an image's nearest neighbours are taken from -> column of `early_layers`
     "original space": "in the layer",
     "own start": "on t-SNE",
     "ivis": "on IVIS",

@@ -184,7 +184,7 @@ def _view(view: str, words: str) -> str:
 
 
 def _interval(row: pd.Series, form: str) -> str:
-    return number(interval(row[["mean", "low", "high"]], form, scale=1))
+    return number(interval(row[["mean", "low", "high"]], form, scale=1.0))
 
 
 def _where(table: pd.DataFrame, more: str, less: str) -> str:

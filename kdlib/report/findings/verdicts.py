@@ -115,7 +115,7 @@ class Judged:
     def partners(self) -> dict[str, str]:
         """Count the students with a baseline as accurate, and the cells that hold beside it."""
         with_partner = self.control[self.control["verdict"] != "no such student"]
-        counts = with_partner["seeds"].astype(str).str.extract(r"(\d+) of (\d+)").astype(int).sum()
+        counts = self.control["seeds"].astype(str).str.extract(r"(\d+) of (\d+)").astype(int).sum()
         judged = with_partner[with_partner["verdict"] != "too few seeds"]
         return {
             "partners": f"{counts[0]} of {counts[1]}",
@@ -215,8 +215,8 @@ class Judged:
             aggfunc="; ".join,
             sort=False,
         )
-        spaces = [*VIEWS, *sorted(set(rows.columns) - set(VIEWS))]
-        rows = rows[[space for space in spaces if space in rows.columns]].fillna("–")
+        views = [space for space in VIEWS if space in rows.columns]
+        rows = rows[[*views, *rows.columns.drop(views)]].fillna("–")
         rows = rows.rename(columns=embed.TITLES).reset_index()
         return tables.table(rows, "Distilled minus baseline, in the layers and on maps of them")
 

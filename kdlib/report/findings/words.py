@@ -10,6 +10,7 @@ import pandas as pd
 from IPython.display import Markdown
 
 from kdlib.measure import statistics
+from kdlib.plan.methods import BASELINE
 from kdlib.report import charts
 
 NOT_RUN = Markdown("*Not run.*")
@@ -21,7 +22,7 @@ def glue(facts: Mapping[str, Any]) -> None:
         myst_nb.glue(name, value, display=False)
 
 
-def interval(values: Iterable[float], form: str = "+.1f", *, scale: float = 100) -> str:
+def interval(values: Iterable[float], form: str = "+.1f", *, scale: float = 100.0) -> str:
     """Write mean, low and high, times `scale`: "mean [low, high]"; the mean only where low is NaN.
 
     >>> interval((0.1, 0.05, 0.15))
@@ -49,8 +50,8 @@ def counts(numbers: Iterable[int], *, none: str = "no") -> str:
 
 def main_method(methods: Iterable[str], *, otherwise: str = "") -> str:
     """Choose the method that a chapter quotes: kd if it was run, else the first of the legend."""
-    found = [method for method in charts.order(methods) if method != "baseline"]
-    return "kd" if "kd" in found else next(iter(found), otherwise)
+    names = [method for method in charts.order(methods) if method != BASELINE]
+    return "kd" if "kd" in names else next(iter(names), otherwise)
 
 
 def labelled_images(study: Mapping[str, Any], labels: str) -> int:

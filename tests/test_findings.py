@@ -1,0 +1,364 @@
+"""What chapters state is what the tables hold, in any study that they may be given."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import results as invented
+from IPython.display import HTML, Markdown
+
+from kdlib import distill, models, store
+from kdlib.measure import verdicts
+from kdlib.report import findings, tables
+from kdlib.report.findings.words import architecture, counts, interval, main_method
+
+SIZES = {"train_images": 100, "test_images": 50, "sample": 30, "data": "01", "code": "23"}
+
+
+@pytest.fixture(scope="module")
+def study():
+    """An invented study of five methods, three seeds, and maps."""
+    made = invented.make(n=60)
+    return made._replace(study=made.study | SIZES | {"versions": {"python": "3"}})
+
+
+@pytest.fixture(scope="module")
+def judged(study):
+    return findings.verdicts.Judged(study, study, store.brief("none of this name"))
+
+
+def gallery(**accuracies):
+    """A study of accuracies only: a list over seeds for each method, at two labels per class."""
+    rows = [
+        {"run": f"{method}-{seed}", "method": method, "seed": seed, "test_accuracy": accuracy}
+        | ({} if method == "baseline" else {"teacher_network": "resnet20", "regime": "full"})
+        for method, values in accuracies.items()
+        for seed, accuracy in enumerate(values)
+    ]
+    return store.brief("none of this name")._replace(runs=invented.table_of_runs(rows))
+
+
+NOTHING = {"baseline": [0.5, 0.6, 0.7], "kd": [0.8, 0.9, 1.0]}
+
+
+# ---- numbers in words --------------------------------------------------------------------------
+
+
+def test_an_interval_is_written_where_there_is_one():
+    assert interval((0.1, 0.05, 0.15)) == "+10.0 [+5.0, +15.0]"
+    assert interval((0.1, math.nan, math.nan)) == "+10.0"
+    assert interval((2.0, 1.0, 3.0), ".2f", scale=1.0) == "2.00 [1.00, 3.00]"
+
+
+def test_a_mean_that_rounds_to_nothing_has_no_minus():
+    assert interval((-0.0001, math.nan, math.nan)) == "+0.0"
+
+
+def test_numbers_of_seeds_are_listed_once():
+    assert counts([5, 3, 5]) == "3/5"
+    assert counts([]) == "no"
+
+
+def test_kd_is_quoted_where_it_was_run():
+    assert main_method(["at", "kd", "baseline"]) == "kd"
+    assert main_method(["at", "baseline"]) == "at"
+    assert main_method(["baseline"], otherwise="none") == "none"
+
+
+def test_an_architecture_is_a_network_without_its_width():
+    assert architecture("resnet8x0.5", 0.5) == "resnet8"
+    assert architecture("resnet8", 1.0) == "resnet8"
+
+
+# ---- any study can be stated -------------------------------------------------------------------
+
+
+def stated(study, judged):
+    """The facts of all chapters of a study."""
+    constants = tables.constants(distill.KD)
+    yield findings.index.facts(study)
+    yield findings.distillation.facts(study, constants)
+    yield findings.regimes.facts(study)
+    yield findings.labels.facts(study)
+    yield findings.layers.facts(study)
+    yield findings.measures.facts(study)
+    yield judged.facts()
+    yield findings.methods.facts(study, {})
+    yield findings.architectures.facts(study)
+    yield findings.controls.Controls(study).facts()
+    yield findings.misreading.facts(study)
+    yield findings.training.Followed(study).facts()
+    yield findings.status.facts(study)
+
+
+def test_no_fact_is_missing_or_not_a_number(study, judged):
+    for facts in stated(study, judged):
+        for name, fact in facts.items():
+            words = str(getattr(fact, "data", fact))
+            assert "nan" not in words.split(), name
+            assert words or name in {"borrowed", "error", "beyond"}, name
+
+
+def test_a_gallery_that_was_not_run_states_so():
+    absent = store.brief("none of this name")
+    controls = findings.controls.Controls(absent)
+    outperformed = findings.regimes.Outperformed(absent)
+    for output in (
+        controls.figure(),
+        controls.table(),
+        controls.conclusions(),
+        outperformed.accuracies(),
+        outperformed.forest(),
+        outperformed.table(),
+        findings.architectures.figure(pd.DataFrame.copy, absent),
+        findings.architectures.by_method(absent),
+        findings.architectures.shares(absent),
+        findings.architectures.refused_table({}),
+        findings.methods.figure(pd.DataFrame.copy, absent),
+        findings.distillation.dark_table(absent),
+        findings.distillation.dark_verdict(absent),
+    ):
+        assert isinstance(output, Markdown)
+    for facts in (
+        controls.facts(),
+        outperformed.facts(),
+        findings.architectures.facts(absent),
+        findings.methods.facts(absent, {}),
+    ):
+        assert "nan" not in " ".join(str(getattr(f, "data", f)) for f in facts.values()).split()
+    assert "Not run" in findings.methods.by_budget(absent).data
+
+
+# ---- accuracies --------------------------------------------------------------------------------
+
+
+def test_labels_are_worth_what_the_baseline_needs_for_the_same_accuracy(study):
+    rows = study.runs.copy()
+    of = rows["method"].eq("baseline") & rows["role"].eq("student")
+    rows.loc[of, "test_accuracy"] = rows.loc[of, "labels"].map({"2": 0.3, "5": 0.6, "all": 0.9})
+    rows.loc[rows["method"] == "kd", "test_accuracy"] = 0.5
+    rows.loc[rows["method"] == "at", "test_accuracy"] = 0.8
+    rows.loc[rows["method"] == "fitnet", "test_accuracy"] = 0.95
+    worth = findings.labels.facts(study._replace(runs=rows))["worth"].data
+    parts = dict(part.split(": ") for part in worth.split("; "))
+    assert parts["`kd`"].startswith("5")
+    assert parts["`at`"] == "all"
+    assert parts["`fitnet`"].startswith("more")
+
+
+def test_a_control_has_its_share_of_what_kd_adds():
+    controls = findings.controls.Controls(gallery(**NOTHING, pseudo=[0.65, 0.75, 0.85]))
+    assert controls.share("pseudo", "2") == "50 %"
+    assert controls.share("shuffled", "2") == "–"
+
+
+def test_a_control_that_loses_nothing_is_never_below_kd():
+    same = findings.controls.Controls(gallery(**NOTHING, shuffled=[0.81, 0.89, 1.0]))
+    worse = findings.controls.Controls(gallery(**NOTHING, shuffled=[0.6, 0.71, 0.8]))
+    absent = findings.controls.Controls(gallery(**NOTHING))
+    assert same.never_below("shuffled")
+    assert not worse.never_below("shuffled")
+    assert not absent.never_below("shuffled")
+    assert len({c.heading() for c in (same, worse, absent)}) == 3
+
+
+def test_kd_is_compared_with_its_controls_in_pairs():
+    rows = findings.distillation.dark_knowledge(
+        gallery(kd=[0.8, 0.9, 1.0], shuffled=[0.7, 0.81, 0.89], pseudo=[0.8, 0.9, 1.0])
+    ).set_index("control")
+    assert rows.loc["shuffled", "mean"] == pytest.approx(0.1)
+    assert rows.loc["shuffled", "low"] > 0
+    assert rows.loc["pseudo", "mean"] == 0
+    assert list(rows["n"]) == [3, 3]
+
+
+def test_methods_that_do_not_beat_the_baseline_are_named():
+    results = gallery(**NOTHING, at=[0.5, 0.5, 0.9], random=[0.1, 0.2, 0.3])
+    listed = findings.methods.by_budget(results).data
+    assert "1 of 2 methods" in listed
+    assert "0 of 1 controls" in listed
+    assert listed.count("<a href") == 2
+
+
+def test_every_family_has_a_page_and_every_method_a_family():
+    assert {facts.family for facts in findings.methods.METHODS.values()} == set(
+        findings.methods.PAGES
+    )
+
+
+# ---- pairs of networks -------------------------------------------------------------------------
+
+
+def pairs_of(width=0.5):
+    """Two students of one teacher, of one architecture."""
+    rows = [{"role": "teacher", "run": "t", "network": "resnet20", "parameters": 100}]
+    for network, wide in (("resnet8", 1.0), (f"resnet8x{width:g}", width)):
+        for seed in range(3):
+            same = {"network": network, "width": wide, "seed": seed}
+            rows.append(same | {"run": f"b{network}{seed}", "method": "baseline"})
+            taught = {"teacher": "t", "teacher_network": "resnet20", "regime": "full"}
+            rows.append(same | taught | {"run": f"k{network}{seed}", "test_accuracy": 0.7})
+    absent = store.brief("none of this name")
+    study = absent.study | {"classes": ["a", "b"]}
+    return absent._replace(runs=invented.table_of_runs(rows), study=study)
+
+
+def test_one_architecture_in_several_widths_is_listed():
+    listed = findings.architectures.widths(pairs_of()).data
+    assert listed.count("resnet20 to resnet8") == 2
+    results = pairs_of()
+    half = results._replace(runs=results.runs[results.runs["network"] != "resnet8"])
+    assert findings.architectures.widths(half) is None
+
+
+def test_refusals_are_asked_for_pairs_of_networks_that_can_be_built():
+    results = pairs_of()
+    images = np.zeros((1, 8, 8, 1), np.uint8)
+    refused = findings.architectures.refused(results, images, models.example, distill.refusals)
+    assert set(refused) == {("resnet20", "resnet8"), ("resnet20", "resnet8x0.5")}
+    crossing = findings.architectures.crossing(refused)
+    able = [f for f in findings.methods.METHODS.values() if not f.same_network]
+    refusing = {method for reasons in refused.values() for method in reasons}
+    assert crossing["crossing"] == f"{len(able) - len(refusing)} of {len(able)}"
+
+    def nothing(*_, **__):
+        return None
+
+    assert findings.architectures.refused(results, images, nothing, distill.refusals) == {}
+
+
+def test_a_pair_refuses_methods_with_a_reason():
+    small = models.example("resnet8", classes=10, channels=1, size=8)
+    other = models.example("vgg8", classes=10, channels=1, size=8)
+    reasons = distill.refusals(small, other)
+    assert {"at", "fitnet"} <= set(reasons)
+    assert {"kd", "sp", "baseline"}.isdisjoint(reasons)
+    assert all(method in reason for method, reason in reasons.items())
+
+
+def test_an_example_is_of_the_network_that_was_run_or_nothing():
+    forward = models.example("resnet8", classes=10, channels=1, size=8, width=0.5)
+    assert list(forward.features) == list(models.LAYERS)
+    assert forward.logits.shape == (2, 10)
+    assert models.example("resnet8", classes=10, size=8, parameters=1) is None
+    assert models.example("resnet8", classes=10, width=-1.0) is None
+
+
+def test_networks_of_a_study_are_listed_by_size(study):
+    table = findings.regimes.networks(study)
+    assert list(table["network"]) == ["resnet20", "resnet8x0.5"]
+    left_out = findings.regimes.blocks(study, lambda *_, **__: None)
+    assert isinstance(left_out, Markdown)
+
+
+def test_a_link_leads_to_a_teacher_beside_its_own_student(study):
+    link = findings.regimes.facts(study)["beside"].data
+    view = dict(part.split("=") for part in link.split("#")[1].split('"')[0].split("&"))
+    teachers = study.runs.set_index("run")["teacher"]
+    assert teachers[view["right"]] == view["left"]
+    assert set(study.maps["run"]) >= {view["right"], view["left"]}
+    without = findings.regimes.facts(study._replace(maps=study.maps[:0]))["beside"].data
+    assert "left=" not in without
+
+
+# ---- layers and maps ---------------------------------------------------------------------------
+
+
+def test_a_study_without_maps_states_so(study):
+    bare = study._replace(
+        maps=study.maps[:0], training=study.training[:0], similarity=study.similarity[:0]
+    )
+    assert isinstance(findings.measures.layers_and_maps(study), HTML)
+    assert isinstance(findings.measures.layers_and_maps(bare), Markdown)
+    assert isinstance(findings.measures.untrained(study), HTML)
+    assert isinstance(findings.measures.untrained(bare), Markdown)
+    assert isinstance(findings.measures.similarity(bare), Markdown)
+
+
+def test_seeds_of_one_map_are_compared_within_a_setting():
+    results = invented.make(n=20, seeds=1)
+    run = results.sweeps["run"].iloc[0]
+    assert 0.5 < findings.misreading.seed_displacement(results, "tsne", run) < 2
+    same = results.sweeps.assign(x=results.sweeps["image"] * 1.0, y=results.sweeps["image"] ** 2)
+    equal = results._replace(sweeps=same)
+    assert findings.misreading.seed_displacement(equal, "tsne", run) == pytest.approx(0, abs=1e-6)
+    single = results._replace(sweeps=results.sweeps[results.sweeps["seed"] == 0])
+    assert findings.misreading.seed_displacement(single, "tsne", run) == 0
+
+
+def test_bounds_that_coupling_breaks_are_named(study):
+    facts = findings.misreading.coupling(study)
+    assert facts["share-coupled"] == "20%"
+    assert facts["bounds"].endswith("of 3")
+    table = study.comparison.copy()
+    coupled = (table["way"] == "coupled") & (table["measure"] == "displacement")
+    table.loc[coupled, "value"] = 0.9
+    worse = findings.misreading.coupling(study._replace(comparison=table))
+    assert worse["share-coupled"] == "90%"
+    assert int(worse["bounds"][0]) == int(facts["bounds"][0]) - 1
+    assert "half" in worse["broken"]
+
+
+# ---- over training -----------------------------------------------------------------------------
+
+
+def test_a_study_that_followed_no_training_has_no_figures(study):
+    none = findings.training.Followed(
+        study._replace(training=study.training[:0], film=study.film[:0])
+    )
+    assert isinstance(none.summary(), Markdown)
+    assert none.table() is none.conclusion() is none.maps() is none.links() is None
+
+
+def test_the_end_of_training_is_compared_layer_by_layer(study):
+    followed = findings.training.Followed(study)
+    further = followed.further()
+    ends = followed.curves[followed.curves["epoch"] == max(invented.EPOCHS)]
+    ends = ends[ends["layer"] == "block2"].groupby("method")["value"].mean()
+    assert further.loc["block2", "mean"] == pytest.approx(ends["kd"] - ends["baseline"])
+    assert list(further.index) == followed.layers
+    assert "`block2`" in followed.conclusion().data
+
+
+# ---- verdicts ----------------------------------------------------------------------------------
+
+
+def test_a_sentence_holds_the_verdict_and_its_cells(judged):
+    claim = judged.claims.loc["C3"]
+    sentence = judged.sentence("C3")
+    assert claim["verdict"] in sentence
+    assert f"{claim['supported']} of {claim['cells']} cells" in sentence
+    assert judged.sentence("C2") == "**no data**"
+    assert judged.numbers("C2") is None
+
+
+def test_c2_is_borrowed_only_from_the_same_data(study):
+    results = gallery(**NOTHING)
+    rows = results.runs.to_dict("records")
+    limited = {"labels": "2", "regime": "limited"}
+    for seed in range(3):
+        teacher = {"run": f"t{seed}", "role": "teacher", "network": "resnet20", "seed": seed}
+        rows.append(invented.RUN | teacher | limited | {"method": "baseline"})
+    for row in rows:
+        if row["method"] == "kd":
+            row |= {"teacher": f"t{row['seed']}", "regime": "limited"}
+    regimes = results._replace(runs=pd.DataFrame(rows))
+    bare = study._replace(measures=study.measures[:0], faithfulness=study.faithfulness[:0])
+    for data, borrowed in (("digits", True), ("birds", False)):
+        of_data = regimes._replace(study=regimes.study | {"dataset": data})
+        other = findings.verdicts.Judged(bare, bare, of_data)
+        assert other.borrowed is borrowed
+        assert ("C2" in set(other.tests["claim"])) is borrowed
+
+
+def test_signs_of_maps_are_compared_with_their_layers(judged):
+    agree, of = map(int, judged.maps_and_layers()["agree"].split(" of "))
+    tests = judged.beside_maps()
+    assert of == (~tests["space"].isin([verdicts.LAYERS, verdicts.FLAT])).sum()
+    assert 0 < agree <= of
+
+
+def test_chance_is_that_of_the_largest_cell(judged):
+    facts = judged.chance()
+    assert facts["chance"] == f"{1 - 0.95 ** int(facts['tests']):.0%}"
