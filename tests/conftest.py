@@ -16,7 +16,7 @@ from jaxtyping import install_import_hook
 
 install_import_hook("kdlib", "shapes.check")  # before anything imports kdlib
 
-LONGEST = ("test_notebooks", "test_pipeline", "test_chapters", "test_book", "test_budgets")
+LONGEST = [f"test_{name}" for name in ("notebooks", "pipeline", "chapters", "sphinx", "budgets")]
 
 
 def pytest_collection_modifyitems(items):
