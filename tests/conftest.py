@@ -16,10 +16,8 @@ from jaxtyping import install_import_hook
 
 install_import_hook("kdlib", "shapes.check")  # before anything imports kdlib
 
-LONGEST = (  # files of tests
-    *("test_notebooks", "test_pipeline", "test_chapters", "test_sphinx", "test_budgets"),
-    "test_explorer_browser",
-)
+LONGEST = [f"test_{name}" for name in ("notebooks", "pipeline", "chapters", "sphinx", "budgets")]
+LONGEST.append("test_explorer_browser")
 
 
 def pytest_collection_modifyitems(items):
