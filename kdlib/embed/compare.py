@@ -1,4 +1,4 @@
-"""Compare procedures of mapping the same layers: what in a map is the layer's, what its making's?"""
+"""Compare procedures of mapping: what in a map is the layer's, and what the procedure's?"""
 
 from __future__ import annotations
 
@@ -156,12 +156,13 @@ def shuffled_labels(
     By IVIS: a supervised map shows any classes it is trained on, even those that are random.
     """
     dealt = np.random.default_rng(seed).permutation(labels)
-    supervised = {"engine": "package", "labels": dealt, "supervision_weight": 0.95}
-    values = {}
-    for procedure, options in (("shuffled", supervised), ("unsupervised", {})):
-        points = embed(features, "ivis", steps=1000, progress=_silent, **options)
-        values[procedure] = map_knn(ranks(points), dealt)
-    return values
+    settings: dict[str, Any] = {"steps": 1000, "progress": _silent}
+    supervision = {"engine": "package", "labels": dealt, "supervision_weight": 0.95}
+    maps = {
+        "shuffled": embed(features, "ivis", **settings, **supervision),
+        "unsupervised": embed(features, "ivis", **settings),
+    }
+    return {name: map_knn(ranks(points), dealt) for name, points in maps.items()}
 
 
 def _silent(fraction: float) -> None:

@@ -25,7 +25,7 @@ def film(
 
     Keys are (run, epoch, layer), epochs in their order. Options and errors as `family`.
     """
-    maps = {}
+    maps: dict[Frame, np.ndarray] = {}
     for layer in dict.fromkeys(layer for _, _, layer in features):
         frames = [frame for frame in features if frame[2] == layer]
         cells = {(run, str(epoch)): features[run, epoch, layer] for run, epoch, _ in frames}
