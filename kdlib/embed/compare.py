@@ -149,15 +149,19 @@ def sweep_measures(
 
 
 def shuffled_labels(
-    features: Num[np.ndarray, "n d"], labels: Int[np.ndarray, " n"], *, seed: int
+    features: Num[np.ndarray, "n d"],
+    labels: Int[np.ndarray, " n"],
+    *,
+    seed: int,
+    steps: int = 1000,
 ) -> dict[str, float]:
     """The map's k-NN accuracy for shuffled labels: supervised by them, and without supervision.
 
     By IVIS: a supervised map shows any classes it is trained on, even those that are random.
     """
     dealt = np.random.default_rng(seed).permutation(labels)
-    settings: dict[str, Any] = {"steps": 1000, "progress": _silent}
-    supervision = {"engine": "package", "labels": dealt, "supervision_weight": 0.95}
+    settings: dict[str, Any] = {"steps": steps, "progress": _silent}
+    supervision: dict[str, Any] = {"engine": "package", "labels": dealt, "supervision_weight": 0.95}
     maps = {
         "shuffled": embed(features, "ivis", **settings, **supervision),
         "unsupervised": embed(features, "ivis", **settings),

@@ -166,7 +166,7 @@ def _fit_one(
         ],
         verbose=0,
     )
-    with _global_seed(fit.seed), warnings.catch_warnings():
+    with global_seed(fit.seed), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         tensorflow.random.set_seed(fit.seed)
         points = model.fit_transform(
@@ -212,7 +212,7 @@ def _silence() -> Iterator[None]:
 
 
 @contextmanager
-def _global_seed(seed: int) -> Iterator[None]:
+def global_seed(seed: int) -> Iterator[None]:
     """Seed the global generators, which ivis draws from, and put them back afterwards."""
     states = random.getstate(), np.random.get_state()
     random.seed(seed)
