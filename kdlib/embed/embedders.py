@@ -40,6 +40,7 @@ class Embedder:
     package: str  # on PyPI
     options: tuple[str, ...] = ()  # arguments of the function that users may set
     uses_start: bool = True  # does it begin at the points it is given?
+    uses_seed: bool = True  # does it draw random numbers?
     couples: bool = False  # can it pull maps towards adjacent maps?
     engines: Mapping[str, str] = field(default_factory=dict)  # option `engine` -> its package
 
@@ -55,6 +56,7 @@ EMBEDDERS = {
         function=tsne,
         package="openTSNE",
         options=("perplexity", "early_exaggeration", "iterations"),
+        uses_seed=False,
         couples=True,
     ),
     "ivis": Embedder(
@@ -65,7 +67,7 @@ EMBEDDERS = {
         uses_start=False,
         engines=ENGINES,
     ),
-    "pca": Embedder(title="PCA", function=pca, package="numpy", uses_start=False),
+    "pca": Embedder(title="PCA", function=pca, package="numpy", uses_start=False, uses_seed=False),
     "umap": Embedder(title="UMAP", function=umap, package="umap-learn", options=("k", "min_dist")),
     "pacmap": Embedder(title="PaCMAP", function=pacmap, package="pacmap", options=("k",)),
     "localmap": Embedder(title="LocalMAP", function=localmap, package="pacmap", options=("k",)),
