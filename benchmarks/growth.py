@@ -65,7 +65,7 @@ def stage(name: str, size: float) -> Any:
         "tsne": partial(embed.embed, x, "tsne", iterations=50, **silent),
         "ivis": partial(embed.embed, x, "ivis", steps=STEPS, **silent),
         "measures": lambda: metrics.measure(space.Space(x, y, train_x, train_y)),
-        "faithfulness": partial(metrics.faithfulness, x, x[:, :2], y),
+        "faithfulness": partial(faithfulness.faithfulness, x, x[:, :2], y),
     }
     return calls[name]
 

@@ -18,7 +18,7 @@ from sklearn.manifold import TSNE
 
 from kdlib import embed
 from kdlib.embed.ivis import MAPS_PER_BATCH
-from kdlib.measure import metrics
+from kdlib.measure.faithfulness import faithfulness
 
 N = 2000
 NETWORKS = 8
@@ -36,7 +36,7 @@ class Contest:
     options: Mapping[str, int]
     maps_at_once: int  # of ours; the package makes one
     package: Callable[[np.ndarray], np.ndarray]
-    measure: str  # of quality, of `metrics.faithfulness`
+    measure: str  # of quality, of `faithfulness`
     margin: float  # by which ours may be worse
     bottleneck: str  # what takes our time where that is too much
 
@@ -56,7 +56,7 @@ def compare(cells: Cells, labels: np.ndarray, contest: Contest) -> tuple[list[Pa
     pairs, theirs, ours = [], [], []
 
     def quality(cell: tuple[str, str], points: np.ndarray) -> float:
-        return metrics.faithfulness(cells[cell], points, labels)[contest.measure]
+        return faithfulness(cells[cell], points, labels)[contest.measure]
 
     contest.package(layers(99, N, 0.5)[0]["pool"])  # what a package does once in a process
     for i in range(PAIRS):

@@ -9,7 +9,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from kdlib import UsageError, embed
-from kdlib.measure.metrics import faithfulness
+from kdlib.measure.faithfulness import faithfulness
 
 MODULES = {"umap": "umap", "pacmap": "pacmap", "localmap": "pacmap"}
 

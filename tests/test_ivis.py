@@ -8,8 +8,9 @@ from sklearn.datasets import load_digits
 from kdlib import UsageError, embed
 from kdlib.embed import ivis, siamese
 from kdlib.embed.prepare import prepare
-from kdlib.embed.siamese import Fit, fit_batched, neighbours
-from kdlib.measure.metrics import faithfulness
+from kdlib.embed.siamese import Fit, fit_batched
+from kdlib.measure.faithfulness import faithfulness
+from kdlib.neighbours import nearest
 
 N = 300
 SEEDS = (0, 1)
@@ -123,7 +124,7 @@ def test_dropout_keeps_mean_and_spread():
 
 def test_positives_are_neighbours_and_negatives_are_not(digits):
     layers = prepare(digits[0]), prepare(digits[0][:, ::2])
-    near = torch.as_tensor(np.stack([neighbours(x, 15) for x in layers]))
+    near = torch.as_tensor(np.stack([nearest(x, 15, "cosine").rows for x in layers]))
     anchors, ranks = siamese.pairs(N, 40, Fit(15, 32, 1, 0.01, 0))
     rows, others = siamese.triplets(near, anchors, ranks)
     wrong = 0
@@ -139,7 +140,7 @@ def test_positives_are_neighbours_and_negatives_are_not(digits):
 
 
 def test_a_batch_of_two_has_the_other_anchor_as_negative(layers):
-    near = torch.as_tensor(neighbours(prepare(layers["kd", "0"]), 5))[None]
+    near = torch.as_tensor(nearest(prepare(layers["kd", "0"]), 5, "cosine").rows)[None]
     anchors, ranks = siamese.pairs(120, 60, Fit(5, 2, 1, 0.01, 0))
     others = siamese.triplets(near, anchors, ranks)[1]
     assert (others == torch.tensor([1, 0])).all()

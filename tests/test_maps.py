@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits
 from kdlib import UsageError, embed
 from kdlib.embed import EMBEDDERS, TITLES, ivis
 from kdlib.embed.prepare import prepare
-from kdlib.measure.metrics import faithfulness
+from kdlib.measure.faithfulness import faithfulness
 
 # jaxtyping's checker, where it is switched on, comes before kdlib's own
 WRONG_TYPE = (UsageError, TypeError)

@@ -13,7 +13,8 @@ from tqdm import tqdm
 
 from kdlib.embed.align import align, displacement
 from kdlib.embed.maps import Cell, Maps, embed, family, restarts
-from kdlib.measure.metrics import faithfulness, map_knn, map_silhouette, ranks
+from kdlib.measure.faithfulness import faithfulness, map_knn, map_silhouette
+from kdlib.neighbours import ranks
 
 PERPLEXITY = 30  # or a quarter of the images
 SHUFFLED = 100  # images with shuffled labels: so few that a network can memorise them
@@ -129,23 +130,24 @@ def sweep_measures(
     layers: Mapping[str, Num[np.ndarray, "n _"]],
     labels: Int[np.ndarray, " n"],
     maps: Sequence[Setting],
-) -> list[dict[str, Any]]:
-    """Measure each map of a `sweep`; its points `xy` turned to the first of its run and embedding.
+) -> pd.DataFrame:
+    """List the points of a `sweep` and the measures of each map: a row for each point.
 
-    A map may lie anyhow, which is not what a sweep shows.
+    Columns run embedding setting seed image x y, those of SWEPT and map_silhouette. Each map is
+    turned to the first of its run and embedding: it may lie anyhow, which is not what a sweep
+    shows.
     """
     references: dict[tuple[str, str], np.ndarray] = {}
-    results = []
+    tables = []
     for embedding, setting, seed, run, points in maps:
         reference = references.setdefault((embedding, run), points)
+        xy = align(points[None], reference=reference)[0].astype("float32")
         values = faithfulness(layers[run], points, labels)
-        results.append(
-            {"run": run, "embedding": embedding, "setting": setting, "seed": seed}
-            | {measure: values[measure] for measure in SWEPT}
-            | {"map_silhouette": map_silhouette(points, labels)}
-            | {"xy": align(points[None], reference=reference)[0]}
-        )
-    return results
+        table = pd.DataFrame(xy, columns=["x", "y"]).assign(image=range(len(xy)), run=run)
+        table = table.assign(embedding=embedding, setting=setting, seed=seed)
+        table = table.assign(**{measure: values[measure] for measure in SWEPT})
+        tables.append(table.assign(map_silhouette=map_silhouette(points, labels)))
+    return pd.concat(tables, ignore_index=True)
 
 
 def shuffled_labels(

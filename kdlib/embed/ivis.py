@@ -17,8 +17,9 @@ from jaxtyping import Float, Float32, Int
 
 from kdlib import UsageError, one_of
 from kdlib.embed.prepare import check_number
-from kdlib.embed.siamese import Fit, fit_batched, neighbours
+from kdlib.embed.siamese import Fit, fit_batched
 from kdlib.embed.workers import Progress, parallel
+from kdlib.neighbours import nearest
 
 MAPS_PER_BATCH = 8  # on the CPU, whatever the number of workers: the same bits
 ENGINES = {"torch": "torch", "package": "ivis"}  # engine -> its package
@@ -153,7 +154,7 @@ def _fit_one(
     callbacks = tensorflow.keras.callbacks
     order = np.random.default_rng(fit.seed).permutation(len(layer))
     model = package(
-        neighbour_matrix=neighbours(layer[order], fit.k),
+        neighbour_matrix=nearest(layer[order], fit.k, "cosine").rows,
         batch_size=fit.batch,
         epochs=fit.epochs,
         n_epochs_without_progress=fit.epochs,

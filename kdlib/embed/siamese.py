@@ -7,9 +7,10 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float32, Int
+from jaxtyping import Float32
 
 from kdlib.embed.prepare import COMPONENTS
+from kdlib.neighbours import nearest
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -54,7 +55,9 @@ def fit_batched(
     for row, layer in zip(padded, layers, strict=True):
         row[:, : layer.shape[1]] = layer
     data = torch.as_tensor(padded, device=device)
-    near = torch.as_tensor(np.stack([neighbours(layer, fit.k) for layer in layers]), device=device)
+    near = torch.as_tensor(
+        np.stack([nearest(layer, fit.k, "cosine").rows for layer in layers]), device=device
+    )
     widths = [layer.shape[1] for layer in layers]
     weights = [w.to(device).requires_grad_() for w in initial_weights(widths, fit.seed)]
     adam = torch.optim.Adam(weights, lr=fit.rate, eps=1e-7, fused=True)
@@ -71,16 +74,6 @@ def fit_batched(
         progress((step + 1) / steps)
     with torch.no_grad():
         return forward(data, weights).cpu().numpy()
-
-
-def neighbours(layer: Float32[np.ndarray, "n d"], k: int) -> Int[np.ndarray, "n k"]:
-    """Find the k exact nearest neighbours by cosine, without the image itself."""
-    from sklearn import config_context
-    from sklearn.neighbors import NearestNeighbors
-
-    search = NearestNeighbors(n_neighbors=k, metric="cosine", algorithm="brute").fit(layer)
-    with config_context(working_memory=64):  # MiB of distances at a time, not all n x n
-        return search.kneighbors(return_distance=False)
 
 
 def initial_weights(widths: Sequence[int], seed: int) -> list[Tensor]:

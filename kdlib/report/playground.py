@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from kdlib import UsageError, embed, store
-from kdlib.measure import faithfulness
+from kdlib.measure.faithfulness import faithfulness
 from kdlib.plan import runs
 from kdlib.report import charts
 
@@ -29,7 +29,7 @@ class Playground(w.VBox):
 
         Raises UsageError where there is none.
         """
-        self.root = store.near(runs.Experiment().root) if root is None else root
+        self.root = store.locate(runs.Experiment().root) if root is None else root
         files = sorted(self.root.glob("**/features.safetensors"))
         if not files:
             raise UsageError(f"no features below {self.root}; `make book` makes them")
@@ -87,7 +87,7 @@ class Playground(w.VBox):
         report(0.0)
         options = {name: self.options[name].value for name in self._visible()}
         points = embed.embed(features, embedding, progress=report, **options)
-        values = metrics.faithfulness(features, points, labels)
+        values = faithfulness(features, points, labels)
         self.points = pd.DataFrame(points, columns=["x", "y"]).assign(
             label=labels.astype(str), image=np.arange(len(labels))
         )
