@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
@@ -80,6 +81,29 @@ def fit(
             if x.ndim == 4 and x[0, 0].numel() > 1:
                 parts.setdefault(layer, []).append(_flat(x))
     return {layer: _principal(torch.cat(part)) for layer, part in parts.items()}
+
+
+def snapshots(
+    record: Mapping[str, Any],
+    weights: Mapping[int, Mapping[str, np.ndarray]],
+    parts: Sequence[UInt8[Tensor, "_ c h w"]],
+    *,
+    mean: Level,
+    std: Level,
+    device: str | torch.device = "cpu",
+) -> dict[int, list[dict[str, np.ndarray]]]:
+    """The features of a run after some epochs: by epoch, for each part of the images, by layer.
+
+    `record` and `weights` (by epoch) are those of `store.load_run` and `store.load_snapshots`.
+    """
+    plan = record["architecture"]
+    student = record | {"architecture": plan.get("student", plan)}  # before it takes a head over
+    by_epoch = {}
+    for epoch, tensors in weights.items():
+        network = models.restore(student, tensors).to(device)
+        extracted = [extract(network, images, mean=mean, std=std) for images in parts]
+        by_epoch[epoch] = [{layer: x.numpy() for layer, x in part.items()} for part in extracted]
+    return by_epoch
 
 
 def _outputs(

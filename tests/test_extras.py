@@ -9,7 +9,6 @@ import pytest
 from sklearn.datasets import load_digits
 
 from kdlib import UsageError, embed
-from kdlib.embed import extras
 from kdlib.measure.faithfulness import faithfulness
 
 MODULES = {"umap": "umap", "pacmap": "pacmap", "localmap": "pacmap"}
@@ -59,11 +58,14 @@ def test_starts_and_options_are_used(method, digits):
 
 def test_tensorflow_is_not_started_for_umap():
     pytest.importorskip("umap", reason="umap is not installed: pip install -e '.[maps]'")
-    code = "from kdlib import extras; extras._package('umap', 'umap-learn').UMAP;"
-    code += "import sys; sys.exit('tensorflow' in sys.modules)"
+    code = "import sys, numpy; from kdlib import embed;"
+    code += "embed.embed(numpy.random.default_rng(0).normal(size=(30, 4)), 'umap', k=5);"
+    code += "sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-def test_a_missing_package_is_one_line_that_says_how_to_install_it():
-    with pytest.raises(UsageError, match=r"needs nowhere-1, .* `pip install -e '.\[maps\]'`"):
-        extras._package("nowhere_to_be_found", "nowhere-1")
+@pytest.mark.parametrize("key", MODULES)
+def test_a_missing_package_is_one_line_that_names_the_installation(key, digits, monkeypatch):
+    monkeypatch.setitem(sys.modules, MODULES[key], None)  # as if it were not installed
+    with pytest.raises(UsageError, match=r"needs .*, .* `pip install -e '.\[maps\]'`"):
+        embed.embed(digits[0], key)

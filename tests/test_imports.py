@@ -30,7 +30,7 @@ MAY = {
     "train": {"data", "models", "distill", "plan"},
     "features": {"data", "models", "distill", "plan"},
     "embed": {"neighbours"},
-    "embed.compare": {"measure"},
+    "embed.compare": {"measure", "neighbours"},
     "embed.film": {"measure", "store"},
     "measure": {"neighbours"},
     **{module: {"store", "plan"} for module in READERS},

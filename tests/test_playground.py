@@ -1,3 +1,5 @@
+"""The playground: it offers what there is, draws it, and outlives every mistake."""
+
 import numpy as np
 import pytest
 
@@ -23,32 +25,34 @@ def test_every_network_with_features_and_its_layers_can_be_picked(panel):
     assert panel.layer.options == ("stem", "logits")
 
 
-def test_only_the_parameters_of_the_method_are_shown(panel):
-    def shown():
+def test_only_the_options_of_the_embedding_are_shown(panel):
+    def visible():
         options = (panel.perplexity, panel.k, panel.steps, panel.seed)
         return [o.description for o in options if o.layout.display != "none"]
 
-    assert shown() == ["perplexity"]
-    panel.method.value = "ivis"
-    assert shown() == ["k", "steps", "seed"]
-    panel.method.value = "pca"
-    assert shown() == []
+    assert visible() == ["perplexity"]
+    panel.embedding.value = "ivis"
+    assert visible() == ["k", "steps", "seed"]
+    panel.embedding.value = "pca"
+    assert visible() == []
+    panel.embedding.value = "umap"
+    assert visible() == ["k", "seed"]
 
 
-def test_drawing_again_with_another_perplexity_gives_another_map_and_tells(panel):
-    told = []
-    panel.progress.observe(lambda change: told.append(change.new), "value")
+def test_drawing_again_with_another_perplexity_gives_another_map(panel):
+    fractions = []
+    panel.progress.observe(lambda change: fractions.append(change.new), "value")
     panel.perplexity.value = 5
     panel.draw()
     first = panel.points[["x", "y"]].to_numpy()
     assert "Done. Trustworthiness" in panel.message.value
-    assert told[-1] == 1.0
+    assert fractions[-1] == 1.0
     panel.perplexity.value = 10
     panel.draw()
     assert not np.allclose(first, panel.points[["x", "y"]])
     assert not panel.button.disabled
-    (shown,) = panel.map.children
-    values = next(iter(shown.chart.to_dict()["datasets"].values()))
+    (chart,) = panel.map.children
+    values = next(iter(chart.chart.to_dict()["datasets"].values()))
     assert values[7]["x"] == pytest.approx(panel.points["x"][7])
 
 
@@ -57,11 +61,11 @@ def test_what_cannot_be_drawn_is_one_line_and_the_panel_lives_on(panel):
     panel.draw()
     assert "Cannot draw this: perplexity" in panel.message.value
     assert not panel.button.disabled
-    panel.method.value = "pca"
+    panel.embedding.value = "pca"
     panel.draw()
     assert "Done." in panel.message.value
 
 
-def test_a_folder_without_features_is_said(tmp_path):
+def test_a_folder_without_features_is_an_error(tmp_path):
     with pytest.raises(UsageError, match="no features below"):
         Playground(tmp_path)

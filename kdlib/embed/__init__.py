@@ -1,21 +1,13 @@
-"""Draw layers: features (n, d) become maps (n, 2), by t-SNE, IVIS, PCA and others."""
+"""Embed layers: features (n, d) become maps (n, 2), by t-SNE, IVIS, PCA and others."""
 
-from kdlib.embed.maps import (
-    EMBEDDERS,
-    TITLES,
-    Family,
-    align,
-    displacement,
-    embed,
-    family,
-    noise_floor,
-    restarts,
-    shared_start,
-)
+from kdlib.embed.align import align, displacement, shared_start
+from kdlib.embed.embedders import EMBEDDERS, TITLES, Embedder
+from kdlib.embed.maps import Family, embed, family, noise_floor, restarts
 
 __all__ = [
     "EMBEDDERS",
     "TITLES",
+    "Embedder",
     "Family",
     "align",
     "displacement",

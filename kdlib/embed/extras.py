@@ -7,15 +7,15 @@ import importlib
 import logging
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float32
 
 from kdlib import UsageError
-from kdlib.embed.prepare import check
-from kdlib.embed.workers import each
+from kdlib.embed.prepare import check_number
+from kdlib.embed.workers import Progress, parallel
 
 
 def umap(
@@ -24,7 +24,7 @@ def umap(
     starts: Sequence[Float[np.ndarray, "n 2"]],
     seed: int,
     workers: int,
-    progress: Callable[[float], None],
+    progress: Progress,
     k: int = 15,
     min_dist: int | float = 0.1,
 ) -> list[np.ndarray]:
@@ -34,10 +34,12 @@ def umap(
     2 <= k < n, and when umap-learn is not installed.
     """
     _package("umap", "umap-learn")
-    check("k", k, 2, len(layers[0]) - 1, f" for n = {len(layers[0])} images")
-    check("min_dist", min_dist, 0, 1, whole=False)
-    how = {"n_neighbors": k, "min_dist": min_dist, "random_state": seed, "n_jobs": 1}
-    return each(functools.partial(_fit_umap, how=how), layers, starts, workers, progress)
+    check_number("k", k, 2, len(layers[0]) - 1, f" for n = {len(layers[0])} images")
+    check_number("min_dist", min_dist, 0, 1, whole=False)
+    settings = {"n_neighbors": k, "min_dist": min_dist, "random_state": seed, "n_jobs": 1}
+    return parallel(
+        functools.partial(_fit_umap, settings=settings), layers, starts, workers, progress
+    )
 
 
 def pacmap(
@@ -46,7 +48,7 @@ def pacmap(
     starts: Sequence[Float[np.ndarray, "n 2"]],
     seed: int,
     workers: int,
-    progress: Callable[[float], None],
+    progress: Progress,
     k: int = 10,
 ) -> list[np.ndarray]:
     """Keep near, middle and far pairs: PaCMAP, Wang et al. 2021, by its authors.
@@ -63,7 +65,7 @@ def localmap(
     starts: Sequence[Float[np.ndarray, "n 2"]],
     seed: int,
     workers: int,
-    progress: Callable[[float], None],
+    progress: Progress,
     k: int = 10,
 ) -> list[np.ndarray]:
     """Part the clusters that false neighbours hold together: LocalMAP, Wang et al. 2024.
@@ -80,12 +82,12 @@ def _pairs(
     starts: Sequence[np.ndarray],
     seed: int,
     k: int,
-    **how: Any,
+    **settings: Any,
 ) -> list[np.ndarray]:
     _package("pacmap", "pacmap")
-    check("k", k, 2, (len(layers[0]) - 1) // 2, f" for n = {len(layers[0])} images")
-    draw = functools.partial(_fit_pacmap, kind=kind, k=k, seed=seed)
-    return each(draw, layers, starts, **how)
+    check_number("k", k, 2, (len(layers[0]) - 1) // 2, f" for n = {len(layers[0])} images")
+    fit = functools.partial(_fit_pacmap, kind=kind, k=k, seed=seed)
+    return parallel(fit, layers, starts, **settings)
 
 
 def _package(module: str, package: str) -> Any:
@@ -105,8 +107,8 @@ def _package(module: str, package: str) -> Any:
         ) from None
 
 
-def _fit_umap(layer: np.ndarray, start: np.ndarray, how: dict[str, Any]) -> np.ndarray:
-    model = _package("umap", "umap-learn").UMAP(init=start.astype(np.float32), **how)
+def _fit_umap(layer: np.ndarray, start: np.ndarray, settings: dict[str, Any]) -> np.ndarray:
+    model = _package("umap", "umap-learn").UMAP(init=start.astype(np.float32), **settings)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return model.fit_transform(layer)
@@ -114,7 +116,7 @@ def _fit_umap(layer: np.ndarray, start: np.ndarray, how: dict[str, Any]) -> np.n
 
 def _fit_pacmap(layer: np.ndarray, start: np.ndarray, kind: str, k: int, seed: int) -> np.ndarray:
     package = _package("pacmap", "pacmap")
-    logging.getLogger("pacmap").setLevel(logging.ERROR)  # it tells the seed and the search
+    logging.getLogger("pacmap").setLevel(logging.ERROR)  # it logs the seed and the search
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = getattr(package, kind)(n_neighbors=k, random_state=seed, apply_pca=False)

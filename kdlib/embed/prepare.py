@@ -1,4 +1,4 @@
-"""What every method of drawing sees: checked features, at most 50 components, one scale."""
+"""What every embedder starts from: checked features, at most 50 components, one scale."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from jaxtyping import Float, Float32, Num
 
 from kdlib import UsageError
 
-COMPONENTS = 50  # of the PCA that every method starts from
+COMPONENTS = 50  # principal components that every embedder starts from
 
 
 def prepare(features: Num[np.ndarray, "n d"]) -> Float32[np.ndarray, "n c"]:
@@ -17,10 +17,12 @@ def prepare(features: Num[np.ndarray, "n d"]) -> Float32[np.ndarray, "n c"]:
 
     The mean square of the result is 1: the same layer at another scale, shifted or rotated gives
     the same map up to rounding. In each component the entry of largest size is positive, which
-    fixes the signs. Raises UsageError as `checked` does.
+    fixes the signs. Raises UsageError as `validated` does.
     """
-    x = checked(features)
+    x = validated(features)
     x = x - x.mean(axis=0)
+    # Not scikit-learn's PCA, whose last float32 digit differs where channels are constant or
+    # repeat each other, and for d > n: t-SNE makes another map of it.
     if x.shape[1] <= len(x):
         scores = x @ np.linalg.eigh(x.T @ x)[1][:, : -COMPONENTS - 1 : -1]
     else:  # more features than images: the same scores from the smaller (n, n) matrix
@@ -31,7 +33,7 @@ def prepare(features: Num[np.ndarray, "n d"]) -> Float32[np.ndarray, "n c"]:
     return (scores / np.sqrt(np.square(scores).mean())).astype(np.float32)
 
 
-def checked(features: np.ndarray) -> Float[np.ndarray, "n d"]:
+def validated(features: np.ndarray) -> Float[np.ndarray, "n d"]:
     """Return the features as float64.
 
     Raises UsageError unless they are real numbers of shape (n, d) with n and d at least 2,
@@ -51,25 +53,21 @@ def checked(features: np.ndarray) -> Float[np.ndarray, "n d"]:
     return x
 
 
-def unit(points: Num[np.ndarray, "n 2"]) -> Float[np.ndarray, "n 2"]:
-    """Return a map centred, with a root mean square distance of 1 from its centre."""
-    x = checked(points)
-    x = x - x.mean(axis=0)
-    return x / np.sqrt(np.square(x).sum(axis=1).mean())
-
-
-def check(
+def check_number(
     name: str,
-    given: Any,
+    value: Any,
     low: int,
     high: int | float = np.inf,
-    why: str = "",
+    suffix: str = "",
     *,
     whole: bool = True,
 ) -> None:
-    """Raise UsageError unless a number lies between low and high."""
+    """Raise UsageError unless `value` is a (whole) number from low to high.
+
+    `suffix` follows the range in the message, for example " for n = 100 images".
+    """
     kinds = (int, np.integer) if whole else (int, float, np.number)
-    if isinstance(given, bool) or not isinstance(given, kinds) or not low <= given <= high:
+    if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
         kind = "a whole number" if whole else "a number"
         allowed = f"of at least {low}" if high == np.inf else f"between {low} and {high}"
-        raise UsageError(f"{name} must be {kind} {allowed}{why}; given {given!r}")
+        raise UsageError(f"{name} must be {kind} {allowed}{suffix}; given {value!r}")

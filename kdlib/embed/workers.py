@@ -1,47 +1,58 @@
-"""Draw maps one by one, in several processes at once."""
+"""Make maps one by one, in several processes at once, and report how far they are."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
+from tqdm import tqdm
 
-MAPS_PER_PROCESS = 32  # then a fresh one: a process that fits IVIS grows by about 7 MB a map
+Progress = Callable[[float], None]  # takes the fraction done, 0 to 1
+BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
+INTERVAL = 0.25  # seconds between two reports, at least
 
 
-def each(
-    draw: Callable[..., np.ndarray],
+def parallel(
+    function: Callable[..., np.ndarray],
     layers: Sequence[np.ndarray],
     starts: Sequence[np.ndarray],
     workers: int,
-    progress: Callable[[float], None],
+    progress: Progress,
 ) -> list[np.ndarray]:
-    """Return draw(layer, start) of each pair, in `workers` processes; with one worker in this.
+    """Return function(layer, start) of every pair, made in `workers` processes; in this one if 1.
 
     Each process keeps to one thread, so that the bits do not depend on the number of workers.
     """
-    drawn: list[Any] = [None] * len(layers)
-    workers = min(workers, len(layers))
-    if workers <= 1:
-        for i, pair in enumerate(zip(layers, starts, strict=True)):
-            drawn[i] = draw(*pair)
-            progress((i + 1) / len(drawn))
-        return drawn
-    from joblib.externals.loky import ProcessPoolExecutor, as_completed
+    from joblib import Parallel, delayed, parallel_config
 
-    single = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL", "NUMBA")}
-    done, block = 0, workers * MAPS_PER_PROCESS
-    for first in range(0, len(drawn), block):
-        with ProcessPoolExecutor(workers, env=single) as pool:
-            numbers = range(first, min(first + block, len(drawn)))
-            jobs = {pool.submit(draw, layers[i], starts[i]): i for i in numbers}
-            try:
-                for job in as_completed(jobs):
-                    drawn[jobs[job]] = job.result()
-                    done += 1
-                    progress(done / len(drawn))
-            finally:
-                for job in jobs:
-                    job.cancel()
-    return drawn
+    jobs = (delayed(function)(*pair) for pair in zip(layers, starts, strict=True))
+    maps = []
+    with parallel_config("loky", inner_max_num_threads=1):
+        pool = Parallel(min(workers, len(layers)), return_as="generator", max_nbytes=None)
+        for points in pool(jobs):
+            maps.append(points)
+            progress(len(maps) / len(layers))
+    return maps
+
+
+@contextmanager
+def reporting(title: str, progress: Progress | None) -> Iterator[Progress]:
+    """Pass the fraction done on to `progress`, or to a bar on stderr after two seconds.
+
+    At most four reports a second, each above the last; 1 is reported once, at the end.
+    """
+    bar = tqdm(total=1.0, desc=title, delay=2, bar_format=BAR, disable=progress is not None)
+    report = progress or (lambda fraction: bar.update(fraction - bar.n))
+    last, highest = -np.inf, 0.0
+
+    def throttled(fraction: float) -> None:
+        nonlocal last, highest
+        if highest < fraction < 1 and time.monotonic() - last >= INTERVAL:
+            last, highest = time.monotonic(), float(fraction)
+            report(highest)
+
+    with bar:
+        yield throttled
+        report(1.0)
