@@ -12,7 +12,8 @@ from results import make
 
 from kdlib import store
 from kdlib.distill import CLASSES
-from kdlib.measure.standings import one_network_each, standings
+from kdlib.measure.standings import one_network_each
+from kdlib.measure.standings import standings as standings_of
 from kdlib.plan.methods import METHODS
 
 ROOT = Path(__file__).parents[1]
@@ -101,7 +102,7 @@ def test_a_study_that_was_not_published_has_no_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert store.brief("methods").runs.empty
     assert store.load_benchmark("methods", "together") == {}
-    assert one_network_each(standings(store.brief("methods"))).empty
+    assert one_network_each(standings_of(store.brief("methods"))).empty
 
 
 def test_the_runs_of_a_study_need_none_of_its_other_tables(tmp_path, monkeypatch):
