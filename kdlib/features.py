@@ -97,7 +97,7 @@ def snapshots(
     `record` and `weights` (by epoch) are those of `store.load_run` and `store.load_snapshots`.
     """
     plan = record["architecture"]
-    student = record | {"architecture": plan.get("student", plan)}  # before it takes a head over
+    student = {**record, "architecture": plan.get("student", plan)}  # before it takes a head over
     by_epoch = {}
     for epoch, tensors in weights.items():
         network = models.restore(student, tensors).to(device)
