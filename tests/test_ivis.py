@@ -170,5 +170,5 @@ def test_labels_of_another_engine_or_length_are_refused(digits):
     x, y = digits
     with pytest.raises(UsageError, match=r"engine 'torch'; allowed: \(300,\) with 'package'"):
         embed.embed(x, "ivis", labels=y)
-    with pytest.raises(UsageError, match=r"labels \(499,\) with engine 'package'; allowed"):
+    with pytest.raises(UsageError, match=r"labels \(299,\) with engine 'package'; allowed"):
         embed.embed(x, "ivis", engine="package", labels=y[1:])
