@@ -207,7 +207,7 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
 
 @pytest.mark.parametrize("name", ["explorer.html", "second.html", "search.html?q=figure"])
-def test_a_served_page_asks_its_server_baseline(address, chromium, name):
+def test_a_served_page_asks_its_server_alone(address, chromium, name):
     context = chromium.new_context()
     page, refused, errors = cut_off(context, address)
     start = time.perf_counter()
