@@ -76,7 +76,7 @@ def test_an_architecture_is_a_network_without_its_width():
 
 def stated(study, judged):
     """The facts of all chapters of a study."""
-    constants = tables.constants(distill.KD)
+    constants = tables.constants(distill.CLASSES["kd"])
     yield findings.index.facts(study)
     yield findings.distillation.facts(study, constants)
     yield findings.regimes.facts(study)

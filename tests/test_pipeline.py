@@ -160,7 +160,7 @@ def test_a_failing_notebook_says_why_and_where_and_the_others_go_on(project, stu
     )
     code, said = run(project, file="studies/broken.yaml")
     assert code == 1
-    assert "Error: unknown option 'temperature' of method 'baseline'; known: none" in said
+    assert "Error: unknown option 'temperature' of method 'baseline'; one of: none" in said
     failed = next(line for line in said.splitlines() if line.startswith("FAILED student"))
     executed = project / failed.split(": ")[-1].strip()
     assert "unknown option" in executed.read_text()

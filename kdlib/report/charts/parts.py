@@ -66,7 +66,7 @@ def over_seeds(
 
 
 def differences(
-    base: alt.Chart, title: str, where: list[Any], shown: str = "+.1f", size: float = 80
+    base: alt.Chart, title: str, where: list[Any], shown: str = "+.1f", size: int = 80
 ) -> list[alt.Chart]:
     """Draw paired differences: a line at zero, intervals, a diamond per mean, a tick per seed.
 
