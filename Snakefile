@@ -3,7 +3,7 @@
 `python -m kdlib study studies/quick.yaml` runs it (with a lock and the study checked first);
 everything after `--` goes to Snakemake. kdlib.plan.studies says which runs a study has,
 kdlib.plan.runs where each lies; a notebook is run again when it, its parameters, its data or a
-module it uses changed. A folder or archive of images is part of the path by its content's hash.
+module it uses changed: parameters and images by their content, files by their time.
 """
 
 import ast
@@ -23,13 +23,13 @@ except UsageError as problem:
     raise WorkflowError(str(problem))
 
 ROOT = str(STUDY.root)
+DATASET = STUDY.dataset
 TEACHERS = {run.name: run for run in STUDY.teachers}
 MAPS = {maps.name: maps for maps in STUDY.map_tables.values()}
 COMPARISON = STUDY.comparison  # None where the study has none
 FILM = STUDY.film_table  # None where the study has none
 PUBLISHED = f"book/results/{STUDY.name}"
 PUBLISHED_STUDIES = ["methods", "regimes", "architectures", "benchmarks"]  # in git, in the book
-DATA = [str(file) for file in STUDY.source.files] if STUDY.source.path is None else []
 
 # Files of a trained network, of a network that is published, and of each table.
 TRAINED = ["run.json", "weights.safetensors"]
@@ -56,7 +56,7 @@ def code_of(file):
     if file.endswith(".ipynb"):
         cells = json.loads(text)["cells"]
         text = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "code")
-    todo, modules = [text], {"kdlib/__init__.py"}
+    todo, modules = [text], {file} if file.endswith(".py") else set()
     while todo:
         for node in ast.walk(ast.parse(todo.pop())):
             if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "kdlib":
@@ -68,22 +68,24 @@ def code_of(file):
 
 def _files_of(module, names):
     """The files behind `from module import names`."""
-    place = module.replace(".", "/")
-    files = {f"{place}.py", f"{place}/__init__.py"}
+    parts = module.split(".")
+    place = "/".join(parts)
+    files = {f"{place}.py", *("/".join([*parts[:i], "__init__.py"]) for i in range(1, len(parts) + 1))}
     for name in names:
         files |= {f"{place}/{name}.py", f"{place}/{name}/__init__.py"}
     return {file for file in files if Path(file).is_file()}
 
 
-def needs(notebook, data=True):
+def needs(notebook):
     """What every run of a notebook depends on beside other runs."""
     file = f"notebooks/{notebook}.ipynb"
-    return dict(notebook=file, code=code_of(file), data=DATA if data else [])
+    return dict(notebook=file, code=code_of(file))
 
 
 def settings(parameters, **more):
-    """What a notebook is given. Snakemake compares it, and runs again what has changed."""
-    return json.dumps(parameters.settings() | more)
+    """What a notebook is given beside the path of the images, which may move."""
+    given = {k: v for k, v in parameters.settings().items() if k != "dataset"}
+    return json.dumps(given | more)
 
 
 def settings_of(kernel):
@@ -99,7 +101,7 @@ def of_maps(table, ends):
 
 # Behind names, because Snakemake compares the template: what changes here runs nothing again.
 PAPERMILL = "papermill --engine kdlib --no-progress-bar --log-level ERROR"
-RUN = "{PAPERMILL} {input.notebook:q} {log:q} -y {params.settings:q} -p "
+RUN = "{PAPERMILL} {input.notebook:q} {log:q} -y {params.settings:q} -r dataset {DATASET:q} -p "
 RUN_MEASURE = RUN + "threads {threads}"
 RUN_NETWORKS = RUN + "threads {threads} -p device {DEVICE}"
 RUN_MAPS = RUN + "workers {threads}"
@@ -150,6 +152,7 @@ rule publish:
         executed=expand("{to}/executed/{page}.ipynb", to=PUBLISHED, page=PAGES),
     params:
         study=lambda w: STUDY_FILE,
+        images=STUDY.source.hash,
     shell:
         "python -m kdlib publish {params.study:q} --device {DEVICE}"
 
@@ -168,6 +171,7 @@ rule teacher:
         teacher="teachers/.+",
     params:
         settings=lambda w: settings(TEACHERS[w.teacher]),
+        images=STUDY.source.hash,
     resources:
         gpu=1,
     shell:
@@ -182,7 +186,7 @@ for name, kernel in STUDY.kernels.items():
             f"student_{name.replace('/', '-')}"
         input:
             **needs("student"),
-            teacher=expand("{root}/{name}/{file}", root=ROOT, name=kernel.teacher, file=TRAINED),
+            teacher=expand("{root}/{name}/{file}", root=ROOT, name=kernel.teacher_run, file=TRAINED),
         output:
             expand(
                 "{root}/{name}/{file}",
@@ -195,6 +199,7 @@ for name, kernel in STUDY.kernels.items():
             f"{ROOT}/students/{name}.ipynb",
         params:
             settings=settings_of(kernel),
+            images=STUDY.source.hash,
         resources:
             gpu=1,
         shell:
@@ -218,6 +223,7 @@ for block, members in STUDY.blocks.items():
             f"{ROOT}/features/{block}.ipynb",
         params:
             settings=settings(STUDY.features_of(block)),
+            images=STUDY.source.hash,
         resources:
             gpu=1,
         shell:
@@ -227,12 +233,12 @@ for block, members in STUDY.blocks.items():
         name:
             f"measure_{block}"
         input:
-            **needs("measure", data=False),
+            **needs("measure"),
             networks=expand(
                 "{root}/{name}/features.safetensors",
                 root=ROOT,
                 name=sorted(
-                    {r.name for r in members} | {r.teacher for r in members if r.role == "student"}
+                    {r.name for r in members} | {r.teacher_run for r in members if r.role == "student"}
                 ),
             ),
         output:
@@ -253,7 +259,7 @@ for maps in MAPS.values():
         name:
             f"maps_{maps.name}"
         input:
-            **needs("embed", data=False),
+            **needs("embed"),
             networks=expand("{root}/{name}/features.safetensors", root=ROOT, name=maps.networks),
         output:
             of_maps(maps, MAP_TABLES),
@@ -270,7 +276,7 @@ if COMPARISON:
 
     rule compare:
         input:
-            **needs("compare", data=False),
+            **needs("compare"),
             networks=expand(
                 "{root}/{name}/features.safetensors", root=ROOT, name=COMPARISON.networks
             ),
@@ -299,7 +305,7 @@ if FILM:
             teachers=expand(
                 "{root}/{name}/features.safetensors",
                 root=ROOT,
-                name=sorted({run.teacher for run in STUDY.film_students}),
+                name=sorted({run.teacher_run for run in STUDY.film_students}),
             ),
         output:
             of_maps(FILM, [f"-{table}" for table in FILM_TABLES]),
@@ -307,6 +313,7 @@ if FILM:
             f"{ROOT}/maps/{FILM.name}.ipynb",
         params:
             settings=settings(FILM),
+            images=STUDY.source.hash,
         threads: workflow.cores
         resources:
             gpu=1,

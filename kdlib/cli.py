@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
+import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,9 +84,7 @@ def _check() -> int:
 
 def study(file: Path, device: str = "auto", for_snakemake: Sequence[str] = ()) -> int:
     """Check a study, then let Snakemake run what it lacks. Goes on after a kill or power loss."""
-    from kdlib import train
-
-    device = train.use(device, 1).type
+    device = _planned_device(device)
     planned = studies.read(file, device)  # type: ignore[arg-type]
     try:
         _check_study(planned)
@@ -94,16 +94,24 @@ def study(file: Path, device: str = "auto", for_snakemake: Sequence[str] = ()) -
     here = Path(sys.executable).parent  # this Python's own papermill
     os.environ["PATH"] = os.pathsep.join([str(here), os.environ.get("PATH", "")])
     settings = [f"study={file}", f"device={device}"]
+    os.environ["KDLIB_STUDY_PROCESS"] = str(os.getpid())  # notebooks end when it does
     with _only_one():
         return _snakemake(["--config", *settings, "--rerun-incomplete", *for_snakemake])
+
+
+def _planned_device(device: str) -> str:
+    """The device that names of runs are made for; "auto" is what this machine has."""
+    if device != "auto":  # of a job, perhaps, that runs on another machine
+        return device
+    from kdlib import train
+
+    return train.use("auto", 1).type
 
 
 def _check_study(study: studies.Study) -> None:
     """Raise UsageError for what only the networks, the images or the embeddings can tell."""
     from kdlib import data, embed, models
 
-    for method in study.keys:
-        methods.parse(method)
     for embedding in study.embeddings:
         one_of("embedding", embedding, embed.EMBEDDERS)
     for layer in study.film.get("layers", ()):
@@ -120,7 +128,8 @@ def _check_study(study: studies.Study) -> None:
         data.sample(images.test_labels, study.features_of(block).sample)
 
 
-def _only_one() -> FileLock:
+@contextlib.contextmanager
+def _only_one() -> Iterator[None]:
     """Hold a lock that the system frees when this process is gone; wait while another runs."""
     LOCK.parent.mkdir(exist_ok=True)
     lock = FileLock(LOCK)
@@ -129,21 +138,54 @@ def _only_one() -> FileLock:
     except Timeout:
         print("a study still runs in this folder; waiting for its end", file=sys.stderr)
         lock.acquire()
-    shutil.rmtree(".snakemake/locks", ignore_errors=True)  # Snakemake's own, of a killed one
-    return lock
+    try:
+        shutil.rmtree(".snakemake/locks", ignore_errors=True)  # Snakemake's own, of a killed one
+        yield
+    finally:
+        lock.release()
 
 
 def _snakemake(arguments: list[str]) -> int:
-    """Run Snakemake in this process. It ends running notebooks by itself when it is stopped."""
+    """Run Snakemake in this process. Returns its exit status, or 128 + the signal that stopped it.
+
+    Snakemake waits for notebooks that run already: they get Ctrl-C with it, a SIGTERM not.
+    """
     from snakemake.cli import main as snakemake
 
+    code: int | str | None = 0
+    with _signals() as received:
+        try:
+            snakemake(arguments)
+        except SystemExit as end:
+            code = end.code
+        except KeyboardInterrupt:
+            code = 128 + signal.SIGINT
+        stopped = received()
+    if stopped and code:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return 128 + stopped[-1]
+    return code if isinstance(code, int) else int(bool(code))
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[Callable[[], list[int]]]:
+    """Take note of stop signals, whoever handles them; gives a function that lists them."""
+    reading, writing = os.pipe()
+    for end in (reading, writing):
+        os.set_blocking(end, False)
+    before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+
+    def received() -> list[int]:
+        with contextlib.suppress(BlockingIOError):
+            return [n for n in os.read(reading, 512) if n in (signal.SIGINT, signal.SIGTERM)]
+        return []
+
     try:
-        snakemake(arguments)
-    except SystemExit as end:
-        if isinstance(end.code, int):
-            return end.code
-        return 1 if end.code else 0
-    return 0
+        yield received
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(reading)
+        os.close(writing)
 
 
 # ---- list, show --------------------------------------------------------------------------------
@@ -193,9 +235,9 @@ def show(folder: Path) -> None:
 
 def publish(file: Path, to: Path | None, device: str = "auto") -> None:
     """Gather a study's tables and its test images into the folder that the book reads."""
-    from kdlib import data, models, train
+    from kdlib import data, models
 
-    study = studies.read(file, train.use(device, 1).type)  # type: ignore[arg-type]
+    study = studies.read(file, _planned_device(device))  # type: ignore[arg-type]
     comparison, film = study.comparison, study.film_table
     tables = store.gather(
         study.root,

@@ -340,7 +340,7 @@ def load_history(folder: str | Path) -> pd.DataFrame:
 
 def _trainer(folder: Path) -> str:
     notebook = "teacher" if "teachers" in folder.parts else "student"
-    return f"`papermill notebooks/{notebook}.ipynb out.ipynb` with its parameters"
+    return f"`papermill --engine kdlib notebooks/{notebook}.ipynb out.ipynb` with its parameters"
 
 
 def all_runs(root: str | Path = "runs") -> Iterator[tuple[Path, dict[str, Any] | None]]:
@@ -395,7 +395,7 @@ def save_layers(folder: Path, layers: Layers) -> None:
 
 def load_layers(folder: str | Path) -> Layers:
     """Read the features of a network. Raises UsageError if there are none."""
-    made_by = "`papermill notebooks/features.ipynb out.ipynb` for its network"
+    made_by = "`papermill --engine kdlib notebooks/features.ipynb out.ipynb` for its network"
     tensors, order = _read(Path(folder) / "features.safetensors", _ordered, made_by)
     fields: dict[str, Any] = {}
     for field in Layers._fields:

@@ -1,3 +1,10 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
 import pytest
 import results
 from test_store import save
@@ -89,3 +96,19 @@ def test_check_says_on_one_screen_whether_the_installation_is_sound(capsys):
 def test_published_test_results_can_be_read(tmp_path):
     made = results.make(tmp_path)
     assert len(store.load(tmp_path).runs) == len(made.runs)
+
+
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
+def test_a_study_that_is_stopped_says_so_and_that_it_goes_on(tmp_path, stop):
+    (tmp_path / "Snakefile").write_text("rule all:\n    shell: 'touch begun; sleep 3'\n")
+    code = "from kdlib import cli; raise SystemExit(cli._snakemake(['--cores', '1']))"
+    environment = {**os.environ, "PYTHONPATH": str(Path.cwd())}
+    command = [sys.executable, "-c", code]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, **pipes) as process:
+        while not (tmp_path / "begun").exists() and process.poll() is None:
+            time.sleep(0.1)
+        process.send_signal(stop)
+        _, message = process.communicate(timeout=60)
+    assert process.returncode == 128 + stop, message
+    assert "the same command goes on" in message

@@ -35,7 +35,9 @@ def test_weights_kept_on_the_way_make_no_other_run():
 def test_a_film_draws_networks_that_it_follows():
     film = runs.Film(networks=["students/a", "students/b"], mapped=["students/b"])
     assert film.name.startswith("film-2-networks-")
-    assert film.name.endswith("+mapped=1")
+    assert "+mapped=1-networks-" in film.name
+    other = runs.Film(networks=["students/a", "students/b"], mapped=["students/a"])
+    assert film.name != other.name
     assert runs.Film(layers=["stem"], options={"perplexity": 5}).name.endswith(
         "+layers=stem+perplexity=5"
     )
@@ -69,7 +71,7 @@ def test_where_and_with_how_many_threads_is_no_other_run():
         ({"epochs": -1}, "epochs -1; allowed: 0 or more"),
         ({"batch_size": 1}, "batch_size 1; allowed: 2 or more"),
         ({"learning_rate": 0.0}, "learning_rate 0.0; allowed: above 0"),
-        ({"learning_rate": float("nan")}, "learning_rate nan; allowed: above 0"),
+        ({"learning_rate": float("nan")}, "learning_rate nan; allowed: a finite number"),
         ({"weight_decay": -1e-4}, "weight_decay -0.0001; allowed: 0 or more"),
         ({"unlabelled": "yes"}, "parameter unlabelled must be boolean, given 'yes'"),
         ({"pool": False}, "parameter 'pool' is now called unlabelled"),
@@ -91,7 +93,8 @@ def test_where_and_with_how_many_threads_is_no_other_run():
         ({"students": [{"seed": 3}]}, "unknown parameter 'seed'; known: method, options, network"),
         ({"students": [{}, {}]}, "allowed: one or more, each once"),
         ({"students": ["at"]}, "students: 'at'; allowed: what differs, {method: at}"),
-        ({"size": 0}, "size 0; allowed: 1 or more"),
+        ({"size": 0}, "size 0; allowed: 4 or more"),
+        ({"width": float("nan")}, "width nan; allowed"),
     ],
 )
 def test_a_parameter_that_cannot_be_is_said_in_one_line(given, said):
@@ -113,14 +116,15 @@ def test_maps_of_other_networks_or_options_are_another_table():
 
 
 def test_a_teacher_is_found_by_its_network_and_regime_or_by_its_name():
-    assert runs.Student().teacher == "teachers/resnet20-full-0"
+    assert runs.Student().teacher_run == "teachers/resnet20-full-0"
     limited = runs.Student(teacher="resnet56", teacher_regime="limited", seed=3)
-    assert limited.teacher == "teachers/resnet56-limited-2-3"
-    assert (
-        limited.teacher
-        == runs.Teacher(network="resnet56", regime="limited", labels_per_class=2, seed=3).name
-    )
-    assert runs.Student(teacher=limited.teacher).teacher == limited.teacher
+    assert limited.teacher_run == "teachers/resnet56-limited-2-3"
+    made = runs.Teacher(network="resnet56", regime="limited", labels_per_class=2, seed=3)
+    assert limited.teacher_run == made.name
+    assert limited.on("cuda").teacher_run == made.on("cuda").name != made.name
+    assert runs.Student(teacher=limited.teacher_run, seed=3).name == limited.name
+    every = runs.Student(teacher_regime="limited", labels_per_class="all")
+    assert every.teacher_run == runs.Teacher().name
 
 
 @pytest.mark.parametrize(
@@ -159,6 +163,12 @@ def test_a_name_is_short_and_plain_whatever_the_parameters():
         assert re.fullmatch(r"[A-Za-z0-9._+=/-]+", name)
     other = runs.Student(method="kd", options=options | {"name": "a b/$(d)"}, augment="shift+flip")
     assert odd.name != other.name
+    many = "kd+at+sp+pkt+cc+nst+vid"
+    longest = [runs.Student(teacher=teacher.name, method=many, seed=seed) for seed in (0, 10**9)]
+    assert [len(run.name) <= 120 for run in longest] == [True, True]
+    assert longest[0].name != longest[1].name
+    lists = [{"at": {"w": [1, 2]}}, {"at": {"w": 1.2}}]
+    assert len({runs.Student(method="kd+at", options=given).name for given in lists}) == 2
 
 
 def test_a_checkpoint_counts_by_its_content_and_leaves_no_path(tmp_path):
@@ -206,6 +216,7 @@ def test_the_record_of_a_run_holds_the_facts_that_tables_need():
     }
     baseline = runs.Student(method="baseline").record(teacher.record()["facts"])["facts"]
     assert (baseline["teacher"], baseline["teacher_network"], baseline["regime"]) == ("", "", "")
+    assert baseline["unlabelled"] is False
 
 
 def test_images_of_one_name_in_two_places_get_two_folders(tmp_path):

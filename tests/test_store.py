@@ -138,7 +138,7 @@ def test_an_unreadable_or_empty_run_is_an_error_of_one_line(tmp_path, content):
 
 
 def test_a_missing_run_is_an_error_that_names_what_makes_it(tmp_path):
-    with pytest.raises(UsageError, match=r"no run.json in .*; `papermill notebooks/teacher.ipynb"):
+    with pytest.raises(UsageError, match=r"no run.json in .*notebooks/teacher.ipynb"):
         store.load_run(tmp_path / "teachers" / "resnet20-full-0")
 
 

@@ -68,7 +68,7 @@ def test_a_limited_teacher_has_the_labels_of_its_student():
         "teachers/resnet20-pretrained-all-1+weights=simclr",
     ]
     for student in study.students:
-        teacher = next(run for run in study.teachers if run.name == student.teacher)
+        teacher = next(run for run in study.teachers if run.name == student.teacher_run)
         assert teacher.regime == "full" or teacher.seed == student.seed
         assert teacher.labels_per_class in ("all", student.labels_per_class)
     assert sum(run.method == "baseline" for run in study.students) == 4
@@ -205,6 +205,9 @@ def test_without_a_film_or_without_layers_nothing_is_kept():
         ("teacher: {regime: some}", "teacher: unknown regime 'some'; one of: full, limited"),
         ("methods: [{width: 1}]", "allowed: a name, or {method: kd, width: 1}"),
         ("student: {width: []}", "student: width is empty"),
+        ("embeddings: {tsne: 3}", "parameter embeddings must be dictionary, given 3"),
+        ("size: 2", "size 2; allowed: 4 or more"),
+        ("{seeds: [0, 0], maps: {seeds: [0]}}", "allowed: each once"),
         ("a: [", "not YAML"),
         ("- kd", "not a list of names and values"),
     ],

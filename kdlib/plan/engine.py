@@ -6,7 +6,11 @@ that option papermill runs notebooks as everywhere.
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+import threading
+import time
 from typing import Any
 
 import click
@@ -39,6 +43,29 @@ class Stopped(click.ClickException, PapermillException):  # type: ignore[misc]
         super().show(file)
 
 
+def _end_with_the_study() -> None:
+    """Interrupt this notebook when the study that started it is gone: a kill reaches no child."""
+    study = os.environ.get("KDLIB_STUDY_PROCESS", "")
+
+    def watch() -> None:
+        while _runs(int(study)):
+            time.sleep(2)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    if study.isdigit() and os.name == "posix" and _runs(int(study)):  # not on a cluster's node
+        threading.Thread(target=watch, daemon=True).start()
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
 def _unwritable(path: str | None, problem: OSError) -> click.ClickException:
     error = click.ClickException(f"cannot write {path}: {problem.strerror or problem}")
     error.exit_code = 2  # type: ignore[misc]
@@ -55,6 +82,7 @@ class Engine(NBClientEngine):  # type: ignore[misc]
         """Run the notebook; write what ran and raise Stopped if a cell fails."""
         from papermill.execute import raise_for_execution_errors
 
+        _end_with_the_study()
         options.setdefault("extra_arguments", QUIET)
         options["log_output"] = True  # a notebook's prints and progress bars appear at once
         try:

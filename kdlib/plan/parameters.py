@@ -35,12 +35,14 @@ def _number(value: object) -> object:
 
 Whole = Annotated[int, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
+AtLeastTwo = Annotated[int, Field(ge=2)]
 Cores = Annotated[int, Field(ge=1, le=1024)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
-Number = Annotated[float, BeforeValidator(_number)]
-Positive = Annotated[Number, Field(gt=0, allow_inf_nan=False)]
-NotNegative = Annotated[Number, Field(ge=0, allow_inf_nan=False)]
-Width = Annotated[float, Field(gt=0, le=64)]
+Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
+Positive = Annotated[Number, Field(gt=0)]
+NotNegative = Annotated[Number, Field(ge=0)]
+Width = Annotated[float, Field(gt=0, le=64, allow_inf_nan=False)]
+Side = Annotated[int, Field(ge=4, le=1024)]  # of an image, in pixels
 Device = Literal["auto", "cpu", "cuda"]
 Labels = Annotated[int, Field(ge=1)] | Literal["all"]  # images of each class that keep their label
 
@@ -94,12 +96,9 @@ def defaults(kind: Any) -> dict[str, Any]:
 _DEFAULTS: dict[Any, dict[str, Any]] = {}  # a large study asks thousands of times
 
 
-def check(kind: Any, given: Mapping[str, Any], among: tuple[str, ...] | None = None) -> None:
-    """Raise UsageError unless every name is a parameter of `kind`, and every value fits it.
-
-    `among` names those of its parameters that are allowed; default: all.
-    """
-    known = list(names(kind) if among is None else among)
+def check(kind: Any, given: Mapping[str, Any], among: tuple[str, ...]) -> None:
+    """Raise UsageError unless each name is `among` the parameters of `kind` and its value fits."""
+    known = list(among)
     for name, value in given.items():
         if name not in known:
             raise UsageError(_unknown(name, known))
@@ -170,10 +169,3 @@ def _line(error: ErrorDetails | dict[str, Any], known: list[str]) -> str:
         return f"{name} {given!r}; allowed: a finite number"
     wanted = str(error["msg"]).removeprefix("Input should be ").removeprefix("a valid ")
     return f"parameter {name} must be {wanted}, given {given!r}"
-
-
-__all__ = [
-    *("Cores", "Count", "Device", "Labels", "NotNegative", "Number", "Positive", "Seed", "Whole"),
-    "Width",
-    *("check", "defaults", "names", "parameters", "read", "values"),
-]

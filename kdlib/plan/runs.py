@@ -11,13 +11,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
 from pydantic import Field
 
 from kdlib import UsageError, one_of
 from kdlib.plan import methods
 from kdlib.plan.parameters import (
+    AtLeastTwo,
     Cores,
     Count,
     Device,
@@ -26,6 +27,7 @@ from kdlib.plan.parameters import (
     Number,
     Positive,
     Seed,
+    Side,
     Whole,
     Width,
     check,
@@ -44,7 +46,7 @@ EXAMPLE: tuple[str, ...] = (
 Kind = TypeVar("Kind", bound="Experiment")
 Trained = TypeVar("Trained", bound="Run")
 Regime = Literal["full", "limited", "pretrained"]
-REGIMES: tuple[Regime, ...] = ("full", "limited", "pretrained")
+REGIMES: tuple[Regime, ...] = get_args(Regime)
 LONGEST = 120  # characters of a run's name
 LONGEST_TEACHER = 50  # of the last part of a teacher's, which is part of its students' names
 
@@ -57,7 +59,7 @@ class Experiment:
     """Which images are read, and where the results of a study lie."""
 
     dataset: str = "digits"  # a name of kdlib.plan.source.NAMES, or the path of images
-    size: Count | None = None  # side in pixels to which images are resized and cropped
+    size: Side | None = None  # side in pixels to which images are resized and cropped
     grey: bool = False  # colour images made grey
     normalise: str = "data"  # by the training images' own mean and spread, or as imagenet, ...
     study: str = "quick"  # its folder below `results`
@@ -104,20 +106,18 @@ class Run(Experiment):
     seed: Seed = 0  # of labelled images, initial weights, order and augmentation of batches
     weights_seed: Seed | None = None  # of the initial weights, where it is not `seed`
     epochs: Whole = 20  # each as many steps as the whole training set needs; 0: not trained
-    batch_size: Annotated[int, Field(ge=2)] = (
-        64  # labelled images per step; as many unlabelled ones again
-    )
+    batch_size: AtLeastTwo = 64  # labelled images per step; as many again of all images
     learning_rate: Positive = 0.1  # peak of a one-cycle schedule
-    weight_decay: NotNegative = 5e-4  # of SGD with Nesterov momentum 0.9
+    weight_decay: NotNegative = 5e-4  # of SGD with Nesterov momentum
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 on a GPU
     device: Device = "auto"
     threads: Cores = 1  # of the CPU
 
     role: ClassVar[str]
     # Parameters that the folders and the first part of the name hold already.
-    named: ClassVar[tuple[str, ...]] = (
+    in_stem: ClassVar[tuple[str, ...]] = (
         *("dataset", "size", "grey", "normalise", "study", "network", "width", "seed"),
-        "precision",
+        "precision",  # bfloat16 is added to the name, float32 is what a name without it means
     )
 
     def __post_init__(self) -> None:
@@ -132,13 +132,9 @@ class Run(Experiment):
 
     @property
     def changed(self) -> dict[str, str]:
-        """The settings that differ from their defaults and that no other part of the name holds.
-
-        Those of a part of a combined method carry its key: at.weight. A file counts by its
-        content's hash.
-        """
+        """The settings that differ from their defaults and are not in the stem, as plain texts."""
         default = defaults(type(self))
-        settings = {k: v for k, v in self.settings().items() if k not in self.named}
+        settings = {k: v for k, v in self.settings().items() if k not in self.in_stem}
         texts = texts_of({k: v for k, v in settings.items() if v != default[k]})
         if self.precision == "bfloat16":
             texts["precision"] = self.precision
@@ -147,7 +143,7 @@ class Run(Experiment):
     @cached_property
     def name(self) -> str:
         """What the run is called everywhere: its folder below `root`, made of its parameters."""
-        return shortened(self._stem(), self.changed, LONGEST)
+        return named(self._stem(), self.changed, LONGEST)
 
     def _stem(self) -> str:
         return f"{plain_text(self.network.replace(':', '.'))}{self._width()}"
@@ -195,11 +191,11 @@ class Teacher(Run):
     regime: Regime = "full"  # full: every label; limited: few; pretrained: initial weights, too
     labels_per_class: Labels = "all"  # images of each class that keep their label, or all
     weights: str | None = None  # pretrained: simclr, a checkpoint's file, or imagenet
-    pretrain_epochs: Count = 20  # of simclr, on all images without labels
+    pretrain_epochs: Count = 20  # of simclr, on all training images without labels
     backbone_lr_factor: NotNegative = 1.0  # on the learning rate of all but the classifier
 
     role: ClassVar[str] = "teacher"
-    named: ClassVar[tuple[str, ...]] = (*Run.named, "regime", "labels_per_class", "weights")
+    in_stem: ClassVar[tuple[str, ...]] = (*Run.in_stem, "regime", "labels_per_class", "weights")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -238,7 +234,7 @@ class Teacher(Run):
     @cached_property
     def name(self) -> str:
         """As `Run.name`, and short enough to be part of its students' names."""
-        return shortened(self._stem(), self.changed, len("teachers/") + LONGEST_TEACHER)
+        return named(self._stem(), self.changed, len("teachers/") + LONGEST_TEACHER)
 
     def _stem(self) -> str:
         budget = "" if self.regime == "full" else f"-{self.labels_per_class}"
@@ -283,8 +279,8 @@ class Student(Run):
 
     role: ClassVar[str] = "student"
     machine: ClassVar[tuple[str, ...]] = (*Run.machine, "students", "snapshots")
-    named: ClassVar[tuple[str, ...]] = (
-        *Run.named,
+    in_stem: ClassVar[tuple[str, ...]] = (
+        *Run.in_stem,
         *("method", "labels_per_class", "teacher", "teacher_regime", "options"),
     )
     # What students that are trained side by side may differ in.
@@ -309,23 +305,22 @@ class Student(Run):
                     f"teacher_regime {self.teacher_regime!r} beside the run {self.teacher}; "
                     "allowed: with a network's name only"
                 )
-        else:
-            object.__setattr__(self, "teacher", self._teacher_of(self.teacher))
-            object.__setattr__(self, "teacher_regime", None)
-        _ = self.each
+        _ = self.teacher_run, self.each  # raise for bad values
 
-    def _teacher_of(self, network: str) -> str:
-        """The run of a teacher of this network with default settings."""
-        if self.teacher_regime in (None, "full"):
-            return Teacher(network=network).name
-        if self.teacher_regime == "limited":
-            labels = self.labels_per_class
-            return Teacher(
-                network=network, regime="limited", labels_per_class=labels, seed=self.seed
-            ).name
+    @property
+    def teacher_run(self) -> str:
+        """The teacher's run: as given, or that of the given network with default settings."""
+        if "/" in self.teacher:
+            return self.teacher
+        how: dict[str, Any] = {"network": self.teacher, "precision": self.precision}
+        labels, regime = self.labels_per_class, self.teacher_regime or "full"
+        if regime == "full" or (regime == "limited" and labels == "all"):
+            return Teacher(**how).name
+        if regime == "limited":
+            return Teacher(**how, regime=regime, labels_per_class=labels, seed=self.seed).name
         raise UsageError(
-            f"teacher_regime 'pretrained' of teacher {network!r}; give the teacher's run, "
-            f"for example teachers/{network}-pretrained-2-0+weights=simclr"
+            f"teacher_regime 'pretrained' of teacher {self.teacher!r}; give the teacher's run, "
+            f"for example teachers/{self.teacher}-pretrained-2-0+weights=simclr"
         )
 
     @property
@@ -344,25 +339,28 @@ class Student(Run):
 
     @property
     def changed(self) -> dict[str, str]:
-        """As `Run.changed`, and the options of the method by their own names."""
+        """As `Run.changed`, and the method's options; of one of several methods as at.weight."""
         return dict(sorted((super().changed | texts_of(self.options)).items()))
 
     def _stem(self) -> str:
-        teacher = PurePosixPath(self.teacher).name
+        teacher = PurePosixPath(self.teacher_run).name
         end = f"{plain_text(self.method)}-{self.labels_per_class}-{self.seed}"
         return f"students/{teacher}/{super()._stem()}-{end}"
 
     def record(self, teacher: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """As `Run.record`; `teacher` are the facts of its teacher's record, where it has one."""
         record = super().record()
-        taught = methods.needs_teacher(self.method) and teacher is not None
+        record["parameters"]["teacher"] = self.teacher_run
+        needed = methods.needs_teacher(self.method)
+        own = teacher if needed and teacher else {"network": "", "regime": ""}
+        uses_unlabelled = any(part.unlabelled for part in methods.parse(self.method))
         record["facts"] |= {
             "method": self.method,
             "labels": str(self.labels_per_class),
-            "teacher": self.teacher if taught else "",
-            "teacher_network": teacher["network"] if taught and teacher else "",
-            "regime": teacher["regime"] if taught and teacher else "",
-            "unlabelled": self.unlabelled,
+            "teacher": self.teacher_run if needed else "",
+            "teacher_network": own["network"],
+            "regime": own["regime"],
+            "unlabelled": self.unlabelled and uses_unlabelled,
         }
         return record
 
@@ -441,7 +439,7 @@ class Maps(Experiment):
             changed["seed"] = self.seed
         if self.coupling is not None:
             changed["coupling"] = float(self.coupling)
-        return shortened(f"{self.embedding}-{_several(self.networks)}", texts_of(changed), LONGEST)
+        return named(f"{self.embedding}-{_several(self.networks)}", texts_of(changed), LONGEST)
 
 
 @parameters
@@ -474,10 +472,10 @@ class Film(Experiment):
         """The tables' name: film-2-networks-1f3a, and whatever differs from the defaults."""
         changed: dict[str, Any] = dict(self.options)
         if self.mapped != self.networks:
-            changed["mapped"] = len(self.mapped)
-        if self.layers != ["block2", "block3"]:
+            changed["mapped"] = _several(self.mapped)
+        if self.layers != defaults(Film)["layers"]:
             changed["layers"] = self.layers
-        return shortened(f"film-{_several(self.networks)}", texts_of(changed), LONGEST)
+        return named(f"film-{_several(self.networks)}", texts_of(changed), LONGEST)
 
 
 @parameters
@@ -510,18 +508,22 @@ class Comparison(Experiment):
         default = defaults(Comparison)
         own = ("images", "layer", "perplexities", "ks", "seeds", "steps")
         changed = {k: getattr(self, k) for k in own if getattr(self, k) != default[k]}
-        return shortened(f"compare-{_several(self.networks)}", texts_of(changed), LONGEST)
+        return named(f"compare-{_several(self.networks)}", texts_of(changed), LONGEST)
 
 
 # ---- names -------------------------------------------------------------------------------------
 
 
-def shortened(stem: str, changed: Mapping[str, str], longest: int) -> str:
-    """A name: its stem, then what changed ("+epochs=5"), or a hash of that where it is too long."""
+def named(stem: str, changed: Mapping[str, str], longest: int) -> str:
+    """A name: its stem, then what changed ("+epochs=5"); what is too long ends in a hash of it."""
     suffix = "".join(f"+{key}={text}" for key, text in sorted(changed.items()))
-    if len(stem) + len(suffix) > longest:
-        suffix = f"+{hashlib.sha256(suffix.encode()).hexdigest()[:8]}"
-    return stem + suffix
+    if len(stem) + len(suffix) <= longest:
+        return stem + suffix
+    return f"{stem[: longest - 9]}+{_digest(stem + suffix)}"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def texts_of(settings: Mapping[str, Any]) -> dict[str, str]:
@@ -536,7 +538,7 @@ def texts_of(settings: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _text(value: Any) -> str:
-    return plain_text(".".join(map(str, value)) if isinstance(value, list) else str(value))
+    return plain_text("_".join(map(str, value)) if isinstance(value, list) else str(value))
 
 
 def plain_text(text: str) -> str:
@@ -544,7 +546,7 @@ def plain_text(text: str) -> str:
     if re.fullmatch(r"[A-Za-z0-9._+-]{1,40}", text):
         return text
     short = re.sub(r"[^A-Za-z0-9._+-]+", "-", text)[:30].strip("-.")
-    return f"{short}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    return f"{short}-{_digest(text)}"
 
 
 def plain(what: str, name: str) -> None:
@@ -564,7 +566,7 @@ def content(file: Path) -> str:
 
 def _several(networks: Sequence[str]) -> str:
     """Some networks in a name: how many, told apart by a hash."""
-    return f"{len(networks)}-networks-{hashlib.sha256('|'.join(networks).encode()).hexdigest()[:4]}"
+    return f"{len(networks)}-networks-{_digest('|'.join(networks))}"
 
 
 def check_networks(networks: Sequence[object]) -> None:

@@ -91,7 +91,7 @@ class Source:
     `dataset` is a name of `NAMES`, or the path of a folder or an archive, with or without
     "folder:" before it. `size` brings the shorter side to so many pixels and cuts out the middle;
     `grey` drops the colours; `normalise` is a name of `CONSTANTS`. The path and the hash are
-    found out once: a source that has changed since is another `Source`. Raises UsageError, one
+    worked out once: a source that has changed since is another `Source`. Raises UsageError, one
     line, for an unknown name, a path that does not exist, and a size or constants out of range.
     """
 
@@ -153,10 +153,25 @@ class Source:
     def hash(self) -> str:
         """The first 8 hex digits of the SHA-256 of all contents, in a folder with their names.
 
-        It depends neither on the place nor on the name of a folder or archive.
+        It depends neither on the place nor on the name of a folder or archive. Worked out once for
+        each listing, and remembered in the cache: every kernel of a study asks for it.
         """
+        listing = self.listing
+        memory = cache() / "hashes" / hashlib.sha256(repr(listing).encode()).hexdigest()[:32]
+        with contextlib.suppress(OSError):
+            if len(known := memory.read_text()) == 8:
+                return known
+        value = self._content_hash(listing)
+        with contextlib.suppress(OSError):  # a cache that cannot be written only costs time
+            memory.parent.mkdir(parents=True, exist_ok=True)
+            part = memory.with_suffix(f".{os.getpid()}")
+            part.write_text(value)
+            part.replace(memory)
+        return value
+
+    def _content_hash(self, listing: list[tuple[str, int, int]]) -> str:
         digest = hashlib.sha256()
-        for file, size, changed in self.listing:
+        for file, size, changed in listing:
             name = ""
             if self.path is not None and self.path.is_dir():
                 name = Path(file).relative_to(self.path).as_posix()

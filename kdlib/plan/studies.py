@@ -17,7 +17,7 @@ from pydantic import Field
 
 from kdlib import UsageError
 from kdlib.plan import methods
-from kdlib.plan.parameters import Count, check, parameters
+from kdlib.plan.parameters import Count, Side, check, parameters
 from kdlib.plan.runs import (
     Comparison,
     Experiment,
@@ -36,6 +36,8 @@ from kdlib.plan.source import Source
 SET_BY_AXES = ("labels_per_class", "seed", "teacher", "teacher_regime", "students")
 DATA = ("dataset", "size", "grey", "normalise")
 Kind = TypeVar("Kind", bound=Experiment)
+Options = dict[str, Any] | None
+TSNE: dict[str, Options] = {"tsne": {}}
 
 
 @parameters
@@ -47,7 +49,7 @@ class Study:
 
     name: str
     dataset: str = "digits"  # a name of kdlib.plan.source.NAMES, or the path of images
-    size: Count | None = None  # side in pixels to which images are resized and cropped
+    size: Side | None = None  # side in pixels to which images are resized and cropped
     grey: bool = False  # colour images made grey
     normalise: str = "data"  # a name of kdlib.data.CONSTANTS
     teacher: dict[str, Any] = Field(default_factory=dict)  # parameters of notebooks/teacher.ipynb
@@ -60,8 +62,8 @@ class Study:
     students_per_kernel: Count = 5  # of one teacher, label budget and seed, trained side by side
     runs_only: bool = False  # train and test, but extract no features: no measures, maps or film
     features: dict[str, Any] = Field(default_factory=dict)  # parameters of notebooks/features.ipynb
-    embeddings: dict[str, Any] = Field(
-        default_factory=lambda: {"tsne": {}}
+    embeddings: dict[str, Options] = Field(
+        default_factory=lambda: dict(TSNE)
     )  # method -> its options
     maps: dict[str, Any] = Field(
         default_factory=dict
@@ -92,14 +94,15 @@ class Study:
                 raise UsageError(f"unknown parameter {name!r}; known: {', '.join(self.axes)}")
             if not isinstance(self.maps[name], list):
                 raise UsageError(f"maps: parameter {name} must be list, given {self.maps[name]!r}")
-        for axis, points in {**self.axes, **self.maps, **self._crossed()}.items():
+        for axis, points in [*self.axes.items(), *self.maps.items(), *self._crossed().items()]:
             if not points:
                 raise UsageError(f"{axis} is empty; a study needs at least one")
-            for value in points:
-                if axis in self.maps and value not in self.axes[axis]:
-                    raise UsageError(f"maps: {axis} {value!r} is not in the study's {axis}")
             if len(set(map(str, points))) < len(points):
                 raise UsageError(f"{axis} {points!r}; allowed: each once")
+        for axis, points in self.maps.items():
+            for value in points:
+                if value not in self.axes[axis]:
+                    raise UsageError(f"maps: {axis} {value!r} is not in the study's {axis}")
 
     def _check_film(self) -> None:
         """Raise UsageError unless a film is of epochs, and of methods that are mapped."""
@@ -241,7 +244,7 @@ class Study:
         """The students that are trained side by side in one kernel, by the name of that."""
         groups: dict[tuple[str, str], list[Student]] = {}
         for student in self.students:
-            group = f"{Path(student.teacher).name}/{student.labels_per_class}-{student.seed}"
+            group = f"{Path(student.teacher_run).name}/{student.labels_per_class}-{student.seed}"
             same = {k: v for k, v in student.settings().items() if k not in student.own}
             groups.setdefault((group, str(same)), []).append(student)
         kernels: dict[str, Student] = {}
@@ -288,7 +291,7 @@ class Study:
         """The networks whose layers are mapped, of the first variants, teachers first."""
         axes = self.axes | {"seeds": self.seeds[:1]} | self.maps
         students = self._students(**axes, all_variants=False)
-        teachers = {student.teacher for student in students}
+        teachers = {student.teacher_run for student in students}
         return [*(run for run in self.teachers if run.name in teachers), *students]
 
     @property
@@ -326,7 +329,7 @@ class Study:
             return None
         kd = [run for run in distilled if run.method == "kd"]
         other = (kd or distilled)[0]
-        names = [other.teacher, baselines[0].name, other.name]
+        names = [other.teacher_run, baselines[0].name, other.name]
         return self._make(Comparison, "comparison", {"networks": names})
 
     @property
