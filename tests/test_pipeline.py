@@ -1,5 +1,6 @@
 """The pipeline on a study as small as can be, in a copy of the project: killed, changed, broken."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from filelock import FileLock
 
@@ -68,15 +70,29 @@ def project(tmp_path_factory):
     return folder
 
 
+def running_in(folder):
+    """The processes that work in a folder: papermill, kernels."""
+    processes = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.status() != psutil.STATUS_ZOMBIE and Path(process.cwd()) == folder:
+                processes.append(process.cmdline())
+    return processes
+
+
 @pytest.fixture(scope="module")
 def studied(project):
-    """The study after a kill -9 of everything while students trained, and a second start."""
+    """The study after a kill -9 of its process while students trained, and a second start."""
     process = start(project)
     deadline = time.time() + 120
     while not list((project / STUDENTS).glob("*.ipynb")) and time.time() < deadline:
         time.sleep(0.1)
-    os.killpg(process.pid, signal.SIGKILL)
+    os.kill(process.pid, signal.SIGKILL)  # the notebooks learn of it by themselves
     process.communicate()
+    deadline = time.time() + 30
+    while (left := running_in(project)) and time.time() < deadline:
+        time.sleep(0.5)
+    assert not left
     assert (project / TEACHER / "run.json").exists()
     torn = project / STUDENTS / "resnet8x0.5-kd-2-0+epochs=1"
     assert not (torn / "run.json").exists() or json.loads((torn / "run.json").read_text())
@@ -129,6 +145,7 @@ def change(file, old, new):
         ("kdlib/measure/metrics.py", '"""', '""" ', "measure", "student"),
         ("kdlib/train.py", '"""', '""" ', "teacher", "nobody"),
         ("notebooks/embed.ipynb", "Draw maps", "Draw all maps", "maps", "features"),
+        ("kdlib/cli.py", '"""', '""" ', "publish", "maps"),
         ("kdlib/report/charts/look.py", '"""', '""" ', None, "publish"),
     ],
     ids=lambda v: v if isinstance(v, str) and "/" in v else "",
