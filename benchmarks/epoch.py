@@ -3,10 +3,11 @@
     python benchmarks/epoch.py --device cpu
 
 resnet56 teaches resnet20 by kd on images of CIFAR's size, 64 a batch. The standard loop: PIL images
-through torchvision's transforms in two worker processes, the teacher looks at each batch, loss and
-accuracy are read after each step. The limit: forward, backward and step on tensors that are ready.
-Ours runs in bfloat16; that it teaches no less is seen from students of the default study, which has
-to be there (`make book`): trained again in bfloat16 they reach the accuracy that they had.
+through torchvision's transforms in two worker processes, a forward pass of the teacher for each
+batch, loss and accuracy read after each step. The limit: forward, backward and step on tensors that
+are ready. Ours runs in bfloat16; that it teaches no less is checked with students of the default
+study, which has to be there (`make book`): trained again in bfloat16 they reach the accuracy that
+they had.
 """
 
 import sys
@@ -93,17 +94,17 @@ class Standard:
         for x, y in self.loader:
             x, y = x.to(self.device, non_blocking=True), y.to(self.device, non_blocking=True)
             with torch.no_grad():
-                told = self.teacher(x)
-            said = student(x)
+                targets = self.teacher(x)
+            logits = student(x)
             soft = F.kl_div(
-                F.log_softmax(said / 4, 1), F.softmax(told / 4, 1), reduction="batchmean"
+                F.log_softmax(logits / 4, 1), F.softmax(targets / 4, 1), reduction="batchmean"
             )
-            loss = 0.1 * F.cross_entropy(said, y) + 0.9 * 16 * soft
+            loss = 0.1 * F.cross_entropy(logits, y) + 0.9 * 16 * soft
             sgd.zero_grad()
             loss.backward()
             sgd.step()
             losses += loss.item()
-            right += (said.argmax(1) == y).float().mean().item()
+            right += (logits.argmax(1) == y).float().mean().item()
 
 
 class Ours:
@@ -155,12 +156,12 @@ def accuracies(where: torch.device) -> tuple[float, float]:
     before, after = [], []
     for seed in SEEDS:
         run = Student(seed=seed, labels_per_class=5, precision=RUN.precision)
-        kept = replace(run, precision="auto").folder
-        if not (kept / "run.json").is_file():
-            sys.exit(f"no {kept}; first: make book")
-        before.append(store.load_run(kept)["test_accuracy"])
-        taught = run.root / run.teacher
-        teacher = models.restore(store.load_run(taught), store.load_weights(taught))
+        folder = replace(run, precision="auto").on("cuda" if where.type == "cuda" else "cpu").folder
+        if not (folder / "run.json").is_file():
+            sys.exit(f"no {folder}; first: make book")
+        before.append(store.load_run(folder)["test_accuracy"])
+        place = run.root / run.teacher
+        teacher = models.restore(store.load_run(place), store.load_weights(place))
         student = models.build("resnet8", classes=10, channels=1, width=0.5, seed=seed)
         batches = Batches(images, data.budget(images.train_labels.cpu(), 5, seed), BATCH, seed)
         student = train.fit(student, batches, run, teacher=teacher, method="kd").network

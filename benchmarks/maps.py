@@ -12,8 +12,8 @@ from statistics import mean
 
 import numpy as np
 import torch
+from images import layers
 from pairs import PAIRS, Pair, Row, cores, device, keep, ratios, seconds
-from seen import layers
 from sklearn.manifold import TSNE
 
 from kdlib import embed

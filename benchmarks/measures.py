@@ -12,10 +12,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from images import layers
 from pairs import Row, device, keep, pairs, ratios
 from scipy.spatial.distance import pdist
 from scipy.stats import rankdata, spearmanr
-from seen import layers
 from sklearn import metrics as sk
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression

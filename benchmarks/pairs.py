@@ -36,7 +36,7 @@ class Row:
 
 
 def device(about: str | None) -> torch.device:
-    """What the command line says: --device cpu or cuda. Torch takes the threads it finds best."""
+    """The device that the command line names: --device cpu or cuda."""
     parser = argparse.ArgumentParser(description=about)
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     return torch.device(parser.parse_args().device)
@@ -81,7 +81,7 @@ def ratios(row: Row, measured: Sequence[Pair]) -> list[float]:
 
 def keep(
     row: Row,
-    found: Sequence[float],
+    numbers: Sequence[float],
     device: torch.device | None = None,
     why: str = "",
     note: str = "",
@@ -92,34 +92,34 @@ def keep(
     `why` is kept only where the wanted ratio is not reached: what takes the time instead. A row
     that is not `fair`, for ours is of less quality, is not reached.
     """
-    middle = median(found)
+    middle = median(numbers)
     reached = fair and (middle <= row.target if row.at_most else middle >= row.target)
     gpu = device is not None and device.type == "cuda"
-    told = {
+    entry = {
         "work": row.work,
         "against": row.against,
         "bound": "at most" if row.at_most else "at least",
         "target": row.target,
         "unit": row.unit,
         "median": round(middle, 3),
-        "low": round(min(found), 3),
-        "high": round(max(found), 3),
-        "pairs": len(found),
+        "low": round(min(numbers), 3),
+        "high": round(max(numbers), 3),
+        "pairs": len(numbers),
         "reached": reached,
         "why": "" if reached else why,
         "note": "; ".join(filter(None, (row.scaled, note))),
         "machine": torch.cuda.get_device_name() if gpu else f"{cores()} cores",
         "date": date.today().isoformat(),
     }
-    spread = f"{told['low']:g} to {told['high']:g}, {len(found)} pairs"
-    wanted = f"{told['bound']} {row.target:g}"
+    spread = f"{entry['low']:g} to {entry['high']:g}, {len(numbers)} pairs"
+    wanted = f"{entry['bound']} {row.target:g}"
     print(
-        f"{row.name:12} {middle:7.2f} {row.unit} ({spread}; wanted: {wanted}) {told['why']}",
+        f"{row.name:12} {middle:7.2f} {row.unit} ({spread}; wanted: {wanted}) {entry['why']}",
         flush=True,
     )
     table = store.load_benchmark("benchmarks", "speed")
     column = table.setdefault("gpu" if gpu else "cpu", {})
-    column[row.name] = told
+    column[row.name] = entry
     store.save_benchmark("benchmarks", "speed", table)
 
 

@@ -24,7 +24,10 @@ STUDY = Path("studies/quick.yaml")
 BOOK = ["make", "book"]
 PIPELINE = [sys.executable, "-m", "snakemake", "--config", f"study={STUDY}", "device=auto"]
 IMPORT = [sys.executable, "-c", "import kdlib.train"]
-DRAWING = ("embed", "family", "restarts")  # functions of kdlib.embed
+MAPPING = (  # calls that make maps
+    *("embed.embed(", "embed.family(", "embed.restarts("),
+    *("compare.procedures(", "compare.sweep(", "compare.shuffled_labels(", "film.film("),
+)
 PAUSE = 60  # seconds without a notebook: the study was stopped and went on later
 
 
@@ -44,8 +47,8 @@ def executed(root: Path) -> Iterator[dict[str, Any]]:
 def wall(notebooks: list[dict[str, Any]]) -> float:
     """Seconds from the first notebook's start to the last one's end, without pauses."""
     times = sorted(
-        tuple(datetime.fromisoformat(told[k]).timestamp() for k in ("start_time", "end_time"))
-        for told in (n["metadata"]["papermill"] for n in notebooks)
+        tuple(datetime.fromisoformat(record[k]).timestamp() for k in ("start_time", "end_time"))
+        for record in (n["metadata"]["papermill"] for n in notebooks)
     )
     total, until = 0.0, times[0][0]
     for start, end in times:
@@ -55,14 +58,13 @@ def wall(notebooks: list[dict[str, Any]]) -> float:
     return total
 
 
-def drawing(notebooks: list[dict[str, Any]]) -> float:
-    """Seconds of the cells that draw maps."""
+def mapping(notebooks: list[dict[str, Any]]) -> float:
+    """Seconds of the cells that make maps."""
     return sum(
         cell["metadata"]["papermill"]["duration"]
         for notebook in notebooks
         for cell in notebook["cells"]
-        if cell["cell_type"] == "code"
-        and any(f"embed.{call}(" in "".join(cell["source"]) for call in DRAWING)
+        if cell["cell_type"] == "code" and any(call in "".join(cell["source"]) for call in MAPPING)
     )
 
 
@@ -72,7 +74,7 @@ def overhead(study: studies.Study) -> None:
     notebooks = list(executed(root))
     names = [run.name for run in (*study.teachers, *study.students)]
     training = sum(store.load_run(root / name)["seconds"] for name in names)
-    drawn, took = drawing(notebooks), wall(notebooks)
+    embedding, took = mapping(notebooks), wall(notebooks)
     row = Row(
         "study",
         f"the default study by the pipeline, {cores()} cores",
@@ -80,9 +82,9 @@ def overhead(study: studies.Study) -> None:
         1.35,
         at_most=True,
         scaled=f"read from its {len(notebooks)} executed notebooks; beside training spread over "
-        f"the cores, and embedding, it is {took / (training / cores() + drawn):.2f}",
+        f"the cores, and embedding, it is {took / (training / cores() + embedding):.2f}",
     )
-    baseline = training + drawn
+    baseline = training + embedding
     inside = sum(n["metadata"]["papermill"]["duration"] for n in notebooks)
     why = (
         f"of {took:.0f} s, {baseline:.0f} are this work; the notebooks hold {inside:.0f} s in all: "

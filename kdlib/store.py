@@ -69,7 +69,9 @@ TABLES = {
     "faithfulness": Table(MAP_HEADER, "maps/{}-faithfulness.parquet", "embed"),
     "neighbours": Table("run layer image rank neighbour", "maps/{}-neighbours.parquet", "embed"),
     "predictions": Table("run image prediction"),  # from the features
-    "comparison": Table("way run layer measure value", "maps/{}-comparison.parquet", "compare"),
+    "comparison": Table(
+        "procedure run layer measure value", "maps/{}-comparison.parquet", "compare"
+    ),
     "sweeps": Table(
         "run layer embedding setting seed image x y trustworthiness neighbours_kept map_knn "
         "map_silhouette",
@@ -104,7 +106,7 @@ class Results(NamedTuple):
     faithfulness: pd.DataFrame
     neighbours: pd.DataFrame  # rank 0 is the nearest in the layer itself
     predictions: pd.DataFrame
-    comparison: pd.DataFrame  # maps made in several ways
+    comparison: pd.DataFrame  # of maps made by several procedures
     sweeps: pd.DataFrame  # maps of one layer, by setting (perplexity, k) and seed
     teacher_logits: pd.DataFrame  # of teachers that have maps
     film: pd.DataFrame  # maps after some epochs, 0 is before training

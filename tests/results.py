@@ -69,7 +69,7 @@ def make(
         "layers": list(LAYERS),
         "embeddings": list(EMBEDDINGS),
     }
-    _compare_ways(truth, tables)
+    _compare_procedures(truth, tables)
     _film(runs[(runs["role"] == "student") & (runs["labels"] == labels[0])], truth, tables)
     frames = {name: pd.concat(rows, ignore_index=True) for name, rows in tables.items()}
     results = Results(study, runs=runs, **frames, images=images, labels=truth)
@@ -146,8 +146,8 @@ def _compare(run: dict[str, Any], tables: dict[str, list[pd.DataFrame]]) -> None
         tables["similarity"].append(pd.DataFrame(rows, columns=TABLES["similarity"].columns))
 
 
-def _compare_ways(truth: np.ndarray, tables: dict[str, list[pd.DataFrame]]) -> None:
-    """Maps of baseline and kd made in several ways; block2 by three settings and two seeds."""
+def _compare_procedures(truth: np.ndarray, tables: dict[str, list[pd.DataFrame]]) -> None:
+    """Maps of baseline and kd by each procedure; block2 by three settings and two seeds."""
     runs = [f"students/resnet20-full/resnet8x0.5-{method}-2-0" for method in ("baseline", "kd")]
     moved = {"own start": 1.0, "shared start": 0.5, "again 1": 0.5, "again 2": 0.5}
     moved |= {"coupled": 0.2, "ivis": 0.6, "pca": 0.3}
@@ -159,11 +159,11 @@ def _compare_ways(truth: np.ndarray, tables: dict[str, list[pd.DataFrame]]) -> N
             for w, v in (("shuffled", 1), ("unsupervised", 0.1))
         ),
     ]
-    for (way, far), (depth, layer) in itertools.product(moved.items(), enumerate(LAYERS)):
-        rows += [(way, runs[1], layer, "displacement", far)]
-        rows += [(way, runs[1], layer, "displacement_turned", 0.7 * far)]
+    for (procedure, far), (depth, layer) in itertools.product(moved.items(), enumerate(LAYERS)):
+        rows += [(procedure, runs[1], layer, "displacement", far)]
+        rows += [(procedure, runs[1], layer, "displacement_turned", 0.7 * far)]
         for run, name in itertools.product(runs, ("trustworthiness", "neighbours_kept", "map_knn")):
-            rows.append((way, run, layer, name, 0.5 + 0.08 * depth + more.get(way, 0)))
+            rows.append((procedure, run, layer, name, 0.5 + 0.08 * depth + more.get(procedure, 0)))
     tables["comparison"].append(pd.DataFrame(rows, columns=TABLES["comparison"].columns))
     settings = [("tsne", 5), ("tsne", 30), ("ivis", 15)]
     for number, ((kind, k), seed, run) in enumerate(itertools.product(settings, (0, 1), runs)):

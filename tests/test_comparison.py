@@ -6,13 +6,13 @@ from kdlib.measure import comparison
 
 
 def test_procedures_compare_maps_with_the_mean_of_independent_ones():
-    found = comparison.procedures(invented.make(n=20)).set_index(["way", "layer"])
+    found = comparison.procedures(invented.make(n=20)).set_index(["procedure", "layer"])
     assert found.loc[("coupled", "block2"), "displacement"] == 0.2
     assert found.loc[("coupled", "block2"), "displacement_turned"] == pytest.approx(0.14)
     assert found.loc[("ivis", "pool"), "rise"] == pytest.approx(-0.05 - 0.02 / 4)
     assert found.loc[("coupled", "stem"), "rise"] == pytest.approx(-0.02 / 4)
     assert found["spread"].to_numpy() == pytest.approx(0.06)
-    assert set(found.index.get_level_values("way")).isdisjoint({"original space", "again 1"})
+    assert set(found.index.get_level_values("procedure")).isdisjoint({"original space", "again 1"})
     assert list(dict.fromkeys(found.index.get_level_values("layer"))) == list(invented.LAYERS)
 
 

@@ -6,7 +6,7 @@ import torch
 
 from kdlib import embed, features, models, store
 from kdlib.embed import film
-from kdlib.measure import metrics, similarity, space
+from kdlib.measure import metrics, similarity, space, training
 
 QUICK = {"perplexity": 5, "iterations": 20}
 
@@ -55,8 +55,8 @@ def test_a_film_is_one_family_of_maps_for_each_layer(layers):
 def test_every_epoch_is_measured_beside_the_teacher_and_the_end(layers):
     teacher = layers[9]
     epochs = {epoch: layers[epoch] for epoch in (0, 1, 4)}
-    values = {row[:3]: row[3] for row in film.measures(epochs, teacher)}
-    assert len(values) == 3 * (len(film.MEASURES) + 1)
+    values = {row[:3]: row[3] for row in training.measures(epochs, teacher)}
+    assert len(values) == 3 * (len(training.MEASURES) + 1)
 
     def spaces(epoch):
         x = layers[epoch]
@@ -64,7 +64,7 @@ def test_every_epoch_is_measured_beside_the_teacher_and_the_end(layers):
 
     for epoch in epochs:
         by_hand = metrics.measure(spaces(epoch), spaces(9), layer="block1")
-        for measure in film.MEASURES:
+        for measure in training.MEASURES:
             assert values[epoch, "block1", measure] == by_hand[measure]
         end = similarity.cka(spaces(epoch), spaces(4))
         assert values[epoch, "block1", "cka_end"] == end

@@ -292,7 +292,7 @@ def test_bounds_that_coupling_breaks_are_named(study):
     assert facts["share-coupled"] == "20%"
     assert facts["bounds"].endswith("of 3")
     table = study.comparison.copy()
-    coupled = (table["way"] == "coupled") & (table["measure"] == "displacement")
+    coupled = (table["procedure"] == "coupled") & (table["measure"] == "displacement")
     table.loc[coupled, "value"] = 0.9
     worse = findings.misreading.coupling(study._replace(comparison=table))
     assert worse["share-coupled"] == "90%"

@@ -14,8 +14,7 @@ FILES = sorted((ROOT / "kdlib").rglob("*.py"))
 
 # Modules of measure that read tables of results; the others compute what stands in them.
 READERS = tuple(
-    f"measure.{name}"
-    for name in ("statistics", "verdicts", "standings", "depth", "training", "comparison")
+    f"measure.{name}" for name in ("statistics", "verdicts", "standings", "depth", "training")
 )
 # A room (or a module that differs from its room) and what it may import of other rooms.
 # Every room may import the errors in kdlib/__init__.py; cli.py may import everything.
@@ -30,10 +29,9 @@ MAY = {
     "train": {"data", "models", "distill", "plan"},
     "features": {"data", "models", "distill", "plan"},
     "embed": {"neighbours"},
-    "embed.compare": {"measure", "neighbours"},
-    "embed.film": {"measure", "store"},
     "measure": {"neighbours"},
     **{module: {"store", "plan"} for module in READERS},
+    "measure.comparison": {"store", "embed", "neighbours"},
     "report": {"store", "measure", "embed", "plan"},
     "installation": {"embed", "vision"},
 }

@@ -130,17 +130,20 @@ def test_every_notebook_runs_by_hand_and_lands_where_its_parameters_say(made):
     assert maps[["x", "y"]].notna().all().all()
 
 
-def test_a_comparison_has_every_way_every_setting_and_the_images_it_says(made):
+def test_a_comparison_has_every_procedure_every_setting_and_its_images(made):
     results, networks = made
     folder = results / "quick/digits/maps"
-    ways = pd.read_parquet(next(folder.glob("compare-2-*-comparison.parquet")))
+    table = pd.read_parquet(next(folder.glob("compare-2-*-comparison.parquet")))
     t_sne = {"own start", "shared start", "again 1", "again 2", "coupled"}
-    assert set(ways["way"]) == {"original space", *t_sne, "ivis", "pca", "shuffled", "unsupervised"}
-    moved = ways[ways["measure"] == "displacement"]
-    assert moved.groupby("way").size().to_dict() == dict.fromkeys((*t_sne, "ivis", "pca"), 6)
+    others = {"original space", "ivis", "pca", "shuffled", "unsupervised"}
+    assert set(table["procedure"]) == t_sne | others
+    moved = table[table["measure"] == "displacement"]
+    assert moved.groupby("procedure").size().to_dict() == dict.fromkeys((*t_sne, "ivis", "pca"), 6)
     assert moved["value"].between(0.01, 2).all()
-    told = ways[ways["way"].isin(["shuffled", "unsupervised"])].set_index("way")["value"]
-    assert told["shuffled"] > 0.5 > told["unsupervised"]
+    shuffled, unsupervised = (
+        table.set_index("procedure").loc[name, "value"] for name in ("shuffled", "unsupervised")
+    )
+    assert shuffled > 0.5 > unsupervised
     sweeps = pd.read_parquet(next(folder.glob("compare-2-*-sweeps.parquet")))
     assert sweeps.groupby(["embedding", "seed", "run"]).size().tolist() == [100] * 8
     assert sweeps["image"].nunique() == 100

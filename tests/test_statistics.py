@@ -309,7 +309,7 @@ def test_a_gain_is_written_with_its_interval_and_its_seeds():
     [
         ((0.30, 0.31, 0.32), "higher"),
         ((-0.30, -0.31, -0.32), "lower"),
-        ((-0.30, 0.10, 0.40), "not told apart"),
+        ((-0.30, 0.10, 0.40), statistics.UNCLEAR),
     ],
 )
 def test_a_verdict_needs_an_interval_that_excludes_zero(gains, word):
@@ -322,12 +322,13 @@ def test_a_verdict_needs_an_interval_that_excludes_zero(gains, word):
             rows = (values["run"] == run[method]) & (values["measure"] == "knn")
             values.loc[rows & (values["layer"] == "block2"), "value"] = value
     made = made._replace(measures=values)
-    assert statistics.verdict(made, "knn", "block2", method="kd", labels="2") == word
+    assert statistics.direction(made, "knn", "block2", method="kd", labels="2") == word
 
 
-def test_one_seed_gives_no_verdict():
+def test_one_seed_gives_no_direction():
     one = invented.make(None, seeds=1)
-    assert statistics.verdict(one, "knn", "block2", method="kd", labels="2") == "not told apart"
+    side = statistics.direction(one, "knn", "block2", method="kd", labels="2")
+    assert side == statistics.UNCLEAR
 
 
 def test_accuracy_pairs_like_a_measure():

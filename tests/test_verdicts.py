@@ -253,7 +253,7 @@ def test_the_control_can_take_the_compactness_away():
 def test_the_rule_names_every_word_it_uses():
     for words in (*verdicts.WORDS.values(), verdicts.UNDECIDED):
         for word in words:
-            assert f"*{word}*" in " ".join(verdicts.__doc__.split())
+            assert f"*{word}*" in " ".join(verdicts.RULE.split())
 
 
 def test_the_chapter_quotes_the_rule_and_has_every_figure():

@@ -1,4 +1,7 @@
-"""Compare procedures of mapping: what in a map is the layer's, and what the procedure's?"""
+"""Map by several procedures: what in a map is the layer's, and what the procedure's?
+
+What the maps show is measured by `kdlib.measure.comparison`.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +14,33 @@ import pandas as pd
 from jaxtyping import Float32, Int, Num
 from tqdm import tqdm
 
-from kdlib.embed.align import align, displacement
+from kdlib.embed.embedders import TITLES
 from kdlib.embed.maps import Cell, Maps, embed, family, restarts
-from kdlib.measure.faithfulness import faithfulness, map_knn, map_silhouette
-from kdlib.neighbours import ranks
 
 PERPLEXITY = 30  # or a quarter of the images
 SHUFFLED = 100  # images with shuffled labels: so few that a network can memorise them
-SWEPT = ("trustworthiness", "neighbours_kept", "map_knn")  # measures of a sweep, of `faithfulness`
 
-Row = tuple[str, str, str, str, float]  # procedure, run, layer, measure, value
+
+class Procedure(NamedTuple):
+    """How the maps of two networks are made."""
+
+    title: str
+    independent: bool = False  # no map borrows from another
+    repetition: bool = False  # of another procedure: counts in its means, has no row of its own
+
+
+_SHARED = f"{TITLES['tsne']}, one start for all"
+PROCEDURES: dict[str, Procedure] = {
+    "own start": Procedure(f"{TITLES['tsne']}, each from a start of its own", independent=True),
+    "shared start": Procedure(_SHARED, independent=True),
+    "again 1": Procedure(_SHARED, independent=True, repetition=True),
+    "again 2": Procedure(_SHARED, independent=True, repetition=True),
+    "coupled": Procedure(f"{TITLES['tsne']}, one start, coupled"),
+    "ivis": Procedure(f"{TITLES['ivis']}, turned to fit"),
+    "pca": Procedure(f"{TITLES['pca']}, turned to fit"),
+}
+RESTARTED = ("shared start", "again 1", "again 2")  # in the order of `restarts`
+INDEPENDENT = [name for name, procedure in PROCEDURES.items() if procedure.independent]
 
 
 def procedures(
@@ -30,7 +50,7 @@ def procedures(
     steps: int,
     workers: int = 1,
 ) -> dict[str, Maps]:
-    """Maps of two networks' layers by each procedure, by its name.
+    """Maps of two networks' layers by each of PROCEDURES, by its name.
 
     t-SNE from each layer's own principal components; from one start, three times, jittered by 1 %;
     coupled, together with all other networks in `features`; then IVIS (`steps`) and PCA.
@@ -43,43 +63,12 @@ def procedures(
         for cell, x in tqdm(pair.items(), "t-SNE, own starts", delay=2)
     }
     settings["workers"] = workers
-    first, *others = restarts(pair, **settings)
-    maps = {"own start": own, "shared start": first}
-    maps |= {f"again {i}": again for i, again in enumerate(others, 1)}
+    maps = {"own start": own}
+    maps |= dict(zip(RESTARTED, restarts(pair, **settings), strict=True))
     maps["coupled"] = family(features, **settings).maps
     maps["ivis"] = family(pair, "ivis", steps=steps, workers=workers).maps
     maps["pca"] = family(pair, "pca", workers=workers).maps
     return maps
-
-
-def comparison(
-    features: Mapping[Cell, Num[np.ndarray, "n _"]],
-    labels: Int[np.ndarray, " n"],
-    maps: Mapping[str, Maps],
-    networks: tuple[str, str],
-) -> list[Row]:
-    """Measure the maps of `procedures`: rows (procedure, run, layer, measure, value).
-
-    Every map's faithfulness; how far images move between the two networks, turned and as they
-    lie, in rows of the second network; and the k-NN accuracy of the layers themselves, as
-    procedure "original space".
-    """
-    first, second = networks
-    cells = [cell for cell in features if cell[0] in networks]
-    rows = [
-        ("original space", *cell, "map_knn", map_knn(ranks(features[cell]), labels))
-        for cell in cells
-    ]
-    for procedure, made in maps.items():
-        for cell in cells:
-            values = faithfulness(features[cell], made[cell], labels)
-            rows += [(procedure, *cell, measure, value) for measure, value in values.items()]
-        for layer in [layer for network, layer in cells if network == second]:
-            a, b = made[first, layer], made[second, layer]
-            for measure, turned in (("displacement", False), ("displacement_turned", True)):
-                value = float(displacement(a, b, turned=turned).mean())
-                rows.append((procedure, second, layer, measure, value))
-    return rows
 
 
 def first_of_each_class(labels: Int[np.ndarray, " n"], size: int) -> Int[np.ndarray, " m"]:
@@ -126,49 +115,30 @@ def sweep(
     return maps
 
 
-def sweep_measures(
-    layers: Mapping[str, Num[np.ndarray, "n _"]],
-    labels: Int[np.ndarray, " n"],
-    maps: Sequence[Setting],
-) -> pd.DataFrame:
-    """List the points of a `sweep` and the measures of each map: a row for each point.
-
-    Columns run embedding setting seed image x y, those of SWEPT and map_silhouette. Each map is
-    turned to the first of its run and embedding: it may lie anyhow, which is not what a sweep
-    shows.
-    """
-    references: dict[tuple[str, str], np.ndarray] = {}
-    tables = []
-    for embedding, setting, seed, run, points in maps:
-        reference = references.setdefault((embedding, run), points)
-        xy = align(points[None], reference=reference)[0].astype("float32")
-        values = faithfulness(layers[run], points, labels)
-        table = pd.DataFrame(xy, columns=["x", "y"]).assign(image=range(len(xy)), run=run)
-        table = table.assign(embedding=embedding, setting=setting, seed=seed)
-        table = table.assign(**{measure: values[measure] for measure in SWEPT})
-        tables.append(table.assign(map_silhouette=map_silhouette(points, labels)))
-    return pd.concat(tables, ignore_index=True)
-
-
 def shuffled_labels(
     features: Num[np.ndarray, "n d"],
     labels: Int[np.ndarray, " n"],
     *,
     seed: int,
     steps: int = 1000,
-) -> dict[str, float]:
-    """The map's k-NN accuracy for shuffled labels: supervised by them, and without supervision.
+) -> tuple[Int[np.ndarray, " n"], dict[str, Float32[np.ndarray, "n 2"]]]:
+    """Shuffle labels, and map by IVIS supervised by them ("shuffled") and "unsupervised".
 
-    By IVIS: a supervised map shows any classes it is trained on, even those that are random.
+    A supervised map shows any classes it is trained on, even those that are random. Returns the
+    shuffled labels and both maps.
     """
-    dealt = np.random.default_rng(seed).permutation(labels)
+    shuffled = np.random.default_rng(seed).permutation(labels)
     settings: dict[str, Any] = {"steps": steps, "progress": _silent}
-    supervision: dict[str, Any] = {"engine": "package", "labels": dealt, "supervision_weight": 0.95}
+    supervision: dict[str, Any] = {
+        "engine": "package",
+        "labels": shuffled,
+        "supervision_weight": 0.95,
+    }
     maps = {
         "shuffled": embed(features, "ivis", **settings, **supervision),
         "unsupervised": embed(features, "ivis", **settings),
     }
-    return {name: map_knn(ranks(points), dealt) for name, points in maps.items()}
+    return shuffled, maps
 
 
 def _silent(fraction: float) -> None:

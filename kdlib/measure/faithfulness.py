@@ -220,6 +220,7 @@ FAITHFULNESS: dict[str, Measure] = {
 }
 
 
+LAYER_MEASURES = {"map_silhouette": "silhouette", "map_knn": "knn"}  # the same of the layer itself
 MAP_MEASURES: dict[str, Measure] = {  # of maps made separately for each layer, without coupling
     "map_knn": FAITHFULNESS["map_knn"],
     "map_silhouette": Measure(
@@ -275,11 +276,11 @@ def faithfulness(
         ranked = [f(*both, k) for f in (trustworthiness, continuity, neighbours_kept)]
         values.append([*ranked, map_knn(both[1], y)])
         sizes.append(len(both[0]))
-    trustworthy, continuous, kept, knn = np.average(values, axis=0, weights=sizes).tolist()
+    trustworthy, continuous, preserved, knn = np.average(values, axis=0, weights=sizes).tolist()
     return {
         "trustworthiness": trustworthy,
         "continuity": continuous,
-        "neighbours_kept": kept,
+        "neighbours_kept": preserved,
         "distance_correlation": distance_correlation(x, points),
         "map_knn": knn,
     }

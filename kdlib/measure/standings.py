@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from kdlib.measure.statistics import ACCURACY, PAIR, differences, students, summarise
+from kdlib.measure.statistics import ACCURACY, PAIR, differences, side, students, summarise
 from kdlib.plan.methods import BASELINE
 from kdlib.store import Results
 
@@ -19,8 +19,8 @@ def standings(results: Results, *, regime: str = "full") -> pd.DataFrame:
 
     Returns network, method, labels; accuracy with low and high, its 95 % t interval over n seeds;
     gain with gain_low and gain_high, the same of the paired difference to the baseline; pairs,
-    their number; least and most, the gains of single seeds; beside: better, worse or not told
-    apart, by whether the interval excludes 0. Without a pair these are NaN and an empty word.
+    their number; least and most, the gains of single seeds; beside: better, worse or no clear
+    difference, by whether the interval excludes 0. Without a pair these are NaN and an empty word.
     First comes the network that most runs share. Empty where no student was trained.
     """
     if results.runs.empty:
@@ -33,19 +33,13 @@ def standings(results: Results, *, regime: str = "full") -> pd.DataFrame:
     extremes = pairs.groupby(GROUP)["difference"].agg(least="min", most="max")
     table = table.merge(gains.join(extremes).reset_index(), how="left", on=GROUP)
     intervals = zip(table["gain_low"], table["gain_high"], strict=True)
-    table["beside"] = [_word(low, high) for low, high in intervals]
+    table["beside"] = [
+        "" if pd.isna(low) else side(low, high, above="better", below="worse")
+        for low, high in intervals
+    ]
     runs_of_network = table["network"].map(table["network"].value_counts())
     order = runs_of_network.sort_values(ascending=False, kind="stable").index
     return table.loc[order].reset_index(drop=True)
-
-
-def _word(low: float, high: float) -> str:
-    """Name the side of 0 on which an interval lies; empty where there is none."""
-    if pd.isna(low):
-        return ""
-    if low > 0:
-        return "better"
-    return "worse" if high < 0 else "not told apart"
 
 
 def one_network_each(table: pd.DataFrame) -> pd.DataFrame:
@@ -74,10 +68,10 @@ def pairs(results: Results) -> pd.DataFrame:
         return pd.DataFrame(columns=PAIRED)
     runs = students(results)
     baseline = runs.loc[runs["method"] == BASELINE, [*PAIR, ACCURACY]]
-    taught = runs[runs["teacher"] != ""].assign(method=lambda t: t["key"])
-    taught = taught.assign(teacher=taught["teacher_network"])
+    distilled = runs[runs["teacher"] != ""].assign(method=lambda t: t["key"])
+    distilled = distilled.assign(teacher=distilled["teacher_network"])
     by = ["teacher", *GROUP]
-    table = taught.drop_duplicates([*by, "seed"])
+    table = distilled.drop_duplicates([*by, "seed"])
     table = table.merge(baseline, on=PAIR, suffixes=("", "_baseline"))
     table["difference"] = table[ACCURACY] - table[f"{ACCURACY}_baseline"]
     means = table.groupby(by)[[ACCURACY, f"{ACCURACY}_baseline"]].mean()

@@ -20,6 +20,7 @@ from kdlib.store import Results
 PAIR = ["network", "labels", "seed"]  # what two runs share that differ in the method only
 ACCURACY = "test_accuracy"  # a column of `runs` that pairs like a measure
 CELL = ["network", "method", "labels", "layer"]
+UNCLEAR = "no clear difference"
 NUMBERS = ["mean", "low", "high", "n", "d", "p", "p_flip"]  # the columns of a difference
 CONTROLS = tuple(key for key, method in METHODS.items() if method.control)
 EQUAL = 1e-9  # a spread below this is rounding
@@ -136,15 +137,16 @@ def matched(results: Results, measure: str, *, regime: str | None = None) -> pd.
     runs = students(results, regime)
     runs["budget"] = runs["labels"].map(size)
     runs = runs[["run", "method", *PAIR, "budget", ACCURACY]]
-    baselines, taught = runs[runs["method"] == BASELINE], runs[runs["method"] != BASELINE]
-    pairs = taught.merge(baselines, on=["network", "seed"], suffixes=("", "_baseline"))
+    baselines, distilled = runs[runs["method"] == BASELINE], runs[runs["method"] != BASELINE]
+    pairs = distilled.merge(baselines, on=["network", "seed"], suffixes=("", "_baseline"))
     more_labels = pairs["budget_baseline"] > pairs["budget"]
     as_accurate = pairs[f"{ACCURACY}_baseline"] >= pairs[ACCURACY]
     pairs = pairs[more_labels & as_accurate].sort_values("budget_baseline", kind="stable")
     partners = pairs.drop_duplicates("run")[["run", "run_baseline", "labels_baseline"]]
     own = values(results, measure, regime=regime)[["run", "layer", "value"]]
     others = own.set_axis(["run_baseline", "layer", "value_baseline"], axis=1)
-    table = taught.drop(columns="budget").merge(partners, on="run", how="left").merge(own, on="run")
+    table = distilled.drop(columns="budget").merge(partners, on="run", how="left")
+    table = table.merge(own, on="run")
     table = table.merge(others, on=["run_baseline", "layer"], how="left")
     table["difference"] = table["value"] - table["value_baseline"]
     table = table.rename(columns={"labels_baseline": "budget"})
@@ -286,12 +288,17 @@ def gain(results: Results, measure: str, layer: str, *, method: str, labels: str
     return f"{row['mean']:+.2f} (95 % interval {low} to {high}, n = {row['n']} seeds)"
 
 
-def verdict(results: Results, measure: str, layer: str, *, method: str, labels: str) -> str:
-    """Name where a method lies beside the baseline: higher, lower, or not told apart.
+def direction(results: Results, measure: str, layer: str, *, method: str, labels: str) -> str:
+    """Name where a method lies beside the baseline: higher, lower, or no clear difference.
 
-    Higher or lower only where the 95 % interval of the paired difference excludes 0.
+    By `side` of the 95 % interval of the paired difference.
     """
     row = _cell(results, measure, layer, method, labels)
-    if row["low"] > 0:
-        return "higher"
-    return "lower" if row["high"] < 0 else "not told apart"
+    return side(row["low"], row["high"])
+
+
+def side(low: float, high: float, *, above: str = "higher", below: str = "lower") -> str:
+    """Name the side of 0 on which an interval lies: UNCLEAR where it holds 0 or is none."""
+    if low > 0:
+        return above
+    return below if high < 0 else UNCLEAR

@@ -2,14 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 
 from kdlib import one_of
+from kdlib.measure import metrics, similarity
 from kdlib.measure.depth import depth
+from kdlib.measure.space import Space, spaces
 from kdlib.measure.statistics import CELL, PAIR, students
 from kdlib.plan.methods import BASELINE
-from kdlib.store import Results
+from kdlib.store import Layers, Results
+
+MEASURES = ("within_share", "silhouette", "knn", "probe", "cka")
+
+
+def measures(snapshots: Mapping[int, Layers], teacher: Layers) -> list[tuple[int, str, str, float]]:
+    """Measure a network's layers after each epoch: rows (epoch, layer, measure, value).
+
+    Each by itself, beside the teacher's layer of the same name, and beside itself after the last
+    epoch (`cka_end`). All of the same images.
+    """
+    reference, end = _spaces(teacher), _spaces(snapshots[max(snapshots)])
+    rows = []
+    for epoch, layers in snapshots.items():
+        for layer, space in _spaces(layers).items():
+            values = metrics.measure(space, reference[layer], layer=layer, measures=MEASURES)
+            values["cka_end"] = similarity.cka(space, end[layer])
+            rows += [(epoch, layer, measure, value) for measure, value in values.items()]
+    return rows
+
+
+def _spaces(layers: Layers) -> dict[str, Space]:
+    return spaces(layers.test, layers.test_labels, layers.train, layers.train_labels)
 
 
 def curves(results: Results, measure: str) -> pd.DataFrame:

@@ -1,5 +1,19 @@
-"""The five claims of the paper, judged by one rule.
+"""The five claims of the paper, judged by one RULE."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import pandas as pd
+
+from kdlib.measure import depth, statistics
+from kdlib.measure.faithfulness import LAYER_MEASURES
+from kdlib.measure.statistics import ACCURACY, CONTROLS, NUMBERS, PAIR
+from kdlib.plan.methods import BASELINE
+from kdlib.store import Results
+
+RULE = """\
 1. A **test** is a mean difference between networks over seeds, signed so that above 0 agrees with
    the claim, with its 95 % t interval and its p after Holm, over all tests of its cell. With p
    below 0.05 it speaks *for* the claim if the mean is above 0, and *against* it if below.
@@ -16,18 +30,6 @@
    did not run is *no data*. Neither of the last two counts among the cells of a claim.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
-
-import pandas as pd
-
-from kdlib.measure import depth, statistics
-from kdlib.measure.statistics import ACCURACY, CONTROLS, NUMBERS, PAIR
-from kdlib.plan.methods import BASELINE
-from kdlib.store import Results
-
 LEVEL = 0.05
 WORDS = {  # from how many seeds on: tests for only, for and against, none for
     5: ("supported", "mixed", "not supported"),
@@ -42,8 +44,8 @@ JUDGED = [*TEST, *NUMBERS, "p_holm", "speaks"]
 COUNTS = ["tests", "tests_for", "tests_against"]
 INTERMEDIATE = ("block1", "block2")  # neither the first layer nor the last before the logits
 COMPACT = {"within_share": -1, "silhouette": 1}  # the sign that agrees with "more compact"
-APART = ("silhouette", "knn")  # measures of layers that a map has, too
-MAPPED = ("map_silhouette", "map_knn")  # the same two of a map
+APART = tuple(LAYER_MEASURES.values())  # measures of layers that a map has, too
+MAPPED = tuple(LAYER_MEASURES)  # the same of a map
 IN_LAYERS = ("C3", "C4", "C5")  # claims about layers: asked in both views
 
 
@@ -67,8 +69,8 @@ def _by_regime(results: Results) -> Iterator[tuple[str, Results]]:
     """
     runs = results.runs[~results.runs["method"].isin(CONTROLS)]
     for number, regime in enumerate(statistics.regimes(results._replace(runs=runs))):
-        alone = runs["regime"].eq("") & (runs["method"].eq(BASELINE) | (number == 0))
-        part = runs[runs["role"].eq("teacher") | runs["regime"].eq(regime) | alone]
+        baselines = runs["regime"].eq("") & (runs["method"].eq(BASELINE) | (number == 0))
+        part = runs[runs["role"].eq("teacher") | runs["regime"].eq(regime) | baselines]
         yield regime, results._replace(runs=part)
 
 

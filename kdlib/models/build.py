@@ -254,5 +254,5 @@ def differences(network: Mapping[str, Any], checkpoint: Mapping[str, Any]) -> li
         if theirs is None and name.endswith("num_batches_tracked"):
             continue
         if ours != theirs:
-            lines.append(f"{name}: wanted {ours}, found {theirs}")
+            lines.append(f"{name}: must be {ours}, is {theirs}")
     return lines

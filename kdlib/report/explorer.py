@@ -273,10 +273,10 @@ def _spread(
     Rows whose keys are not among those of the axes are left out.
     """
     places = [pd.Index(keys).get_indexer(table[name]) for name, keys in axes.items()]
-    known = np.all([place >= 0 for place in places], axis=0)
-    cells = table.loc[known, values].to_numpy()
+    complete = np.all([place >= 0 for place in places], axis=0)
+    cells = table.loc[complete, values].to_numpy()
     array = np.full((*map(len, axes.values()), *cells.shape[1:]), empty)
-    array[tuple(place[known] for place in places)] = cells
+    array[tuple(place[complete] for place in places)] = cells
     return array
 
 

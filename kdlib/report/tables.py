@@ -15,6 +15,8 @@ import pandas as pd
 from IPython.display import HTML
 
 from kdlib.embed import TITLES
+from kdlib.embed.compare import PROCEDURES
+from kdlib.measure import statistics
 from kdlib.report import charts
 
 SIGNS = {  # of verdicts; with 5 seeds, with 3
@@ -85,7 +87,7 @@ def judged(
 
 BESIDE = {
     "better": "✓ beats baseline",
-    "not told apart": "≈ does not beat baseline",
+    statistics.UNCLEAR: "≈ does not beat baseline",
     "worse": "✗ worse than baseline",
 }
 
@@ -150,18 +152,9 @@ def _beside(row: Mapping[Any, Any]) -> str:
     return f'<span class="kd-number">{words}</span>'
 
 
-WAYS = {  # procedures by which maps are drawn
-    "own start": f"{TITLES['tsne']}, each from a start of its own",
-    "shared start": f"{TITLES['tsne']}, one start for all",
-    "coupled": f"{TITLES['tsne']}, one start, coupled",
-    "ivis": f"{TITLES['ivis']}, turned to fit",
-    "pca": f"{TITLES['pca']}, turned to fit",
-}
-
-
 def compared(procedures: pd.DataFrame, caption: str) -> HTML:
     """Show `comparison.procedures`, averaged over layers: what comparable maps cost."""
-    groups = procedures.groupby("way", sort=False)
+    groups = procedures.groupby("procedure", sort=False)
     means = groups.mean(numeric_only=True)
     base = means.loc["own start", "displacement"]
     numbers = {
@@ -174,7 +167,7 @@ def compared(procedures: pd.DataFrame, caption: str) -> HTML:
     }
     columns = {name: values.map("{:.2f}".format) for name, values in numbers.items()}
     columns["largest rise of map k-NN"] = [f"{value:+.3f}" for value in groups["rise"].max()]
-    names = [WAYS.get(way, way) for way in means.index]
+    names = [PROCEDURES[name].title for name in means.index]
     return table(pd.DataFrame({"procedure": names, **columns}), caption)
 
 

@@ -9,13 +9,14 @@ import pandas as pd
 
 from kdlib import UsageError
 from kdlib.measure import statistics
+from kdlib.measure.faithfulness import LAYER_MEASURES
 from kdlib.report.charts import parts
 from kdlib.report.charts.look import name
 
 
 def test_labels(tests: pd.DataFrame) -> list[str]:
     """Return what each test of `verdicts.tests` compares: a measure and its layer."""
-    words = tests["measure"].fillna("").str.removeprefix("map_").map(name)
+    words = tests["measure"].fillna("").replace(LAYER_MEASURES).map(name)
     words = words.str[:1].str.lower() + words.str[1:]
     layers = tests["layer"].fillna("")
     return [f"{w}, {layer}" if layer else w for w, layer in zip(words, layers, strict=True)]

@@ -115,7 +115,7 @@ def dots(standings: pd.DataFrame, methods: Sequence[str]) -> alt.FacetChart:
         parts.reference(dashed),
         parts.interval(base, low, "to", width=1.8),
         points.transform_filter("!datum.outside"),
-        *_outside(base.encode(x=x), shown=".0f"),
+        *_outside(base.encode(x=x), form=".0f"),
         data=table,
     ).properties(width=parts.share(520, len(steps)), height={"step": 22})
     few = table[table["labels"] == steps[0]]
@@ -160,10 +160,10 @@ def _clipped(table: pd.DataFrame, end: Any, columns: list[str]) -> pd.DataFrame:
     return table.assign(**places, outside=outside, number=table[columns[0]].where(outside).round(1))
 
 
-def _outside(base: alt.Chart, *, down: bool = False, shown: str = "+.1f") -> list[alt.Chart]:
+def _outside(base: alt.Chart, *, down: bool = False, form: str = "+.1f") -> list[alt.Chart]:
     """Mark what lies below the axis with an arrow at its end, and the number beside it."""
     rows = base.transform_filter("datum.outside")
-    words = rows.encode(text=alt.Text("number:Q", format=shown), color=alt.value(LINES))
+    words = rows.encode(text=alt.Text("number:Q", format=form), color=alt.value(LINES))
     return [
         rows.mark_point(filled=True, size=80, opacity=1).encode(
             shape=alt.value("triangle-down" if down else "triangle-left")
@@ -263,7 +263,7 @@ def _lines(table: pd.DataFrame, over: alt.Parameter) -> list[alt.Chart]:
         parts.interval(lines, y["from"], "to", width=1.3),
         lines.mark_line(strokeWidth=1.8).encode(strokeDash=alt.StrokeDash("dash:N", scale=None)),
         lines.mark_point(filled=True, size=34).transform_filter("!datum.outside"),
-        *_outside(lines, down=True, shown=".0f"),
+        *_outside(lines, down=True, form=".0f"),
         parts.valid(name.encode(y=y["place"]), "place"),
     ]
 

@@ -43,14 +43,14 @@ COLOURS = _palette()
 
 def name(measure: str) -> str:
     """Return a measure in words, or its key where no words are known."""
-    known = metrics.MEASURES.get(measure)
-    return known.title if known else measure.replace("_", " ")
+    entry = metrics.MEASURES.get(measure)
+    return entry.title if entry else measure.replace("_", " ")
 
 
 def hint(measure: str) -> str:
     """Return which direction of a measure is the better one; empty where that is not known."""
-    known = metrics.MEASURES.get(measure)
-    return f"{known.better} is better" if known else ""
+    entry = metrics.MEASURES.get(measure)
+    return f"{entry.better} is better" if entry else ""
 
 
 def label(method: str) -> str:

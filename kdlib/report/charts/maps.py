@@ -31,8 +31,8 @@ def sweep(results: Results, embedding: str = "tsne", *, run: str | None = None) 
     title, (setting, seed) = TITLES[embedding], SETTINGS[embedding]
     cells = maps.groupby(["setting", "seed"], sort=True).first()
     names = [
-        f"{setting} {k}, {seed} {s}|trust {trust:.2f}, keeps {kept:.0%}"
-        for (k, s), trust, kept in zip(
+        f"{setting} {k}, {seed} {s}|trust {trust:.2f}, keeps {share:.0%}"
+        for (k, s), trust, share in zip(
             cells.index, cells["trustworthiness"], cells["neighbours_kept"], strict=True
         )
     ]

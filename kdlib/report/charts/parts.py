@@ -49,14 +49,14 @@ def with_means(table: pd.DataFrame, column: str) -> pd.DataFrame:
 
 
 def over_seeds(
-    base: alt.Chart, column: str, title: str, where: list[Any], shown: str
+    base: alt.Chart, column: str, title: str, where: list[Any], form: str
 ) -> list[alt.Chart]:
     """Draw a table of `with_means`: dots, intervals, and a line through the means."""
     y, low, mean = (
         alt.Y(f"{c}:Q", title=title, scale=alt.Scale(zero=False)) for c in (column, "low", "mean")
     )
-    means = valid(base.encode(y=mean, tooltip=[*where, *numbers(shown), "n:Q"]), "mean")
-    seed = [*where, "seed:N", number(f"{column}:Q", title, shown)]
+    means = valid(base.encode(y=mean, tooltip=[*where, *numbers(form), "n:Q"]), "mean")
+    seed = [*where, "seed:N", number(f"{column}:Q", title, form)]
     return [
         valid(base.mark_circle(size=12).encode(y=y, tooltip=seed), column),
         interval(base, low, width=1.3),
@@ -66,7 +66,7 @@ def over_seeds(
 
 
 def differences(
-    base: alt.Chart, title: str, where: list[Any], shown: str = "+.1f", size: int = 80
+    base: alt.Chart, title: str, where: list[Any], form: str = "+.1f", size: int = 80
 ) -> list[alt.Chart]:
     """Draw paired differences: a line at zero, intervals, a diamond per mean, a tick per seed.
 
@@ -75,11 +75,11 @@ def differences(
     y, low, mean = (alt.Y(f"{c}:Q", title=title) for c in ("difference", "low", "mean"))
     diamonds = base.mark_point(filled=True, size=size, shape="diamond")
     ticks = base.mark_tick(size=size / 8 + 1, thickness=1.5)
-    seed = [*where, "seed:N", number("difference:Q", "difference", shown)]
+    seed = [*where, "seed:N", number("difference:Q", "difference", form)]
     return [
         reference(alt.YDatum(0)),
         interval(base, low, width=1.6),
-        valid(diamonds.encode(y=mean, tooltip=[*where, *numbers(shown), "n:Q"]), "mean"),
+        valid(diamonds.encode(y=mean, tooltip=[*where, *numbers(form), "n:Q"]), "mean"),
         valid(ticks.encode(y=y, tooltip=seed), "difference"),
     ]
 
@@ -108,14 +108,14 @@ def counts(n: Iterable[int | float]) -> str:
     return "n = " + "/".join(str(k) for k in sorted({int(k) for k in n}))
 
 
-def number(field: str, title: str, shown: str) -> alt.Tooltip:
-    """Show a number of the row that is pointed at, in the format `shown`."""
-    return alt.Tooltip(field, title=title, format=shown)
+def number(field: str, title: str, form: str) -> alt.Tooltip:
+    """Show a number of the row that is pointed at, in the format `form`."""
+    return alt.Tooltip(field, title=title, format=form)
 
 
-def numbers(shown: str, columns: Iterable[str] = INTERVAL, unit: str = "") -> list[alt.Tooltip]:
+def numbers(form: str, columns: Iterable[str] = INTERVAL, unit: str = "") -> list[alt.Tooltip]:
     """Show several numbers of the row that is pointed at: mean, low and high."""
-    return [number(f"{c}:Q", c.replace("_", ", ") + unit, shown) for c in columns]
+    return [number(f"{c}:Q", c.replace("_", ", ") + unit, form) for c in columns]
 
 
 # ---- methods -----------------------------------------------------------------------------------

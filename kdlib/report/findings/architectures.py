@@ -131,11 +131,12 @@ def by_method(results: Results) -> Markdown:
         (results.runs["role"] == "student") & (results.runs["test_accuracy"] < 0.5)
     ]
     names = [
-        f"`{run.removeprefix('students/')}` ({100 * score:.0f} %)"
-        for run, score in zip(failed["run"], failed["test_accuracy"], strict=True)
+        f"`{run['method']}`, {run['teacher_network'] or 'no teacher'} to {run['network']}, "
+        f"{run['labels']} labels, seed {run['seed']} ({100 * run['test_accuracy']:.0f} %)"
+        for run in failed.to_dict("records")
     ]
     lines.append(
-        f"- Wrong about most test images, and counted as they are: {', '.join(names) or 'none'}."
+        f"- Wrong about most test images, and counted as they are: {'; '.join(names) or 'none'}."
     )
     return Markdown("\n".join(lines))
 

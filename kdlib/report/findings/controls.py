@@ -86,9 +86,9 @@ class Controls:
 
     def never_below(self, control: str) -> bool:
         """Whether a control was run, and lies below kd at no label budget."""
-        known = [labels for labels in self.budgets if self.was_run(control, labels)]
-        below = [labels for labels in known if self.against_kd(control, labels) == "below kd"]
-        return bool(known) and not below
+        budgets = [labels for labels in self.budgets if self.was_run(control, labels)]
+        below = [labels for labels in budgets if self.against_kd(control, labels) == "below kd"]
+        return bool(budgets) and not below
 
     def share(self, control: str, labels: str) -> str:
         """Return a control's gain in units of kd's, where kd beats the baseline."""
@@ -127,8 +127,8 @@ class Controls:
 
     def figure(self, methods: Sequence[str] = FIGURE) -> Any:
         """Draw the accuracies of kd and the controls."""
-        known = [method for method in methods if method in set(self.home["method"])]
-        return charts.dots(self.standings, known) if known else NOT_RUN
+        names = [method for method in methods if method in set(self.home["method"])]
+        return charts.dots(self.standings, names) if names else NOT_RUN
 
     def table(self) -> HTML | Markdown:
         """Show the controls beside kd."""

@@ -9,7 +9,7 @@ from kdlib.report import charts
 from kdlib.report.findings.words import labelled_images, main_method, percent, students
 from kdlib.store import Results
 
-WORDS = {"higher": "higher", "lower": "lower", "not told apart": "not clearly different"}
+WORDS = {"higher": "higher", "lower": "lower", statistics.UNCLEAR: "not clearly different"}
 
 
 def facts(results: Results) -> dict[str, str]:
@@ -26,7 +26,7 @@ def facts(results: Results) -> dict[str, str]:
     for name, layer in (("2", "block2"), ("3", "block3")):
         cell = {"method": method, "labels": fewest}
         layers[layer] = statistics.gain(results, "silhouette", layer, **cell)
-        verdict = statistics.verdict(results, "silhouette", layer, **cell)
+        verdict = statistics.direction(results, "silhouette", layer, **cell)
         verdicts[f"verdict{name}"] = WORDS[verdict]
     agrees = set(verdicts.values()) == {"higher"}
     return {

@@ -14,7 +14,7 @@ from kdlib.store import Results
 
 WORDS = {  # of `standings.standings`, column beside
     "better": "beats the baseline",
-    "not told apart": "does not clearly differ from it",
+    statistics.UNCLEAR: "does not clearly differ from it",
     "worse": "is worse",
 }
 

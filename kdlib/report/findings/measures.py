@@ -15,7 +15,7 @@ from kdlib.store import Results
 
 QUOTED = ("within_share", "silhouette", "probe")
 COMPARED = ("within_share", "silhouette", "knn", "probe")
-ON_MAPS = {"silhouette": "Silhouette", "knn": "k-NN accuracy", "hulls": "Class hulls"}
+ON_MAPS = {"silhouette": "Silhouette", "knn": "k-NN accuracy", "map_hulls": "Class hulls"}
 ARROWS = {"lower": "↓", "higher": "↑"}
 
 
@@ -78,11 +78,12 @@ def layers_and_maps(results: Results) -> HTML | Markdown:
     pair = ["baseline", method]
     runs = every[(every["labels"] == fewest) & every["method"].isin(pair)]
     runs = runs.loc[runs["run"].isin(results.maps["run"]), ["run", "method"]]
-    of_layers = results.measures[results.measures["measure"].isin(["silhouette", "knn"])]
+    names = faithfulness.LAYER_MEASURES.values()
+    of_layers = results.measures[results.measures["measure"].isin(names)]
     of_maps = results.faithfulness[results.faithfulness["measure"].isin(faithfulness.MAP_MEASURES)]
     of_maps = of_maps.assign(
         space=of_maps["embedding"].map(embed.TITLES),
-        measure=of_maps["measure"].str.removeprefix("map_"),
+        measure=of_maps["measure"].replace(faithfulness.LAYER_MEASURES),
     )
     both = pd.concat([of_layers.assign(space="layer"), of_maps]).merge(runs, on="run")
     if both.empty:

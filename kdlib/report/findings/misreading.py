@@ -9,6 +9,7 @@ import pandas as pd
 from IPython.display import HTML
 
 from kdlib import embed
+from kdlib.embed.compare import INDEPENDENT, PROCEDURES
 from kdlib.measure import comparison
 from kdlib.measure.faithfulness import FAITHFULNESS
 from kdlib.report import tables
@@ -17,9 +18,9 @@ from kdlib.store import Results
 FAITHFUL = ["trustworthiness", "neighbours_kept"]
 SPACES = {  # where an image's nearest neighbours are taken from -> column of `early_layers`
     "original space": "in the layer",
-    "own start": "on t-SNE",
-    "ivis": "on IVIS",
-    "pca": "on PCA",
+    "own start": f"on {embed.TITLES['tsne']}",
+    "ivis": f"on {embed.TITLES['ivis']}",
+    "pca": f"on {embed.TITLES['pca']}",
 }
 NOISE = 0.5  # a noise floor above which the movement between two maps means nothing
 
@@ -111,11 +112,11 @@ def noise(results: Results) -> dict[str, str]:
 def coupling(results: Results) -> dict[str, str]:
     """Give what a shared start and coupling buy, what they cost, and which bounds hold."""
     maps = comparison.procedures(results)
-    means = maps.groupby("way").mean(numeric_only=True)
-    rise = maps.groupby("way")["rise"].max()
+    means = maps.groupby("procedure").mean(numeric_only=True)
+    rise = maps.groupby("procedure")["rise"].max()
     share = means["displacement"] / means.loc["own start", "displacement"]
-    change = means.loc["coupled"] - means.loc[list(comparison.INDEPENDENT)].mean()
-    by_layer = maps.pivot(index="layer", columns="way", values=FAITHFUL)
+    change = means.loc["coupled"] - means[means.index.isin(INDEPENDENT)].mean()
+    by_layer = maps.pivot(index="layer", columns="procedure", values=FAITHFUL)
     largest = {m: (by_layer[m]["coupled"] - by_layer[m]["own start"]).abs().max() for m in FAITHFUL}
     bounds = {
         "falls by at least half": share["coupled"] <= 0.5,
@@ -135,7 +136,7 @@ def coupling(results: Results) -> dict[str, str]:
         **{f"change-{m}": f"{largest[m]:.3f}" for m in FAITHFUL},
         "rise-coupled": f"{rise['coupled']:+.3f}",
         "rise-own": f"{rise['own start']:+.3f}",
-        "spread": _span(maps.loc[maps["way"] == "coupled", "spread"]),
+        "spread": _span(maps.loc[maps["procedure"] == "coupled", "spread"]),
         **_single_maps(results),
         "bounds": f"{len(bounds) - len(broken)} of {len(bounds)}",
         "broken": f"Broken: {'; '.join(broken)}." if broken else "None is broken.",
@@ -145,23 +146,21 @@ def coupling(results: Results) -> dict[str, str]:
 def _single_maps(results: Results) -> dict[str, str]:
     """Give the largest rise of a coupled map over the mean, and the best, of independent ones."""
     knn = _accuracies(results, ["run", "layer"])
-    independent = [
-        name for name in knn if name in comparison.INDEPENDENT or name.startswith(comparison.AGAIN)
-    ]
-    over_mean = knn["coupled"] - knn[independent].mean(axis=1)
-    over_best = knn["coupled"] - knn[independent].max(axis=1)
+    independent = knn[[name for name in knn if name in INDEPENDENT]]
+    over_mean = knn["coupled"] - independent.mean(axis=1)
+    over_best = knn["coupled"] - independent.max(axis=1)
     return {"rise-single": f"{over_mean.max():+.3f}", "over-best": f"{over_best.max():+.3f}"}
 
 
 def _accuracies(results: Results, index: list[str]) -> pd.DataFrame:
     """Accuracy of the nearest neighbours, by `index`: a column for each kind of map."""
     rows = results.comparison[results.comparison["measure"] == "map_knn"]
-    return rows.pivot_table(index=index, columns="way", values="value")
+    return rows.pivot_table(index=index, columns="procedure", values="value")
 
 
 def supervision(results: Results) -> dict[str, str]:
     """Give the accuracy of random labels on a map that was supervised by them, and on one not."""
-    values = results.comparison.set_index("way")["value"]
+    values = results.comparison.set_index("procedure")["value"]
     return {name: f"{values[name]:.2f}" for name in ("shuffled", "unsupervised")}
 
 
@@ -223,8 +222,9 @@ def comparable(results: Results) -> HTML:
 def comparable_by_layer(results: Results) -> HTML:
     """Show how far an image moves between the two students, turned to fit, layer by layer."""
     maps = comparison.procedures(results)
-    rows = maps.pivot(index="layer", columns="way", values="displacement_turned")
-    rows = rows.reindex(index=_by_layer(results).index, columns=list(dict.fromkeys(maps["way"])))
-    rows = rows.map("{:.2f}".format).rename(columns=tables.WAYS)
+    rows = maps.pivot(index="layer", columns="procedure", values="displacement_turned")
+    titles = {name: procedure.title for name, procedure in PROCEDURES.items()}
+    rows = rows.reindex(index=_by_layer(results).index, columns=maps["procedure"].unique())
+    rows = rows.map("{:.2f}".format).rename(columns=titles)
     rows.insert(0, "layer", rows.index)
     return tables.table(rows, f"Layer by layer: from baseline to {method(results)}, turned to fit")

@@ -10,6 +10,7 @@ from IPython.display import HTML, Markdown
 
 from kdlib import embed
 from kdlib.measure import depth, verdicts
+from kdlib.measure.faithfulness import LAYER_MEASURES
 from kdlib.report import charts, tables
 from kdlib.report.findings.words import is_control, students
 from kdlib.store import Results
@@ -22,7 +23,7 @@ FIGURES = {claim: what.figure for claim, what in verdicts.CLAIMS.items()}
 
 def rule() -> Markdown:
     """State the rule, in the words of the code that judges."""
-    return Markdown(str(verdicts.__doc__).split("\n", 1)[1])
+    return Markdown(verdicts.RULE)
 
 
 class Judged:
@@ -163,7 +164,7 @@ class Judged:
         """Count how often a map agrees with its layer, and name what only a map supports."""
         tests = self.beside_maps()
         mapped = tests.loc[~tests["space"].isin(VIEWS), "labels"]
-        tests = tests.assign(measure=tests["measure"].str.removeprefix("map_"))
+        tests = tests.assign(measure=tests["measure"].replace(LAYER_MEASURES))
         means = tests.pivot_table(index=[*KEY, "measure", "layer"], columns="space", values="mean")
         agree, count = 0, 0
         for space in means.columns.drop(VIEWS, errors="ignore"):
@@ -205,7 +206,7 @@ class Judged:
         """Show the means of C5 in the layers and on their maps, side by side."""
         tests = self.beside_maps()
         tests = tests.assign(
-            measure=tests["measure"].str.removeprefix("map_").map(charts.name),
+            measure=tests["measure"].replace(LAYER_MEASURES).map(charts.name),
             words=[f"{row.mean:+.2f} (n = {row.n})" for row in tests.itertuples()],
         )
         rows = tests.pivot_table(
@@ -224,9 +225,9 @@ class Judged:
         """Give the most tests of one cell, and how often one of them has p < 0.05 by chance."""
         judged = self.cells[~self.cells["verdict"].isin(verdicts.UNDECIDED)]
         tests = max([int(count) for count in judged["tests"] if count > 1], default=4)
-        known = (judged["tests"] > 1).any()
+        counted = (judged["tests"] > 1).any()
         return {
-            "tests": str(tests) if known else "several",
+            "tests": str(tests) if counted else "several",
             "chance": f"{1 - 0.95**tests:.0%}",
         }
 

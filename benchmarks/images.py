@@ -1,4 +1,4 @@
-"""What some networks say of images: features to draw and to measure, for the other scripts."""
+"""Images, and features of them by small networks: what the other scripts map and measure."""
 
 from functools import cache
 
@@ -35,5 +35,8 @@ def layers(
     train.fit(network, Batches(images(), labelled, run.batch_size, seed), run)
     parts, labels = zip(*map(shifted, (slice(n), slice(-2000, None))), strict=True)
     scale = {"mean": images().mean, "std": images().std}
-    test, known = (features.extract(network, x, **scale) for x in parts)
-    return *({k: v.numpy() for k, v in seen.items()} for seen in (test, known)), *labels
+    test, train_part = (
+        {layer: x.numpy() for layer, x in features.extract(network, part, **scale).items()}
+        for part in parts
+    )
+    return test, train_part, *labels
