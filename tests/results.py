@@ -88,7 +88,7 @@ def _runs(networks: Sequence[str], seeds: int, labels: Sequence[str]) -> Iterato
 def _run(role: str, network: str, method: str, labels: str, seed: int, size: int) -> dict[str, Any]:
     skill = _skill(role, method, labels)
     student = f"students/resnet20-full/{network}-{method}-{labels}-{seed}"
-    taught = role == "student" and method not in ("baseline", "smooth")
+    distilled = role == "student" and method not in ("baseline", "smooth")
     return {
         "run": student if role == "student" else f"teachers/{network}-full-{seed}",
         "role": role,
@@ -97,9 +97,9 @@ def _run(role: str, network: str, method: str, labels: str, seed: int, size: int
         "method": method,
         "labels": labels,
         "seed": seed,
-        "teacher": "teachers/resnet20-full-0" if taught else "",
-        "teacher_network": "resnet20" if taught else "",
-        "regime": "full" if taught or role == "teacher" else "",
+        "teacher": "teachers/resnet20-full-0" if distilled else "",
+        "teacher_network": "resnet20" if distilled else "",
+        "regime": "full" if distilled or role == "teacher" else "",
         "options": "",
         "unlabelled": role == "student",
         "precision": "float32",

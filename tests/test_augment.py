@@ -127,8 +127,8 @@ def test_an_operation_treats_each_image_by_its_own_strength(name):
     x, strength = images(4).float(), torch.tensor([-0.9, -0.3, 0.3, 0.9])
     together = augment.OPERATIONS[name](x, strength)
     for i in range(4):
-        alone = augment.OPERATIONS[name](x[i : i + 1], strength[i : i + 1])
-        torch.testing.assert_close(together[i : i + 1], alone)
+        single = augment.OPERATIONS[name](x[i : i + 1], strength[i : i + 1])
+        torch.testing.assert_close(together[i : i + 1], single)
 
 
 @pytest.mark.parametrize(

@@ -31,8 +31,8 @@ def text(page):
 
 def cited(page):
     """The keys that a page cites."""
-    found = re.findall(r"\{cite(?::\w+)?\}`([^`]+)`", text(page))
-    return {key.strip() for keys in found for key in keys.split(",")}
+    citations = re.findall(r"\{cite(?::\w+)?\}`([^`]+)`", text(page))
+    return {key.strip() for keys in citations for key in keys.split(",")}
 
 
 def test_at_least_25_works_are_cited_and_every_entry_is():
@@ -67,8 +67,8 @@ def cells(page):
     """The code cells of a page: their tags and their code."""
     if page.suffix == ".md":
         pattern = r"```\{code-cell\} \w+\n(?::tags: \[([^\]]*)\]\n)?(.*?)\n```"
-        found = re.findall(pattern, page.read_text(), re.DOTALL)
-        return [(set(filter(None, tags.split(", "))), code) for tags, code in found]
+        matches = re.findall(pattern, page.read_text(), re.DOTALL)
+        return [(set(filter(None, tags.split(", "))), code) for tags, code in matches]
     return [
         (set(cell["metadata"].get("tags", [])), "".join(cell["source"]))
         for cell in json.loads(page.read_text())["cells"]

@@ -52,7 +52,7 @@ def test_charts_have_explicit_sizes_and_the_common_look(chart):
     assert charts.COLOURS["kd"] in text
 
 
-def test_charts_say_how_many_seeds_and_speak_to_those_who_cannot_see(chart):
+def test_charts_state_their_seeds_and_have_a_description(chart):
     spec = chart.to_dict()
     assert "4" in spec["title"]["subtitle"]
     assert "resnet8x0.5" in spec["title"]["text"]
@@ -123,9 +123,9 @@ def test_tests_of_a_claim_are_drawn_with_their_intervals(judged, claim):
 
 
 def test_a_panel_without_tests_keeps_its_place(judged):
-    drawn = judged.query("claim == 'C5' and labels == '2' and network == 'resnet8x0.5'")
-    assert "silhouette" not in set(drawn[drawn["space"] == "tsne"]["measure"])
-    spec = charts.forest(drawn, "Maps", row="what", column="space").to_dict()
+    tests = judged.query("claim == 'C5' and labels == '2' and network == 'resnet8x0.5'")
+    assert "silhouette" not in set(tests[tests["space"] == "tsne"]["measure"])
+    spec = charts.forest(tests, "Maps", row="what", column="space").to_dict()
     (data,) = spec["datasets"].values()
     panels = {(row["what"], row["space"]) for row in data}
     assert len(panels) == 4 * 3  # two measures at two layers, in layers and two kinds of map
@@ -151,7 +151,7 @@ def gallery(request, results):
     return request.param(standings(results))
 
 
-def test_the_gallery_is_drawn_and_spoken(gallery):
+def test_the_gallery_renders_and_has_a_description(gallery):
     spec = gallery.to_dict(validate=True)
     assert vl_convert.vegalite_to_png(spec).startswith(b"\x89PNG")
     assert "n = 4" in spec["title"]["subtitle"]
@@ -199,14 +199,14 @@ def test_a_method_of_another_network_is_drawn_beside_its_own_baseline(results):
 def test_methods_are_ranked_at_each_budget(results):
     table = rows(charts.ranked(standings(results)))
     assert set(table["name"]) == {"smooth", "kd", "fitnet", "at"}
-    for labels, those in table.groupby("labels"):
-        assert list(those.sort_values("rank")["gain"]) == sorted(those["gain"], reverse=True)
-        assert sorted(those["rank"]) == [1, 2, 3, 4], labels
+    for labels, group in table.groupby("labels"):
+        assert list(group.sort_values("rank")["gain"]) == sorted(group["gain"], reverse=True)
+        assert sorted(group["rank"]) == [1, 2, 3, 4], labels
     paired = statistics.paired(results, "test_accuracy").query("network == 'resnet8x0.5'")
     row = paired.query("method == 'kd' and labels == '5'").iloc[0]
-    found = table.query("name == 'kd' and labels == '5'").iloc[0]
-    assert found["gain"] == pytest.approx(100 * row["mean"], abs=0.01)
-    assert found["gain_low"] == pytest.approx(100 * row["low"], abs=0.01)
+    bar = table.query("name == 'kd' and labels == '5'").iloc[0]
+    assert bar["gain"] == pytest.approx(100 * row["mean"], abs=0.01)
+    assert bar["gain_low"] == pytest.approx(100 * row["low"], abs=0.01)
 
 
 def test_a_reader_chooses_the_budget_of_the_ranking(results):
@@ -237,8 +237,8 @@ def test_means_stand_with_their_intervals_beside_the_seeds(results, draw):
     for cell, group in table.groupby(by):
         seeds, (mean,) = group[column].dropna(), group.dropna(subset="mean").to_dict("records")
         interval = stats.ttest_1samp(seeds, 0).confidence_interval(0.95)
-        found = (mean["mean"], mean["low"], mean["high"])
-        assert found == pytest.approx((seeds.mean(), *interval), abs=0.05), cell
+        numbers = (mean["mean"], mean["low"], mean["high"])
+        assert numbers == pytest.approx((seeds.mean(), *interval), abs=0.05), cell
         assert mean["n"] == len(seeds) == 4
 
 
@@ -300,7 +300,7 @@ def test_dots_of_methods_that_were_not_run_are_refused(results):
 
 @pytest.mark.parametrize("draw", [charts.grid, charts.gaps])
 @pytest.mark.parametrize("seeds", [1, 3])
-def test_pairs_are_drawn_and_spoken(draw, seeds):
+def test_pairs_render_and_have_a_description(draw, seeds):
     charts.enable()
     table = of_pairs(lambda t, s, seed: 0.1 * (t == "large") + 0.02 * seed, seeds)
     spec = draw(table).to_dict(validate=True)
@@ -310,11 +310,11 @@ def test_pairs_are_drawn_and_spoken(draw, seeds):
         draw(table.iloc[:0])
 
 
-def test_a_cell_of_the_grid_says_where_its_interval_holds_nothing():
+def test_a_cell_of_the_grid_marks_an_interval_that_holds_0():
     table = of_pairs(lambda t, s, seed: 0.1 if t == "large" else 0.02 * (seed - 1))
-    said = {(r.teacher, r.network): r.text for r in rows(charts.grid(table)).itertuples()}
-    assert said["large", "tiny"] == "+10.0"
-    assert said["wide-16-2", "tiny"].startswith("≈ ")
+    texts = {(r.teacher, r.network): r.text for r in rows(charts.grid(table)).itertuples()}
+    assert texts["large", "tiny"] == "+10.0"
+    assert texts["wide-16-2", "tiny"].startswith("≈ ")
 
 
 # ---- similarity
@@ -330,9 +330,9 @@ def test_layers_are_compared_with_the_teachers_baseline_beside_kd(results):
     assert len(table) == 2 * 6 * 6
     runs = results.runs.query("method == 'kd' and labels == '2' and network == 'resnet8x0.5'")
     cell = results.similarity.query("layer == 'block2' and teacher_layer == 'block1'")
-    wanted = cell[cell["run"].isin(runs["run"])]["value"].mean()
-    found = table.query("method == 'kd' and layer == 'block2' and teacher_layer == 'block1'")
-    assert found["mean"].item() == pytest.approx(wanted, abs=0.001)
+    expected = cell[cell["run"].isin(runs["run"])]["value"].mean()
+    square = table.query("method == 'kd' and layer == 'block2' and teacher_layer == 'block1'")
+    assert square["mean"].item() == pytest.approx(expected, abs=0.001)
     assert set(table["n"]) == {4}
     assert "n = 4 seeds" in spec["title"]["subtitle"]
     assert "kd block2" in spec["description"]
@@ -369,12 +369,13 @@ def test_a_sweep_has_a_panel_per_setting_and_seed_with_its_faithfulness(results,
         assert row["class"] == str(results.labels[row["image"]])
 
 
-def test_no_tooltip_is_called_image_which_is_shown_as_an_address(results):
+def test_no_tooltip_is_called_image_which_would_be_an_address(results):
     points = pd.DataFrame({"x": [0], "y": [1], "label": ["2"], "image": [3]})
     for chart in (charts.sweep(results), charts.scatter(points, "a map")):
         spec = chart.to_dict()
-        shown = spec.get("spec", spec)["encoding"]["tooltip"]
-        assert [one["title"] for one in shown if one["field"] == "image"] == ["number"]
+        tooltips = spec.get("spec", spec)["encoding"]["tooltip"]
+        titles = [tooltip["title"] for tooltip in tooltips if tooltip["field"] == "image"]
+        assert titles == ["number"]
 
 
 def test_a_sweep_that_was_not_made_is_refused(results):
@@ -407,11 +408,11 @@ def test_accuracy_is_of_one_regime_and_its_own_teachers(results):
         run="few", regime="limited", test_accuracy=0.0
     )
     mixed = pd.concat([results.runs, limited.assign(test_accuracy=0.0), teacher])
-    wanted, found = (
+    expected, datasets = (
         charts.accuracy(results._replace(runs=runs)).to_dict()["datasets"]
         for runs in (results.runs, mixed)
     )
-    assert sorted(map(str, found.values())) == sorted(map(str, wanted.values()))
+    assert sorted(map(str, datasets.values())) == sorted(map(str, expected.values()))
 
 
 def test_the_least_certain_images_are_those_with_the_smallest_margin_of_their_class(results):
@@ -435,9 +436,9 @@ def test_the_soft_label_is_the_softmax_at_the_temperature(results):
     number = charts.least_certain(results)["image"][0]
     z = results.teacher_logits.set_index("image").loc[number, "logit"].to_numpy() / 3
     p = np.exp(z) / np.exp(z).sum()
-    drawn = vl_convert.vegalite_to_svg(scene)
+    svg = vl_convert.vegalite_to_svg(scene)
     for share in sorted(p)[-2:]:
-        assert f">{100 * share:.1f}%<" in drawn
+        assert f">{100 * share:.1f}%<" in svg
     assert f"{100 * p.max():.0f} %" in scene["description"]
 
 
@@ -461,11 +462,11 @@ def test_the_gradient_is_the_one_that_torch_finds(results):
 def test_gains_are_the_paired_differences_in_points(results):
     charts.enable()
     scene = charts.gains(results).to_dict()
-    drawn = pd.DataFrame(
+    table = pd.DataFrame(
         scene["datasets"][max(scene["datasets"], key=lambda k: len(scene["datasets"][k]))]
     )
     expected = statistics.paired(results, "test_accuracy").query("network == 'resnet8x0.5'")
-    means = drawn.dropna(subset="mean").set_index(["method", "labels"])["mean"]
+    means = table.dropna(subset="mean").set_index(["method", "labels"])["mean"]
     for row in expected.itertuples():
         assert means[row.method, row.labels] == pytest.approx(100 * row.mean, abs=0.01)
     assert "points" in scene["description"].lower()
@@ -487,21 +488,21 @@ def test_blocks_are_as_high_as_maps_and_as_wide_as_channels():
 @pytest.mark.parametrize("measure", ["silhouette", "cka_end"])
 def test_training_has_a_panel_per_layer_and_a_mean_per_epoch(results, measure):
     chart = charts.training(results, measure, network="resnet14x0.5")
-    drawn = chart.to_dict()
-    (rows,) = drawn["datasets"].values()
+    spec = chart.to_dict()
+    (rows,) = spec["datasets"].values()
     table = pd.DataFrame(rows)
     assert list(dict.fromkeys(table["layer"])) == list(invented.LAYERS)
     assert sorted(set(table["epoch"])) == list(invented.EPOCHS)
-    found = table.query("method == 'kd' and layer == 'block3' and epoch == 3").iloc[0]
+    point = table.query("method == 'kd' and layer == 'block3' and epoch == 3").iloc[0]
     runs = [f"students/resnet20-full/resnet14x0.5-kd-2-{seed}" for seed in range(4)]
     own = results.training[results.training["run"].isin(runs)]
     own = own[(own["layer"] == "block3") & (own["epoch"] == 3)]
     values = own[own["measure"] == measure]["value"]
-    assert (found["mean"], found["n"]) == (pytest.approx(values.mean(), abs=1e-4), 4)
+    assert (point["mean"], point["n"]) == (pytest.approx(values.mean(), abs=1e-4), 4)
     half = stats.t.ppf(0.975, 3) * values.std() / 2
-    assert found["high"] == pytest.approx(values.mean() + half, abs=1e-4)
-    assert "At the end: stem baseline" in drawn["description"]
-    assert vl_convert.vegalite_to_svg(drawn).startswith("<svg")
+    assert point["high"] == pytest.approx(values.mean() + half, abs=1e-4)
+    assert "At the end: stem baseline" in spec["description"]
+    assert vl_convert.vegalite_to_svg(spec).startswith("<svg")
 
 
 def test_a_layer_that_repeats_the_one_before_is_not_drawn_over_training(results):
@@ -514,21 +515,21 @@ def test_a_layer_that_repeats_the_one_before_is_not_drawn_over_training(results)
 
 def test_a_film_is_a_row_of_maps_per_student_each_with_its_trustworthiness(results):
     chart = charts.film(results, "block3", images=2)
-    drawn = chart.to_dict()
-    names = drawn["facet"]["sort"]
+    spec = chart.to_dict()
+    names = spec["facet"]["sort"]
     trust = results.training.query("measure == 'trustworthiness' and layer == 'block3'")
-    shown = [name for name in names if name.startswith("kd")]
-    assert [name.split("|")[0] for name in shown] == [
+    of_kd = [name for name in names if name.startswith("kd")]
+    assert [name.split("|")[0] for name in of_kd] == [
         "kd, before",
         *(f"kd, epoch {epoch}" for epoch in invented.EPOCHS[1:]),
     ]
-    one = trust.query("run.str.endswith('resnet8x0.5-kd-2-0') and epoch == 3")["value"].item()
-    assert f"kd, epoch 3|trust {one:.2f}" in names
-    assert drawn["columns"] == len(invented.EPOCHS)
-    (rows,) = drawn["datasets"].values()
+    value = trust.query("run.str.endswith('resnet8x0.5-kd-2-0') and epoch == 3")["value"].item()
+    assert f"kd, epoch 3|trust {value:.2f}" in names
+    assert spec["columns"] == len(invented.EPOCHS)
+    (rows,) = spec["datasets"].values()
     assert len(rows) == 20
     assert all(len(row["x"]) == len(names) for row in rows)
-    assert vl_convert.vegalite_to_svg(drawn).startswith("<svg")
+    assert vl_convert.vegalite_to_svg(spec).startswith("<svg")
 
 
 def test_without_a_film_training_cannot_be_drawn(results):

@@ -287,7 +287,7 @@ def test_what_was_not_measured_is_unknown_and_without_errors_there_is_no_choice(
         none.shade = "error"
 
 
-def test_neighbours_are_those_of_the_layer_and_missing_where_none_were_told(results):
+def test_neighbours_are_those_of_the_layer_and_missing_where_there_are_none(results):
     rows = results.neighbours.query("not (run == @KD and layer == 'pool')")
     view = show(results._replace(neighbours=rows))
     runs = [network["run"] for network in view.meta["networks"]]
@@ -313,7 +313,7 @@ def test_the_film_holds_its_frames_in_the_order_of_reels_and_epochs(results):
         for run, layer, epochs in ((BASELINE, "block2", (5, 0)), (KD, "pool", (1,)))
         for e in epochs
     ]
-    film = pd.concat([*frames, frames[0].assign(run="not drawn")], ignore_index=True)
+    film = pd.concat([*frames, frames[0].assign(run="without maps")], ignore_index=True)
     film = film[(film["epoch"] > 0) | (film["image"] != 3)]
     training = pd.DataFrame(
         [(BASELINE, 5, "block2", "knn", 0.5), (BASELINE, 0, "stem", "knn", 0.1)],

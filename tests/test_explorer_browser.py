@@ -203,7 +203,7 @@ def test_the_curve_and_the_words_show_the_starting_view(reader):
     assert "test accuracy" in reader.text("top")
 
 
-def test_a_map_whose_movement_means_nothing_is_faded_and_says_so(reader):
+def test_a_map_whose_movement_means_nothing_is_faded_and_labelled(reader):
     reader.button("stem").click()
     words = reader.text("panel.kd-left .kd-trust")
     assert "noise floor 0." in words
@@ -622,7 +622,7 @@ def test_the_figure_fits_a_telephone(read):
     assert "images selected" in opened.count()
 
 
-def test_keys_alone_reach_every_control(reader):
+def test_every_control_is_reached_by_keys(reader):
     reader.button("block3").click()
     reached = set()
     reader.page.locator(".kd-set").last.focus()

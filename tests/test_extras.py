@@ -30,18 +30,18 @@ def digits():
 def test_maps_are_good_and_the_same_twice_and_silent(method, digits, capfd):
     x, y = digits
     points = embed.embed(x, method, seed=3)
-    found = faithfulness(x, points, y)
-    assert found["trustworthiness"] > 0.95
-    assert found["map_knn"] > 0.9
+    measures = faithfulness(x, points, y)
+    assert measures["trustworthiness"] > 0.95
+    assert measures["map_knn"] > 0.9
     assert (embed.embed(x, method, seed=3) == points).all()
-    drawn = embed.family({("kd", "pool"): x, ("kd", "logits"): x[:, :40]}, method, workers=2)
-    assert drawn.coupling == 0
-    assert drawn.engine.split()[0] in ("umap-learn", "pacmap")
-    said = capfd.readouterr()
-    assert said.out == ""
+    family = embed.family({("kd", "pool"): x, ("kd", "logits"): x[:, :40]}, method, workers=2)
+    assert family.coupling == 0
+    assert family.engine.split()[0] in ("umap-learn", "pacmap")
+    output = capfd.readouterr()
+    assert output.out == ""
     assert not [
         line
-        for line in said.err.splitlines()
+        for line in output.err.splitlines()
         if line and " maps: " not in line and "MAP: " not in line
     ]
 

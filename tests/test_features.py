@@ -76,7 +76,7 @@ def test_the_sign_of_an_axis_is_fixed(network, digits):
         torch.testing.assert_close(axis.directions.T @ axis.directions, torch.eye(len(top)))
 
 
-def test_the_flat_view_keeps_what_pooling_throws_away(digits):
+def test_the_flat_view_holds_what_pooling_throws_away(digits):
     """Two images whose map has one mean but other places of it."""
     network = identity(1)
     x = torch.zeros(40, 1, 8, 8, dtype=torch.uint8)
@@ -119,7 +119,7 @@ def test_axes_of_an_unknown_layer_are_refused(network, digits):
 
 
 def test_an_untrained_network_is_measured_as_any_other(network, digits):
-    """What the architecture alone gives: a control."""
+    """What the architecture gives without training: a control."""
     teacher = models.build("resnet20", classes=10, channels=1, seed=1)
     test, train = slice(0, 200), slice(0, 400)
     labels = {"labels": digits.test_labels[test], "train_labels": digits.train_labels[train]}

@@ -110,9 +110,9 @@ def test_the_runs_of_a_study_need_none_of_its_other_tables(tmp_path, monkeypatch
     monkeypatch.setenv("KDLIB_STUDY", "quick")
     whole = make(tmp_path / "book/results/methods", n=20)
     (tmp_path / "book/results/methods/maps.parquet").unlink()
-    found = store.brief("methods")
-    pd.testing.assert_frame_equal(found.runs, whole.runs)
-    assert found.study["dataset"] == "digits"
+    brief = store.brief("methods")
+    pd.testing.assert_frame_equal(brief.runs, whole.runs)
+    assert brief.study["dataset"] == "digits"
     monkeypatch.chdir(tmp_path / "book")  # where a chapter runs
     assert len(store.brief("methods").runs) == len(whole.runs)
 

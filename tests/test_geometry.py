@@ -303,7 +303,7 @@ def swiss(n, d, seed=0):
 
 
 @pytest.mark.parametrize("d", [1, 2, 4])
-def test_dimensions_of_a_manifold_are_found(d):
+def test_the_intrinsic_dimension_is_that_of_the_manifold(d):
     space = Space(*swiss(2000, d))
     assert geometry.twonn(space) == pytest.approx(d, rel=0.07)
     assert geometry.mle(space) == pytest.approx(d, rel=0.1)

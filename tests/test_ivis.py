@@ -37,7 +37,7 @@ def layers(digits):
 
 def test_the_batched_engine_is_as_good_as_the_package(digits):
     x, y = digits
-    found = {
+    measures = {
         engine: [
             faithfulness(x, embed.embed(x, "ivis", engine=engine, seed=seed, steps=400), y)
             for seed in SEEDS
@@ -45,7 +45,7 @@ def test_the_batched_engine_is_as_good_as_the_package(digits):
         for engine in ivis.ENGINES
     }
     for measure in ("map_knn", "trustworthiness"):
-        ours, theirs = (np.mean([f[measure] for f in found[e]]) for e in ivis.ENGINES)
+        ours, theirs = (np.mean([f[measure] for f in measures[e]]) for e in ivis.ENGINES)
         assert ours > theirs - 0.02
 
 

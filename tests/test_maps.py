@@ -77,12 +77,12 @@ def test_maps_are_small_and_finite(method, maps):
 
 def test_quality_on_digits_is_that_of_each_method(digits, maps):
     x, y = digits
-    found = {method: faithfulness(x, points, y) for method, points in maps.items()}
-    assert found["tsne"]["map_knn"] > 0.93
-    assert found["tsne"]["trustworthiness"] > 0.96
-    assert found["ivis"]["map_knn"] > 0.75
-    assert found["ivis"]["map_knn"] > found["pca"]["map_knn"] + 0.1
-    assert found["ivis"]["trustworthiness"] > found["pca"]["trustworthiness"] + 0.05
+    measures = {method: faithfulness(x, points, y) for method, points in maps.items()}
+    assert measures["tsne"]["map_knn"] > 0.93
+    assert measures["tsne"]["trustworthiness"] > 0.96
+    assert measures["ivis"]["map_knn"] > 0.75
+    assert measures["ivis"]["map_knn"] > measures["pca"]["map_knn"] + 0.1
+    assert measures["ivis"]["trustworthiness"] > measures["pca"]["trustworthiness"] + 0.05
 
 
 def test_another_seed_is_another_ivis_map(few, quick):
@@ -178,7 +178,7 @@ def test_options_reach_the_method(few):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_duplicates_are_drawn_together(method, few):
+def test_duplicates_lie_together(method, few):
     x = np.repeat(few[:50], 2, axis=0)
     options = {"tsne": {"perplexity": 10}, "ivis": {"k": 5, "steps": 300}, "pca": {}}[method]
     points = embed.embed(x, method, **options)

@@ -60,7 +60,7 @@ def test_measures_move_in_the_stated_direction_and_stay_in_range(name):
     assert all(entry.low <= value <= entry.high for value in values)
 
 
-def test_measures_that_depend_on_n_say_so():
+def test_measures_that_depend_on_n_are_marked():
     """Ten times the images of the same classes: these move by a fifth, the others hardly."""
     for name, entry in MEASURES.items():
         few, many, d, much = (100, 1000, 300, 20) if entry.depends_on_n else (500, 5000, 6, 3)

@@ -25,7 +25,7 @@ def test_every_network_with_features_and_its_layers_can_be_picked(panel):
     assert panel.layer.options == ("stem", "logits")
 
 
-def test_only_the_options_of_the_embedding_are_shown(panel):
+def test_only_the_options_of_the_embedding_are_offered(panel):
     def visible():
         options = (panel.perplexity, panel.k, panel.steps, panel.seed)
         return [o.description for o in options if o.layout.display != "none"]

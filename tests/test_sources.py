@@ -134,7 +134,7 @@ def refused(path, facts, **options):
     assert not list(source.cache().glob("*"))
 
 
-def test_a_folder_without_images_says_so(tmp_path):
+def test_a_folder_without_images_is_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     refused(tmp_path / "empty", "empty.* .bmp")
 
@@ -293,7 +293,7 @@ def test_a_damaged_cache_is_made_again(tmp_path, cache):
     assert data.load(folder).hash == wanted
 
 
-def test_a_cache_that_cannot_be_written_says_which_setting(tmp_path, monkeypatch):
+def test_a_cache_that_cannot_be_written_names_its_setting(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("KDLIB_CACHE", str(tmp_path / "file"))
     with pytest.raises(UsageError, match="KDLIB_CACHE"):
@@ -385,7 +385,7 @@ def test_the_unlabelled_part_of_stl10_joins_the_pool(monkeypatch):
 
 
 @pytest.mark.parametrize("name", source.TORCHVISION)
-def test_without_files_and_network_one_line_says_where_they_are_looked_for(name, monkeypatch):
+def test_without_files_and_network_one_line_names_the_places(name, monkeypatch):
     for protocol in ("http_proxy", "https_proxy"):  # nobody listens there
         monkeypatch.setenv(protocol, "http://127.0.0.1:9")
     monkeypatch.delenv("no_proxy", raising=False)

@@ -41,7 +41,7 @@ def test_the_spectrum_is_that_of_the_covariance_and_ends_in_zeros(d):
     assert len(values) == min(90, d)
 
 
-def test_class_means_are_seen_from_the_mean_of_all():
+def test_class_means_are_relative_to_the_mean_of_all():
     result = Space(GOOD, LABELS * 10 - 4)
     np.testing.assert_allclose(result.means[1], GOOD[LABELS == 1].mean(0) - GOOD.mean(0))
     assert result.classes.tolist() == [-4, 6, 16]

@@ -156,7 +156,7 @@ def test_charts_are_drawn_and_formulas_set(reader):
     reader.page.locator("mjx-container svg").first.wait_for()
 
 
-def test_a_control_that_needs_a_kernel_says_so(reader):
+def test_a_control_that_needs_a_kernel_has_a_note(reader):
     note = reader.page.locator(".kd-note")
     assert "needs a running kernel: make lab opens JupyterLab" in note.inner_text()
     places = [link.get_attribute("href") for link in note.locator("a").all()]

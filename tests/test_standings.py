@@ -47,7 +47,7 @@ def of(table, method):
     return table[table["method"] == method].iloc[0]
 
 
-def test_standings_say_who_is_better_than_baseline(table):
+def test_standings_name_what_is_better_than_baseline(table):
     words = {m: of(table, m)["beside"] for m in ("kd", "at", "random", "fsp")}
     assert words == {"kd": "better", "at": UNCLEAR, "random": "worse", "fsp": "better"}
     kd = of(table, "kd")

@@ -193,7 +193,7 @@ def test_a_table_of_a_run_comes_back_with_its_name_in_all_views_or_one(tmp_path)
 
 
 @pytest.mark.parametrize("table", [name for name, entry in store.TABLES.items() if entry.file])
-def test_every_table_says_who_makes_it_and_refuses_a_file_without_its_columns(tmp_path, table):
+def test_every_table_names_its_notebook_and_refuses_a_file_without_its_columns(tmp_path, table):
     with pytest.raises(UsageError, match=rf"no .*{table}.*|{table}.parquet|no a.parquet") as caught:
         store.load_table(table, tmp_path, "a")
     assert f"notebooks/{store.TABLES[table].notebook}.ipynb makes it" in str(caught.value)

@@ -20,11 +20,11 @@ FIGURES = {claim: what.figure for claim, what in verdicts.CLAIMS.items()}
 def rows(html):
     """The texts of a table's body, row by row."""
     body = html.data.split("<tbody>")[1]
-    found = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in body.split("</tr>")[:-1]]
-    return [[re.sub(r"<[^>]+>", "", cell) for cell in row] for row in found]
+    cells = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in body.split("</tr>")[:-1]]
+    return [[re.sub(r"<[^>]+>", "", cell) for cell in row] for row in cells]
 
 
-def test_a_table_has_a_caption_and_headers_that_say_what_they_head():
+def test_a_table_has_a_caption_and_headers_with_their_scope():
     table = pd.DataFrame({"claim": ["C1", "C2"], "n": ["3", "5"]})
     text = tables.table(table, 'Verdicts of "a" & b').data
     assert "<caption>Verdicts of &quot;a&quot; &amp; b</caption>" in text
@@ -44,15 +44,15 @@ def test_a_verdict_is_a_sign_and_a_word_not_a_colour_alone():
 
 def test_every_cell_shows_its_numbers_and_links_to_its_figure():
     cells = verdicts.cells(verdicts.tests(study()))
-    shown = tables.judged(cells, FIGURES, "all")
-    assert len(rows(shown)) == len(cells)
+    table = tables.judged(cells, FIGURES, "all")
+    assert len(rows(table)) == len(cells)
     for claim, figure in FIGURES.items():
-        assert f'<a href="{figure}">' in shown.data, claim
+        assert f'<a href="{figure}">' in table.data, claim
     first = cells.iloc[0]
     interval = f"{first['mean']:+.3f} [{first['low']:+.3f}, {first['high']:+.3f}]"
-    assert interval in rows(shown)[0]
-    assert any("no data" in cell for cell in rows(shown)[1])  # C2
-    assert "nan" not in shown.data.lower().replace("tenant", "")
+    assert interval in rows(table)[0]
+    assert any("no data" in cell for cell in rows(table)[1])  # C2
+    assert "nan" not in table.data.lower().replace("tenant", "")
 
 
 def test_a_column_that_would_be_empty_is_left_out():
@@ -64,16 +64,16 @@ def test_a_column_that_would_be_empty_is_left_out():
 
 def test_the_control_shows_how_many_seeds_have_a_partner():
     control = verdicts.control(invented.make(n=20))
-    shown = tables.judged(control, FIGURES, "x", also=["seeds", "budgets"])
-    assert any("0 of 3" in row and "– no such student" in row for row in rows(shown))
+    table = tables.judged(control, FIGURES, "x", also=["seeds", "budgets"])
+    assert any("0 of 3" in row and "– no such student" in row for row in rows(table))
 
 
 def test_procedures_are_compared_with_independent_maps():
-    shown = rows(tables.compared(comparison.procedures(invented.make(n=20)), "x"))
-    assert [row[0] for row in shown] == [p.title for p in PROCEDURES.values() if not p.repetition]
-    coupled = shown[2]
+    table = rows(tables.compared(comparison.procedures(invented.make(n=20)), "x"))
+    assert [row[0] for row in table] == [p.title for p in PROCEDURES.values() if not p.repetition]
+    coupled = table[2]
     assert coupled[1:4] == ["0.20", "0.20", "0.14"]  # moves, its share of the first, turned
-    assert (shown[0][-1], coupled[-1], shown[3][-1]) == ("-0.005", "-0.005", "-0.055")
+    assert (table[0][-1], coupled[-1], table[3][-1]) == ("-0.005", "-0.005", "-0.055")
 
 
 def test_a_floor_above_a_half_is_crossed_out():
@@ -85,9 +85,9 @@ def test_a_floor_above_a_half_is_crossed_out():
             "high": [0.7, 0.6],
         }
     )
-    shown = tables.floors(noise, "x")
-    assert "<s>0.60</s> (up to 0.70)" in shown.data
-    assert rows(shown) == [["t-SNE", "0.60 (up to 0.70)", "0.20 (up to 0.60)"]]
+    table = tables.floors(noise, "x")
+    assert "<s>0.60</s> (up to 0.70)" in table.data
+    assert rows(table) == [["t-SNE", "0.60 (up to 0.70)", "0.20 (up to 0.60)"]]
 
 
 def test_speed_is_shown_with_its_range_its_aim_and_why_it_was_missed():
@@ -116,8 +116,8 @@ def test_what_was_never_measured_is_an_empty_table():
 def test_growth_shows_every_size_and_its_exponent():
     stage = {"of": "images", "sizes": [1000, 2000], "times": [1.0, 4.1], "exponent": 2.04}
     stage |= {"megabytes": [3, 6], "memory_exponent": 1.0, "why": "all pairs"}
-    found = rows(tables.growth({"tsne": stage}, "x"))
-    assert found == [["tsne, by images: 1,000, 2,000all pairs", "1, 4.1", "2.04", "3, 6", "1.00"]]
+    table = rows(tables.growth({"tsne": stage}, "x"))
+    assert table == [["tsne, by images: 1,000, 2,000all pairs", "1, 4.1", "2.04", "3, 6", "1.00"]]
 
 
 # ---- a method's rows

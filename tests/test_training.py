@@ -12,7 +12,7 @@ def curve(run, layer, values, measure="silhouette"):
 
 
 @pytest.fixture
-def on_the_way():
+def trainings():
     """The baseline gains 0.5 in 10 epochs; distilled gains 1.0, evenly, at the same layer."""
     made = invented.make(seeds=1)
     runs = [f"students/resnet20-full/resnet8x0.5-{m}-2-0" for m in ("baseline", "kd")]
@@ -21,22 +21,22 @@ def on_the_way():
     return made, made._replace(training=pd.concat(parts)), runs
 
 
-def test_the_same_mark_is_nine_tenths_of_what_baseline_gains(on_the_way):
-    _, results, _ = on_the_way
+def test_the_same_mark_is_nine_tenths_of_what_baseline_gains(trainings):
+    _, results, _ = trainings
     (row,) = training.epochs(results, "silhouette").to_dict("records")
     assert (row["method"], row["layer"], row["labels"], row["seed"]) == ("kd", "stem", "2", 0)
     assert (row["epochs"], row["baseline"]) == (pytest.approx(4.5), pytest.approx(9.0))
     assert row["difference"] == pytest.approx(-4.5)
 
 
-def test_a_given_target_is_asked_of_both_and_never_reached_counts_as_the_last_epoch(on_the_way):
-    _, results, _ = on_the_way
+def test_a_given_target_is_asked_of_both_and_never_reached_counts_as_the_last_epoch(trainings):
+    _, results, _ = trainings
     (row,) = training.epochs(results, "silhouette", 0.75).to_dict("records")
     assert (row["epochs"], row["baseline"], row["difference"]) == (7.5, 10, -2.5)
 
 
-def test_where_baseline_gains_nothing_both_are_there_from_the_beginning(on_the_way):
-    _, results, runs = on_the_way
+def test_where_baseline_gains_nothing_both_are_there_from_the_beginning(trainings):
+    _, results, runs = trainings
     worse = curve(runs[0], "stem", {0: 0.3, 5: 0.2, 10: 0.1})
     kd = curve(runs[1], "stem", {0: 0.3, 5: 0.5, 10: 1.0})
     (row,) = training.epochs(
@@ -45,8 +45,8 @@ def test_where_baseline_gains_nothing_both_are_there_from_the_beginning(on_the_w
     assert (row["epochs"], row["baseline"], row["difference"]) == (0, 0, 0)
 
 
-def test_a_student_without_its_partner_has_no_epochs_to_compare(on_the_way):
-    _, results, runs = on_the_way
+def test_a_student_without_its_partner_has_no_epochs_to_compare(trainings):
+    _, results, runs = trainings
     only = results.training[results.training["run"] == runs[1]]
     assert training.epochs(results._replace(training=only), "silhouette").empty
 
@@ -58,8 +58,8 @@ def test_curves_list_every_epoch_of_every_seed_and_no_other_measure():
     run = "students/resnet20-full/resnet8x0.5-kd-2-1"
     own = made.training[made.training["run"] == run]
     own = own[(own["layer"] == "block2") & (own["measure"] == "knn")]
-    found = table.query("method == 'kd' and seed == 1 and layer == 'block2'")
-    assert found[["epoch", "value"]].values.tolist() == own[["epoch", "value"]].values.tolist()
+    curve = table.query("method == 'kd' and seed == 1 and layer == 'block2'")
+    assert curve[["epoch", "value"]].values.tolist() == own[["epoch", "value"]].values.tolist()
     with pytest.raises(UsageError, match="unknown measure 'loss'; one of: within_share"):
         training.curves(made, "loss")
 

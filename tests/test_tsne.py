@@ -26,12 +26,12 @@ def invented(n=150, seed=0):
     features = {}
     for network, layer in CELLS:
         order = 0.5 * 2 ** LAYERS.index(layer) + (0.2 if network == "kd" else 0)
-        seen = own + order * centres[labels] + 0.2 * rng.normal(size=(n, 8))
-        features[network, layer] = np.maximum(seen @ rng.normal(size=(8, 24)), 0)
+        mixed = own + order * centres[labels] + 0.2 * rng.normal(size=(n, 8))
+        features[network, layer] = np.maximum(mixed @ rng.normal(size=(8, 24)), 0)
     return features, labels
 
 
-class Drawn(NamedTuple):
+class Maps(NamedTuple):
     features: dict
     labels: np.ndarray
     baseline: dict  # maps: each for itself
@@ -41,7 +41,7 @@ class Drawn(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def drawn():
+def pairs():
     """Three such pairs of networks: what one pair of maps shows is mostly chance."""
     return [draw(*invented(seed=seed)) for seed in range(3)]
 
@@ -62,7 +62,7 @@ def draw(features, labels):
         {cell: faithfulness(features[cell], points, labels) for cell, points in maps.items()}
         for maps in (together.maps, baseline, *again)
     ]
-    return Drawn(features, labels, baseline, again, together, measures)
+    return Maps(features, labels, baseline, again, together, measures)
 
 
 @pytest.fixture(scope="module")
@@ -72,42 +72,42 @@ def few():
 
 
 def movement(maps):
-    """Mean displacement from the one network to the other, as a reader sees it."""
+    """Mean displacement from the one network to the other, as the maps lie."""
     return np.mean(
         [embed.displacement(maps["baseline", x], maps["kd", x], turned=False) for x in LAYERS]
     )
 
 
-def gained(drawn, measure, layers=LAYERS):
+def gained(pairs, measure, layers=LAYERS):
     """By how much coupled maps are above the mean of four independent ones, in some layers."""
     cells = [cell for cell in CELLS if cell[1] in layers]
     means = [
-        [np.mean([values[cell][measure] for cell in cells]) for values in one.measures]
-        for one in drawn
+        [np.mean([values[cell][measure] for cell in cells]) for values in pair.measures]
+        for pair in pairs
     ]
     return np.mean([coupled - np.mean(independent) for coupled, *independent in means])
 
 
-def test_coupling_takes_away_what_moves_between_two_networks(drawn):
-    assert {one.together.coupling for one in drawn} == {0.1}
-    moved = np.mean([movement(one.together.maps) for one in drawn])
-    assert moved < 0.6 * np.mean([movement(one.baseline) for one in drawn])
-    # a shared start alone does less
-    assert moved < 0.85 * np.mean([movement(one.again[0]) for one in drawn])
+def test_coupling_takes_away_what_moves_between_two_networks(pairs):
+    assert {pair.together.coupling for pair in pairs} == {0.1}
+    movement_coupled = np.mean([movement(pair.together.maps) for pair in pairs])
+    assert movement_coupled < 0.6 * np.mean([movement(pair.baseline) for pair in pairs])
+    # a shared start by itself does less
+    assert movement_coupled < 0.85 * np.mean([movement(pair.again[0]) for pair in pairs])
 
 
-def test_coupled_maps_are_as_faithful_as_independent_ones(drawn):
-    assert gained(drawn, "trustworthiness") > -0.005
-    assert gained(drawn, "neighbours_kept") > -0.005
+def test_coupled_maps_are_as_faithful_as_independent_ones(pairs):
+    assert gained(pairs, "trustworthiness") > -0.005
+    assert gained(pairs, "neighbours_kept") > -0.005
 
 
-def test_no_layer_borrows_its_classes_from_another(drawn):
+def test_no_layer_borrows_its_classes_from_another(pairs):
     for layer in LAYERS:
-        assert gained(drawn, "map_knn", [layer]) < 0.02
-    # what would fail: the early layer shown by the late layer's map
-    one = drawn[0]
-    late = faithfulness(one.features["kd", "early"], one.baseline["kd", "late"], one.labels)
-    early = [one.measures[0][network, "early"]["map_knn"] for network in ("baseline", "kd")]
+        assert gained(pairs, "map_knn", [layer]) < 0.02
+    # what would fail: the late layer's map for the early layer
+    pair = pairs[0]
+    late = faithfulness(pair.features["kd", "early"], pair.baseline["kd", "late"], pair.labels)
+    early = [pair.measures[0][network, "early"]["map_knn"] for network in ("baseline", "kd")]
     assert late["map_knn"] > np.mean(early) + 0.2
 
 
@@ -171,13 +171,13 @@ def test_the_same_bits_for_any_number_of_workers(few):
 
 
 def test_uncoupled_maps_are_those_of_one_layer_turned_to_the_start(few):
-    found = embed.family(few, coupling=0, **QUICK)
-    assert found.coupling == 0
-    assert found.engine.startswith("openTSNE ")
+    family = embed.family(few, coupling=0, **QUICK)
+    assert family.coupling == 0
+    assert family.engine.startswith("openTSNE ")
     start = embed.shared_start([prepare(x) for x in few.values()])
     single = [embed.embed(x, start=start, **QUICK) for x in few.values()]
     expected = embed.align(np.stack(single), start)
-    np.testing.assert_allclose(np.stack(list(found.maps.values())), expected, atol=1e-5)
+    np.testing.assert_allclose(np.stack(list(family.maps.values())), expected, atol=1e-5)
 
 
 def test_the_strength_follows_the_shape_of_the_family(few):
@@ -226,7 +226,7 @@ def test_a_family_names_the_layer_that_fails(few):
 
 def test_a_bar_counts_maps_that_take_their_time(few, capfd, monkeypatch):
     embed.family(few, "pca")
-    assert capfd.readouterr() == ("", "")  # done before it would have shown
+    assert capfd.readouterr() == ("", "")  # done before a bar would appear
 
     def slow(layers, progress, **settings):
         time.sleep(2.1)
@@ -241,14 +241,14 @@ def test_a_bar_counts_maps_that_take_their_time(few, capfd, monkeypatch):
 @pytest.mark.parametrize("method", ["ivis", "pca"])
 def test_a_map_that_needs_no_start_is_its_own_first_restart_to_the_bit(few, method):
     how = {"steps": 20} if method == "ivis" else {}
-    drawn = embed.family(few, method, seed=3, **how)
+    family = embed.family(few, method, seed=3, **how)
     plain = embed.restarts(few, method, seed=3, **how)
-    saved = embed.restarts(few, method, seed=3, first=drawn.unaligned, **how)
+    saved = embed.restarts(few, method, seed=3, first=family.unaligned, **how)
     for one, other in zip(plain, saved, strict=True):
         for key in few:
             np.testing.assert_array_equal(one[key], other[key])
-    assert saved[0] is drawn.unaligned
-    assert embed.displacement(saved[0]["kd", "late"], drawn.maps["kd", "late"]).max() < 1e-5
+    assert saved[0] is family.unaligned
+    assert embed.displacement(saved[0]["kd", "late"], family.maps["kd", "late"]).max() < 1e-5
 
 
 def test_a_map_that_needs_its_start_is_drawn_again(few):

@@ -70,9 +70,9 @@ def judge(results):
     ],
 )
 def test_every_claim_is_judged_by_its_data(regime, seeds, effect, word):
-    said = judge(study(seeds, [("kd", effect)], regime=regime))
+    words = judge(study(seeds, [("kd", effect)], regime=regime))
     missing = "C2" if regime == "full" else "C1"
-    assert said == dict.fromkeys(verdicts.CLAIMS, word) | {missing: "no data"}
+    assert words == dict.fromkeys(verdicts.CLAIMS, word) | {missing: "no data"}
 
 
 @pytest.mark.parametrize(
@@ -110,8 +110,8 @@ def test_only_the_last_layers_more_compact_supports_nothing():
 def test_holm_guards_a_cell_of_several_tests():
     once = np.where(np.array(LAYERS) == "block1", 0.025, 0)  # p = 0.024, one of four tests
     made = study(methods=[("kd", NONE)], effects={"silhouette": once})
-    found = verdicts.tests(made).query("claim == 'C3'")
-    assert found["p"].min() < 0.05 < found["p_holm"].min()
+    tests = verdicts.tests(made).query("claim == 'C3'")
+    assert tests["p"].min() < 0.05 < tests["p_holm"].min()
     assert judge(made)["C3"] == "not supported"
 
 
@@ -125,8 +125,8 @@ def test_numbers_of_a_cell_are_those_of_the_statistics():
 
 
 def test_lower_is_better_turns_the_whole_interval():
-    found = verdicts.tests(study()).query("claim == 'C3'").set_index(["measure", "layer"])
-    share, other = found.loc[("within_share", "block1")], found.loc[("silhouette", "block1")]
+    tests = verdicts.tests(study()).query("claim == 'C3'").set_index(["measure", "layer"])
+    share, other = tests.loc[("within_share", "block1")], tests.loc[("silhouette", "block1")]
     for number in ("mean", "low", "high", "d"):
         assert share[number] == pytest.approx(other[number])
     assert share["low"] < share["mean"] < share["high"]
@@ -139,12 +139,12 @@ def test_equal_differences_speak_against_a_claim_and_never_for_it():
         kd = values["run"].str.contains("-kd-")
         baseline = values.loc[values["run"].str.contains("-baseline-"), "value"].to_numpy()
         values.loc[kd, "value"] = baseline + effect * values.loc[kd, "measure"].map(SIGN)
-        found = verdicts.tests(made).query("claim == 'C3'")
-        assert (found["speaks"] == speaks).all()
-        assert found["p"].isna().all()
+        tests = verdicts.tests(made).query("claim == 'C3'")
+        assert (tests["speaks"] == speaks).all()
+        assert tests["p"].isna().all()
 
 
-def test_a_student_beyond_a_tenth_of_its_teacher_says_nothing_of_size():
+def test_a_student_beyond_a_tenth_of_its_teacher_is_no_test_of_size():
     made = study()
     large = made.runs.assign(parameters=100)
     assert judge(made._replace(runs=large))["C1"] == "no data"
@@ -191,8 +191,8 @@ def test_what_is_asked_of_layers_is_asked_in_both_views():
     assert spaces["C1"] == {verdicts.LAYERS}
     assert spaces["C3"] == spaces["C4"] == both
     assert spaces["C5"] == both | {"tsne", "ivis"}
-    said = verdicts.claims(cells).set_index("claim")["verdict"]
-    assert said[["C3", "C4", "C5"]].tolist() == ["mixed", "mixed", "supported"]
+    words = verdicts.claims(cells).set_index("claim")["verdict"]
+    assert words[["C3", "C4", "C5"]].tolist() == ["mixed", "mixed", "supported"]
     assert verdicts.views(cells, "C4") == "layers 1 of 1, flat layers 0 of 1"
     alike = verdicts.claims(verdicts.cells(verdicts.tests(clear, clear))).set_index("claim")
     assert alike.loc["C4", ["verdict", "supported", "cells"]].tolist() == ["supported", 2, 2]
@@ -207,9 +207,9 @@ def test_results_with_nothing_beside_baseline_are_no_data():
 def test_any_results_can_be_judged():
     for seeds in (1, 3):
         made = invented.make(n=20, seeds=seeds, networks=("resnet8", "resnet14"))
-        said = judge(made)
-        assert list(said) == list(verdicts.CLAIMS)
-        assert said["C2"] == "no data"
+        words = judge(made)
+        assert list(words) == list(verdicts.CLAIMS)
+        assert words["C2"] == "no data"
         assert len(verdicts.control(made)) == 2 * 3 * 3
 
 
@@ -232,13 +232,10 @@ def accurate(method, labels, scores):
 
 def test_the_control_judges_compactness_beside_a_student_as_accurate():
     made = accurate("kd", ("2", "5"), {"5": 0.95})
-    found = verdicts.control(made).set_index("labels")
-    assert found.loc["2", ["seeds", "budgets", "verdict"]].to_list() == ["5 of 5", "5", "supported"]
-    assert found.loc["5", ["seeds", "budgets", "verdict"]].to_list() == [
-        "0 of 5",
-        "",
-        "no such student",
-    ]
+    control = verdicts.control(made).set_index("labels")
+    table = control[["seeds", "budgets", "verdict"]]
+    assert table.loc["2"].to_list() == ["5 of 5", "5", "supported"]
+    assert table.loc["5"].to_list() == ["0 of 5", "", "no such student"]
 
 
 def test_the_control_can_take_the_compactness_away():
