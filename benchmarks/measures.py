@@ -25,11 +25,11 @@ from threadpoolctl import threadpool_limits
 from kdlib.measure import geometry, metrics, similarity, space
 
 N = 2000
-Layer = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # x, y, known, t, other
+Layer = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # x, y, train, t, other
 
 
 def near(x: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Distances and rows of the k nearest, searched for this measure alone."""
+    """Distances and rows of the k nearest, searched for this measure only."""
     return NearestNeighbors(n_neighbors=k).fit(x).kneighbors()
 
 
@@ -86,19 +86,19 @@ def nc2_angles(x: np.ndarray, y: np.ndarray) -> float:
     return float(np.abs(cosine + 1 / (len(means) - 1)).mean())
 
 
-def knn(x: np.ndarray, y: np.ndarray, known: np.ndarray, t: np.ndarray) -> float:
+def knn(x: np.ndarray, y: np.ndarray, train: np.ndarray, t: np.ndarray) -> float:
     """Five nearest training images, by cosine."""
-    centre = known.mean(axis=0)
-    classifier = KNeighborsClassifier(5, metric="cosine").fit(known - centre, t)
+    centre = train.mean(axis=0)
+    classifier = KNeighborsClassifier(5, metric="cosine").fit(train - centre, t)
     return float(classifier.score(x - centre, y))
 
 
-def probe(x: np.ndarray, y: np.ndarray, known: np.ndarray, t: np.ndarray) -> float:
+def probe(x: np.ndarray, y: np.ndarray, train: np.ndarray, t: np.ndarray) -> float:
     """Multinomial logistic regression with the same penalty."""
-    centre = known.mean(axis=0)
-    scale = np.sqrt(np.square(known - centre).sum(axis=1).mean())
-    classifier = LogisticRegression(C=1 / (1e-4 * len(known)), max_iter=10_000)
-    return float(classifier.fit((known - centre) / scale, t).score((x - centre) / scale, y))
+    centre = train.mean(axis=0)
+    scale = np.sqrt(np.square(train - centre).sum(axis=1).mean())
+    classifier = LogisticRegression(C=1 / (1e-4 * len(train)), max_iter=10_000)
+    return float(classifier.fit((train - centre) / scale, t).score((x - centre) / scale, y))
 
 
 def participation_ratio(x: np.ndarray) -> float:
@@ -168,7 +168,7 @@ def own_code(x: np.ndarray, y: np.ndarray) -> str:
         silhouette /= seconds(lambda: geometry.silhouette(layer))
         ranks = seconds(lambda: rankdata(distances))
         ranks /= seconds(lambda: similarity.ranked(distances))
-    return f"silhouette alone {silhouette:.0f} times, ranks of distances alone {ranks:.1f} times"
+    return f"silhouette by itself {silhouette:.0f} times, ranks of distances by themselves {ranks:.1f} times"
 
 
 def seconds(compute: Callable[[], Any]) -> float:
@@ -178,7 +178,7 @@ def seconds(compute: Callable[[], Any]) -> float:
 
 def baseline(layer: str, one: Layer) -> dict[str, float]:
     """Every measure of one layer, each by a call of its own."""
-    x, y, known, t, other = one
+    x, y, train, t, other = one
     of_classes: dict[str, Callable[..., Any]] = {
         "within_share": within_share,
         "silhouette": lambda x, y: sk.silhouette_score(x - x.mean(axis=0), y, metric="cosine"),
@@ -192,8 +192,8 @@ def baseline(layer: str, one: Layer) -> dict[str, float]:
         "nc2_angles": nc2_angles,
     }
     values = {name: f(x, y) for name, f in of_classes.items()}
-    values |= {"knn": knn(x, y, known, t), "probe": probe(x, y, known, t)}
-    values["ncc"] = NearestCentroid().fit(known, t).score(x, y)
+    values |= {"knn": knn(x, y, train, t), "probe": probe(x, y, train, t)}
+    values["ncc"] = NearestCentroid().fit(train, t).score(x, y)
     values |= {f.__name__: f(x) for f in (participation_ratio, effective_rank, twonn, mle)}
     values |= {f.__name__: f(x, other) for f in (cka, procrustes, mutual_knn, rsa)}
     if layer == "logits":
@@ -204,17 +204,17 @@ def baseline(layer: str, one: Layer) -> dict[str, float]:
 def main() -> None:
     """Measure the row, and how far both ways agree."""
     where = device(__doc__)
-    (own, known, y, t), (teacher, known_too, _, _) = layers(0, N, 0.5), layers(1, N)
+    (own, train, y, t), (teacher, teacher_train, _, _) = layers(0, N, 0.5), layers(1, N)
     made = {}
 
     def ours() -> None:
         """As the notebook does: the spaces, then every measure of each."""
-        spaces = space.spaces(own, y, known, t), space.spaces(teacher, y, known_too, t)
+        spaces = space.spaces(own, y, train, t), space.spaces(teacher, y, teacher_train, t)
         made["ours"] = metrics.network(*spaces)
 
     def theirs() -> None:
         made["theirs"] = {
-            layer: baseline(layer, (x.astype(float), y, known[layer].astype(float), t, other))
+            layer: baseline(layer, (x.astype(float), y, train[layer].astype(float), t, other))
             for layer, x in own.items()
             for other in [teacher[layer].astype(float)]
         }

@@ -24,7 +24,7 @@ Pair = tuple[float, float]  # seconds of the other way, and of ours
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: what is done, beside what, and which ratio is wanted."""
+    """One line of the table: what is done, beside what, and the ratio aimed at."""
 
     name: str
     work: str
@@ -89,7 +89,7 @@ def keep(
 ) -> None:
     """Print a row and write it into the table that the book shows.
 
-    `why` is kept only where the wanted ratio is not reached: what takes the time instead. A row
+    `why` is stored only where that ratio is not reached: what takes the time instead. A row
     that is not `fair`, for ours is of less quality, is not reached.
     """
     middle = median(numbers)
@@ -112,9 +112,9 @@ def keep(
         "date": date.today().isoformat(),
     }
     spread = f"{entry['low']:g} to {entry['high']:g}, {len(numbers)} pairs"
-    wanted = f"{entry['bound']} {row.target:g}"
+    target = f"{entry['bound']} {row.target:g}"
     print(
-        f"{row.name:12} {middle:7.2f} {row.unit} ({spread}; wanted: {wanted}) {entry['why']}",
+        f"{row.name:12} {middle:7.2f} {row.unit} ({spread}; target: {target}) {entry['why']}",
         flush=True,
     )
     table = store.load_benchmark("benchmarks", "speed")

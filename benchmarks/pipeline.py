@@ -78,7 +78,7 @@ def overhead(study: studies.Study) -> None:
     row = Row(
         "study",
         f"the default study by the pipeline, {cores()} cores",
-        "the sum of its seconds of training and of embedding alone",
+        "the sum of its seconds of training and of embedding",
         1.35,
         at_most=True,
         scaled=f"read from its {len(notebooks)} executed notebooks; beside training spread over "
@@ -111,7 +111,7 @@ def idle(command: list[str]) -> list[float]:
 
 
 def main() -> None:
-    """Measure the four rows, then keep them: what is kept is news to the book."""
+    """Measure the four rows, then keep them: what is kept is new to the book."""
     device(__doc__)
     study = studies.read(STUDY)
     if not (study.teachers[0].folder / "run.json").is_file():
@@ -124,7 +124,7 @@ def main() -> None:
     why = "imports of torch and Snakemake's own start take most"
     for name, work, took, limit in (
         ("nothing", "make book, when nothing has changed", book, 10.0),
-        ("pipeline", "the pipeline alone when nothing has changed", pipeline, 5.0),
+        ("pipeline", "the pipeline by itself when nothing has changed", pipeline, 5.0),
     ):
         keep(Row(name, work, "", limit, at_most=True, unit="s"), took, why=why)
     row = Row(

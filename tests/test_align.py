@@ -87,7 +87,7 @@ def test_align_follows_a_chain_from_the_reference():
 
 def test_align_names_what_is_wrong():
     maps = np.random.default_rng(0).normal(size=(3, 10, 2))
-    with pytest.raises(UsageError, match="reference must be a whole number between 0 and 2"):
+    with pytest.raises(UsageError, match=r"reference .* 0 .* 2"):
         align(maps, 3)
     with pytest.raises(UsageError, match="all 10 rows are equal"):
         align(np.ones((2, 10, 2)))

@@ -28,12 +28,12 @@ def test_shifting_agrees_with_moving_each_image_by_hand():
     by = torch.randint(-2, 3, (20, 2), generator=generator())
     moved = augment.shifted(x, by, 2).numpy()
     for image, (down, right), got in zip(x.numpy(), by.tolist(), moved, strict=True):
-        wanted = np.zeros_like(image)
+        expected = np.zeros_like(image)
         for row in range(5):
             for column in range(6):
                 if 0 <= row - down < 5 and 0 <= column - right < 6:
-                    wanted[:, row, column] = image[:, row - down, column - right]
-        np.testing.assert_array_equal(got, wanted)
+                    expected[:, row, column] = image[:, row - down, column - right]
+        np.testing.assert_array_equal(got, expected)
 
 
 @pytest.mark.parametrize("name", augment.AUGMENTATIONS)
@@ -107,19 +107,19 @@ BY_PILLOW = {
 
 @pytest.mark.parametrize("name", BY_PILLOW)
 def test_an_operation_of_randaugment_agrees_with_pillow(name):
-    strength, wanted, within = BY_PILLOW[name]
+    strength, expected, within = BY_PILLOW[name]
     x = (images(5, 3, 256, 256).float() * 0.7 + 20).to(torch.uint8)
     got = augment.OPERATIONS[name](x.float(), torch.full((5,), strength)).clamp(0, 255)
     for one, image in zip(got, x, strict=True):
-        assert (one - back(wanted(pil(image)))).abs().max() <= within, name
+        assert (one - back(expected(pil(image)))).abs().max() <= within, name
 
 
 def test_sharpness_agrees_with_pillow_inside_the_border():
     x = images(3)
     got = augment.OPERATIONS["sharpness"](x.float(), torch.full((3,), -0.5)).clamp(0, 255)
     for one, image in zip(got, x, strict=True):
-        wanted = back(ImageEnhance.Sharpness(pil(image)).enhance(0.55))
-        assert (one - wanted)[:, 1:-1, 1:-1].abs().max() <= 2
+        expected = back(ImageEnhance.Sharpness(pil(image)).enhance(0.55))
+        assert (one - expected)[:, 1:-1, 1:-1].abs().max() <= 2
 
 
 @pytest.mark.parametrize("name", augment.OPERATIONS)
@@ -186,6 +186,6 @@ def test_randaugment_is_two_operations_on_each_image_of_its_own():
     got = augment.randaugment(x, generator(4), operations=1, magnitude=0.5)
     for image, name, direction, after in zip(x, names, sign.tolist(), got, strict=True):
         strength = torch.tensor([-0.5 if direction < 0.5 else 0.5])
-        wanted = augment.OPERATIONS[name](image[None].float(), strength)[0]
-        assert (after.float() - wanted.clamp(0, 255)).abs().max() <= 0.51, name
+        expected = augment.OPERATIONS[name](image[None].float(), strength)[0]
+        assert (after.float() - expected.clamp(0, 255)).abs().max() <= 0.51, name
     assert augment.randaugment(x, generator(4), operations=0).equal(x)

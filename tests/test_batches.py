@@ -63,8 +63,8 @@ def test_unlabelled_images_come_after_the_training_images(mixed):
     assert len(batches) == 21
     rows = []
     for batch in batches:
-        wanted = data.normalised(still.take(batch.rows), still.mean, still.std)
-        assert batch.x.equal(wanted)
+        expected = data.normalised(still.take(batch.rows), still.mean, still.std)
+        assert batch.x.equal(expected)
         rows.append(batch.rows[len(batch.y) :])
         assert batch.rows[: len(batch.y)].max() < 997
     assert sorted(torch.cat(rows).tolist()) == list(range(1297))

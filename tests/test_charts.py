@@ -29,7 +29,7 @@ def chart(request, results):
 
 @pytest.mark.parametrize("draw", [charts.layers, charts.difference])
 def test_an_unknown_measure_is_refused(results, draw):
-    with pytest.raises(UsageError, match="unknown measure 'beauty'; one of: within_share"):
+    with pytest.raises(UsageError, match=r"'beauty'; .*within_share"):
         draw(results, "beauty")
 
 
@@ -132,7 +132,7 @@ def test_a_panel_without_tests_keeps_its_place(judged):
 
 
 def test_no_tests_cannot_be_drawn(judged):
-    with pytest.raises(UsageError, match="no tests to draw for 'C2'"):
+    with pytest.raises(UsageError, match="C2"):
         charts.forest(judged.query("claim == 'C2'"), "C2")
 
 
@@ -379,7 +379,7 @@ def test_no_tooltip_is_called_image_which_would_be_an_address(results):
 
 
 def test_a_sweep_that_was_not_made_is_refused(results):
-    with pytest.raises(UsageError, match="unknown embedding 'umap'; one of: tsne, ivis"):
+    with pytest.raises(UsageError, match=r"'umap'; .*tsne, ivis"):
         charts.sweep(results, "umap")
 
 
@@ -443,7 +443,7 @@ def test_the_soft_label_is_the_softmax_at_the_temperature(results):
 
 
 def test_without_logits_a_soft_label_is_refused(results):
-    with pytest.raises(UsageError, match="no logits of a teacher"):
+    with pytest.raises(UsageError, match="logits"):
         charts.soft_labels(results._replace(teacher_logits=results.teacher_logits[:0]))
 
 
@@ -535,9 +535,9 @@ def test_a_film_is_a_row_of_maps_per_student_each_with_its_trustworthiness(resul
 def test_without_a_film_training_cannot_be_drawn(results):
     bare = results._replace(film=results.film.iloc[:0], training=results.training.iloc[:0])
     for draw in (charts.training, charts.film):
-        with pytest.raises(UsageError, match="no film of training; a study's `film` makes one"):
+        with pytest.raises(UsageError, match="film"):
             draw(bare)
-    with pytest.raises(UsageError, match="unknown layer 'stem'; one of: block2, block3"):
+    with pytest.raises(UsageError, match=r"'stem'; .*block2, block3"):
         charts.film(results, "stem")
 
 

@@ -66,12 +66,12 @@ def test_a_sweep_has_every_setting_that_fits_and_turns_maps_to_the_first(feature
     layers = {network: features[network, "block1"] for network in NETWORKS}
     grid = {"perplexities": [5, 40], "ks": [4, 30], "seeds": [0, 1]}  # 40 and 30: too many for 60
     maps = compare.sweep(layers, **grid, steps=STEPS)
-    wanted = [("tsne", 5, seed, run) for seed in (0, 1) for run in NETWORKS]
-    wanted += [("ivis", 4, seed, run) for seed in (0, 1) for run in NETWORKS]
-    assert [one[:4] for one in maps] == wanted
+    expected = [("tsne", 5, seed, run) for seed in (0, 1) for run in NETWORKS]
+    expected += [("ivis", 4, seed, run) for seed in (0, 1) for run in NETWORKS]
+    assert [one[:4] for one in maps] == expected
     table = comparison.sweep_measures(layers, labels, maps)
     rows = table.groupby(["embedding", "setting", "seed", "run"], sort=False)
-    assert list(rows.groups) == wanted
+    assert list(rows.groups) == expected
     for one in maps:
         values = faithfulness(layers[one.run], one.points, labels)
         assert set(rows.get_group(one[:4])["trustworthiness"]) == {values["trustworthiness"]}

@@ -91,10 +91,10 @@ def test_mean_and_sd_of_colours_agree_with_numpy():
 
 def test_rows_beyond_the_training_images_are_unlabelled_images(mixed):
     rows = torch.tensor([0, 996, 997, 1296, 5])
-    wanted = torch.stack(
+    expected = torch.stack(
         [mixed.train[0], mixed.train[-1], mixed.unlabelled[0], mixed.unlabelled[-1]]
     )
-    assert mixed.take(rows)[:4].equal(wanted)
+    assert mixed.take(rows)[:4].equal(expected)
     assert mixed.take(rows)[4].equal(mixed.train[5])
 
 

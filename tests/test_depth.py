@@ -5,7 +5,7 @@ from kdlib.measure import depth
 
 
 @pytest.mark.parametrize(
-    ("profile", "target", "wanted"),
+    ("profile", "target", "expected"),
     [
         ((0.4, 0.6, 0.8), 0.7, 1.5),
         ((0.4, 0.6, 0.8), 0.8, 2),
@@ -14,8 +14,8 @@ from kdlib.measure import depth
         ((0.4, 0.6, 0.8), 0.9, 3),  # never: one layer after the last
     ],
 )
-def test_the_depth_of_a_target_is_read_off_between_layers(profile, target, wanted):
-    assert depth.depth(profile, target) == pytest.approx(wanted)
+def test_the_depth_of_a_target_is_read_off_between_layers(profile, target, expected):
+    assert depth.depth(profile, target) == pytest.approx(expected)
 
 
 def test_layers_saved_by_hand():

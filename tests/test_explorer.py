@@ -106,7 +106,7 @@ def test_what_cannot_be_is_refused_by_name_and_changes_nothing(
 
 
 def test_an_unknown_option_is_refused(results):
-    with pytest.raises(UsageError, match="unknown view option 'colour'; one of: left, "):
+    with pytest.raises(UsageError, match=r"'colour'; .*left, "):
         show(results, colour="red")
 
 
@@ -283,7 +283,7 @@ def test_what_was_not_measured_is_unknown_and_without_errors_there_is_no_choice(
     assert (np.frombuffer(some.errors, np.uint8) == UNKNOWN).sum() == 2 * 6 * len(results.images)
     none = show(results._replace(maps=results.maps.drop(columns="error")))
     assert (none.errors, none.meta["shades"]) == (b"", ["class", "change"])
-    with pytest.raises(UsageError, match="unknown shade 'error'; one of: class, change"):
+    with pytest.raises(UsageError, match=r"'error'; .*class, change"):
         none.shade = "error"
 
 
@@ -300,7 +300,7 @@ def test_neighbours_are_those_of_the_layer_and_missing_where_there_are_none(resu
 def test_without_neighbours_there_is_no_shade_of_change(results):
     view = show(results._replace(neighbours=results.neighbours.iloc[:0]))
     assert (view.neighbours, view.meta["shades"]) == (b"", ["class", "error"])
-    with pytest.raises(UsageError, match="unknown shade 'change'; one of: class, error"):
+    with pytest.raises(UsageError, match=r"'change'; .*class, error"):
         view.shade = "change"
 
 

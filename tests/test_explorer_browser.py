@@ -637,10 +637,10 @@ def test_every_control_is_reached_by_keys(reader):
             .split(":")[0]
             .strip()
         )
-    wanted = {"Network on the left", "Labels on the right", "t-SNE", "names", "Layer", "Epochs"}
-    wanted |= {"Play through the layers", "Play the film of training", "Measure of the curve"}
-    wanted |= {"▭ box", "distillation puts right", "Copy Python", "Reset", "What colours mean"}
-    assert wanted - reached == set()
+    expected = {"Network on the left", "Labels on the right", "t-SNE", "names", "Layer", "Epochs"}
+    expected |= {"Play through the layers", "Play the film of training", "Measure of the curve"}
+    expected |= {"▭ box", "distillation puts right", "Copy Python", "Reset", "What colours mean"}
+    assert expected - reached == set()
 
 
 def test_every_control_has_a_name(reader):

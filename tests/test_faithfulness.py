@@ -141,7 +141,7 @@ def test_neighbourhood_change_agrees_with_sets_and_is_the_error_of_each_point():
     assert lost.mean() == pytest.approx(1 - same)
     with pytest.raises(WRONG_SHAPE):
         neighbourhood_change(a, b[1:])
-    with pytest.raises(UsageError, match="k must be between 1 and 39 for n = 80 images; given 40"):
+    with pytest.raises(UsageError, match=r"k .* 1 .* 39 .* 80 .*40"):
         neighbourhood_change(a, b, k=40)
 
 
@@ -199,7 +199,7 @@ ONE = np.zeros(90, dtype=int)
 
 def test_faithfulness_names_what_is_wrong(sample):
     x, y = sample
-    with pytest.raises(UsageError, match="k must be between 1 and 44 for n = 90 images; given 45"):
+    with pytest.raises(UsageError, match=r"k .* 1 .* 44 .* 90 .*45"):
         faithfulness(x, x[:, :2], y, k=45)
     with pytest.raises(UsageError, match="k must be between 1"):
         faithfulness(x, x[:, :2], y, k=0)
@@ -245,7 +245,7 @@ def test_the_nearest_images_are_those_by_cosine_after_centring(monkeypatch):
 
 @pytest.mark.parametrize("k", [0, 5])
 def test_the_nearest_of_too_few_images_are_refused(k):
-    with pytest.raises(UsageError, match=f"k must be .* 4 for n = 5; given {k}"):
+    with pytest.raises(UsageError, match=f"k .* 4 .* 5.*{k}"):
         nearest(np.eye(5), k)
 
 

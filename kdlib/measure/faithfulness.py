@@ -289,7 +289,7 @@ def faithfulness(
 def map_measures(points: Num[np.ndarray, "n 2"], labels: Int[np.ndarray, " n"]) -> dict[str, float]:
     """Compute what a map shows of the classes: the numbers of MAP_MEASURES.
 
-    Of a map made for one layer alone: coupled maps borrow from each other. Raises UsageError as
+    Of a map made for one layer by itself: coupled maps borrow from each other. Raises UsageError as
     `map_silhouette`.
     """
     return {

@@ -95,11 +95,11 @@ def load(network: nn.Module, weights: str | Path, *, new_head: bool = False) -> 
     def without_head(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {k: v for k, v in state.items() if not (new_head and k.startswith(head))}
 
-    wanted = without_head(network.state_dict())
+    expected = without_head(network.state_dict())
     attempts = []
     for rules in NAMINGS.values():
         renamed = without_head({_renamed(name, rules): x for name, x in tensors.items()})
-        attempts.append((differences(wanted, renamed), renamed))
+        attempts.append((differences(expected, renamed), renamed))
     differ, best = min(attempts, key=lambda attempt: len(attempt[0]))
     if differ:
         only_head = all(line.startswith(head) for line in differ)
@@ -108,7 +108,7 @@ def load(network: nn.Module, weights: str | Path, *, new_head: bool = False) -> 
             f"weights {weights} do not fit: {len(differ)} differ; {'; '.join(differ[:3])}{hint}"
         )
     network.load_state_dict(best, strict=False)
-    return [name for name in network.state_dict() if name not in wanted]
+    return [name for name in network.state_dict() if name not in expected]
 
 
 def _renamed(name: str, rules: tuple[Rule, ...]) -> str:
