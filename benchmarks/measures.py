@@ -168,7 +168,7 @@ def own_code(x: np.ndarray, y: np.ndarray) -> str:
         silhouette /= seconds(lambda: geometry.silhouette(layer))
         ranks = seconds(lambda: rankdata(distances))
         ranks /= seconds(lambda: similarity.ranked(distances))
-    return f"silhouette by itself {silhouette:.0f} times, ranks of distances by themselves {ranks:.1f} times"
+    return f"silhouette by itself {silhouette:.0f} times, ranks of distances {ranks:.1f} times"
 
 
 def seconds(compute: Callable[[], Any]) -> float:
