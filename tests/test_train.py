@@ -80,6 +80,21 @@ def test_without_a_first_stage_the_training_is_one_plain_loop(digits):
     assert bits(fit(digits, "kd", epochs=2).network) == bits(network)
 
 
+def test_a_run_is_trained_by_its_own_method_unless_another_is_given(digits):
+    def terms(run, **given):
+        batch = batches(digits, unlabelled=False)
+        history = train.fit(student(), batch, run, teacher=teacher(), **given).history
+        return {k: v for k, v in history[0].items() if k in ("labels", "kd", "at")}
+
+    run = runs.Student(method="kd", options={"temperature": 2.0}, epochs=1)
+    own = terms(run)
+    assert own == terms(run, method="kd", temperature=2.0)
+    assert own != terms(run, temperature=3.0)
+    assert terms(run, temperature=3.0) == terms(run, method="kd", temperature=3.0)
+    assert set(terms(run, method="at")) == {"labels", "at"}
+    assert set(terms(runs.Teacher(epochs=1))) == {"labels"}
+
+
 def test_a_first_stage_comes_before_the_main_one_and_the_history_has_both(digits):
     history = fit(digits, "fitnet", stages=2, warm_up_epochs=2).history
     stages = [(row["stage"], row["epoch"]) for row in history]
