@@ -296,7 +296,7 @@ def test_simclr_tells_images_apart_without_labels(digits):
 
 
 def test_no_epochs_leave_a_network_as_it_is_beside_others_that_are_trained(digits):
-    jobs = [train.TrainingJob(student(), runs.Student(epochs=n)) for n in (0, 1)]
+    jobs = [train.TrainingJob(student(), runs.Student(epochs=n), "baseline") for n in (0, 1)]
     untrained, trained = train.fit_many(jobs, batches(digits))
     assert bits(untrained.network) == bits(student())
     assert untrained.history == []
