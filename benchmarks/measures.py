@@ -210,7 +210,7 @@ def main() -> None:
     def ours() -> None:
         """As the notebook does: the spaces, then every measure of each."""
         spaces = space.spaces(own, y, known, t), space.spaces(teacher, y, known_too, t)
-        made["ours"] = metrics.network(*spaces)
+        made["ours"] = metrics.measure_layers(*spaces)
 
     def theirs() -> None:
         made["theirs"] = {

@@ -45,7 +45,7 @@ class Score(NamedTuple):
     predictions: Int[Tensor, " n"]
 
 
-def use(device: str, threads: int) -> torch.device:
+def choose_device(device: str, threads: int) -> torch.device:
     """Choose the device: "auto" is a GPU where there is one.
 
     Also sets how many CPU threads torch may use: results are the same bits only for the same

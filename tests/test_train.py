@@ -157,13 +157,13 @@ def test_the_score_is_a_plain_count(digits):
 
 
 def test_the_device_is_chosen_or_refused():
-    assert train.use("cpu", 1).type == "cpu"
-    assert train.use("auto", 1).type == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert train.choose_device("cpu", 1).type == "cpu"
+    assert train.choose_device("auto", 1).type == ("cuda" if torch.cuda.is_available() else "cpu")
     with pytest.raises(UsageError, match="gpu"):
-        train.use("gpu", 1)
+        train.choose_device("gpu", 1)
     if not torch.cuda.is_available():
         with pytest.raises(UsageError, match="cuda"):
-            train.use("cuda", 1)
+            train.choose_device("cuda", 1)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
