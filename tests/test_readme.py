@@ -38,4 +38,4 @@ def test_the_commands_train_runs_and_each_student_names_a_teacher_of_theirs():
             students.append(runs.Student(**given))
     assert len(students) == 5
     ready = {(run.study, run.dataset, run.size, run.name) for run in teachers}
-    assert {(run.study, run.dataset, run.size, run.teacher) for run in students} == ready
+    assert {(run.study, run.dataset, run.size, run.teacher_run) for run in students} == ready
