@@ -55,7 +55,7 @@ def stage(name: str, size: float) -> Any:
     if name in ("train", "features"):
         images = noise(256)
         network = models.build("resnet8", classes=10, channels=3, width=size, seed=0)
-        run = Student(network="resnet8", width=size, epochs=1, batch_size=BATCH)
+        run = Student(method="baseline", width=size, epochs=1, batch_size=BATCH)
         if name == "train":
             return partial(train.fit, network, Batches(images, torch.arange(256), BATCH, 0), run)
         return partial(features.extract, network, images.train, mean=images.mean, std=images.std)

@@ -29,7 +29,7 @@ def layers(
     seed: int, n: int, width: float = 1.0
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], np.ndarray, np.ndarray]:
     """Every layer of a network after two epochs: of n images, of 2,000 others, and both labels."""
-    run = Student(network="resnet8", width=width, labels_per_class="all", epochs=2, seed=seed)
+    run = Student(method="baseline", width=width, labels_per_class="all", epochs=2, seed=seed)
     network = models.build("resnet8", classes=10, channels=1, width=width, seed=seed)
     labelled = torch.arange(len(images().train))
     train.fit(network, Batches(images(), labelled, run.batch_size, seed), run)

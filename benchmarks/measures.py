@@ -210,7 +210,7 @@ def main() -> None:
     def ours() -> None:
         """As the notebook does: the spaces, then every measure of each."""
         spaces = space.spaces(own, y, train, t), space.spaces(teacher, y, teacher_train, t)
-        made["ours"] = metrics.network(*spaces)
+        made["ours"] = metrics.measure_layers(*spaces)
 
     def theirs() -> None:
         made["theirs"] = {

@@ -105,7 +105,7 @@ def _planned_device(device: str) -> str:
         return device
     from kdlib import train
 
-    return train.use("auto", 1).type
+    return train.choose_device("auto", 1).type
 
 
 def _check_study(study: studies.Study) -> None:

@@ -1,11 +1,25 @@
-"""The one training loop, for teachers and students alike."""
+"""The one training loop, for teachers and students alike.
+
+For one student and one stage `fit` is this, to the bit:
+
+    for batch in [*batches, *batches]:  # two epochs
+        with torch.no_grad():
+            theirs = models.observe(teacher, batch.x, method.layers)
+        ours = models.observe(student, batch.x, method.layers)
+        terms = method(ours, theirs, batch)  # {"labels": ..., "kd": ...}
+        optimiser.zero_grad()
+        sum(terms.values()).backward()
+        optimiser.step()  # SGD with Nesterov momentum
+        schedule.step()  # one cycle over the steps of all epochs
+
+What is more below: several students side by side, a first stage, generations, bfloat16.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +34,7 @@ from kdlib.data import Batch, Batches, Images, Level, normalised
 from kdlib.distill import Method, Terms
 from kdlib.models import Forward, checkpoints
 from kdlib.plan import methods
-from kdlib.plan.runs import Run, Teacher
+from kdlib.plan.runs import Run, Student, Teacher
 
 
 class Score(NamedTuple):
@@ -31,7 +45,7 @@ class Score(NamedTuple):
     predictions: Int[Tensor, " n"]
 
 
-def use(device: str, threads: int) -> torch.device:
+def choose_device(device: str, threads: int) -> torch.device:
     """Choose the device: "auto" is a GPU where there is one.
 
     Also sets how many CPU threads torch may use: results are the same bits only for the same
@@ -53,10 +67,10 @@ class TrainingJob(NamedTuple):
 
     network: nn.Module
     run: Run  # epochs, learning rate, weight decay, seed, precision
-    method: str = methods.BASELINE  # a key of plan.methods.METHODS, or several: kd+at
+    method: str  # a key of plan.methods.METHODS, or several: kd+at
     options: Mapping[str, Any] = {}  # the method's own constants
     unlabelled: bool = True  # trained on the images without a label, too
-    backbone_lr_factor: float = 1.0  # learning rate of all but the classifier; 0: frozen
+    backbone_lr_factor: float = 1.0  # on all but the classifier; 0: frozen, also BatchNorm's means
     snapshots: Collection[int] = ()  # epochs after which its weights are stored, too; 0: before
 
 
@@ -73,13 +87,25 @@ def fit(
     batches: Batches,
     run: Run,
     *,
-    method: str = methods.BASELINE,
+    method: str | None = None,
     teacher: nn.Module | None = None,
-    backbone_lr_factor: float = 1.0,
+    backbone_lr_factor: float | None = None,
     **options: Any,
 ) -> Trained:
-    """Train one network in place, on the device that holds `batches`: `fit_many` of one."""
-    job = TrainingJob(network, run, method, options, backbone_lr_factor=backbone_lr_factor)
+    """Train one network in place, on the device that holds `batches`: `fit_many` of one.
+
+    Without `method` by the run's own method and options, of a run that has none as the baseline;
+    `options` come before the run's. With `method` by that one and `options` alone.
+    `backbone_lr_factor` is the run's, too, unless it is given.
+    """
+    student = run if isinstance(run, Student) else None
+    if method is None:
+        method = student.method if student else methods.BASELINE
+        options = {**student.options, **options} if student else options
+    if backbone_lr_factor is None:
+        backbone_lr_factor = run.backbone_lr_factor if isinstance(run, Teacher) else 1.0
+    unlabelled = student.unlabelled if student else True
+    job = TrainingJob(network, run, method, options, unlabelled, backbone_lr_factor)
     return fit_many([job], batches, teacher)[0]
 
 
@@ -91,14 +117,17 @@ def fit_many(
     The teacher computes each batch once for all students that need it. Nothing else is shared: on
     the CPU each student ends with the same bits as trained by itself.
 
-    A row of the history holds the generation, the stage, the epoch in it, its last learning rate,
-    and the mean of every term of the loss. A method with a first stage trains that before
-    ("warm_up", then "main"), each with an optimiser and a schedule of its own. A method with
-    several generations then starts again, with a newly initialised student and the trained one as
-    its teacher. `snapshots` counts the epochs of all of these, and changes no bit of the training.
+    A row of the history holds the generation, the stage, the epoch in it, the learning rate that
+    the next step would have, and the mean of every term of the loss. A method with a first stage
+    trains that before ("warm_up", then "main"), each with an optimiser and a schedule of its own. A
+    method with several generations then starts again, with a newly initialised student and the
+    trained one as its teacher. `snapshots` counts the epochs of all of these, and changes no bit of
+    the training.
 
-    The teacher is only read: no gradient, no BatchNorm statistics. SGD with Nesterov momentum 0.9
-    and a one-cycle schedule (Smith 2018), in channels_last. In bfloat16 (`Run.precision`) weights,
+    The teacher is moved to the device, put into evaluation mode and no longer asks for gradients;
+    its weights and BatchNorm statistics stay as they are. SGD with Nesterov momentum and a
+    one-cycle schedule (Smith 2018), in channels_last: the learning rate rises to its peak and
+    falls, the momentum goes from 0.95 to 0.85 and back. In bfloat16 (`Run.precision`) weights,
     statistics and losses stay in float32 (Kalamkar et al. 2019, arXiv:1905.12322), and the teacher
     is replaced by its `models.low_precision_copy`. Raises UsageError where a method does not fit
     the networks, and when a loss is no longer finite.
@@ -123,10 +152,10 @@ def fit_many(
 def pretrain(network: nn.Module, images: Images, run: Teacher) -> list[Row]:
     """Initialise a teacher before it is trained on labels; one row per epoch, if it is trained.
 
-    `run.weights` is "simclr": self-supervised on all images without their labels (Chen et al.
-    2020, see `distill.pretraining`); "imagenet": torchvision's; or a checkpoint's file, whose
-    classifier is initialised again where it is of other classes; or None: nothing. Raises
-    UsageError for weights that do not fit.
+    `run.weights` is "simclr": self-supervised on the training images without their labels, and on
+    no other unlabelled ones (Chen et al. 2020, see `distill.pretraining`); "imagenet":
+    torchvision's; or a checkpoint's file, whose classifier is initialised again where it is of
+    other classes; or None: nothing. Raises UsageError for weights that do not fit.
     """
     if run.weights is None:
         return []
@@ -138,8 +167,8 @@ def pretrain(network: nn.Module, images: Images, run: Teacher) -> list[Row]:
         return []
     rows = torch.arange(len(images.train))
     batches = Batches(images, rows, run.batch_size, run.seed, False, run.augmentations)
-    epochs = replace(run, epochs=run.pretrain_epochs)
-    history = fit(network, batches, epochs, method="simclr").history
+    unsupervised = run.altered(epochs=run.pretrain_epochs, backbone_lr_factor=1.0)
+    history = fit(network, batches, unsupervised, method="simclr").history
     return [row | {"stage": "simclr"} for row in history]
 
 
@@ -340,7 +369,7 @@ class Trainer:
             groups.append({"params": backbone, "lr": factor * rate})
         optimiser = torch.optim.SGD(
             groups, rate, weight_decay=run.weight_decay, momentum=0.9, nesterov=True, fused=True
-        )
+        )  # the schedule sets the momentum, too: from 0.95 to 0.85 and back
         total = max(2, self.stage.epochs * self.steps)
         rise = max(0.2, 1.5 / total)  # of the schedule: one step at least, or it divides by zero
         rates = [group["lr"] for group in groups]

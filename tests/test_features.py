@@ -139,14 +139,14 @@ def test_an_untrained_network_is_measured_as_any_other(network, digits):
             ]
             views[view][name] = space.spaces(parts[0], train=parts[1], **labels)
     for view, layers in (("pooled", list(models.LAYERS)), ("flat", SPATIAL)):
-        values = metrics.network(**views[view])
+        values = metrics.measure_layers(**views[view])
         assert list(values) == layers
         for measured in values.values():
             for key, value in measured.items():
                 assert metrics.MEASURES[key].low <= value <= metrics.MEASURES[key].high, key
         alike = similarity.matrix(views[view]["own"], views[view]["teacher"])
         assert len(alike) == len(layers) ** 2
-    assert metrics.network(views["flat"]["own"])["stem"]["probe"] > 0.8  # pixels, nearly
+    assert metrics.measure_layers(views["flat"]["own"])["stem"]["probe"] > 0.8  # pixels, nearly
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")

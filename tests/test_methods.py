@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from kdlib import UsageError, distill
-from kdlib.plan import methods
+from kdlib import UsageError, data, distill, models, train
+from kdlib.distill.method import LayerLoss, method, squared
+from kdlib.plan import methods, runs
 
 ROOT = Path(__file__).parents[1]
 
@@ -67,3 +68,33 @@ def test_a_combination_needs_a_teacher_where_one_of_its_methods_does():
 def test_the_old_name_of_the_baseline_is_refused_with_the_new_one():
     with pytest.raises(UsageError, match=methods.BASELINE):
         methods.parse("alone")
+
+
+def test_a_method_of_ones_own_is_trained_and_combined_and_takes_no_other_ones_key(monkeypatch):
+    for table in (methods.METHODS, distill.CLASSES):
+        monkeypatch.setitem(table, "pooled", None)  # so that it is taken out again
+        del table["pooled"]
+
+    @method("pooled", title="pooled features", cite="romero2015fitnets")
+    class Pooled(LayerLoss):
+        """Match the pooled features."""
+
+        layers = ("stem",)
+
+        def __init__(self, student, teacher, *, weight: float = 1.0):
+            super().__init__(student, teacher, weight)
+
+        def distance(self, layer, student, teacher):
+            return squared(student.mean(1), teacher.mean(1))
+
+    digits = data.load("digits")
+    student, teacher = (models.build("resnet8", classes=10, channels=1, seed=i) for i in (0, 1))
+    run = runs.Student(method="kd+pooled", options={"pooled": {"weight": 2.0}}, epochs=1)
+    batches = data.Batches(digits, data.budget(digits.train_labels, 1, 0), 64, 0, unlabelled=False)
+    history = train.fit(student, batches, run, teacher=teacher).history
+    assert list(history[0])[4:] == ["labels", "kd", "pooled"]
+    for key in ("kd", "simclr"):
+        with pytest.raises(UsageError, match=key):
+            method(key, title="mine", cite="romero2015fitnets")(Pooled)
+    with pytest.raises(UsageError):
+        runs.Student(method="simclr")

@@ -8,7 +8,7 @@ from clouds import blobs
 
 from kdlib import UsageError
 from kdlib.measure import faithfulness
-from kdlib.measure.metrics import MEASURES, measure, network
+from kdlib.measure.metrics import MEASURES, measure, measure_layers
 from kdlib.measure.space import Space
 
 
@@ -90,13 +90,13 @@ def test_one_call_measures_all_that_can_be(sample):
 
 def test_a_network_is_measured_layer_by_layer_beside_its_teacher(sample):
     own, teacher = pair(*sample)
-    result = network({"stem": own, "pool": own}, {"pool": teacher, "more": teacher})
+    result = measure_layers({"stem": own, "pool": own}, {"pool": teacher, "more": teacher})
     assert result["pool"] == measure(own, teacher)
     assert result["stem"] == measure(own)
-    assert network({"stem": own}) == {"stem": measure(own)}
+    assert measure_layers({"stem": own}) == {"stem": measure(own)}
     lone = Space(sample[0], np.r_[np.zeros(89, dtype=int), 1])
     with pytest.raises(UsageError, match="pool: every class needs two images"):
-        network({"stem": own, "pool": lone})
+        measure_layers({"stem": own, "pool": lone})
 
 
 def test_measures_that_cannot_be_are_named(sample):

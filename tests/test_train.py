@@ -80,6 +80,21 @@ def test_without_a_first_stage_the_training_is_one_plain_loop(digits):
     assert bits(fit(digits, "kd", epochs=2).network) == bits(network)
 
 
+def test_a_run_is_trained_by_its_own_method_unless_another_is_given(digits):
+    def terms(run, **given):
+        batch = batches(digits, unlabelled=False)
+        history = train.fit(student(), batch, run, teacher=teacher(), **given).history
+        return {k: v for k, v in history[0].items() if k in ("labels", "kd", "at")}
+
+    run = runs.Student(method="kd", options={"temperature": 2.0}, epochs=1)
+    own = terms(run)
+    assert own == terms(run, method="kd", temperature=2.0)
+    assert own != terms(run, temperature=3.0)
+    assert terms(run, temperature=3.0) == terms(run, method="kd", temperature=3.0)
+    assert set(terms(run, method="at")) == {"labels", "at"}
+    assert set(terms(runs.Teacher(epochs=1))) == {"labels"}
+
+
 def test_a_first_stage_comes_before_the_main_one_and_the_history_has_both(digits):
     history = fit(digits, "fitnet", stages=2, warm_up_epochs=2).history
     stages = [(row["stage"], row["epoch"]) for row in history]
@@ -142,13 +157,13 @@ def test_the_score_is_a_plain_count(digits):
 
 
 def test_the_device_is_chosen_or_refused():
-    assert train.use("cpu", 1).type == "cpu"
-    assert train.use("auto", 1).type == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert train.choose_device("cpu", 1).type == "cpu"
+    assert train.choose_device("auto", 1).type == ("cuda" if torch.cuda.is_available() else "cpu")
     with pytest.raises(UsageError, match="gpu"):
-        train.use("gpu", 1)
+        train.choose_device("gpu", 1)
     if not torch.cuda.is_available():
         with pytest.raises(UsageError, match="cuda"):
-            train.use("cuda", 1)
+            train.choose_device("cuda", 1)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
@@ -281,7 +296,7 @@ def test_simclr_tells_images_apart_without_labels(digits):
 
 
 def test_no_epochs_leave_a_network_as_it_is_beside_others_that_are_trained(digits):
-    jobs = [train.TrainingJob(student(), runs.Student(epochs=n)) for n in (0, 1)]
+    jobs = [train.TrainingJob(student(), runs.Student(epochs=n), "baseline") for n in (0, 1)]
     untrained, trained = train.fit_many(jobs, batches(digits))
     assert bits(untrained.network) == bits(student())
     assert untrained.history == []

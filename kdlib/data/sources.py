@@ -1,4 +1,4 @@
-"""Images of folders, of archives read in place, and of torchvision's sets, as NumPy arrays."""
+"""Read the images of folders, of archives in place, of torchvision's sets, as NumPy arrays."""
 
 from __future__ import annotations
 

@@ -10,7 +10,15 @@ from torch.nn import functional as F
 
 from kdlib.data import Batch
 from kdlib.distill.logits import KD, softened
-from kdlib.distill.method import Method, Terms, fraction, labels, method, same_classes, targets
+from kdlib.distill.method import (
+    Method,
+    Terms,
+    check_classes,
+    check_fraction,
+    cross_entropy,
+    method,
+    targets,
+)
 from kdlib.models import Forward
 
 
@@ -21,7 +29,7 @@ class Baseline(Method):
     """No teacher: cross-entropy on the labelled images. What every method is compared with."""
 
     def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
-        return {"labels": labels(student, batch)}
+        return {"labels": cross_entropy(student, batch)}
 
 
 @method(
@@ -40,11 +48,11 @@ class Smooth(Method):
 
     def __init__(self, student: Forward, teacher: Forward, *, smoothing: float = 0.1):
         super().__init__(student, teacher)
-        fraction("smoothing", smoothing)
+        check_fraction("smoothing", smoothing)
         self.smoothing = smoothing
 
     def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
-        return {"labels": labels(student, batch, self.smoothing)}
+        return {"labels": cross_entropy(student, batch, self.smoothing)}
 
 
 @method("pseudo", title="pseudo-labels", cite="lee2013pseudo", control=True)
@@ -57,7 +65,7 @@ class Pseudo(Method):
 
     def __init__(self, student: Forward, teacher: Forward):
         super().__init__(student, teacher)
-        same_classes("pseudo", student, teacher)
+        check_classes("pseudo", student, teacher)
 
     def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
         return {"pseudo": F.cross_entropy(student.logits, teacher.logits.argmax(1))}

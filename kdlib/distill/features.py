@@ -20,14 +20,14 @@ from kdlib.distill.method import (
     LayerLoss,
     Method,
     Terms,
-    exact,
-    first_stage,
-    labels,
+    check_classes,
+    check_positive,
+    check_size,
+    check_warm_up,
+    cross_entropy,
+    full_precision,
     method,
     pointwise,
-    positive,
-    same_classes,
-    same_size,
     squared,
     widths,
 )
@@ -62,14 +62,14 @@ class FitNet(LayerLoss):
         super().__init__(student, teacher, weight)
         one_of("number of stages", stages, (1, 2))
         if stages == 2:
-            self.warm_up_epochs = first_stage(warm_up_epochs or 10)
-            same_classes("fitnet", student, teacher)
+            self.warm_up_epochs = check_warm_up(warm_up_epochs or 10)
+            check_classes("fitnet", student, teacher)
         elif warm_up_epochs:
             raise UsageError(
                 f"warm_up_epochs {warm_up_epochs!r} of fitnet; allowed: with stages=2 only"
             )
         one_of("layer", layer, student.features)
-        same_size("fitnet", layer, student, teacher)
+        check_size("fitnet", layer, student, teacher)
         self.layers = (layer,)
         self.regressor = pointwise(*widths(layer, student, teacher)).append(nn.ReLU())
 
@@ -83,10 +83,10 @@ class FitNet(LayerLoss):
         if not self.warm_up_epochs:
             return super().forward(student, teacher, batch)
         kd = 4 * softened(student.logits, teacher.logits, 3.0) / 3.0**2
-        return {"labels": labels(student, batch), "kd": kd}
+        return {"labels": cross_entropy(student, batch), "kd": kd}
 
 
-@exact
+@full_precision
 def attention(features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b hw"]:
     """The attention map of a layer: mean of squared activations over channels, unit length."""
     return F.normalize(features.pow(2).mean(1).flatten(1), dim=1)
@@ -109,7 +109,7 @@ class AT(LayerLoss):
         return squared(attention(student), attention(teacher))
 
 
-@exact
+@full_precision
 def flow(
     shallow: Float[Tensor, "b c h w"], deep: Float[Tensor, "b d i j"]
 ) -> Float[Tensor, "b c d"]:
@@ -147,8 +147,8 @@ class FSP(Method):
         warm_up_rate: float = 0.01,
     ):
         super().__init__(student, teacher)
-        positive("warm_up_rate", warm_up_rate)
-        self.weight, self.warm_up_epochs = weight, first_stage(warm_up_epochs)
+        check_positive("warm_up_rate", warm_up_rate)
+        self.weight, self.warm_up_epochs = weight, check_warm_up(warm_up_epochs)
         self.warm_up_rate = warm_up_rate
         for a, b in pairwise(self.layers):
             ours, theirs = (
@@ -168,7 +168,7 @@ class FSP(Method):
         return {"fsp": self.weight * torch.stack(each).sum()}
 
     def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
-        return {"labels": labels(student, batch)}
+        return {"labels": cross_entropy(student, batch)}
 
 
 class BeforeReLU(LayerLoss):
@@ -196,7 +196,7 @@ class BeforeReLU(LayerLoss):
         return self.between(self.connect[n](student), teacher) / 2 ** (len(self.layers) - 1 - n)
 
 
-@exact
+@full_precision
 def boundary(
     student: Float[Tensor, "b c h w"], teacher: Float[Tensor, "b c h w"], margin: float
 ) -> Float[Tensor, ""]:
@@ -232,8 +232,8 @@ class AB(BeforeReLU):
         warm_up_epochs: int = 10,
     ):
         super().__init__(student, teacher, weight)
-        positive("margin", margin)
-        self.margin, self.warm_up_epochs = margin, first_stage(warm_up_epochs)
+        check_positive("margin", margin)
+        self.margin, self.warm_up_epochs = margin, check_warm_up(warm_up_epochs)
 
     def between(self, student: Tensor, teacher: Tensor) -> Float[Tensor, ""]:
         return boundary(student, teacher, self.margin)
@@ -242,10 +242,10 @@ class AB(BeforeReLU):
         return {"ab": self.total(student, teacher)}
 
     def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
-        return {"labels": labels(student, batch)}
+        return {"labels": cross_entropy(student, batch)}
 
 
-@exact
+@full_precision
 def unit(features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b chw"]:
     """All values of an image as one vector of unit length."""
     return F.normalize(features.flatten(1), dim=1)
@@ -284,8 +284,8 @@ class FT(LayerLoss):
         warm_up_epochs: int = 10,
     ):
         super().__init__(student, teacher, weight)
-        positive("share", share)
-        self.warm_up_epochs = first_stage(warm_up_epochs)
+        check_positive("share", share)
+        self.warm_up_epochs = check_warm_up(warm_up_epochs)
         ours, theirs = widths("block3", student, teacher)
         factors = max(1, int(share * theirs))
         self.encode = _convolutions(nn.Conv2d, (theirs, theirs, factors, factors))
@@ -303,7 +303,7 @@ class FT(LayerLoss):
         return (unit(self.translate(student)) - factors).abs().mean()
 
 
-@exact
+@full_precision
 def selectivity(
     student: Float[Tensor, "b c h w"], teacher: Float[Tensor, "b d h w"]
 ) -> Float[Tensor, ""]:
@@ -337,7 +337,7 @@ class NST(LayerLoss):
         return selectivity(student, teacher)
 
 
-@exact
+@full_precision
 def gaussian(
     mean: Float[Tensor, "b c h w"], value: Float[Tensor, "b c h w"], spread: Float[Tensor, " c"]
 ) -> Float[Tensor, ""]:
@@ -374,7 +374,7 @@ class VID(LayerLoss):
         return gaussian(self.mean[layer](student), teacher, self.spread[layer])
 
 
-@exact
+@full_precision
 def margins(features: Float[Tensor, "b c h w"]) -> Float[Tensor, "c 1 1"]:
     """Mean of each channel's negative values; 0 where there are none."""
     negative = features.clamp(max=0)
@@ -382,7 +382,7 @@ def margins(features: Float[Tensor, "b c h w"]) -> Float[Tensor, "c 1 1"]:
     return (negative.sum((0, 2, 3)) / count)[:, None, None]
 
 
-@exact
+@full_precision
 def partial(
     student: Float[Tensor, "b c h w"], teacher: Float[Tensor, "b c h w"]
 ) -> Float[Tensor, ""]:
@@ -410,7 +410,7 @@ class OFD(BeforeReLU):
         return partial(student, teacher.maximum(margins(teacher)))
 
 
-@exact
+@full_precision
 def context(
     student: Float[Tensor, "b c h w"], teacher: Float[Tensor, "b c h w"]
 ) -> Float[Tensor, ""]:
@@ -472,7 +472,7 @@ class ReviewKD(Method):
         middle = min(512, student.features["pool"].shape[1])
         for layer in self.layers:
             if layer != "pool":
-                same_size("reviewkd", layer, student, teacher)
+                check_size("reviewkd", layer, student, teacher)
             before, after = widths(layer, student, teacher)
             self.fusion[layer] = _Fusion(before, middle, after, deepest=layer == "pool")
 
@@ -481,7 +481,10 @@ class ReviewKD(Method):
         for layer in reversed(self.layers):
             deeper, ours = self.fusion[layer](_maps(student.features[layer]), deeper)
             each.append(context(ours, _maps(teacher.features[layer])))
-        return {"labels": labels(student, batch), "reviewkd": self.weight * torch.stack(each).sum()}
+        return {
+            "labels": cross_entropy(student, batch),
+            "reviewkd": self.weight * torch.stack(each).sum(),
+        }
 
 
 @method("simkd", title="SimKD", cite="chen2022knowledge")
@@ -500,7 +503,7 @@ class SimKD(Method):
         self, student: Forward, teacher: Forward, *, weight: float = 1.0, reduction: int = 2
     ):
         super().__init__(student, teacher)
-        positive("reduction", reduction)
+        check_positive("reduction", reduction)
         ours, theirs = (f.features["block3"].shape for f in (student, teacher))
         classified = teacher.features["pool"].shape[1]
         if classified != theirs[1]:

@@ -14,11 +14,11 @@ from kdlib.data import Batch
 from kdlib.distill.method import (
     Method,
     Terms,
-    exact,
-    labels,
+    check_classes,
+    check_positive,
+    cross_entropy,
+    full_precision,
     method,
-    positive,
-    same_classes,
     targets,
 )
 from kdlib.models import Forward
@@ -31,7 +31,7 @@ def _divergence(
     return (teacher.exp() * (teacher - student)).sum(1)
 
 
-@exact
+@full_precision
 def softened(
     student: Float[Tensor, "b k"], teacher: Float[Tensor, "b k"], temperature: float
 ) -> Float[Tensor, ""]:
@@ -60,8 +60,8 @@ class KD(Method):
         label_weight: float = 0.1,
     ):
         super().__init__(student, teacher)
-        positive("temperature", temperature)
-        same_classes(self.facts.key, student, teacher, self.least_classes)
+        check_positive("temperature", temperature)
+        check_classes(self.facts.key, student, teacher, self.least_classes)
         self.temperature, self.weight, self.label_weight = temperature, weight, label_weight
 
     def distance(self, student: Forward, teacher: Forward, batch: Batch) -> Float[Tensor, ""]:
@@ -71,12 +71,12 @@ class KD(Method):
     def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
         distance = self.distance(student, teacher, batch)
         return {
-            "labels": self.label_weight * labels(student, batch),
+            "labels": self.label_weight * cross_entropy(student, batch),
             self.facts.key: self.weight * distance,
         }
 
 
-@exact
+@full_precision
 def standardised(logits: Float[Tensor, "b k"]) -> Float[Tensor, "b k"]:
     """Logits of each image with mean 0 and standard deviation 1 over the classes."""
     centred = logits - logits.mean(1, keepdim=True)
@@ -125,7 +125,7 @@ class Decoupled(NamedTuple):
     nckd: Float[Tensor, " b"]  # among the rest
 
 
-@exact
+@full_precision
 def decoupled(
     student: Float[Tensor, "b k"],
     teacher: Float[Tensor, "b k"],
@@ -164,8 +164,8 @@ class DKD(Method):
         rest_weight: float = 2.0,
     ):
         super().__init__(student, teacher)
-        positive("temperature", temperature)
-        same_classes("dkd", student, teacher, least=3)
+        check_positive("temperature", temperature)
+        check_classes("dkd", student, teacher, least=3)
         self.temperature, self.target_weight = temperature, target_weight
         self.rest_weight = rest_weight
 
@@ -173,17 +173,17 @@ class DKD(Method):
         target = targets(teacher, batch)
         parts = decoupled(student.logits, teacher.logits, target, self.temperature)
         both = self.target_weight * parts.tckd.mean() + self.rest_weight * parts.nckd.mean()
-        return {"labels": labels(student, batch), "dkd": self.temperature**2 * both}
+        return {"labels": cross_entropy(student, batch), "dkd": self.temperature**2 * both}
 
 
-@exact
+@full_precision
 def correlation(a: Float[Tensor, "n m"], b: Float[Tensor, "n m"]) -> Float[Tensor, " n"]:
     """Pearson's correlation of each row of a with the same row of b; 0 for a constant row."""
     a, b = (x - x.mean(1, keepdim=True) for x in (a, b))
     return F.cosine_similarity(a, b, dim=1)
 
 
-@exact
+@full_precision
 def softmax(logits: Float[Tensor, "b k"], temperature: float) -> Float[Tensor, "b k"]:
     """Class probabilities at a temperature."""
     return F.softmax(logits / temperature, dim=1)
@@ -209,8 +209,8 @@ class DIST(Method):
         class_weight: float = 1.0,
     ):
         super().__init__(student, teacher)
-        positive("temperature", temperature)
-        same_classes("dist", student, teacher)
+        check_positive("temperature", temperature)
+        check_classes("dist", student, teacher)
         self.temperature, self.weight = temperature, weight
         self.image_weight, self.class_weight = image_weight, class_weight
 
@@ -219,10 +219,10 @@ class DIST(Method):
         images = self.image_weight * (1 - correlation(ours, theirs).mean())
         classes = self.class_weight * (1 - correlation(ours.T, theirs.T).mean())
         scale = self.weight * self.temperature**2
-        return {"labels": labels(student, batch), "dist": scale * (images + classes)}
+        return {"labels": cross_entropy(student, batch), "dist": scale * (images + classes)}
 
 
-@exact
+@full_precision
 def normalised_kd(
     student: Float[Tensor, "b k"],
     teacher: Float[Tensor, "b k"],
@@ -256,18 +256,18 @@ class NKD(Method):
         rest_weight: float = 1.5,
     ):
         super().__init__(student, teacher)
-        positive("temperature", temperature)
-        same_classes("nkd", student, teacher, least=3)
+        check_positive("temperature", temperature)
+        check_classes("nkd", student, teacher, least=3)
         self.temperature, self.rest_weight = temperature, rest_weight
 
     def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
         target = targets(teacher, batch)
         hit, rest = normalised_kd(student.logits, teacher.logits, target, self.temperature)
         scale = self.rest_weight * self.temperature**2
-        return {"labels": labels(student, batch), "nkd": hit.mean() + scale * rest.mean()}
+        return {"labels": cross_entropy(student, batch), "nkd": hit.mean() + scale * rest.mean()}
 
 
-@exact
+@full_precision
 def levels(
     student: Float[Tensor, "b k"], teacher: Float[Tensor, "b k"], temperature: float
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""], Float[Tensor, ""]]:

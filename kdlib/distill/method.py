@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from kdlib import UsageError
 from kdlib.data import Batch
 from kdlib.models import Forward
-from kdlib.plan.methods import MethodFacts
+from kdlib.plan.methods import METHODS, MethodFacts
 
 NO_TEACHER = Forward(torch.empty(0, 0), {})  # the outputs of a teacher where there is none
 Terms = dict[str, Float[Tensor, ""]]  # of a loss, by name
@@ -69,7 +69,7 @@ class LayerLoss(Method):
         super().__init__(student, teacher)
         self.weight = weight
         for layer in self.equal_maps:
-            same_size(self.facts.key, layer, student, teacher)
+            check_size(self.facts.key, layer, student, teacher)
 
     @abstractmethod
     def distance(
@@ -84,18 +84,27 @@ class LayerLoss(Method):
 
     def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
         """Compute the labels' term and the distance's, which has the method's key."""
-        return {"labels": labels(student, batch), self.facts.key: self.total(student, teacher)}
+        return {
+            "labels": cross_entropy(student, batch),
+            self.facts.key: self.total(student, teacher),
+        }
 
 
 def method(key: str, **facts: Any) -> Callable[[_Class], _Class]:
     """Register a class under its key, with the facts that `MethodFacts` documents.
 
     All arguments are literals: `kdlib.plan.methods` reads them from the source, without torch. The
-    family is the module that the class is in.
+    family is the module that the class is in. A class outside kdlib joins the table of this process
+    only: `build` and `train.fit` know it. Raises UsageError for a key that another module has.
     """
 
     def register(cls: _Class) -> _Class:
-        cls.facts = MethodFacts(key=key, family=cls.__module__.rpartition(".")[2], **facts)
+        room, _, family = cls.__module__.rpartition(".")
+        cls.facts = MethodFacts(key=key, family=family, **facts)
+        if room != __package__:  # those of this package are in the table already
+            if key in CLASSES and CLASSES[key].__module__ != cls.__module__:
+                raise UsageError(f"method {key!r} is {CLASSES[key].__module__}'s; choose another")
+            METHODS[key] = cls.facts
         CLASSES[key] = cls
         return cls
 
@@ -107,7 +116,7 @@ def own_seed() -> int:
     return int(torch.randint(2**31, ()))
 
 
-def labels(student: Forward, batch: Batch, smoothing: float = 0.0) -> Float[Tensor, ""]:
+def cross_entropy(student: Forward, batch: Batch, smoothing: float = 0.0) -> Float[Tensor, ""]:
     """Cross-entropy with the labels of the batch's labelled images (its first rows)."""
     return F.cross_entropy(student.logits[: len(batch.y)], batch.y, label_smoothing=smoothing)
 
@@ -117,7 +126,7 @@ def targets(teacher: Forward, batch: Batch) -> Int[Tensor, " b"]:
     return torch.cat([batch.y, teacher.logits[len(batch.y) :].argmax(1)])
 
 
-def exact(function: _Function) -> _Function:
+def full_precision(function: _Function) -> _Function:
     """Let a function of tensors compute in float32 or better, also inside autocast.
 
     Half precision is raised to float32, float64 left as it is, and autocast switched off: it would
@@ -134,7 +143,7 @@ def exact(function: _Function) -> _Function:
     return exactly  # type: ignore[return-value]
 
 
-@exact
+@full_precision
 def squared(
     student: Float[Tensor, "*shape"], teacher: Float[Tensor, "*shape"]
 ) -> Float[Tensor, ""]:
@@ -152,26 +161,26 @@ def pointwise(before: int, after: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(before, after, 1, bias=False), nn.BatchNorm2d(after))
 
 
-def positive(name: str, value: float | int) -> None:
+def check_positive(name: str, value: float | int) -> None:
     """Raise UsageError unless the value of this option is above 0."""
     if not 0 < value < math.inf:
         raise UsageError(f"{name} {value!r}; allowed: a number above 0")
 
 
-def fraction(name: str, value: float) -> None:
+def check_fraction(name: str, value: float) -> None:
     """Raise UsageError unless the value of this option is in [0, 1)."""
     if not 0 <= value < 1:
         raise UsageError(f"{name} {value!r}; allowed: 0 or more and below 1")
 
 
-def first_stage(epochs: int) -> int:
-    """Return the length of a first stage; raises UsageError below 1."""
+def check_warm_up(epochs: int) -> int:
+    """Return the length of a first stage. Raises UsageError below 1."""
     if epochs < 1:
         raise UsageError(f"warm_up_epochs {epochs!r}; allowed: 1 or more")
     return epochs
 
 
-def same_classes(key: str, student: Forward, teacher: Forward, least: int = 2) -> None:
+def check_classes(key: str, student: Forward, teacher: Forward, least: int = 2) -> None:
     """Raise UsageError unless both networks have the same number of classes, `least` or more."""
     ours, theirs = tuple(student.logits.shape[1:]), tuple(teacher.logits.shape[1:])
     allowed = None
@@ -183,7 +192,7 @@ def same_classes(key: str, student: Forward, teacher: Forward, least: int = 2) -
         raise UsageError(f"{key} needs {allowed} at logits; student {ours}, teacher {theirs}")
 
 
-def same_size(key: str, layer: str, student: Forward, teacher: Forward) -> None:
+def check_size(key: str, layer: str, student: Forward, teacher: Forward) -> None:
     """Raise UsageError unless both networks have maps of equal height and width at `layer`."""
     ours, theirs = student.features[layer].shape, teacher.features[layer].shape
     if len(ours) != 4 or ours[2:] != theirs[2:]:

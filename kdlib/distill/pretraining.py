@@ -10,11 +10,11 @@ from torch.nn import functional as F
 
 from kdlib import models
 from kdlib.data import Batch
-from kdlib.distill.method import Method, Terms, exact, method, positive
+from kdlib.distill.method import Method, Terms, check_positive, full_precision, method
 from kdlib.models import Forward
 
 
-@exact
+@full_precision
 def agreement(
     a: Float[Tensor, "b d"], b: Float[Tensor, "b d"], temperature: float
 ) -> Float[Tensor, ""]:
@@ -41,7 +41,7 @@ class SimCLR(Method):
 
     def __init__(self, student: Forward, teacher: Forward, *, temperature: float = 0.5):
         super().__init__(student, teacher)
-        positive("temperature", temperature)
+        check_positive("temperature", temperature)
         self.temperature = temperature
         width = student.features["pool"].flatten(1).shape[1]
         self.projector = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 128))

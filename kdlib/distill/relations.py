@@ -16,20 +16,20 @@ from kdlib.distill.method import (
     LayerLoss,
     Method,
     Terms,
-    exact,
-    fraction,
-    labels,
+    check_fraction,
+    check_positive,
+    cross_entropy,
+    full_precision,
     method,
     own_seed,
     pointwise,
-    positive,
     squared,
     widths,
 )
 from kdlib.models import Forward
 
 
-@exact
+@full_precision
 def similarities(features: Float[Tensor, "b ..."]) -> Float[Tensor, "b b"]:
     """Inner products of all pairs of images, rows of unit length."""
     flat = features.flatten(1)
@@ -53,7 +53,7 @@ class SP(LayerLoss):
         return squared(similarities(student), similarities(teacher))
 
 
-@exact
+@full_precision
 def distances(h: Float[Tensor, "b d"]) -> Float[Tensor, "b b"]:
     """Distances of all pairs of images, over their mean."""
     apart = torch.cdist(h, h, compute_mode="donot_use_mm_for_euclid_dist")  # exact when near
@@ -125,7 +125,7 @@ class RKD(LayerLoss):
         return pairs + triples
 
 
-@exact
+@full_precision
 def neighbours(h: Float[Tensor, "b d"]) -> Float[Tensor, "b b"]:
     """Probability that an image has another as its neighbour: (cosine + 1) / 2, rows sum to 1."""
     unit = F.normalize(h, dim=1)
@@ -152,7 +152,7 @@ class PKT(LayerLoss):
         return (theirs * ((theirs + 1e-7) / (ours + 1e-7)).log()).mean()
 
 
-@exact
+@full_precision
 def congruence(h: Float[Tensor, "b d"], gamma: float, order: int) -> Float[Tensor, "b b"]:
     """Gaussian kernel exp(-gamma |a - b|^2) of unit vectors, its Taylor series up to `order`."""
     unit = F.normalize(h, dim=1)
@@ -183,8 +183,8 @@ class CC(LayerLoss):
         order: int = 2,
     ):
         super().__init__(student, teacher, weight)
-        positive("gamma", gamma)
-        positive("order", order)
+        check_positive("gamma", gamma)
+        check_positive("order", order)
         self.gamma, self.order = gamma, order
 
     def distance(self, layer: str, student: Tensor, teacher: Tensor) -> Float[Tensor, ""]:
@@ -192,26 +192,26 @@ class CC(LayerLoss):
         return squared(ours, theirs)
 
 
-@exact
+@full_precision
 def unit_view(h: Float[Tensor, "b d"], embed: nn.Module) -> Float[Tensor, "b e"]:
     """A linear map of features, scaled to unit length."""
     return F.normalize(embed(h), dim=1)
 
 
-@exact
+@full_precision
 def merged(views: Float[Tensor, "b d"], rows: Int[Tensor, " b"]) -> Float[Tensor, "b d"]:
     """The mean over all places of an image in the batch, for each of them."""
     same = (rows[:, None] == rows).to(views)  # (b, b)
     return same @ views / same.sum(1, keepdim=True)
 
 
-@exact
+@full_precision
 def cosines(a: Float[Tensor, "b d"], b: Float[Tensor, "n d"]) -> Float[Tensor, "b n"]:
     """Inner products of all pairs of unit vectors."""
     return a @ b.to(a).T
 
 
-@exact
+@full_precision
 def contrast(
     scores: Float[Tensor, "b k"], images: int, normaliser: Float[Tensor, ""]
 ) -> Float[Tensor, ""]:
@@ -254,10 +254,10 @@ class CRD(Method):
         momentum: float = 0.5,
     ):
         super().__init__(student, teacher)
-        positive("temperature", temperature)
-        positive("negatives", negatives)
-        positive("size", size)
-        fraction("momentum", momentum)
+        check_positive("temperature", temperature)
+        check_positive("negatives", negatives)
+        check_positive("size", size)
+        check_fraction("momentum", momentum)
         self.weight, self.temperature = weight, temperature
         self.negatives, self.momentum = negatives, momentum
         sizes = widths("pool", student, teacher)
@@ -306,10 +306,13 @@ class CRD(Method):
             each.append(contrast(scores, memory.shape[1], self.normaliser[n]))
         self.started = True
         self.update(views, batch.rows)
-        return {"labels": labels(student, batch), "crd": self.weight * torch.stack(each).sum()}
+        return {
+            "labels": cross_entropy(student, batch),
+            "crd": self.weight * torch.stack(each).sum(),
+        }
 
 
-@exact
+@full_precision
 def channels(features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c c"]:
     """Inner products of the channels of each image, rows of unit length."""
     maps = features.flatten(2)  # (b, c, hw)

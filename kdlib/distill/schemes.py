@@ -14,18 +14,18 @@ from kdlib.distill.logits import KD, softened
 from kdlib.distill.method import (
     Method,
     Terms,
-    exact,
-    fraction,
-    labels,
+    check_classes,
+    check_fraction,
+    check_positive,
+    cross_entropy,
+    full_precision,
     method,
     own_seed,
-    positive,
-    same_classes,
 )
 from kdlib.models import Forward
 
 
-@exact
+@full_precision
 def imitated(
     student: Float[Tensor, "b k"], teacher: Float[Tensor, "b k"], temperature: float = 1.0
 ) -> Float[Tensor, " b"]:
@@ -45,13 +45,13 @@ class BornAgain(Method):
 
     def __init__(self, student: Forward, teacher: Forward, *, generations: int = 3):
         super().__init__(student, teacher)
-        positive("generations", generations)
-        same_classes("born_again", student, teacher)
+        check_positive("generations", generations)
+        check_classes("born_again", student, teacher)
         self.generations = generations
 
     def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
         imitation = imitated(student.logits, teacher.logits).mean()
-        return {"labels": labels(student, batch), "born_again": imitation}
+        return {"labels": cross_entropy(student, batch), "born_again": imitation}
 
 
 @method("dml", title="DML", cite="zhang2018deep", teacher=False)
@@ -77,9 +77,9 @@ class DML(Method):
         ours = softened(student.logits, peer.logits.detach(), 1.0)
         theirs = softened(peer.logits, student.logits.detach(), 1.0)
         return {
-            "labels": labels(student, batch),
+            "labels": cross_entropy(student, batch),
             "dml": self.weight * ours,
-            "peer": labels(peer, batch) + self.weight * theirs,
+            "peer": cross_entropy(peer, batch) + self.weight * theirs,
         }
 
 
@@ -93,8 +93,8 @@ class Transfer(Method):
 
     def __init__(self, student: Forward, teacher: Forward, *, temperature: float = 1.0):
         super().__init__(student, teacher)
-        positive("temperature", temperature)
-        same_classes("transfer", student, teacher)
+        check_positive("temperature", temperature)
+        check_classes("transfer", student, teacher)
         self.temperature = temperature
 
     def forward(self, student: Forward, teacher: Forward, batch: Batch) -> Terms:
@@ -116,9 +116,9 @@ class NoisyStudent(Method):
         self, student: Forward, teacher: Forward, *, dropout: float = 0.5, generations: int = 3
     ):
         super().__init__(student, teacher)
-        positive("generations", generations)
-        fraction("dropout", dropout)
-        same_classes("noisy_student", student, teacher)
+        check_positive("generations", generations)
+        check_fraction("dropout", dropout)
+        check_classes("noisy_student", student, teacher)
         self.dropout, self.generations, self.seed = dropout, generations, own_seed()
 
     def setup(self, images: int, student: nn.Module) -> None:
@@ -142,7 +142,7 @@ class NoisyStudent(Method):
         n = len(batch.y)
         each = imitated(student.logits[n:], teacher.logits[n:])
         imitation = each.sum() / max(1, len(each))  # 0 where every image is labelled
-        return {"labels": labels(student, batch), "noisy_student": imitation}
+        return {"labels": cross_entropy(student, batch), "noisy_student": imitation}
 
 
 @method("self", title="self-distillation", cite="allenzhu2023towards", same_network=True)

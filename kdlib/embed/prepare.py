@@ -1,4 +1,4 @@
-"""What every embedder starts from: checked features, at most 50 components, one scale."""
+"""Features made ready for every embedder: checked, at most 50 components, one scale."""
 
 from __future__ import annotations
 

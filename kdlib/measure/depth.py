@@ -20,7 +20,7 @@ def depth(profile: Iterable[float], target: float) -> float:
     Linear between layers. One that never reaches it counts as reaching it one layer after the
     last: a stand-in, always worse than any that does.
 
-    >>> depth([0.4, 0.6, 0.8], 0.7)
+    >>> depth([0.25, 0.5, 1.0], 0.75)
     1.5
     """
     values = np.asarray(list(profile), dtype=float)

@@ -338,7 +338,7 @@ def measure(
     return values
 
 
-def network(
+def measure_layers(
     own: Mapping[str, Space], teacher: Mapping[str, Space] | None = None
 ) -> dict[str, dict[str, float]]:
     """Compute the measures of every layer, beside the teacher's layer of the same name.

@@ -1,4 +1,4 @@
-"""Where images come from: made once from the parameters, and handed to whatever asks. No torch."""
+"""Which data set: its name in folders, its files and its hash; made once, handed to all. No torch.
 
 from __future__ import annotations
 
