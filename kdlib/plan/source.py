@@ -1,4 +1,4 @@
-"""Which data set: its name in folders, its files and its hash; made once, handed to all. No torch.
+"""Which data set: its name in folders, its files and its hash. No torch."""
 
 from __future__ import annotations
 
