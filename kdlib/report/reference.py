@@ -68,7 +68,7 @@ def document(file: Path) -> Iterator[str]:
 def _class(node: ast.ClassDef, lines: list[str]) -> Iterator[str]:
     """Return a class with its fields and those public methods that have a docstring."""
     fields = [line for item in node.body if _assigned(item) for line in _source(item, lines)]
-    head = lines[node.lineno - 1].removesuffix(":")
+    head = lines[node.lineno - 1].partition("  # ")[0].removesuffix(":")
     yield from ("", f"::::{{py:class}} {node.name}", "", *_code([head, *fields]), *_docstring(node))
     methods = [item for item in node.body if isinstance(item, ast.FunctionDef)]
     for method in methods:
@@ -102,7 +102,8 @@ def _source(node: ast.stmt, lines: list[str]) -> list[str]:
 
 
 def _code(lines: list[str]) -> list[str]:
-    return ["```text", *lines, "```", ""]
+    plain = [line.partition("  # type: ")[0] for line in lines]
+    return ["```text", *plain, "```", ""]
 
 
 def _docstring(node: ast.Module | ast.ClassDef | ast.FunctionDef) -> Iterator[str]:
