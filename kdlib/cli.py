@@ -96,7 +96,7 @@ def study(file: Path, device: str = "auto", for_snakemake: Sequence[str] = ()) -
     settings = [f"study={file}", f"device={device}"]
     os.environ["KDLIB_STUDY_PROCESS"] = str(os.getpid())  # notebooks end when it does
     with _only_one():
-        return _snakemake(["--config", *settings, "--rerun-incomplete", *for_snakemake])
+        return run_snakemake(["--config", *settings, "--rerun-incomplete", *for_snakemake])
 
 
 def _planned_device(device: str) -> str:
@@ -145,7 +145,7 @@ def _only_one() -> Iterator[None]:
         lock.release()
 
 
-def _snakemake(arguments: list[str]) -> int:
+def run_snakemake(arguments: list[str]) -> int:
     """Run Snakemake in this process. Returns its exit status, or 128 + the signal that stopped it.
 
     Snakemake waits for notebooks that run already: they get Ctrl-C with it, a SIGTERM not.

@@ -177,7 +177,7 @@ class TeacherRequest(NamedTuple):
 
     teacher: nn.Module | None  # None: nothing
     unlabelled: bool  # of all images of a batch, not of the labelled ones only
-    precision: str
+    precision: str  # float32 or bfloat16
 
 
 @torch.no_grad()
@@ -211,7 +211,7 @@ def _forward(
     teacher = request.teacher
     if teacher is None:
         return distill.NO_TEACHER
-    if _uses_bfloat16(x.device, request.precision):
+    if request.precision == "bfloat16":
         if teacher not in copies:
             copies[teacher] = models.low_precision_copy(teacher, x[:2])
         teacher = copies[teacher]
@@ -260,6 +260,7 @@ class Trainer:
     def __init__(self, job: TrainingJob, teacher: nn.Module | None, batches: Batches):
         self.job, self.images, self.steps = job, batches.images, len(batches)
         self.device = batches.images.train.device
+        self.precision = job.run.on("cuda" if self.device.type == "cuda" else "cpu").precision
         self.network = job.network
         self.teacher = teacher if methods.needs_teacher(job.method) else None
         if self.teacher is not None:
@@ -275,7 +276,7 @@ class Trainer:
 
     def step(self, batch: Batch, teacher: Forward) -> None:
         """Take one step of the optimiser, on one batch and the teacher's outputs for it."""
-        with _autocast(self.device, self.job.run.precision):
+        with _autocast(self.device, self.precision):
             terms = self._terms(batch, teacher)
         self.optimiser.zero_grad(set_to_none=True)
         torch.stack(list(terms.values())).sum().backward()
@@ -337,7 +338,7 @@ class Trainer:
         self.request = TeacherRequest(
             self.teacher if self.stage.teacher else None,
             self.job.unlabelled and self.loss.facts.unlabelled,
-            self.job.run.precision,
+            self.precision,
         )
 
     def _snapshot(self) -> None:
@@ -415,12 +416,7 @@ def _frozen(teacher: nn.Module, device: torch.device) -> nn.Module:
 
 
 def _autocast(device: torch.device, precision: str) -> torch.autocast:
-    return torch.autocast(device.type, torch.bfloat16, enabled=_uses_bfloat16(device, precision))
-
-
-def _uses_bfloat16(device: torch.device, precision: str) -> bool:
-    """Do the networks run in bfloat16?"""
-    return precision == "bfloat16" or (precision == "auto" and device.type == "cuda")
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
 @torch.no_grad()

@@ -101,7 +101,7 @@ def test_published_test_results_can_be_read(tmp_path):
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
 def test_a_study_that_is_stopped_says_so_and_that_it_goes_on(tmp_path, stop):
     (tmp_path / "Snakefile").write_text("rule all:\n    shell: 'touch begun; sleep 3'\n")
-    code = "from kdlib import cli; raise SystemExit(cli._snakemake(['--cores', '1']))"
+    code = "from kdlib import cli; raise SystemExit(cli.run_snakemake(['--cores', '1']))"
     environment = {**os.environ, "PYTHONPATH": str(Path.cwd())}
     command = [sys.executable, "-c", code]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
