@@ -24,7 +24,7 @@ def test_the_first_call_from_python_runs(capsys):
 def test_the_commands_train_runs_and_each_student_names_a_teacher_of_theirs():
     teachers, students = [runs.Teacher()], []
     for line in re.findall(r"papermill --engine kdlib notebooks/(.*)", README):
-        notebook, _, *words = shlex.split(line)
+        notebook, _, *words = shlex.split(line, comments=True)
         given = {}
         while words:
             match words:
@@ -32,6 +32,8 @@ def test_the_commands_train_runs_and_each_student_names_a_teacher_of_theirs():
                     given[name] = yaml.safe_load(value)
                 case ["-y", text, *words]:
                     given |= yaml.safe_load(text)
+                case _:
+                    raise AssertionError(line)
         if notebook == "teacher.ipynb":
             teachers.append(runs.Teacher(**given))
         else:

@@ -171,7 +171,7 @@ def test_a_film_follows_every_seed_and_draws_the_first():
 
 
 def test_without_a_film_or_without_layers_nothing_is_kept():
-    for given in ({}, {"film": {"epochs": [0]}, "runs_only": True}):
+    for given in ({}, {"runs_only": True}):
         study = studies.Study(name="mine", **given)
         assert study.film_table is None
         assert not any(run.snapshots for run in study.students)
@@ -193,6 +193,8 @@ def test_without_a_film_or_without_layers_nothing_is_kept():
         ("maps: {seeds: [7]}", "maps: seeds 7 is not in the study's seeds"),
         ("seeds: [0, 0]", "allowed: each once"),
         ("student: {seed: 7}", "student: seed is not set here; the study sets it itself"),
+        ("student: {method: at}", "student: method is not set here"),
+        ("{runs_only: true, film: {epochs: [0]}}", "film of a study with runs_only"),
         ("teacher: {device: cuda}", "teacher: device is not set here"),
         ("features: {networks: [teachers/x]}", "features: networks is not set here"),
         ("embeddings: {}", "embeddings is empty"),
@@ -228,9 +230,7 @@ def test_a_study_file_that_is_no_text_is_said_in_one_line(tmp_path):
 
 
 def test_a_missing_study_file_names_those_there_are():
-    with pytest.raises(
-        UsageError, match=r"no study file studies/quik.yaml; there: .*studies/quick"
-    ):
+    with pytest.raises(UsageError, match=r"no study file studies/quik.yaml; .*studies/quick"):
         studies.read("studies/quik.yaml")
 
 

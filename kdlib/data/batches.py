@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from kdlib import one_of
+from kdlib import UsageError, one_of
 from kdlib.data.augment import AUGMENTATIONS, cutout, mirrored, randaugment, shifted
 from kdlib.data.dataset import Images, Level
 
@@ -95,6 +95,8 @@ class Batches:
     strong: bool = False
 
     def __post_init__(self) -> None:
+        if self.size < 1:
+            raise UsageError(f"batch size {self.size!r}; allowed: 1 or more")
         for name in self.augment or ():
             one_of("augmentation", name, AUGMENTATIONS)
         n = len(self.images.train) + len(self.images.unlabelled)

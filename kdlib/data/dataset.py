@@ -215,8 +215,8 @@ def budget(
     if not isinstance(per_class, int) or not 1 <= per_class <= int(counts.min()):
         smallest = int(counts.argmin())
         raise UsageError(
-            f"labels_per_class {per_class!r}; allowed: 'all' or 1 to {int(counts.min())}, what the "
-            f"smallest class has: {classes[smallest] if classes else smallest}"
+            f"labels_per_class {per_class!r}; allowed: 'all' or 1 to {int(counts.min())}: class "
+            f"{classes[smallest] if classes else smallest} has no more images"
         )
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(labels), generator=generator)

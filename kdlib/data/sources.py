@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int, UInt8
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
 from kdlib import UsageError
@@ -258,6 +258,8 @@ def _pixels(
         if image.mode in ("I", "F"):
             raise ValueError("32 bits per pixel; allowed: 8 or 16")
         image = image.convert("L" if grey or image.mode in ("1", "L", "LA") else "RGB")
+    except UnidentifiedImageError:
+        raise UsageError(f"{name}: no readable image (of no format that Pillow knows)") from None
     except NO_PICTURE as error:
         raise UsageError(f"{name}: no readable image ({error})") from None
     if size is not None:

@@ -179,7 +179,7 @@ def noise_floor(restarted: Sequence[Maps]) -> dict[Cell, float]:
 
 def _embedder(method: str, seed: int, options: Mapping[str, Any]) -> Embedder:
     """The method of that name, its options and seed checked by name and range."""
-    one_of("method", method, EMBEDDERS)
+    one_of("embedding", method, EMBEDDERS)
     embedder = EMBEDDERS[method]
     for name in options:
         if not embedder.options:

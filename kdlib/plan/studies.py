@@ -77,10 +77,13 @@ class Study:
         plain("name of the study", self.name)
         self._check_axes()
         self._check_film()
-        if not self.embeddings:
+        if self.runs_only and self.film:
+            raise UsageError("film of a study with runs_only: true; allowed: without runs_only")
+        if not self.embeddings and not self.runs_only:
             raise UsageError("embeddings is empty; a study needs at least one")
         self._check_fixed("teacher", self.teacher, "labels_per_class")
         self._check_fixed("features", self.features, "networks")
+        self._check_fixed("student", self.student, "method")
         for given in (self.student, *map(_parameters_of, self.methods)):
             self._check_fixed("student", given, *SET_BY_AXES)
         _ = self.students, self.map_tables, self.film_table  # raise for bad values
@@ -405,8 +408,8 @@ def read(file: str | Path, device: Literal["cpu", "cuda"] = "cpu") -> Study:
     """
     file = Path(file)
     if not file.is_file():
-        there = ", ".join(str(f) for f in sorted(file.parent.glob("*.yaml"))) or "none"
-        raise UsageError(f"no study file {file}; there: {there}")
+        there = ", ".join(str(f) for f in sorted(Path("studies").glob("*.yaml"))) or "none"
+        raise UsageError(f"no study file {file}; in studies/: {there}")
     try:
         given = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
         if not isinstance(given, dict):
