@@ -42,6 +42,24 @@ def made_once(tmp_path_factory, name, make):
 
 
 @pytest.fixture(scope="session")
+def digits():
+    """The digits as one data set."""
+    from kdlib import data
+
+    return data.load("digits")
+
+
+@pytest.fixture(scope="session")
+def mixed(digits):
+    """The digits, 300 of them without a label."""
+    return digits._replace(
+        train=digits.train[300:],
+        train_labels=digits.train_labels[300:],
+        unlabelled=digits.train[:300],
+    )
+
+
+@pytest.fixture(scope="session")
 def chromium():
     """Chromium without a window."""
     names = (os.environ.get("CHROMIUM"), "chromium", "chromium-browser", "google-chrome")

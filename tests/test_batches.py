@@ -4,21 +4,6 @@ import torch
 from kdlib import UsageError, data
 
 
-@pytest.fixture(scope="module")
-def digits():
-    return data.load("digits")
-
-
-@pytest.fixture(scope="module")
-def mixed(digits):
-    """The digits, 300 of them without a label."""
-    return digits._replace(
-        train=digits.train[300:],
-        train_labels=digits.train_labels[300:],
-        unlabelled=digits.train[:300],
-    )
-
-
 def test_an_epoch_has_every_training_image_once_without_its_label(digits):
     batches = data.Batches(digits, data.budget(digits.train_labels, 2, 0), 64, 0)
     rows = torch.cat([batch.rows[len(batch.y) :] for batch in batches])

@@ -5,21 +5,6 @@ from sklearn.datasets import load_digits
 from kdlib import UsageError, data
 
 
-@pytest.fixture(scope="module")
-def digits():
-    return data.load("digits")
-
-
-@pytest.fixture(scope="module")
-def mixed(digits):
-    """The digits, 300 of them without a label."""
-    return digits._replace(
-        train=digits.train[300:],
-        train_labels=digits.train_labels[300:],
-        unlabelled=digits.train[:300],
-    )
-
-
 def test_digits_are_whole_and_split_once(digits):
     assert digits.train.shape == (1297, 1, 8, 8)
     assert torch.bincount(digits.test_labels).tolist() == [50] * 10
