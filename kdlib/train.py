@@ -72,6 +72,7 @@ class TrainingJob(NamedTuple):
     method: str  # a key of plan.methods.METHODS, or several: kd+at
     options: Mapping[str, Any] = {}  # the method's own constants
     unlabelled: bool = True  # trained on the images without a label, too
+    head_epochs: int = 0  # of the classifier alone, before the run's epochs
     backbone_lr_factor: float = 1.0  # on all but the classifier; 0: frozen, also BatchNorm's means
     snapshots: Collection[int] = ()  # epochs after which its weights are stored, too; 0: before
 
@@ -123,10 +124,13 @@ def fit(
     if method is None:
         method = student.method if student else methods.BASELINE
         options = {**student.options, **options} if student else options
+    taught = run if isinstance(run, Teacher) else Teacher()
     if backbone_lr_factor is None:
-        backbone_lr_factor = run.backbone_lr_factor if isinstance(run, Teacher) else 1.0
+        backbone_lr_factor = taught.backbone_lr_factor
     unlabelled = student.unlabelled if student else True
-    job = TrainingJob(network, run, method, options, unlabelled, backbone_lr_factor)
+    job = TrainingJob(
+        network, run, method, options, unlabelled, taught.head_epochs, backbone_lr_factor
+    )
     return fit_many([job], batches, teacher)[0]
 
 
@@ -140,7 +144,8 @@ def fit_many(
 
     A row of the history holds the generation, the stage, the epoch in it, the learning rate that
     the next step would have, and the mean of every term of the loss. A method with a first stage
-    trains that before ("warm_up", then "main"), each with an optimiser and a schedule of its own. A
+    trains that before ("warm_up", then "main"), a teacher's classifier by itself between the two
+    ("head", Kumar et al. 2022, arXiv:2202.10054), each with an optimiser and a schedule of its own. A
     method with several generations then starts again, with a newly initialised student and the
     trained one as its teacher. `snapshots` counts the epochs of all of these, and changes no bit of
     the training.
@@ -191,7 +196,7 @@ def pretrain(network: nn.Module, images: Images, run: Teacher) -> list[Row]:
         return []
     rows = torch.arange(len(images.train))
     batches = Batches(images, rows, run.batch_size, run.seed, False, run.augmentations)
-    unsupervised = run.altered(epochs=run.pretrain_epochs, backbone_lr_factor=1.0)
+    unsupervised = run.altered(epochs=run.pretrain_epochs, head_epochs=0, backbone_lr_factor=1.0)
     history = fit(network, batches, unsupervised, method="simclr").history
     return [row | {"stage": "simclr"} for row in history]
 
@@ -253,20 +258,25 @@ def _labelled(batch: Batch) -> Batch:
 class Stage(NamedTuple):
     """One part of a training, with an optimiser and a schedule of its own."""
 
-    name: str  # warm_up or main
+    name: str  # warm_up, head or main
     epochs: int
     learning_rate: float  # peak of its schedule
+    backbone_lr_factor: float  # on all but the classifier; 0: frozen, also BatchNorm's means
     student: bool = True  # uses the student's outputs
     teacher: bool = True  # uses the teacher's outputs
 
 
-def stages(loss: Method, run: Run) -> list[Stage]:
-    """The stages that a method asks for: the first one, if it has any, and the main one."""
-    main = Stage("main", run.epochs, run.learning_rate, teacher=loss.main_teacher)
-    if not loss.warm_up_epochs:
-        return [main]
-    rate = loss.warm_up_rate * run.learning_rate
-    return [Stage("warm_up", loss.warm_up_epochs, rate, loss.warm_up_student), main]
+def stages(loss: Method, job: TrainingJob) -> list[Stage]:
+    """A method's first stage, if it has any; the classifier's, if the job has any; the main one."""
+    run, factor, teacher = job.run, job.backbone_lr_factor, loss.main_teacher
+    planned = [Stage("main", run.epochs, run.learning_rate, factor, teacher=teacher)]
+    if job.head_epochs:
+        head = Stage("head", job.head_epochs, run.learning_rate, 0.0, teacher=teacher)
+        planned.insert(0, head)
+    if loss.warm_up_epochs:
+        rate, student = loss.warm_up_rate * run.learning_rate, loss.warm_up_student
+        planned.insert(0, Stage("warm_up", loss.warm_up_epochs, rate, factor, student))
+    return planned
 
 
 class Trainer:
@@ -290,9 +300,10 @@ class Trainer:
         if self.teacher is not None:
             _check_sizes(job, self.teacher)
         self.history: list[Row] = []
+        self.frozen: list[nn.Parameter] = []
         self.snapshots: dict[int, dict[str, np.ndarray]] = {}
         self.loss = self._method()
-        planned = stages(self.loss, job.run)
+        planned = stages(self.loss, job)
         self.planned_epochs = self.loss.generations * sum(stage.epochs for stage in planned)
         self._snapshot()
         self._start(planned)
@@ -342,6 +353,7 @@ class Trainer:
                 continue
             trained = self.loss.finalize(self.network, self.teacher)
             if self.generation == self.loss.generations:
+                self._thaw()
                 self.network, self.finished = trained, True
             else:
                 self._start_generation(teacher=trained)
@@ -352,7 +364,7 @@ class Trainer:
         self.network = models.reinitialise(teacher, self.job.run.seed + self.generation - 1)
         self.teacher = _frozen(teacher, self.device)
         self.loss = self._method()
-        self._start(stages(self.loss, self.job.run))
+        self._start(stages(self.loss, self.job))
 
     def _start(self, planned: list[Stage]) -> None:
         """Start the first of these stages."""
@@ -384,12 +396,16 @@ class Trainer:
 
     def _optimiser(self) -> tuple[torch.optim.SGD, OneCycleLR]:
         """An optimiser of the network and of the method's own parts, and its schedule."""
-        run, factor, rate = self.job.run, self.job.backbone_lr_factor, self.stage.learning_rate
+        run, factor, rate = self.job.run, self.stage.backbone_lr_factor, self.stage.learning_rate
         head = [*models.part(self.network, "logits").parameters(), *self.loss.parameters()]
         backbone = [p for p in self.network.parameters() if all(p is not other for other in head)]
         groups: list[dict[str, Any]] = [{"params": head, "lr": rate}]
+        self._thaw()
+        self.network.train(factor > 0)  # BatchNorm statistics are frozen, too
         if factor == 0:
-            self.network.eval()  # BatchNorm statistics are frozen, too
+            self.frozen = [p for p in backbone if p.requires_grad]
+            for parameter in self.frozen:
+                parameter.requires_grad_(False)
         else:
             groups.append({"params": backbone, "lr": factor * rate})
         optimiser = torch.optim.SGD(
@@ -399,6 +415,12 @@ class Trainer:
         rise = max(0.2, 1.5 / total)  # of the schedule: one step at least, or it divides by zero
         rates = [group["lr"] for group in groups]
         return optimiser, OneCycleLR(optimiser, rates, total_steps=total, pct_start=rise)
+
+    def _thaw(self) -> None:
+        """Let what a stage froze be trained again."""
+        for parameter in self.frozen:
+            parameter.requires_grad_(True)
+        self.frozen = []
 
     def _method(self) -> Method:
         """Build the method, sized by one forward pass of both networks on two images."""

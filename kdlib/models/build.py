@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from kdlib import UsageError
+from kdlib.models import efficientnet
 from kdlib.models.cifar import LAYERS, NETWORKS, bottleneck, initialise
 from kdlib.models.observe import LayerPath, layers, observe
 from kdlib.models.preprocessing import Preprocess
@@ -35,7 +36,7 @@ def build(
     """A network with the initial weights of `seed`: the same bits each time, on every machine.
 
     `name` is of `NETWORKS` (with 10 classes and 3 channels resnet20 has 269,722 parameters), or
-    one of torchvision's classifiers (see `torchvision.build`), or "module:callable" of any module
+    "efficientnet_lite0", one of torchvision's classifiers (see `torchvision.build`), or "module:callable" of any module
     on Python's path: the callable gets classes, channels and the options and returns a network.
     `width` is a factor on the number of channels, for `NETWORKS` only; `size` the pixels by side
     of the images. `preprocess`, or its record, is what the network does to them before its first
@@ -57,6 +58,8 @@ def build(
         if name in NETWORKS:
             network = _from_table(name, classes, channels, width, options)
             initialise(network, seed)
+        elif name == efficientnet.NAME:
+            network = efficientnet.build(classes, channels, size, **options)
         elif ":" in name:
             network = _from_callable(name, {"classes": classes, "channels": channels, **options})
         else:
@@ -81,14 +84,14 @@ def _seeded(seed: int) -> Iterator[None]:
 
 def check_name(name: str) -> None:
     """Raise UsageError, with the names there are, unless `build` knows a network of this name."""
-    if name in NETWORKS or ":" in name:
+    if name in NETWORKS or name == efficientnet.NAME or ":" in name:
         return
     from kdlib.models import torchvision
 
     if name not in torchvision.names():
         raise UsageError(
-            f"unknown network {name!r}; one of: {', '.join(NETWORKS)}; or of torchvision "
-            "(resnet18, convnext_tiny, ...), or module:callable"
+            f"unknown network {name!r}; one of: {', '.join(NETWORKS)}, {efficientnet.NAME}; or of "
+            "torchvision (resnet18, convnext_tiny, ...), or module:callable"
         )
 
 

@@ -29,6 +29,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from kdlib import UsageError
+from kdlib.models import efficientnet
 from kdlib.models.build import architecture, differences
 from kdlib.models.cifar import NETWORKS
 from kdlib.models.observe import layers
@@ -101,7 +102,7 @@ def load(network: nn.Module, weights: str | Path, *, new_head: bool = False) -> 
     """Load the weights of a file into a network, in place; returns the names of those not loaded.
 
     `weights` is a safetensors file or a torch file (tensors only: no code of it is run), with names
-    as here or of `NAMINGS`; or "imagenet", for torchvision's own weights of its network. Only with
+    as here or of `NAMINGS`; or "imagenet", for the published weights of torchvision's networks and EfficientNet-lite0. Only with
     `new_head` does the classifier stay as initialised, for other classes. Raises UsageError,
     naming keys and shapes, unless every weight finds its place.
     """
@@ -173,8 +174,13 @@ def _imagenet(network: nn.Module) -> dict[str, Tensor]:
     from kdlib.vision import torchvision as library
 
     name = architecture(network).get("name")
+    if name == efficientnet.NAME:
+        return _tensors(efficientnet.weights_file())
     if name in NETWORKS or name not in torchvision.names():
-        raise UsageError(f"weights 'imagenet' of {name}; allowed: for torchvision's networks only")
+        raise UsageError(
+            f"weights 'imagenet' of {name}; allowed: for {efficientnet.NAME} and torchvision's "
+            "networks only"
+        )
     published = library.models.get_model_weights(name).DEFAULT
     try:
         return dict(published.get_state_dict(progress=False, check_hash=True))

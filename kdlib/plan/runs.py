@@ -214,6 +214,7 @@ class Teacher(Run):
     labels_per_class: Labels = "all"  # images of each class that keep their label, or all
     weights: str | None = None  # it begins with: simclr, imagenet, a file, an address; None: random
     pretrain_epochs: Count = 20  # of simclr, on all training images without labels
+    head_epochs: Whole = 0  # of the classifier alone, before the `epochs` of all
     backbone_lr_factor: NotNegative = 1.0  # on the learning rate of all but the classifier
 
     role: ClassVar[str] = "teacher"
