@@ -72,6 +72,7 @@ class TrainingJob(NamedTuple):
     method: str  # a key of plan.methods.METHODS, or several: kd+at
     options: Mapping[str, Any] = {}  # the method's own constants
     unlabelled: bool = True  # trained on the images without a label, too
+    cached_teacher: bool = False  # its logits once for each image and its mirror image, not shifted
     head_epochs: int = 0  # of the classifier alone, before the run's epochs
     backbone_lr_factor: float = 1.0  # on all but the classifier; 0: frozen, also BatchNorm's means
     snapshots: Collection[int] = ()  # epochs after which its weights are stored, too; 0: before
@@ -104,6 +105,29 @@ def build(run: Run, images: Images) -> nn.Module:
     )
 
 
+def job(network: nn.Module, run: Run) -> TrainingJob:
+    """How a run trains its network; a teacher's by the baseline."""
+    if isinstance(run, Student):
+        return TrainingJob(
+            network,
+            run,
+            run.method,
+            run.options,
+            unlabelled=run.unlabelled,
+            cached_teacher=run.cached_teacher,
+            snapshots=run.snapshots,
+        )
+    if isinstance(run, Teacher):
+        return TrainingJob(
+            network,
+            run,
+            methods.BASELINE,
+            head_epochs=run.head_epochs,
+            backbone_lr_factor=run.backbone_lr_factor,
+        )
+    return TrainingJob(network, run, methods.BASELINE)
+
+
 def fit(
     network: nn.Module,
     batches: Batches,
@@ -120,18 +144,14 @@ def fit(
     `options` come before the run's. With `method` by that one and `options` alone.
     `backbone_lr_factor` is the run's, too, unless it is given.
     """
-    student = run if isinstance(run, Student) else None
+    one = job(network, run)._replace(snapshots=())
     if method is None:
-        method = student.method if student else methods.BASELINE
-        options = {**student.options, **options} if student else options
-    taught = run if isinstance(run, Teacher) else Teacher()
-    if backbone_lr_factor is None:
-        backbone_lr_factor = taught.backbone_lr_factor
-    unlabelled = student.unlabelled if student else True
-    job = TrainingJob(
-        network, run, method, options, unlabelled, taught.head_epochs, backbone_lr_factor
-    )
-    return fit_many([job], batches, teacher)[0]
+        one = one._replace(options={**one.options, **options})
+    else:
+        one = one._replace(method=method, options=options)
+    if backbone_lr_factor is not None:
+        one = one._replace(backbone_lr_factor=backbone_lr_factor)
+    return fit_many([one], batches, teacher)[0]
 
 
 def fit_many(
@@ -145,10 +165,10 @@ def fit_many(
     A row of the history holds the generation, the stage, the epoch in it, the learning rate that
     the next step would have, and the mean of every term of the loss. A method with a first stage
     trains that before ("warm_up", then "main"), a teacher's classifier by itself between the two
-    ("head", Kumar et al. 2022, arXiv:2202.10054), each with an optimiser and a schedule of its own. A
-    method with several generations then starts again, with a newly initialised student and the
-    trained one as its teacher. `snapshots` counts the epochs of all of these, and changes no bit of
-    the training.
+    ("head", Kumar et al. 2022, arXiv:2202.10054), each with an optimiser and a schedule of its
+    own. A method with several generations then starts again, with a newly initialised student and
+    the trained one as its teacher. `snapshots` counts the epochs of all of these, and changes no
+    bit of the training.
 
     The teacher is moved to the device, put into evaluation mode and no longer asks for gradients;
     its weights and BatchNorm statistics stay as they are. SGD with Nesterov momentum and a
@@ -163,11 +183,11 @@ def fit_many(
     trainers = [Trainer(job, teacher, batches) for job in jobs]
     batches.strong = batches.strong or any(trainer.loss.facts.strong for trainer in trainers)
     epochs = max(trainer.planned_epochs for trainer in trainers)
-    copies: dict[nn.Module, nn.Module] = {}
+    teachers = Teachers(batches)
     for _ in tqdm(range(epochs), "epochs", delay=2, mininterval=2, leave=False):
         active = [trainer for trainer in trainers if not trainer.finished]
         for batch in batches:
-            outputs = teacher_outputs(active, batch, copies)
+            outputs = teachers.outputs(active, batch)
             for trainer in active:
                 trainer.step(*outputs[trainer.request])
         for trainer in active:
@@ -207,52 +227,87 @@ class TeacherRequest(NamedTuple):
     teacher: nn.Module | None  # None: nothing
     unlabelled: bool  # of all images of a batch, not of the labelled ones only
     precision: str  # float32 or bfloat16
+    cached: bool  # its logits for the images as they are, not for each augmented view
 
 
-@torch.no_grad()
-def teacher_outputs(
-    trainers: Sequence[Trainer], batch: Batch, copies: dict[nn.Module, nn.Module]
-) -> dict[TeacherRequest, tuple[Batch, Forward]]:
-    """Compute, for every request, its images of the batch and its teacher's outputs for them.
+class Teachers:
+    """What teachers output for the batches of one training, for all trainers that ask for it."""
 
-    One forward pass per request, for the layers of all trainers that share it. `copies` holds the
-    teachers' low-precision copies, and is filled here.
-    """
-    batch = batch._replace(x=batch.x.contiguous(memory_format=torch.channels_last))
-    layers: dict[TeacherRequest, list[str]] = {}
-    for trainer in trainers:
-        layers.setdefault(trainer.request, []).extend(trainer.loss.layers)
-    outputs = {}
-    for request in layers:
-        images = batch if request.unlabelled else _labelled(batch)
-        forward = _forward(request, dict.fromkeys(layers[request]), images.x, copies)
-        outputs[request] = images, forward
-    return outputs
+    def __init__(self, batches: Batches):
+        self.batches = batches
+        self.copies: dict[nn.Module, nn.Module] = {}  # in low precision, by teacher
+        self.caches: dict[TeacherRequest, Float[Tensor, "2 n k"]] = {}  # as they are; mirrored
 
+    @torch.no_grad()
+    def outputs(
+        self, trainers: Sequence[Trainer], batch: Batch
+    ) -> dict[TeacherRequest, tuple[Batch, Forward]]:
+        """Compute, for every request, its images of the batch and its teacher's outputs for them.
 
-def _forward(
-    request: TeacherRequest,
-    layers: Iterable[str],
-    x: Float[Tensor, "b c h w"],
-    copies: dict[nn.Module, nn.Module],
-) -> Forward:
-    """The outputs of one request's teacher; NO_TEACHER where it needs none."""
-    teacher = request.teacher
-    if teacher is None:
-        return distill.NO_TEACHER
-    if request.precision == "bfloat16":
-        if teacher not in copies:
-            copies[teacher] = models.low_precision_copy(teacher, x[:2])
-        teacher = copies[teacher]
-    with _autocast(x.device, request.precision):
-        return models.observe(teacher, x, layers)
+        One forward pass per request, for the layers of all trainers that share it; none where its
+        logits are cached.
+        """
+        batch = batch._replace(x=batch.x.contiguous(memory_format=torch.channels_last))
+        layers: dict[TeacherRequest, list[str]] = {}
+        for trainer in trainers:
+            layers.setdefault(trainer.request, []).extend(trainer.loss.layers)
+        outputs = {}
+        for request in layers:
+            images = batch if request.unlabelled else _labelled(batch)
+            if request.teacher is None:
+                forward = distill.NO_TEACHER
+            elif request.cached:
+                forward = self._lookup(request, images)
+            else:
+                forward = self._forward(request, images.x, dict.fromkeys(layers[request]))
+            outputs[request] = images, forward
+        return outputs
+
+    def _forward(
+        self, request: TeacherRequest, x: Float[Tensor, "b c h w"], layers: Iterable[str] = ()
+    ) -> Forward:
+        """The outputs of a request's teacher."""
+        teacher = request.teacher
+        assert teacher is not None
+        if request.precision == "bfloat16":
+            if teacher not in self.copies:
+                self.copies[teacher] = models.low_precision_copy(teacher, x[:2])
+            teacher = self.copies[teacher]
+        with _autocast(x.device, request.precision):
+            return models.observe(teacher, x, layers)
+
+    def _lookup(self, request: TeacherRequest, batch: Batch) -> Forward:
+        """The cached logits for the images of a batch, computed when they are first needed."""
+        if batch.mirrored is None:
+            raise UsageError("augmentations of their own with cached_teacher; allowed: the set's")
+        if request not in self.caches:
+            self.caches[request] = self._logits(request)
+        return Forward(self.caches[request][batch.mirrored.long(), batch.rows], {})
+
+    def _logits(self, request: TeacherRequest) -> Float[Tensor, "2 n k"]:
+        """The logits for each image that a request can be of, as it is and mirrored; else 0."""
+        images, rows = self.batches.images, self.batches.labelled
+        n = len(images.train) + len(images.unlabelled)
+        if request.unlabelled and self.batches.unlabelled:
+            rows = torch.arange(n)
+        table = torch.empty(0)
+        chunks = rows.to(images.train.device).split(forward_size(images.train))
+        for chunk in tqdm(chunks, "teacher", delay=2, mininterval=2, leave=False):
+            x = normalised(images.take(chunk), images.mean, images.std)
+            for i, view in enumerate([x, x.flip(3)] if images.flip else [x]):
+                view = view.contiguous(memory_format=torch.channels_last)
+                logits = self._forward(request, view).logits
+                if not len(table):
+                    table = logits.new_zeros(2, n, logits.shape[1])
+                table[i, chunk] = logits
+        return table
 
 
 def _labelled(batch: Batch) -> Batch:
     """The labelled images of a batch alone."""
     n = len(batch.y)
-    strong = None if batch.strong is None else batch.strong[:n]
-    return Batch(batch.x[:n], batch.y, batch.rows[:n], strong)
+    strong, mirrored = (None if x is None else x[:n] for x in (batch.strong, batch.mirrored))
+    return Batch(batch.x[:n], batch.y, batch.rows[:n], strong, mirrored)
 
 
 class Stage(NamedTuple):
@@ -375,7 +430,13 @@ class Trainer:
             self.teacher if self.stage.teacher else None,
             self.job.unlabelled and self.loss.facts.unlabelled,
             self.precision,
+            self.job.cached_teacher,
         )
+        if self.job.cached_teacher and self.teacher is not None and self.loss.layers:
+            raise UsageError(
+                f"method {self.job.method!r} with cached_teacher; allowed: those that need no "
+                "layer of the teacher but its logits"
+            )
 
     def _snapshot(self) -> None:
         """Store the weights as they are now, if the job asks for it."""

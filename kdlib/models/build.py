@@ -36,8 +36,9 @@ def build(
     """A network with the initial weights of `seed`: the same bits each time, on every machine.
 
     `name` is of `NETWORKS` (with 10 classes and 3 channels resnet20 has 269,722 parameters), or
-    "efficientnet_lite0", one of torchvision's classifiers (see `torchvision.build`), or "module:callable" of any module
-    on Python's path: the callable gets classes, channels and the options and returns a network.
+    "efficientnet_lite0", or one of torchvision's classifiers (see `torchvision.build`), or
+    "module:callable" of any module on Python's path: the callable gets classes, channels and the
+    options and returns a network.
     `width` is a factor on the number of channels, for `NETWORKS` only; `size` the pixels by side
     of the images. `preprocess`, or its record, is what the network does to them before its first
     layer. Raises UsageError for what is unknown or does not fit.

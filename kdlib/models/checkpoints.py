@@ -102,9 +102,9 @@ def load(network: nn.Module, weights: str | Path, *, new_head: bool = False) -> 
     """Load the weights of a file into a network, in place; returns the names of those not loaded.
 
     `weights` is a safetensors file or a torch file (tensors only: no code of it is run), with names
-    as here or of `NAMINGS`; or "imagenet", for the published weights of torchvision's networks and EfficientNet-lite0. Only with
-    `new_head` does the classifier stay as initialised, for other classes. Raises UsageError,
-    naming keys and shapes, unless every weight finds its place.
+    as here or of `NAMINGS`; or "imagenet", for the published weights of EfficientNet-lite0 and of
+    torchvision's networks. Only with `new_head` does the classifier stay as initialised, for other
+    classes. Raises UsageError, naming keys and shapes, unless every weight finds its place.
     """
     tensors = _imagenet(network) if str(weights) == "imagenet" else _tensors(Path(weights))
     head = layers(network)["logits"].module + "."

@@ -42,7 +42,9 @@ def build(classes: int, channels: int, size: int, **options: Any) -> nn.Module:
     fixed = {"dropout_rate": 0.0, "drop_connect_rate": 0.0}
     sizes = {"num_classes": classes, "image_size": size, "in_channels": channels}
     try:
-        network: nn.Module = EfficientNet.from_name("efficientnet-lite0", **sizes, **fixed | options)
+        network: nn.Module = EfficientNet.from_name(
+            "efficientnet-lite0", **sizes, **fixed | options
+        )
     except (TypeError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise UsageError(f"network {NAME}: {reason}") from error
