@@ -17,7 +17,9 @@ def photographs():
     y = torch.arange(40) % 4
     unlabelled = torch.randint(0, 256, (8, 3, 16, 16), generator=generator, dtype=torch.uint8)
     classes = ("a", "b", "c", "d")
-    return data.Images("fake", x, y, x[:8], y[:8], classes, shift=2, flip=True, unlabelled=unlabelled)
+    return data.Images(
+        "fake", x, y, x[:8], y[:8], classes, shift=2, flip=True, unlabelled=unlabelled
+    )
 
 
 def teacher(seed=9):

@@ -101,9 +101,9 @@ def test_a_missing_package_is_one_line_that_names_the_extra(monkeypatch, package
 def test_options_and_sizes_it_does_not_have_are_one_line():
     with pytest.raises(UsageError, match=f"network {NAME}: .*colour"):
         network(colour="red")
-    with pytest.raises(UsageError, match="width 2.0 of efficientnet_lite0; allowed: 1.0"):
+    with pytest.raises(UsageError, match=r"width 2\.0 of efficientnet_lite0; allowed: 1\.0"):
         network(width=2.0)
-    with pytest.raises(UsageError, match="unknown network 'efficientnet_lite9'; .*, efficientnet_"):
+    with pytest.raises(UsageError, match=r"unknown network 'efficientnet_lite9'; .*, efficientnet_"):
         models.build("efficientnet_lite9", classes=10)
 
 
