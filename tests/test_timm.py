@@ -82,7 +82,7 @@ def test_a_teacher_of_timm_is_trained_and_restored(digits):
     x = normalised(digits.test[:4], digits.mean, digits.std)
     with torch.no_grad():
         torch.testing.assert_close(again(x), built.eval()(x))
-    assert run.name == "teachers/timm.test_resnet-full-0+batch_size=256+epochs=1+input_size=32"
+    assert run.name.startswith("teachers/timm.test_resnet-full-0+")
 
 
 def test_its_own_normalisation_is_that_of_its_published_weights():
