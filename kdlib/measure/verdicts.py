@@ -14,20 +14,51 @@ from kdlib.plan.methods import BASELINE
 from kdlib.store import Results
 
 RULE = """\
-1. A **test** is a mean difference between networks over seeds, signed so that above 0 agrees with
-   the claim, with its 95 % t interval and its p after Holm, over all tests of its cell. With p
-   below 0.05 it speaks *for* the claim if the mean is above 0, and *against* it if below.
-   Differences that are equal in all seeds have no spread and no p: below 0 they speak against
-   the claim, above 0 for nothing.
-2. A **cell** is one network, one regime of teachers, one method, one label budget and one space:
-   the layers themselves, the same layers *flat* (by the principal axes of their whole map, where
-   the first averages over positions), or a kind of map. It is *supported* if a test speaks for the
-   claim and none against it, *mixed* if there are both, and *not supported* if none speaks for it.
-3. A **claim** is *supported* if more than half of its cells are and no cell holds a test against
-   it, *not supported* if no cell holds a test for it, and *mixed* otherwise.
-4. These words need 5 seeds. With 3 or 4 they are *consistent with*, *consistent in part* and
-   *not shown*, and mean no more than that; with fewer a cell has *too few seeds*. What the study
-   did not run is *no data*. Neither of the last two counts among the cells of a claim.
+1. **A cell** is one claim on one data set, for one kind of teacher (which labels it was trained on,
+   and where its weights began), one number of labels per class, one student network, and one space:
+   the layers as means over positions, the same layers *flat* (by the principal axes of their whole
+   map), or the maps of one embedding. The layers as means decide; the others stand beside them.
+2. **The headline of a cell.** A *difference* compares one method with its reference for one seed.
+   Differences are averaged over the methods within each seed, so each seed gives one number, and
+   only seeds in which every method of the cell was run count. The mean of these numbers with its
+   95 % t interval over seeds is the headline. Signs are turned so that above 0 agrees with the
+   claim. Controls are no methods.
+3. **What is compared,** one number for each claim.
+   C1: by how many points of test accuracy the student comes closer to its teacher than the baseline
+   of the same seed, with at most a tenth of the teacher's parameters. It is not asked where the
+   teacher was trained from scratch on as few labels as the student: such a teacher has no lead.
+   C2: test accuracy of the student minus that of its own teacher, in points, where the teacher was
+   trained on the same labels. Students of one teacher are averaged: each teacher counts as one seed.
+   C3: how much smaller than the baseline's the within-class spread is, the square root of the
+   within-class share of variance, averaged over block1 and block2. It is the one of our measures
+   that is compactness and nothing else (the silhouette also rewards distance to other classes), and
+   the abstract names neither of the two layers that are intermediate.
+   C4: layers saved, by the linear probe.
+   C5: the silhouette minus the baseline's, averaged over block1 and block2, in the layers and in
+   the maps of each embedding, each a cell of its own, for a map has no within-class share to
+   compare. Here every method with every network counts as a method, and there is one cell for all
+   networks.
+4. **The methods of a cell.** A method *agrees* if the 95 % t interval of its own mean over seeds
+   lies above 0, and *speaks against* the claim if it lies below.
+5. **The words.** *holds*: the headline's interval lies above 0, at least three quarters of the
+   methods agree, and none speaks against. *reverses*: the headline's interval lies below 0.
+   *holds for some*: neither of these, but the headline's interval lies above 0, and the methods
+   that agree are named; or it does not, and the methods are named whose mean is above 0 with p
+   below 0.05 after Holm's correction for the number of methods in the cell. *does not show*: the
+   rest.
+6. **Seeds.** These words need 5 seeds. With 3 or 4 they are *consistent with the claim*,
+   *consistent with the opposite*, *consistent with the claim for some* and *does not show*; with
+   fewer, *too few seeds*. What was not run is *no data*; a claim that does not apply to a kind of
+   teacher is *not asked*. Differences that are equal in all seeds have no spread to judge by: above
+   0 they count for nothing, below 0 they speak against.
+7. **No different** is never concluded from an interval that contains 0. It needs a test of
+   equivalence: two one-sided t tests, each at 5 %, that the mean lies within 1 point of test
+   accuracy on either side of 0, and 5 seeds. Without it two accuracies are *not told apart*.
+8. **All labels** is a condition that the paper, which speaks of limited labels, did not claim. It
+   is judged by the same rule, and stands apart.
+9. **Many tests.** The headline is one test per cell, not corrected over cells: without any effect
+   5 % of the cells have an interval that excludes 0, half of them on the claim's side. Only the
+   methods that are named without a headline are corrected, within their cell.
 """
 
 LEVEL = 0.05
