@@ -290,7 +290,7 @@ def gain(results: Results, measure: str, layer: str, *, method: str, labels: str
 
 
 def direction(results: Results, measure: str, layer: str, *, method: str, labels: str) -> str:
-    """Name where a method lies beside the baseline: higher, lower, or no clear difference.
+    """Name where a method lies beside the baseline: higher, lower, or not told apart.
 
     By `side` of the 95 % interval of the paired difference.
     """
