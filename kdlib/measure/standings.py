@@ -20,8 +20,8 @@ def standings(results: Results, *, regime: str = "full") -> pd.DataFrame:
     Returns network, method, labels; accuracy with low and high, its 95 % t interval over n seeds;
     gain with gain_low and gain_high, the same of the paired difference to the baseline; pairs,
     their number; least and most, the gains of single seeds; beside: better, worse, no
-    different or not told apart (`statistics.beside`). Without a pair these are NaN and an empty word.
-    First comes the network that most runs share. Empty where no student was trained.
+    different or not told apart (`statistics.beside`). Without a pair these are NaN and an empty
+    word. First comes the network that most runs share. Empty where no student was trained.
     """
     if results.runs.empty:
         return pd.DataFrame(columns=[*STANDING, *GAIN])

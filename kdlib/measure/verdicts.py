@@ -27,7 +27,8 @@ RULE = """\
    of the same seed, with at most a tenth of the teacher's parameters. It is not asked where the
    teacher was trained from scratch on as few labels as the student: such a teacher has no lead.
    C2: test accuracy of the student minus that of its own teacher, in points, where the teacher was
-   trained on the same labels. Students of one teacher are averaged: each teacher counts as one seed.
+   trained on the same labels. Students of one teacher are averaged: each teacher counts as one
+   seed.
    C3: how much smaller than the baseline's the within-class spread is, the square root of the
    within-class share of variance, averaged over block1 and block2. It is the one of our measures
    that is compactness and nothing else (the silhouette also rewards distance to other classes), and

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import html
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -17,7 +17,6 @@ from IPython.display import HTML
 from kdlib.embed import TITLES
 from kdlib.embed.compare import PROCEDURES
 from kdlib.measure import statistics, verdicts
-from kdlib.report import charts
 
 SIGNS = {  # of the words of verdicts
     sign: tuple(dict.fromkeys(words[place] for words in verdicts.WORDS.values()))
@@ -125,7 +124,8 @@ def _conditions(cells: pd.DataFrame) -> str:
     rows = []
     for (data, teacher, labels), part in cells.groupby(["data", "teacher", "labels"], sort=False):
         budget = "all labels" if labels == "all" else f"{labels} labels per class"
-        words = f"{html.escape(data)}<br>{html.escape(teacher)} teacher<br>{budget}"
+        who = f"{html.escape(teacher)} teacher" if teacher else "not run"
+        words = f"{html.escape(data)}<br>{who}<br>{budget}"
         columns = "".join(
             f'<td data-claim="{cell["claim"]}"><div>{_verdict(cell)}</div></td>'
             for cell in part.to_dict("records")
@@ -140,12 +140,14 @@ def _verdict(cell: Mapping[Any, Any]) -> str:
     if cell["equal"]:
         lines.append(f"{statistics.EQUIVALENT}, within {verdicts.MARGIN:g} point")
     if cell["n"] and pd.notna(cell["mean"]):
-        lines.append(f"{headline(cell)} {verdicts.CLAIMS[cell['claim']].unit}")
+        unit = verdicts.CLAIMS[cell["claim"]].unit
+        lines.append(_number(f"{headline(cell)} {unit}", cell["mean"]))
         seeds = "1 seed" if cell["n"] == 1 else f"{cell['n']} seeds"
         lines.append(f"{cell['agree']:.0f} of {cell['methods']:.0f} methods, {seeds}")
-        others = [cell[column] for column in ("undecided", "opposing") if cell[column]]
-        if others and cell["agree"]:
-            lines.append(f"not {', '.join(others)}")
+        if cell["undecided"] and cell["agree"]:
+            lines.append(f"not told from 0: {cell['undecided']}")
+        if cell["opposing"]:
+            lines.append(f"against: {cell['opposing']}")
     beside = {space: word for space, word in cell["beside"].items() if word != cell["verdict"]}
     lines += [f"{TITLES.get(space, space)}: {word}" for space, word in beside.items()]
     return "<br>".join(lines)
