@@ -130,6 +130,8 @@ def _measure(run: dict[str, Any], tables: dict[str, list[pd.DataFrame]], generat
         }
         rows = pd.DataFrame({"measure": values.keys(), "value": values.values()})
         rows["value"] += generator.normal(0, 0.012, len(rows))
+        share = max(rows["value"].iloc[0], 0)  # the within-class share
+        rows.loc[len(rows)] = ["within_rms", np.sqrt(share)]
         tables["measures"].append(rows.assign(run=run["run"], layer=layer, view="pooled"))
     _compare(run, tables)
 

@@ -114,7 +114,7 @@ def test_every_claim_is_judged_by_its_data(regime, seeds, effect, word):
         ((0.5, 0.5, 0.5, -0.1), "holds for some", "kd, at, fitnet"),  # one speaks against
         ((0.5, 0.0, 0.0, -0.5), "holds for some", "kd"),  # a headline of 0, one by itself
         ((0.0, 0.0, 0.0, 0.0), "does not show", ""),
-        ((0.0, 0.0, 0.0, -0.1), "reverses", ""),
+        ((0.0, 0.0, 0.0, -0.5), "reverses", ""),
         ((0.1, -0.5, -0.5, -0.5), "reverses", "kd"),
     ],
 )
@@ -140,9 +140,9 @@ def test_methods_that_all_help_a_little_hold_together_and_none_by_itself():
 
 
 def test_without_a_headline_a_method_is_named_only_after_holm():
-    barely = around(0.035)  # p = 0.008 / 2 ...
+    barely = around(0.05)
     alone = verdicts.methods(differences({"kd": barely})).iloc[0]
-    assert 0.005 < alone["p"] < 0.05
+    assert 0.05 / 12 < alone["p"] < 0.05 / 2
     many = {f"m{i}": [10.0 * (-1) ** i * w for w in around(0, 1)] for i in range(11)}
     cell = cell_of({"kd": barely, **many})
     assert (cell["verdict"], cell["agreeing"], cell["named"]) == ("does not show", "kd", "")
@@ -181,7 +181,7 @@ def test_equal_differences_speak_against_a_claim_and_never_for_it():
 
 def test_without_an_effect_one_headline_in_twenty_excludes_zero():
     draw = np.random.default_rng(0)
-    cells, seeds, methods = 3000, 5, 4
+    cells, seeds, methods = 1000, 5, 3
     shared = draw.normal(size=(cells, 1, seeds))  # methods of one seed share their baseline
     value = shared + 0.7 * draw.normal(size=(cells, methods, seeds))
     cell, method, seed = np.indices(value.shape)
@@ -194,9 +194,9 @@ def test_without_an_effect_one_headline_in_twenty_excludes_zero():
     )
     judged = verdicts.cells(table)
     wrong = ((judged["low"] > 0) | (judged["high"] < 0)).mean()
-    assert wrong == pytest.approx(0.05, abs=0.012)  # three standard errors
+    assert wrong == pytest.approx(0.05, abs=0.02)  # three standard errors
     words = judged["verdict"].value_counts(normalize=True)
-    assert words["reverses"] < 0.037
+    assert words["reverses"] < 0.04
     assert words.get("holds", 0) < 0.025
     assert words.get("holds", 0) + words.get("holds for some", 0) < 0.06
 

@@ -192,7 +192,9 @@ def paired(results: Results, measure: str, *, regime: str | None = None) -> pd.D
     return table[[*CELL, "mean", "low", "high", "n"]]
 
 
-def equivalence(mean: float, low: float, high: float, n: float, *, margin: float = MARGIN) -> float:
+def equivalence(
+    mean: float, low: float, high: float, n: int | float, *, margin: float = MARGIN
+) -> float:
     """Return the p of the test of equivalence: does the mean lie within `margin` of 0?
 
     The larger p of two one-sided t tests, of a mean at most -margin and of one at least margin
@@ -309,7 +311,7 @@ def beside(
     mean: float,
     low: float,
     high: float,
-    n: float,
+    n: int | float,
     *,
     above: str = "higher",
     below: str = "lower",

@@ -119,13 +119,12 @@ def kinds(results: Results) -> dict[str, Results]:
     began. Controls are left out: no claim is about them. A method without a teacher counts once,
     with the first kind.
     """
-    runs = results.runs[~results.runs["method"].isin(CONTROLS)]
+    runs = results.runs[~results.runs["method"].isin(CONTROLS)].reset_index(drop=True)
     kind = _kind(runs)
     student = runs["role"].eq("student")
     regimes = statistics.regimes(results._replace(runs=runs))
-    found = runs[student & kind.ne("")].assign(kind=kind)
-    found = found.sort_values("regime", key=lambda r: r.map(regimes.index), kind="stable")
-    names = list(dict.fromkeys(found["kind"])) or regimes[:1]
+    of_regime = [kind[student & kind.ne("") & runs["regime"].eq(r)].unique() for r in regimes]
+    names = [name for found in of_regime for name in found] or regimes[:1]
     without = student & kind.eq("")
     baseline = runs["method"].eq(BASELINE)
     parts = {}
@@ -141,7 +140,7 @@ def _kind(runs: pd.DataFrame) -> pd.Series:
     if "weights" not in runs:
         return regime
     began = runs[runs["role"].eq("teacher")].drop_duplicates("run").set_index("run")["weights"]
-    weights = runs["teacher"].map(began).fillna("").astype(str)
+    weights = runs["teacher"].map(began).astype(object).fillna("").astype(str)
     return regime.where(weights.eq("") | regime.eq(""), regime + " (" + weights + ")")
 
 

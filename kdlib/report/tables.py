@@ -143,7 +143,8 @@ def _verdict(cell: Mapping[Any, Any]) -> str:
         unit = verdicts.CLAIMS[cell["claim"]].unit
         lines.append(_number(f"{headline(cell)} {unit}", cell["mean"]))
         seeds = "1 seed" if cell["n"] == 1 else f"{cell['n']} seeds"
-        lines.append(f"{cell['agree']:.0f} of {cell['methods']:.0f} methods, {seeds}")
+        votes = f"{cell['agree']:.0f} of {cell['methods']:.0f} methods, "
+        lines.append(seeds if cell["n"] < min(verdicts.WORDS) else votes + seeds)
         if cell["undecided"] and cell["agree"]:
             lines.append(f"not told from 0: {cell['undecided']}")
         if cell["opposing"]:
