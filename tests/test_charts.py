@@ -117,7 +117,7 @@ def judged(results):
 @pytest.mark.parametrize("claim", ["C1", "C3", "C4", "C5"])
 def test_a_claim_is_drawn_with_its_headlines_and_its_methods(judged, claim):
     charts.enable()
-    cells, methods = (table.query("claim == @claim") for table in judged)
+    cells, methods = (table[table["claim"] == claim] for table in judged)
     spec = charts.forest(cells, methods, "A claim", "points").to_dict(validate=True)
     assert vl_convert.vegalite_to_png(spec).startswith(b"\x89PNG")
     assert "all methods" in spec["description"]
