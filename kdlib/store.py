@@ -456,6 +456,8 @@ def brief(study: str, *tables: str, view: str = "pooled") -> Results:
     one `view` (see `load`).
     """
     one_of("view", view, VIEWS)
+    for name in tables:
+        one_of("table", name, TABLES)
     folder = locate(f"book/results/{study}")
     found = {name: _empty(name) for name in TABLES}
     facts: dict[str, Any] = {"name": study, "dataset": "", "embeddings": []}
@@ -463,7 +465,6 @@ def brief(study: str, *tables: str, view: str = "pooled") -> Results:
         facts = _read(folder / "study.json", _json, "publish")
         found["runs"] = _read(folder / "runs.parquet", pd.read_parquet, "publish")
         for name in tables:
-            one_of("table", name, TABLES)
             file = folder / f"{name}.parquet"
             if file.is_file():
                 table = _read(file, pd.read_parquet, "publish")

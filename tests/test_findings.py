@@ -162,6 +162,30 @@ def test_a_control_that_loses_nothing_is_never_below_kd():
     assert len({c.heading() for c in (same, worse, absent)}) == 3
 
 
+@pytest.mark.parametrize(
+    ("gains", "as_good", "word"),
+    [
+        ((0.001, -0.001, 0.002, -0.002, 0.0), True, "no different from kd"),
+        ((0.001, -0.001, 0.002), False, "not told apart"),  # three seeds are too few
+        ((0.04, -0.04, 0.02, -0.02, 0.0), False, "not told apart"),
+        ((-0.04, -0.04, -0.05, -0.05, -0.05), False, "below kd"),
+        ((0.04, 0.04, 0.05, 0.05, 0.05), True, "above kd"),
+    ],
+)
+def test_a_control_is_as_good_as_kd_only_by_a_test(gains, as_good, word):
+    kd = [0.8 + 0.01 * seed for seed in range(len(gains))]
+    made = gallery(
+        baseline=[accuracy - 0.3 for accuracy in kd],
+        kd=kd,
+        pseudo=[accuracy + gain for accuracy, gain in zip(kd, gains, strict=True)],
+    )
+    controls = findings.controls.Controls(made)
+    assert controls.against_kd("pseudo", "2") == word
+    assert controls.as_good("pseudo") is as_good
+    assert ("needs softness" in controls.conclusions().data) is as_good
+    assert not controls.as_good("shuffled")  # not run
+
+
 def test_kd_is_compared_with_its_controls_in_pairs():
     rows = findings.distillation.dark_knowledge(
         gallery(kd=[0.8, 0.9, 1.0], shuffled=[0.7, 0.81, 0.89], pseudo=[0.8, 0.9, 1.0])
