@@ -23,21 +23,23 @@ RULE = """\
    95 % t interval over seeds is the headline. Signs are turned so that above 0 agrees with the
    claim. Controls are no methods.
 3. **What is compared,** one number for each claim.
-   C1: by how many points of test accuracy the student comes closer to its teacher than the baseline
-   of the same seed, with at most a tenth of the teacher's parameters. It is not asked where the
-   teacher was trained from scratch on as few labels as the student: such a teacher has no lead.
-   C2: test accuracy of the student minus that of its own teacher, in points, where the teacher was
-   trained on the same labels. Students of one teacher are averaged: each teacher counts as one
-   seed.
-   C3: how much smaller than the baseline's the within-class spread is, the square root of the
-   within-class share of variance, averaged over block1 and block2. It is the one of our measures
-   that is compactness and nothing else (the silhouette also rewards distance to other classes), and
-   the abstract names neither of the two layers that are intermediate.
-   C4: layers saved, by the linear probe.
-   C5: the silhouette minus the baseline's, averaged over block1 and block2, in the layers and in
-   the maps of each embedding, each a cell of its own, for a map has no within-class share to
-   compare. Here every method with every network counts as a method, and there is one cell for all
-   networks.
+   - C1: by how many points of test accuracy the student comes closer to its teacher than the
+     baseline of the same seed, with at most a tenth of the teacher's parameters. It is not asked
+     where the teacher was trained from scratch on as few labels as the student: such a teacher has
+     no lead.
+   - C2: test accuracy of the student minus that of its own teacher, in points, where the teacher
+     was trained on the same labels. Students of one teacher are averaged: each teacher counts as
+     one seed.
+   - C3: how much smaller than the baseline's the within-class spread is, the square root of the
+     within-class share of variance, averaged over block1 and block2.
+     It has no unit, so that networks compare, and unlike the silhouette it does not depend on which
+     other class is nearest. The abstract names neither of the two intermediate layers, so both
+     count.
+   - C4: layers saved, by the linear probe.
+   - C5: the silhouette minus the baseline's, averaged over block1 and block2, in the layers and in
+     the maps of each embedding, each a cell of its own, for a map has no within-class share to
+     compare. Here every method with every network counts as a method, and there is one cell for all
+     networks.
 4. **The methods of a cell.** A method *agrees* if the 95 % t interval of its own mean over seeds
    lies above 0, and *speaks against* the claim if it lies below.
 5. **The words.** *holds*: the headline's interval lies above 0, at least three quarters of the

@@ -140,8 +140,7 @@ def _verdict(cell: Mapping[Any, Any]) -> str:
     if cell["equal"]:
         lines.append(f"{statistics.EQUIVALENT}, within {verdicts.MARGIN:g} point")
     if cell["n"] and pd.notna(cell["mean"]):
-        unit = verdicts.CLAIMS[cell["claim"]].unit
-        lines.append(_number(f"{headline(cell)} {unit}", cell["mean"]))
+        lines.append(f"{headline(cell)} {verdicts.CLAIMS[cell['claim']].unit}")
         seeds = "1 seed" if cell["n"] == 1 else f"{cell['n']} seeds"
         votes = f"{cell['agree']:.0f} of {cell['methods']:.0f} methods, "
         lines.append(seeds if cell["n"] < min(verdicts.WORDS) else votes + seeds)
