@@ -100,7 +100,8 @@ class Study:
                 raise UsageError(f"unknown parameter {name!r}; known: {', '.join(self.axes)}")
             if not isinstance(self.maps[name], list):
                 raise UsageError(f"maps: parameter {name} must be list, given {self.maps[name]!r}")
-        for axis, points in [*self.axes.items(), *self.maps.items(), *self._crossed().items()]:
+        lists = self._crossed() | {"teacher": self._teacher_entries}
+        for axis, points in [*self.axes.items(), *self.maps.items(), *lists.items()]:
             if not points:
                 raise UsageError(f"{axis} is empty; a study needs at least one")
             if len(set(map(str, points))) < len(points):
