@@ -160,7 +160,7 @@ rule publish:
 rule teacher:
     input:
         **needs("teacher"),
-        weights=lambda w: [str(f) for f in [TEACHERS[w.teacher].weights_file] if f],
+        weights=lambda w: [str(f) for f in [TEACHERS[w.teacher].weights_file] if f and f.is_file()],
     output:
         ROOT + "/{teacher}/run.json",
         ROOT + "/{teacher}/weights.safetensors",
@@ -179,11 +179,12 @@ rule teacher:
 
 
 # Students of one teacher, label budget and seed are trained side by side: its outputs serve all.
-for name, kernel in STUDY.kernels.items():
+for number, (name, kernel) in enumerate(STUDY.kernels.items()):
 
     rule:
         name:
             f"student_{name.replace('/', '-')}"
+        priority: len(STUDY.kernels) - number  # all of the first seed, then all of the next
         input:
             **needs("student"),
             teacher=expand("{root}/{name}/{file}", root=ROOT, name=kernel.teacher_run, file=TRAINED),

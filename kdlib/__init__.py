@@ -5,7 +5,7 @@ import os
 # ivis needs Keras 2. The switch has to be set before anything imports TensorFlow.
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 
 class UsageError(ValueError):

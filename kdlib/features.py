@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdlib import models
-from kdlib.data import Level, normalised
+from kdlib.data import forward_size, normalised
 
 MAX_AXES = 64  # principal axes of a flattened map
 MAX_IMAGES = 2000  # training images that axes are fitted to
@@ -31,11 +31,11 @@ def extract(
     network: nn.Module,
     images: UInt8[Tensor, "n c h w"],
     *,
-    mean: Level,
-    std: Level,
+    mean: float,
+    std: float,
     layers: Iterable[str] = models.LAYERS,
     axes: Mapping[str, Axes] | None = None,
-    batch_size: int = 512,
+    batch_size: int | None = None,
 ) -> dict[str, Float[Tensor, "n d"]]:
     """The features of every layer from one forward pass, in evaluation mode: float32, on the CPU.
 
@@ -63,10 +63,10 @@ def fit(
     network: nn.Module,
     images: UInt8[Tensor, "n c h w"],
     *,
-    mean: Level,
-    std: Level,
+    mean: float,
+    std: float,
     layers: Iterable[str] = models.LAYERS,
-    batch_size: int = 512,
+    batch_size: int | None = None,
 ) -> dict[str, Axes]:
     """The first 64 principal axes of the flattened map of every layer that has positions.
 
@@ -88,8 +88,8 @@ def snapshots(
     weights: Mapping[int, Mapping[str, np.ndarray]],
     parts: Sequence[UInt8[Tensor, "_ c h w"]],
     *,
-    mean: Level,
-    std: Level,
+    mean: float,
+    std: float,
     device: str | torch.device = "cpu",
 ) -> dict[int, list[dict[str, np.ndarray]]]:
     """The features of a run after some epochs: by epoch, for each part of the images, by layer.
@@ -109,14 +109,14 @@ def snapshots(
 def _outputs(
     network: nn.Module,
     images: Tensor,
-    mean: Level,
-    std: Level,
+    mean: float,
+    std: float,
     layers: tuple[str, ...],
-    batch_size: int,
+    batch_size: int | None,
 ) -> Iterator[dict[str, Tensor]]:
     """The outputs of the layers, batch by batch, as float32."""
     device = next(network.eval().parameters()).device
-    for x in images.split(batch_size):
+    for x in images.split(batch_size or forward_size(images)):
         x = normalised(x.to(device), mean, std).contiguous(memory_format=torch.channels_last)
         outputs = models.observe(network, x, layers).features
         yield {layer: outputs[layer].float() for layer in layers}

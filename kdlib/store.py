@@ -60,8 +60,9 @@ class Table(NamedTuple):
 MAP_HEADER = "run layer embedding measure value engine coupling"
 TABLES = {
     "runs": Table(  # from every run.json
-        "run role network width method labels seed teacher teacher_network regime options "
-        "unlabelled precision parameters test_accuracy seconds"
+        "run role network width method labels seed teacher teacher_network regime weights "
+        "options unlabelled precision parameters test_accuracy "
+        "calibration_error seconds"
     ),
     "measures": Table("run layer measure value view", "measures.parquet", "measure"),
     "similarity": Table("run layer teacher_layer value view", "similarity.parquet", "measure"),
@@ -84,9 +85,9 @@ TABLES = {
 # Numbers about maps that are not stored themselves; published as part of `faithfulness`.
 MAP_MEASURES = Table(MAP_HEADER, "map_measures.parquet", "measure")
 
-FACTS = TABLES["runs"].columns[1:-3]  # of a run, known before it is trained (kdlib.plan.runs)
+FACTS = TABLES["runs"].columns[1:-4]  # of a run, known before it is trained (kdlib.plan.runs)
 RECORD = (  # what every run.json holds
-    *("parameters", "facts", "test_accuracy", "test_images", "seconds"),
+    *("parameters", "facts", "test_accuracy", "test_images", "calibration_error", "seconds"),
     *("parameters_count", "architecture", "data"),
 )
 

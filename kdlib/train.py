@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from copy import deepcopy
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,11 +31,11 @@ from torch.optim.lr_scheduler import OneCycleLR
 from tqdm import tqdm
 
 from kdlib import UsageError, distill, models, one_of
-from kdlib.data import Batch, Batches, Images, Level, normalised
+from kdlib.data import Batch, Batches, Images, forward_size, normalised
 from kdlib.distill import Method, Terms
 from kdlib.models import Forward, checkpoints
 from kdlib.plan import methods
-from kdlib.plan.runs import Run, Student, Teacher
+from kdlib.plan.runs import CONSTANTS, Run, Student, Teacher
 
 
 class Score(NamedTuple):
@@ -42,6 +43,7 @@ class Score(NamedTuple):
 
     accuracy: float  # in [0, 1]
     n: int  # test images
+    calibration_error: float  # in [0, 1]: how far confidence is from accuracy, see `calibration`
     predictions: Int[Tensor, " n"]
 
 
@@ -80,6 +82,25 @@ class Trained(NamedTuple):
     network: nn.Module
     history: list[Row]  # one row per epoch
     snapshots: dict[int, dict[str, np.ndarray]]  # its weights after some epochs
+
+
+def build(run: Run, images: Images) -> nn.Module:
+    """The network of a run, untrained, for these images: on the CPU, initialised by its seed.
+
+    It normalises and enlarges them as the run says. Raises UsageError for what does not fit.
+    """
+    channels, side = images.train.shape[1], images.train.shape[-1]
+    constants = CONSTANTS[run.normalise]
+    return models.build(
+        run.network,
+        classes=len(images.classes),
+        channels=channels,
+        size=side,
+        width=run.width,
+        seed=run.initial_seed,
+        preprocess=models.preprocess(images.mean, images.std, constants, channels, run.input_size),
+        **run.network_options,
+    )
 
 
 def fit(
@@ -154,16 +175,19 @@ def pretrain(network: nn.Module, images: Images, run: Teacher) -> list[Row]:
 
     `run.weights` is "simclr": self-supervised on the training images without their labels, and on
     no other unlabelled ones (Chen et al. 2020, see `distill.pretraining`); "imagenet":
-    torchvision's; or a checkpoint's file, whose classifier is initialised again where it is of
-    other classes; or None: nothing. Raises UsageError for weights that do not fit.
+    torchvision's; or a checkpoint's file or address, whose classifier is initialised again where
+    it is of other classes; or None: nothing. Raises UsageError for weights that do not fit.
     """
     if run.weights is None:
         return []
     if run.weights != "simclr":
+        weights: str | Path = run.weights
+        if file := run.weights_file:
+            weights = checkpoints.fetch(run.weights, file, run.weights_hash)
         try:
-            checkpoints.load(network, run.weights)
+            checkpoints.load(network, weights)
         except UsageError:  # of other classes, perhaps
-            checkpoints.load(network, run.weights, new_head=True)
+            checkpoints.load(network, weights, new_head=True)
         return []
     rows = torch.arange(len(images.train))
     batches = Batches(images, rows, run.batch_size, run.seed, False, run.augmentations)
@@ -421,16 +445,34 @@ def _autocast(device: torch.device, precision: str) -> torch.autocast:
 
 @torch.no_grad()
 def predict(
-    network: nn.Module, images: UInt8[Tensor, "n c h w"], mean: Level, std: Level
-) -> Int[Tensor, " n"]:
-    """Predict the class of each image."""
+    network: nn.Module, images: UInt8[Tensor, "n c h w"], mean: float, std: float
+) -> Float[Tensor, "n k"]:
+    """The logits of each image, in evaluation mode, on the CPU."""
     network.eval()
-    parts = [network(normalised(x, mean, std)).argmax(1) for x in images.split(1024)]
-    return torch.cat(parts).cpu()
+    batches = images.split(forward_size(images))
+    return torch.cat([network(normalised(x, mean, std)).float().cpu() for x in batches])
 
 
 def evaluate(network: nn.Module, images: Images) -> Score:
-    """Test accuracy, on all test images, in evaluation mode."""
-    predictions = predict(network, images.test, images.mean, images.std)
-    correct = predictions == images.test_labels.cpu()
-    return Score(float(correct.double().mean()), len(correct), predictions)
+    """Test accuracy and calibration, on all test images, in evaluation mode."""
+    logits, labels = (
+        predict(network, images.test, images.mean, images.std),
+        images.test_labels.cpu(),
+    )
+    predictions = logits.argmax(1)
+    accuracy = float((predictions == labels).double().mean())
+    return Score(accuracy, len(labels), calibration(logits, labels), predictions)
+
+
+def calibration(logits: Float[Tensor, "n k"], labels: Int[Tensor, " n"], bins: int = 15) -> float:
+    """Expected calibration error (Guo et al. 2017, arXiv:1706.04599, eq. 3), in [0, 1].
+
+    Images are sorted into bins of equal width by the probability of the predicted class; the error
+    is the mean, over images, of the distance between accuracy and mean probability of their bin.
+    """
+    confidence, predictions = logits.double().softmax(1).max(1)
+    gap = (predictions == labels).double() - confidence
+    index = (confidence * bins).ceil().long().clamp(1, bins) - 1
+    return float(
+        torch.zeros(bins, dtype=torch.double).index_add(0, index, gap).abs().sum() / len(gap)
+    )

@@ -23,6 +23,7 @@ FACTS = {
     "teacher": "",
     "teacher_network": "",
     "regime": "full",
+    "weights": "random",
     "options": "",
     "unlabelled": False,
     "precision": "float32",
@@ -34,6 +35,7 @@ def save(folder, accuracy=0.5, role="teacher", data="0123", **parameters):
     weights = {"a": np.arange(6, dtype="float32").reshape(2, 3), "steps": np.array(7)}
     results = {"test_accuracy": accuracy, "test_images": 10, "seconds": 1.0, "parameters_count": 6}
     results |= {"architecture": {"classes": 10, "channels": 1}, "data": data}
+    results |= {"calibration_error": 0.1}
     store.save_run(folder, record, weights, HISTORY, **results)
 
 

@@ -1,18 +1,16 @@
 """Images as one tensor on the device, label budgets, and augmented batches."""
 
-from kdlib.data.batches import Batch, Batches, normalised
-from kdlib.data.dataset import Images, Level, budget, load, sample
-from kdlib.plan.source import CONSTANTS, Constants, Source
+from kdlib.data.batches import Batch, Batches, forward_size, normalised
+from kdlib.data.dataset import Images, budget, load, sample
+from kdlib.plan.source import Source
 
 __all__ = [
-    "CONSTANTS",
     "Batch",
     "Batches",
-    "Constants",
     "Images",
-    "Level",
     "Source",
     "budget",
+    "forward_size",
     "load",
     "normalised",
     "sample",

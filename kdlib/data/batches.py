@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kdlib import UsageError, one_of
 from kdlib.data.augment import AUGMENTATIONS, cutout, mirrored, randaugment, shifted
-from kdlib.data.dataset import Images, Level
+from kdlib.data.dataset import Images
 
 
 class Batch(NamedTuple):
@@ -125,9 +125,15 @@ class Batches:
             )
 
 
-def normalised(x: UInt8[Tensor, "b c h w"], mean: Level, std: Level) -> Float[Tensor, "b c h w"]:
-    """Bytes to numbers: (x / 255 - mean) / std, for all channels alike or for each its own."""
-    if isinstance(mean, float) and isinstance(std, float):
-        return (x.float() / 255 - mean) / std
-    level, spread = (torch.tensor(v, device=x.device).reshape(-1, 1, 1) for v in (mean, std))
-    return (x.float() / 255 - level) / spread
+def forward_size(images: UInt8[Tensor, "n c h w"]) -> int:
+    """How many images a forward pass without gradients takes at a time: 1,024 of 8 x 8 pixels.
+
+    64 of 32 x 32: the largest maps then stay small enough that the allocator uses their memory
+    again, and does not give it back to the system at every layer.
+    """
+    return max(8, min(1024, 2**16 // (images.shape[-1] * images.shape[-2])))
+
+
+def normalised(x: UInt8[Tensor, "b c h w"], mean: float, std: float) -> Float[Tensor, "b c h w"]:
+    """Bytes to numbers: (x / 255 - mean) / std, for all channels alike."""
+    return (x.float() / 255 - mean) / std

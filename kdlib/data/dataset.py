@@ -22,9 +22,7 @@ from kdlib import UsageError, __version__
 from kdlib.data import sources
 from kdlib.data.augment import largest_shift
 from kdlib.data.sources import Listing
-from kdlib.plan.source import CONSTANTS, Constants, Source, cache, folder_name
-
-Level = float | tuple[float, ...]  # one for all channels, or one for each
+from kdlib.plan.source import Source, cache, folder_name
 
 
 class Images(NamedTuple):
@@ -39,26 +37,23 @@ class Images(NamedTuple):
     shift: int  # augmentation: largest shift in pixels, each way
     flip: bool  # augmentation: mirror left and right
     unlabelled: UInt8[Tensor, "u c h w"] = torch.empty(0, 1, 1, 1, dtype=torch.uint8)
-    constants: Constants | None = None  # published ones; None: computed from the training images
 
     @property
-    def mean(self) -> Level:
-        """Mean of the training images' values in [0, 1], or that of `constants`."""
-        return self.constants.mean if self.constants else _moments(self.train)[0] / 255
+    def mean(self) -> float:
+        """Mean of the training images' values in [0, 1], of all channels alike."""
+        return _moments(self.train)[0] / 255
 
     @property
-    def std(self) -> Level:
-        """Standard deviation of the training images' values in [0, 1], or that of `constants`."""
-        return self.constants.std if self.constants else _moments(self.train)[1] / 255
+    def std(self) -> float:
+        """Standard deviation of the training images' values in [0, 1], of all channels alike."""
+        return _moments(self.train)[1] / 255
 
     @property
     def hash(self) -> str:
-        """The first 16 hex digits of the SHA-256 of all images, labels, and published constants."""
+        """The first 16 hex digits of the SHA-256 of all images and labels."""
         digest = hashlib.sha256()
         for tensor in (self.train, self.train_labels, self.test, self.test_labels, self.unlabelled):
             digest.update(tensor.cpu().contiguous().numpy().data)
-        if self.constants:
-            digest.update(repr(self.constants).encode())
         return digest.hexdigest()[:16]
 
     def take(self, rows: Int[Tensor, " b"]) -> UInt8[Tensor, "b c h w"]:
@@ -108,7 +103,8 @@ PACKAGED = {"digits": _digits}  # small sets that come with a package and need n
 def load(source: Source | str | Path = "digits", *, seed: int = 0) -> Images:
     """Read the images of a source; a name or a path stands for the `Source` made of it.
 
-    `seed` draws the test images where a source has none of its own. After the first read it is one
+    `seed` draws the test images where a source has none of its own. `train_images` of the source
+    are the same for every seed, all classes alike. After the first read it is one
     memory-mapped file in KDLIB_CACHE (default: kdlib in the user's cache), which is made again
     when the source has changed. Raises UsageError for images that cannot be read.
 
@@ -117,11 +113,17 @@ def load(source: Source | str | Path = "digits", *, seed: int = 0) -> Images:
     """
     if not isinstance(source, Source):
         source = Source(str(source))
-    constants = CONSTANTS[source.normalise]
-    images = _load(source, seed)._replace(constants=constants, name=source.name)
-    if constants and len(constants.mean) != images.train.shape[1]:
-        raise UsageError(f"normalise {source.normalise!r} of grey images; allowed: data")
-    return images
+    images = _load(source, seed)._replace(name=source.name)
+    n = len(images.train)
+    if source.train_images is None or source.train_images == n:
+        return images
+    if not len(images.classes) <= source.train_images < n:
+        raise UsageError(
+            f"train_images {source.train_images}; allowed: {len(images.classes)} to {n:,}, the "
+            f"training images of {source.name}"
+        )
+    rows = sample(images.train_labels, source.train_images)
+    return images._replace(train=images.train[rows], train_labels=images.train_labels[rows])
 
 
 def _load(source: Source, seed: int) -> Images:

@@ -21,6 +21,7 @@ from kdlib.models.observe import (
     observe,
     part,
 )
+from kdlib.models.preprocessing import Preprocess, preprocess
 
 __all__ = [
     "LAYERS",
@@ -28,6 +29,7 @@ __all__ = [
     "Forward",
     "Grafted",
     "LayerPath",
+    "Preprocess",
     "architecture",
     "before_relu",
     "bottleneck",
@@ -39,6 +41,7 @@ __all__ = [
     "low_precision_copy",
     "observe",
     "part",
+    "preprocess",
     "reinitialise",
     "restore",
     "weights",

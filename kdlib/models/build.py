@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from kdlib import UsageError
 from kdlib.models.cifar import LAYERS, NETWORKS, bottleneck, initialise
 from kdlib.models.observe import LayerPath, layers, observe
+from kdlib.models.preprocessing import Preprocess
 
 
 def build(
@@ -28,6 +29,7 @@ def build(
     width: float = 1.0,
     size: int = 32,
     seed: int = 0,
+    preprocess: Preprocess | Mapping[str, Any] | None = None,
     **options: Any,
 ) -> nn.Module:
     """A network with the initial weights of `seed`: the same bits each time, on every machine.
@@ -36,13 +38,21 @@ def build(
     one of torchvision's classifiers (see `torchvision.build`), or "module:callable" of any module
     on Python's path: the callable gets classes, channels and the options and returns a network.
     `width` is a factor on the number of channels, for `NETWORKS` only; `size` the pixels by side
-    of the images. Raises UsageError for what is unknown or does not fit.
+    of the images. `preprocess`, or its record, is what the network does to them before its first
+    layer. Raises UsageError for what is unknown or does not fit.
     """
     if not width > 0:
         raise UsageError(f"width {width!r}; allowed: a number above 0")
     check_name(name)
     if name not in NETWORKS and width != 1:
         raise UsageError(f"width {width!r} of {name}; allowed: 1.0, it has no widths")
+    if isinstance(preprocess, Mapping):
+        preprocess = Preprocess(**preprocess)
+    sizes = {"classes": classes, "channels": channels, "width": width, "size": size}
+    record = {"name": name, **sizes, **options}
+    if preprocess is not None:
+        record["preprocess"] = preprocess.record()
+        size = preprocess.size or size
     with _seeded(seed):
         if name in NETWORKS:
             network = _from_table(name, classes, channels, width, options)
@@ -55,8 +65,9 @@ def build(
             network = torchvision.build(name, classes, channels, size, **options)
     if name not in NETWORKS:
         _check_network(name, network, torch.zeros(2, channels, size, size), classes)
-    sizes = {"classes": classes, "channels": channels, "width": width, "size": size}
-    network.architecture = {"name": name, **sizes, **options}  # type: ignore[assignment]
+    if preprocess is not None:
+        network.register_forward_pre_hook(preprocess)
+    network.architecture = record  # type: ignore[assignment]
     return network
 
 

@@ -81,6 +81,22 @@ NAMINGS: dict[str, tuple[Rule, ...]] = {
 }
 
 
+def fetch(weights: str, file: Path, digest: str) -> Path:
+    """The file of a checkpoint: `file` itself, or what an address holds, fetched into it once.
+
+    Raises UsageError where it cannot be fetched, and where the SHA-256 of its content does not
+    begin with `digest`.
+    """
+    if not weights.startswith(("https://", "http://")) or file.is_file():
+        return file
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(weights, str(file), hash_prefix=digest)
+    except (OSError, RuntimeError) as error:
+        raise UsageError(f"weights {weights}: cannot be fetched to {file}: {error}") from None
+    return file
+
+
 def load(network: nn.Module, weights: str | Path, *, new_head: bool = False) -> list[str]:
     """Load the weights of a file into a network, in place; returns the names of those not loaded.
 

@@ -54,6 +54,8 @@ RENAMED = {
     "shown": "map_layers",
     "drawn": "mapped",
     "together": "students_per_kernel",
+    "regime": "labels_per_class (all, or as few as the students) and weights",
+    "teacher_regime": "teacher_labels (all or same)",
     "layers": "runs_only (layers: false is runs_only: true)",
 }
 

@@ -6,12 +6,13 @@ No torch in here: the pipeline plans a whole study by these classes.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar, get_args
 
 from pydantic import Field
 
@@ -35,7 +36,7 @@ from kdlib.plan.parameters import (
     parameters,
     values,
 )
-from kdlib.plan.source import Source, file_hash
+from kdlib.plan.source import Source, cache, file_hash
 
 # The networks that features, measures and maps are made of unless others are named.
 EXAMPLE: tuple[str, ...] = (
@@ -47,6 +48,24 @@ Kind = TypeVar("Kind", bound="Experiment")
 Trained = TypeVar("Trained", bound="Run")
 Regime = Literal["full", "limited", "pretrained"]
 REGIMES: tuple[Regime, ...] = get_args(Regime)
+
+
+class Constants(NamedTuple):
+    """What a network's images are normalised by: one number per channel, of values in [0, 1]."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+CONSTANTS: dict[str, Constants | None] = {
+    "data": None,  # one mean and one spread, of all bytes of the training images
+    "imagenet": Constants((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),  # torchvision, akamaster
+    "half": Constants((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),  # to [-1, 1]: EfficientNet-lite, ViT
+    "cifar10": Constants((0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)),
+    "cifar100": Constants((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
+    "kuangliu": Constants((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),  # chenyaofo, too
+}
+INITIAL = ("simclr", "imagenet")  # weights that are no file
 LONGEST = 120  # characters of a run's name
 LONGEST_TEACHER = 50  # of the last part of a teacher's, which is part of its students' names
 
@@ -61,7 +80,7 @@ class Experiment:
     dataset: str = "digits"  # a name of kdlib.plan.source.NAMES, or the path of images
     size: Side | None = None  # side in pixels to which images are resized and cropped
     grey: bool = False  # colour images made grey
-    normalise: str = "data"  # by the training images' own mean and spread, or as imagenet, ...
+    train_images: Count | None = None  # how many are used, all classes alike; None: all
     study: str = "quick"  # its folder below `results`
     results: str = "runs"  # the folder of all studies
 
@@ -74,7 +93,7 @@ class Experiment:
     @cached_property
     def source(self) -> Source:
         """Where the images come from."""
-        return Source(self.dataset, self.size, self.grey, self.normalise)
+        return Source(self.dataset, self.size, self.grey, self.train_images)
 
     @property
     def root(self) -> Path:
@@ -102,6 +121,8 @@ class Run(Experiment):
     network_options: dict[str, Any] = Field(
         default_factory=dict
     )  # of its architecture: {shortcut: conv}
+    normalise: str = "data"  # a name of CONSTANTS; data: by the training images' mean and spread
+    input_size: Side | None = None  # side in pixels to which the network enlarges its images
     augment: str = "own"  # the data set's own shifts and flips, or several: shift+flip+cutout
     seed: Seed = 0  # of labelled images, initial weights, order and augmentation of batches
     weights_seed: Seed | None = None  # of the initial weights, where it is not `seed`
@@ -116,13 +137,14 @@ class Run(Experiment):
     role: ClassVar[str]
     # Parameters that the folders and the first part of the name hold already.
     in_stem: ClassVar[tuple[str, ...]] = (
-        *("dataset", "size", "grey", "normalise", "study", "network", "width", "seed"),
+        *("dataset", "size", "grey", "train_images", "study", "network", "width", "seed"),
         "precision",  # bfloat16 is added to the name, float32 is what a name without it means
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         plain("network", self.network.replace(":", "."))
+        one_of("normalise", self.normalise, CONSTANTS)
 
     def on(self: Trained, device: Literal["cpu", "cuda"]) -> Trained:
         """The same run on this device, with the precision that `auto` stands for there."""
@@ -170,7 +192,8 @@ class Run(Experiment):
         """What is kept of the run beside its results: its parameters, and the facts about it.
 
         No path of this machine is in it. The facts are columns of the table `runs`: role network
-        width method labels seed teacher teacher_network regime options unlabelled precision.
+        width method labels seed teacher teacher_network regime weights options unlabelled
+        precision.
         """
         parameters = self.settings() | {"dataset": self.source.name}
         facts: dict[str, Any] = {
@@ -186,49 +209,69 @@ class Run(Experiment):
 
 @parameters
 class Teacher(Run):
-    """A large network: trained on every label, on as few as its students, or pre-trained."""
+    """A large network, trained on every label or on as few as its students."""
 
-    regime: Regime = "full"  # full: every label; limited: few; pretrained: initial weights, too
     labels_per_class: Labels = "all"  # images of each class that keep their label, or all
-    weights: str | None = None  # pretrained: simclr, a checkpoint's file, or imagenet
+    weights: str | None = None  # it begins with: simclr, imagenet, a file, an address; None: random
     pretrain_epochs: Count = 20  # of simclr, on all training images without labels
     backbone_lr_factor: NotNegative = 1.0  # on the learning rate of all but the classifier
 
     role: ClassVar[str] = "teacher"
-    in_stem: ClassVar[tuple[str, ...]] = (*Run.in_stem, "regime", "labels_per_class", "weights")
+    in_stem: ClassVar[tuple[str, ...]] = (*Run.in_stem, "labels_per_class", "weights")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.regime == "full" and self.labels_per_class != "all":
-            raise UsageError(
-                f"labels_per_class {self.labels_per_class!r} of a full teacher; allowed: 'all', "
-                "or regime limited"
-            )
-        if self.regime == "limited" and self.labels_per_class == "all":
-            raise UsageError("labels_per_class 'all' of a limited teacher; allowed: 1 or more")
-        if (self.regime == "pretrained") != (self.weights is not None):
-            raise UsageError(
-                f"weights {self.weights!r} of a {self.regime} teacher; allowed: simclr, "
-                "a checkpoint's file or imagenet, with regime pretrained, and only with that"
-            )
+        if _is_address(self.weights):
+            _ = self.weights_hash  # raises for an address without one
+
+    @property
+    def regime(self) -> Regime:
+        """What it knows: full: every label; limited: few; pretrained: few, and other weights."""
+        if self.labels_per_class == "all":
+            return "full"
+        return "limited" if self.weights is None else "pretrained"
 
     @property
     def weights_file(self) -> Path | None:
-        """The checkpoint that training begins with. Raises UsageError if it is not there."""
-        if self.weights in (None, "simclr", "imagenet"):
+        """The checkpoint that training begins with; None where it begins with none.
+
+        That of an address is in the cache once it has been fetched. Raises UsageError for a file
+        that is not there.
+        """
+        if self.weights is None or self.weights in INITIAL:
             return None
-        file = Path(str(self.weights)).expanduser()
+        if _is_address(self.weights):
+            return cache() / "weights" / PurePosixPath(self.weights).name
+        file = Path(os.path.expanduser(self.weights))  # noqa: PTH111  (a Path raises for ~nobody)
         if not file.is_file():
             raise UsageError(f"weights {self.weights}: there is no such file")
         return file
+
+    @property
+    def weights_hash(self) -> str:
+        """Where its weights began, in one word: random, simclr, imagenet, or a checkpoint's hash.
+
+        Raises UsageError for a file that is not there and for an address whose file name bears no
+        hash.
+        """
+        if self.weights is None or self.weights in INITIAL:
+            return self.weights or "random"
+        if not _is_address(self.weights):
+            return content(self.weights_file)  # type: ignore[arg-type]
+        match = re.search(r"-([0-9a-f]{8,64})(\.[A-Za-z]+)*$", self.weights)
+        if match is None:
+            raise UsageError(
+                f"weights {self.weights}; allowed: an address whose file name ends in the SHA-256 "
+                "of its content, or 8 digits of it, as resnet56-4bfd9763.th"
+            )
+        return match[1][:8]
 
     @property
     def changed(self) -> dict[str, str]:
         """As `Run.changed`; the weights of a file count by its content."""
         texts = super().changed
         if self.weights is not None:
-            file = self.weights_file
-            texts["weights"] = content(file) if file else self.weights
+            texts["weights"] = self.weights_hash
         return dict(sorted(texts.items()))
 
     @cached_property
@@ -243,14 +286,14 @@ class Teacher(Run):
     def record(self) -> dict[str, Any]:
         """As `Run.record`."""
         record = super().record()
-        file = self.weights_file
-        record["parameters"] |= {"weights": content(file) if file else self.weights}
+        record["parameters"] |= {"weights": self.weights_hash}
         record["facts"] |= {
             "method": methods.BASELINE,
             "labels": str(self.labels_per_class),
             "teacher": "",
             "teacher_network": "",
             "regime": self.regime,
+            "weights": self.weights_hash,
             "unlabelled": self.weights == "simclr",
         }
         return record
@@ -265,7 +308,7 @@ class Student(Run):
     method: str = "kd"  # a name of kdlib.plan.methods.METHODS, or several: kd+at
     labels_per_class: Labels = 2  # images of each class that keep their label, or all
     teacher: str = "resnet20"  # a network's name, or a trained run's: teachers/resnet20-full-0
-    teacher_regime: Regime | None = None  # of a teacher given by its network; None: full
+    teacher_labels: Literal["all", "same"] | None = None  # of one given by its network; None: all
     unlabelled: bool = True  # a method with a teacher learns from every training image
     snapshots: list[int] = Field(
         default_factory=list
@@ -281,12 +324,12 @@ class Student(Run):
     machine: ClassVar[tuple[str, ...]] = (*Run.machine, "students", "snapshots")
     in_stem: ClassVar[tuple[str, ...]] = (
         *Run.in_stem,
-        *("method", "labels_per_class", "teacher", "teacher_regime", "options"),
+        *("method", "labels_per_class", "teacher", "teacher_labels", "options"),
     )
     # What students that are trained side by side may differ in.
     own: ClassVar[tuple[str, ...]] = (
-        *("method", "options", "network", "width", "network_options", "weights_seed"),
-        *("unlabelled", "epochs", "learning_rate", "weight_decay", "snapshots"),
+        *("method", "options", "network", "width", "network_options", "normalise", "input_size"),
+        *("weights_seed", "unlabelled", "epochs", "learning_rate", "weight_decay", "snapshots"),
     )
 
     def __post_init__(self) -> None:
@@ -300,9 +343,9 @@ class Student(Run):
                 )
         if "/" in self.teacher:
             _run_name("teacher", self.teacher, among=("teachers",))
-            if self.teacher_regime is not None:
+            if self.teacher_labels is not None:
                 raise UsageError(
-                    f"teacher_regime {self.teacher_regime!r} beside the run {self.teacher}; "
+                    f"teacher_labels {self.teacher_labels!r} beside the run {self.teacher}; "
                     "allowed: with a network's name only"
                 )
         _ = self.teacher_run, self.each  # raise for bad values
@@ -313,15 +356,9 @@ class Student(Run):
         if "/" in self.teacher:
             return self.teacher
         how: dict[str, Any] = {"network": self.teacher, "precision": self.precision}
-        labels, regime = self.labels_per_class, self.teacher_regime or "full"
-        if regime == "full" or (regime == "limited" and labels == "all"):
-            return Teacher(**how).name
-        if regime == "limited":
-            return Teacher(**how, regime=regime, labels_per_class=labels, seed=self.seed).name
-        raise UsageError(
-            f"teacher_regime 'pretrained' of teacher {self.teacher!r}; give the teacher's run, "
-            f"for example teachers/{self.teacher}-pretrained-2-0+weights=simclr"
-        )
+        labels = self.labels_per_class if self.teacher_labels == "same" else "all"
+        seed = 0 if labels == "all" else self.seed
+        return Teacher(**how, labels_per_class=labels, seed=seed).name
 
     @property
     def each(self) -> list[Student]:
@@ -352,7 +389,7 @@ class Student(Run):
         record = super().record()
         record["parameters"]["teacher"] = self.teacher_run
         needed = methods.needs_teacher(self.method)
-        own = teacher if needed and teacher else {"network": "", "regime": ""}
+        own = teacher if needed and teacher else {"network": "", "regime": "", "weights": ""}
         uses_unlabelled = any(part.unlabelled for part in methods.parse(self.method))
         record["facts"] |= {
             "method": self.method,
@@ -360,6 +397,7 @@ class Student(Run):
             "teacher": self.teacher_run if needed else "",
             "teacher_network": own["network"],
             "regime": own["regime"],
+            "weights": own["weights"],
             "unlabelled": self.unlabelled and uses_unlabelled,
         }
         return record
@@ -556,6 +594,10 @@ def plain(what: str, name: str) -> None:
             f"{what} {name!r}; allowed: a plain name of letters, digits and ._+=-, since it "
             "becomes a folder's"
         )
+
+
+def _is_address(weights: str | None) -> bool:
+    return weights is not None and weights.startswith(("https://", "http://"))
 
 
 def content(file: Path) -> str:

@@ -20,22 +20,6 @@ SMALLEST, LARGEST = 4, 1024  # pixels of a side
 PREFIX = "folder:"  # may stand before a path; has to where the path is also the name of a data set
 
 
-class Constants(NamedTuple):
-    """What images are normalised by: one number per channel, of values in [0, 1]."""
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-
-CONSTANTS: dict[str, Constants | None] = {
-    "data": None,  # one mean and one spread, of all bytes of the training images
-    "imagenet": Constants((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),  # torchvision, akamaster
-    "cifar10": Constants((0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)),
-    "cifar100": Constants((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
-    "kuangliu": Constants((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),  # chenyaofo, too
-}
-
-
 class PublishedSet(NamedTuple):
     """How one of torchvision's data sets is read."""
 
@@ -90,20 +74,22 @@ class Source:
 
     `dataset` is a name of `NAMES`, or the path of a folder or an archive, with or without
     "folder:" before it. `size` brings the shorter side to so many pixels and cuts out the middle;
-    `grey` drops the colours; `normalise` is a name of `CONSTANTS`. The path and the hash are
-    worked out once: a source that has changed since is another `Source`. Raises UsageError, one
-    line, for an unknown name, a path that does not exist, and a size or constants out of range.
+    `grey` drops the colours; `train_images` is how many training images are used, all classes
+    alike. The path and the hash are worked out once: a source that has changed since is another
+    `Source`. Raises UsageError, one line, for an unknown name, a path that does not exist, and a
+    number out of range.
     """
 
     dataset: str = "digits"
     size: int | None = None
     grey: bool = False
-    normalise: str = "data"
+    train_images: int | None = None
 
     def __post_init__(self) -> None:
         if self.size is not None and not SMALLEST <= self.size <= LARGEST:
             raise UsageError(f"size {self.size}; allowed: {SMALLEST} to {LARGEST} pixels")
-        one_of("normalise", self.normalise, CONSTANTS)
+        if self.train_images is not None and self.train_images < 1:
+            raise UsageError(f"train_images {self.train_images}; allowed: 1 or more")
         if self.path is None:
             return
         allowed = f"a folder, or a file that ends in {', '.join(ARCHIVES)}"
@@ -193,8 +179,8 @@ class Source:
             name += f"+size={self.size}"
         if self.grey:
             name += "+grey"
-        if self.normalise != "data":
-            name += f"+normalise={self.normalise}"
+        if self.train_images is not None:
+            name += f"+train_images={self.train_images}"
         return name
 
 

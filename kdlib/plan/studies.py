@@ -33,8 +33,8 @@ from kdlib.plan.runs import (
 )
 from kdlib.plan.source import Source
 
-SET_BY_AXES = ("labels_per_class", "seed", "teacher", "teacher_regime", "students")
-DATA = ("dataset", "size", "grey", "normalise")
+SET_BY_AXES = ("labels_per_class", "seed", "teacher", "teacher_labels", "students")
+DATA = ("dataset", "size", "grey", "train_images")
 Kind = TypeVar("Kind", bound=Experiment)
 Options = dict[str, Any] | None
 TSNE: dict[str, Options] = {"tsne": {}}
@@ -51,8 +51,10 @@ class Study:
     dataset: str = "digits"  # a name of kdlib.plan.source.NAMES, or the path of images
     size: Side | None = None  # side in pixels to which images are resized and cropped
     grey: bool = False  # colour images made grey
-    normalise: str = "data"  # a name of kdlib.data.CONSTANTS
-    teacher: dict[str, Any] = Field(default_factory=dict)  # parameters of notebooks/teacher.ipynb
+    train_images: Count | None = None  # how many are used, all classes alike; None: all
+    teacher: dict[str, Any] | list[dict[str, Any]] = Field(
+        default_factory=dict
+    )  # of notebooks/teacher.ipynb, for one teacher or several; labels_per_class: all or same
     student: dict[str, Any] = Field(default_factory=dict)  # parameters of notebooks/student.ipynb
     methods: list[Any] = Field(
         default_factory=lambda: [methods.BASELINE, "kd"]
@@ -81,7 +83,8 @@ class Study:
             raise UsageError("film of a study with runs_only: true; allowed: without runs_only")
         if not self.embeddings and not self.runs_only:
             raise UsageError("embeddings is empty; a study needs at least one")
-        self._check_fixed("teacher", self.teacher, "labels_per_class")
+        for given in self._teacher_entries:
+            self._check_fixed("teacher", given)
         self._check_fixed("features", self.features, "networks")
         self._check_fixed("student", self.student, "method")
         for given in (self.student, *map(_parameters_of, self.methods)):
@@ -97,7 +100,8 @@ class Study:
                 raise UsageError(f"unknown parameter {name!r}; known: {', '.join(self.axes)}")
             if not isinstance(self.maps[name], list):
                 raise UsageError(f"maps: parameter {name} must be list, given {self.maps[name]!r}")
-        for axis, points in [*self.axes.items(), *self.maps.items(), *self._crossed().items()]:
+        lists = self._crossed() | {"teacher": self._teacher_entries}
+        for axis, points in [*self.axes.items(), *self.maps.items(), *lists.items()]:
             if not points:
                 raise UsageError(f"{axis} is empty; a study needs at least one")
             if len(set(map(str, points))) < len(points):
@@ -135,15 +139,24 @@ class Study:
         """The lists below `teacher` and `student`, by name."""
         return {
             f"{part}: {name}": value
-            for part in ("teacher", "student")
-            for name, value in getattr(self, part).items()
+            for part, entries in (("teacher", self._teacher_entries), ("student", [self.student]))
+            for given in entries
+            for name, value in given.items()
             if isinstance(value, list)
         }
+
+    @property
+    def _teacher_entries(self) -> list[dict[str, Any]]:
+        return self.teacher if isinstance(self.teacher, list) else [self.teacher]
+
+    def _teacher_grid(self) -> list[dict[str, Any]]:
+        """The parameters of every teacher, but for labels and seed."""
+        return [point for given in self._teacher_entries for point in _grid(given)]
 
     @cached_property
     def source(self) -> Source:
         """Where the images come from; all runs are handed this one."""
-        return Source(self.dataset, self.size, self.grey, self.normalise)
+        return Source(self.dataset, self.size, self.grey, self.train_images)
 
     @property
     def axes(self) -> dict[str, list[Any]]:
@@ -170,18 +183,20 @@ class Study:
     @cached_property
     def teachers(self) -> list[Teacher]:
         """All teachers: those of every label once, the others per label budget and seed."""
-        cells = product(self.labels_per_class, self.seeds, _grid(self.teacher))
-        return _distinct(self._teacher(given, labels, seed) for labels, seed, given in cells)
+        cells = product(self.seeds, self.labels_per_class, self._teacher_grid())
+        return _distinct(self._teacher(given, labels, seed) for seed, labels, given in cells)
 
     def _teacher(self, given: dict[str, Any], labels: int | str, seed: int) -> Teacher:
-        """The teacher of one cell. Limited to every label it is the full one."""
-        regime = given.get("regime", "full")
-        if regime == "limited" and labels == "all":
-            given, regime = given | {"regime": "full"}, "full"
-        if regime != "pretrained":
-            given = {k: v for k, v in given.items() if k != "weights"}
-        if regime != "full":
-            given = given | {"labels_per_class": labels, "seed": seed}
+        """The teacher of one cell: of every label one for all, of the same labels one for each."""
+        known = given.get("labels_per_class", "all")
+        if known not in ("all", "same"):
+            raise UsageError(
+                f"teacher: labels_per_class {known!r}; allowed: all, or same: as its students"
+            )
+        known = labels if known == "same" else "all"
+        given = given | {"labels_per_class": known}
+        if known != "all":
+            given |= {"seed": seed}
         return self._make(Teacher, "teacher", given).on(self.device)
 
     @cached_property
@@ -205,12 +220,12 @@ class Study:
         *,
         all_variants: bool,
     ) -> list[Student]:
-        students, teachers = list(_grid(self.student)), list(_grid(self.teacher))
+        students, teachers = list(_grid(self.student)), self._teacher_grid()
         if not all_variants:
             students, teachers = students[:1], teachers[:1]
         return _distinct(
             student
-            for labels, seed in product(labels_per_class, seeds)
+            for seed, labels in product(seeds, labels_per_class)
             for given, fixed in product(teachers, students)
             for method in methods
             for student in self._cell(method, labels, seed, given, fixed)
@@ -228,7 +243,7 @@ class Study:
         teacher, own = self._teacher(given, labels, seed), _parameters_of(entry)
         parts = methods.parse(own["method"])
         if any(part.same_network or part.no_smaller for part in parts):
-            names = ("network", "width", "network_options")
+            names = ("network", "width", "network_options", "normalise", "input_size")
             network = {name: getattr(teacher, name) for name in names}
             if methods.BASELINE in self.methods:
                 baseline = network | {"method": methods.BASELINE}
@@ -236,7 +251,7 @@ class Study:
             own = own | network
         fixed = fixed | own
         if not any(part.teacher for part in parts):  # the same for all teachers
-            teacher = self._teacher(next(_grid(self.teacher)), labels, seed)
+            teacher = self._teacher(self._teacher_grid()[0], labels, seed)
             if not any(part.unlabelled for part in parts):
                 fixed = {k: v for k, v in fixed.items() if k != "unlabelled"}
         cell = {"labels_per_class": labels, "seed": seed, "teacher": teacher.name}
