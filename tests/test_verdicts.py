@@ -301,8 +301,9 @@ def test_teachers_are_told_apart_by_where_their_weights_began():
         "pretrained (simclr)": "holds",
         "pretrained (imagenet)": "reverses",
     }
-    plain = one._replace(runs=one.runs.assign(weights=None))
-    assert set(cells_of(plain)["teacher"]) == {"pretrained"}
+    for drawn in (None, "", "random"):
+        plain = one._replace(runs=one.runs.assign(weights=drawn))
+        assert set(cells_of(plain)["teacher"]) == {"pretrained"}
 
 
 def test_maps_and_both_views_make_cells_beside_the_layers():

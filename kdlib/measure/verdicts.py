@@ -143,6 +143,7 @@ def _kind(runs: pd.DataFrame) -> pd.Series:
         return regime
     began = runs[runs["role"].eq("teacher")].drop_duplicates("run").set_index("run")["weights"]
     weights = runs["teacher"].map(began).astype(object).fillna("").astype(str)
+    weights = weights.replace("random", "").str[:8]  # of a file: the start of its hash
     return regime.where(weights.eq("") | regime.eq(""), regime + " (" + weights + ")")
 
 
