@@ -252,8 +252,10 @@ class Study:
         fixed = fixed | own
         if not any(part.teacher for part in parts):  # the same for all teachers
             teacher = self._teacher(self._teacher_grid()[0], labels, seed)
+            unused = ["cached_teacher"]
             if not any(part.unlabelled for part in parts):
-                fixed = {k: v for k, v in fixed.items() if k != "unlabelled"}
+                unused.append("unlabelled")
+            fixed = {k: v for k, v in fixed.items() if k not in unused}
         cell = {"labels_per_class": labels, "seed": seed, "teacher": teacher.name}
         yield self._make(Student, "student", fixed | cell).on(self.device)
 
