@@ -26,7 +26,7 @@ EPOCHS = (0, 1, 3, 8)  # of the film
 
 RUN = {  # of a student, unless a test says otherwise
     **{"role": "student", "network": "resnet8", "width": 1.0, "method": "kd", "labels": "2"},
-    **{"seed": 0, "teacher": "", "teacher_network": "", "regime": "", "options": ""},
+    **{"seed": 0, "teacher": "", "teacher_network": "", "regime": "", "weights": "", "options": ""},
     **{"unlabelled": True, "precision": "float32", "parameters": 10, "test_accuracy": 0.5},
     "seconds": 1.0,
 }
@@ -72,6 +72,7 @@ def make(
     _compare_procedures(truth, tables)
     _film(runs[(runs["role"] == "student") & (runs["labels"] == labels[0])], truth, tables)
     frames = {name: pd.concat(rows, ignore_index=True) for name, rows in tables.items()}
+    frames["maps"] = frames["maps"].round({"x": 3, "y": 3})  # as they are stored
     results = Results(study, runs=runs, **frames, images=images, labels=truth)
     if folder is not None:
         publish(Path(folder), results)
@@ -100,6 +101,7 @@ def _run(role: str, network: str, method: str, labels: str, seed: int, size: int
         "teacher": "teachers/resnet20-full-0" if distilled else "",
         "teacher_network": "resnet20" if distilled else "",
         "regime": "full" if distilled or role == "teacher" else "",
+        "weights": "random" if distilled or role == "teacher" else "",
         "options": "",
         "unlabelled": role == "student",
         "precision": "float32",
