@@ -387,6 +387,23 @@ def test_a_sweep_has_a_panel_per_setting_and_seed_with_its_faithfulness(results,
         assert row["class"] == str(results.labels[row["image"]])
 
 
+def test_two_engines_of_ivis_lie_side_by_side_seed_by_seed(results):
+    spec = charts.engines(results).to_dict()
+    assert vl_convert.vegalite_to_vega(spec)
+    assert [name.split("|")[0] for name in spec["facet"]["sort"]] == [
+        f"{engine}, seed {seed}" for engine in ("our engine", "the package") for seed in (0, 1)
+    ]
+    (rows,) = spec["datasets"].values()
+    maps = results.sweeps.query("embedding == 'ivis package' and seed == 0")
+    maps = maps[maps["run"] == maps["run"].iloc[-1]].set_index("image")
+    assert {row["image"]: row["x"][2] for row in rows} == {
+        image: round(40 * x) for image, x in maps["x"].items()
+    }
+    without = results.sweeps[results.sweeps["embedding"] != "ivis package"]
+    with pytest.raises(UsageError, match="no IVIS maps by its package"):
+        charts.engines(results._replace(sweeps=without))
+
+
 def test_no_tooltip_is_called_image_which_would_be_an_address(results):
     points = pd.DataFrame({"x": [0], "y": [1], "label": ["2"], "image": [3]})
     for chart in (charts.sweep(results), charts.scatter(points, "a map")):

@@ -310,6 +310,18 @@ def test_seeds_of_one_map_are_compared_within_a_setting():
     assert findings.misreading.seed_displacement(single, "tsne", run) == 0
 
 
+def test_two_engines_of_ivis_are_compared_by_the_gap_of_their_means(study):
+    facts = findings.misreading.engines(study)
+    assert facts == {
+        "engines-trust": "0.000",
+        "engines-neighbours": "0.000",
+        "engines-knn": "0.020",
+        "engines-n": "2",
+    }
+    bare = study.sweeps[study.sweeps["embedding"] != "ivis package"]
+    assert findings.misreading.engines(study._replace(sweeps=bare))["engines-knn"] == "–"
+
+
 def test_bounds_that_coupling_breaks_are_named(study):
     facts = findings.misreading.coupling(study)
     assert facts["share-coupled"] == "20%"

@@ -178,6 +178,33 @@ class Study:
         """All runs, teachers first."""
         return [*self.teachers, *self.students]
 
+    @cached_property
+    def shared(self) -> dict[str, dict[str, str]]:
+        """Settings other than the defaults that all teachers share, and all students, by role."""
+        changed = {
+            role: [run.changed for run in self.runs if run.role == role]
+            for role in ("teacher", "student")
+        }
+        return {
+            role: {k: v for k, v in each[0].items() if all(own.get(k) == v for own in each)}
+            for role, each in changed.items()
+        }
+
+    @property
+    def options(self) -> dict[str, str]:
+        """In what each run, by name, differs from the defaults and not all of its role do.
+
+        The column `options` of a published study; precision has a column of its own.
+        """
+        apart = {
+            run.name: {k: v for k, v in run.changed.items() if k not in self.shared[run.role]}
+            for run in self.runs
+        }
+        return {
+            name: " ".join(f"{k}={v}" for k, v in own.items() if k != "precision")
+            for name, own in apart.items()
+        }
+
     # ---- what is trained -----------------------------------------------------------------------
 
     @cached_property

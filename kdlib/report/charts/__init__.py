@@ -18,7 +18,7 @@ from kdlib.report.charts.look import (
     order,
     theme,
 )
-from kdlib.report.charts.maps import film, scatter, sweep
+from kdlib.report.charts.maps import engines, film, scatter, sweep
 from kdlib.report.charts.pairs import blocks, gaps, grid
 from kdlib.report.charts.students import accuracy, gains, regimes
 from kdlib.report.charts.training import training
@@ -35,6 +35,7 @@ __all__ = [
     "difference",
     "dots",
     "enable",
+    "engines",
     "families",
     "film",
     "floor",
