@@ -148,7 +148,7 @@ rule publish:
     output:
         study=f"{PUBLISHED}/study.json",
         tables=expand("{to}/{table}.parquet", to=PUBLISHED, table=TABLES),
-        sample=f"{PUBLISHED}/sample.safetensors",
+        sample=[f"{PUBLISHED}/{file}" for file in ("sample.webp", "sample.parquet", "provenance.parquet")],
         executed=expand("{to}/executed/{page}.ipynb", to=PUBLISHED, page=PAGES),
     params:
         study=lambda w: STUDY_FILE,

@@ -66,7 +66,10 @@ def _parser(for_snakemake: Sequence[str]) -> argparse.ArgumentParser:
     command.add_argument("file", nargs="?", default="studies/quick.yaml", type=Path)
     command.add_argument("--device", default="auto", choices=DEVICES)
     command.add_argument("--to", type=Path, help="default: book/results/<study>")
-    command.set_defaults(call=lambda a: publish(a.file, a.to, a.device))
+    command.add_argument(
+        "--partial", action="store_true", help="only label budgets and seeds that are complete"
+    )
+    command.set_defaults(call=lambda a: publish(a.file, a.to, a.device, partial=a.partial))
 
     command = commands.add_parser("check", help="is the installation sound?")
     command.set_defaults(call=lambda a: _check())
@@ -233,66 +236,11 @@ def show(folder: Path) -> None:
 # ---- publish -----------------------------------------------------------------------------------
 
 
-def publish(file: Path, to: Path | None, device: str = "auto") -> None:
+def publish(file: Path, to: Path | None, device: str = "auto", *, partial: bool = False) -> None:
     """Gather a study's tables and its test images into the folder that the book reads."""
-    from kdlib import data, models
+    from kdlib import publish
 
     study = studies.read(file, _planned_device(device))  # type: ignore[arg-type]
-    comparison, film = study.comparison, study.film_table
-    tables = store.gather(
-        study.root,
-        [run.name for run in study.runs],
-        [maps.name for maps in study.map_tables.values()],
-        comparison.name if comparison else "",
-        film.name if film else "",
-        layers=not study.runs_only,
-    )
-    images = data.load(study.source)
-    store.load_run(study.runs[0].folder, images.hash)  # refuses runs of other images
-    rows: list[int] = []
-    if not study.runs_only:
-        rows = store.load_layers(study.runs[0].folder).test_rows.tolist()
-    facts = {
-        "name": study.name,
-        "dataset": images.name,
-        "classes": list(images.classes),
-        "layers": list(models.LAYERS),
-        "embeddings": list(study.map_tables),
-        "maps": {name: maps.name for name, maps in study.map_tables.items()},
-        "axes": study.axes | {"methods": study.keys},
-        "train_images": len(images.train),
-        "test_images": len(images.test),
-        "sample": len(rows),
-        "data": images.hash,
-        "code": store.code_hash(),
-        **store.versions(),
-    }
     folder = to or Path("book/results") / study.name
-    sample = images.test[rows].permute(0, 2, 3, 1).numpy()
-    labels = images.test_labels[rows].numpy()
-    results = store.Results(facts, **tables, images=sample, labels=labels)
-    store.publish(folder, results, executed=_executed(study))
-    print(f"{len(study.runs)} networks, {len(tables['maps']):,} map points -> {folder}")
-
-
-def _executed(study: studies.Study) -> dict[str, Path]:
-    """The notebooks of a study as they ran, by the names they get in the book.
-
-    Every run, and for the pages one of each kind: the teacher, a student, and what follows them.
-    """
-    root = study.root
-    files = {run.name: run.folder / "teacher.ipynb" for run in study.teachers}
-    for kernel, together in study.kernels.items():
-        files |= {run.name: root / f"students/{kernel}.ipynb" for run in together.each}
-    files["teacher"] = files[study.teachers[0].name]
-    files["student"] = files[study.mapped[-1].name]
-    if not study.runs_only:
-        block = list(study.blocks)[-1]
-        files["features"] = root / f"features/{block}.ipynb"
-        files["measure"] = root / f"measures/{block}.ipynb"
-        files["embed"] = root / f"maps/{next(iter(study.map_tables.values())).name}.ipynb"
-    if study.comparison:
-        files["compare"] = root / f"maps/{study.comparison.name}.ipynb"
-    if study.film_table:
-        files["film"] = root / f"maps/{study.film_table.name}.ipynb"
-    return {name: file for name, file in files.items() if file.is_file()}
+    counts = publish.publish(study, folder, partial=partial)
+    print(f"{counts} of {len(study.runs)} networks -> {folder}")

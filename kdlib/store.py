@@ -6,7 +6,10 @@
                                  snapshots.safetensors <epoch>.<weight>, where wanted
                                  features.safetensors  <split>.<layer>, <split>.rows, .labels;
                                                        flat.<split>.<layer>
-    book/results/<study>/                              what the book reads: see `Results`
+    book/results/<study>/study.json                    what the book reads: see `Results`
+                         <table>.parquet
+                         sample.webp, .parquet         images on one sheet, and their labels
+                         provenance.parquet            where each run comes from
                          executed/*.ipynb              notebooks as they ran
 
 Each table has its columns, its file and its maker in `TABLES`. A file is written under another name
@@ -31,6 +34,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int, UInt8
+from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
@@ -40,6 +44,10 @@ Arrays = Mapping[str, np.ndarray]
 NONE: Mapping[Any, Any] = MappingProxyType({})
 
 VIEWS = ("pooled", "flat")  # of a layer with positions: their mean, or principal axes of the map
+COLUMNS = 40  # images in a row of the sheet
+PLAIN = 16  # side in pixels up to which the sheet is lossless
+QUALITY = 90  # of the sheet of larger images, WebP's scale to 100
+PROVENANCE = ["run", "data", "code", "commit", "device", "versions"]  # versions as JSON
 RECORDED = ("torch", "numpy", "scikit-learn", "openTSNE", "ivis", "tensorflow", "papermill")
 
 
@@ -66,7 +74,7 @@ TABLES = {
     ),
     "measures": Table("run layer measure value view", "measures.parquet", "measure"),
     "similarity": Table("run layer teacher_layer value view", "similarity.parquet", "measure"),
-    "maps": Table("run layer embedding image x y error", "maps/{}.parquet", "embed"),
+    "maps": Table("run layer embedding image x y error", "maps/{}.parquet", "embed", 3),
     "faithfulness": Table(MAP_HEADER, "maps/{}-faithfulness.parquet", "embed"),
     "neighbours": Table("run layer image rank neighbour", "maps/{}-neighbours.parquet", "embed"),
     "predictions": Table("run image prediction"),  # from the features
@@ -144,7 +152,8 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def _write_parquet(path: Path, table: pd.DataFrame) -> None:
-    _write(path, partial(table.to_parquet, index=False))
+    write = partial(table.to_parquet, index=False, compression="zstd", compression_level=9)
+    _write(path, write)
 
 
 def _write_tensors(path: Path, tensors: Arrays, notes: Mapping[str, Any] = NONE) -> None:
@@ -199,9 +208,14 @@ def save_table(
     path, entry = _place(table, root, name)
     columns = entry.columns if "{}" in entry.file else [c for c in entry.columns if c != "run"]
     frame = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(rows, columns=columns)
-    if entry.digits is not None:
-        frame = frame.round({"x": entry.digits, "y": entry.digits})
-    _write_parquet(path, frame[columns])
+    _write_parquet(path, _rounded(frame[columns], entry))
+
+
+def _rounded(table: pd.DataFrame, entry: Table) -> pd.DataFrame:
+    """The table with as many digits of its coordinates as it keeps."""
+    if entry.digits is None:
+        return table
+    return table.round({"x": entry.digits, "y": entry.digits})
 
 
 def load_table(table: str, root: str | Path, name: str, view: str | None = None) -> pd.DataFrame:
@@ -429,17 +443,18 @@ def teacher_of(root: Path, run: str, named: str = "") -> str:
     return teacher
 
 
-def load(folder: str | Path | None = None, *, view: str = "pooled") -> Results:
+def load(folder: str | Path | None = None, *, view: str | None = "pooled") -> Results:
     """Read the published results of a study, for example "book/results/quick".
 
     In the `view` "flat", layers with positions were measured by the principal axes of their whole
-    map instead of its mean over positions: does a conclusion depend on pooling?
+    map instead of its mean over positions: does a conclusion depend on pooling? None: both views.
 
     Without a folder: of the study that the book is built for (KDLIB_STUDY, default quick), from
     the project's root, book/ or notebooks/ alike. Raises UsageError when the folder holds none,
     or when a file in it cannot be read.
     """
-    one_of("view", view, VIEWS)
+    if view is not None:
+        one_of("view", view, VIEWS)
     own = locate("book/results") / os.environ.get("KDLIB_STUDY", "quick")
     folder = own if folder is None else Path(folder)
     made_by = "`make book` for the study quick, `python -m kdlib publish` for any"
@@ -447,36 +462,102 @@ def load(folder: str | Path | None = None, *, view: str = "pooled") -> Results:
     tables = {name: _read(folder / f"{name}.parquet", pd.read_parquet, made_by) for name in TABLES}
     for name in ("measures", "similarity"):
         tables[name] = _viewed(tables[name], view)
-    return Results(study, **tables, **_read(folder / "sample.safetensors", load_file, made_by))
+    labels = _read(folder / "sample.parquet", pd.read_parquet, made_by)["label"].to_numpy()
+    read = partial(_read_sheet, shape=(len(labels), *study["image"]))
+    images = _read(folder / "sample.webp", read, made_by)
+    return Results(study, **tables, images=images, labels=labels)
 
 
-def brief(study: str) -> Results:
-    """Read the runs of a published study alone, whichever study the book is built for.
+def brief(study: str, *tables: str, view: str = "pooled") -> Results:
+    """Read the runs of a published study, and the tables named, whichever the book is built for.
 
-    Its other tables are left empty; where the study was not published, so are its runs.
+    All other tables are left empty, and so are those that were not published. Measures are those of
+    one `view` (see `load`).
     """
+    one_of("view", view, VIEWS)
+    for name in tables:
+        one_of("table", name, TABLES)
     folder = locate(f"book/results/{study}")
-    tables = {name: _empty(name) for name in TABLES}
+    found = {name: _empty(name) for name in TABLES}
     facts: dict[str, Any] = {"name": study, "dataset": "", "embeddings": []}
     if (folder / "study.json").is_file():
         facts = _read(folder / "study.json", _json, "publish")
-        tables["runs"] = _read(folder / "runs.parquet", pd.read_parquet, "publish")
+        found["runs"] = _read(folder / "runs.parquet", pd.read_parquet, "publish")
+        for name in tables:
+            file = folder / f"{name}.parquet"
+            if file.is_file():
+                table = _read(file, pd.read_parquet, "publish")
+                found[name] = _viewed(table, view if "view" in table else None)
     no_images, no_labels = np.zeros((0, 1, 1, 1), np.uint8), np.zeros(0, np.int64)
-    return Results(facts, **tables, images=no_images, labels=no_labels)
+    return Results(facts, **found, images=no_images, labels=no_labels)
 
 
-def publish(folder: Path, results: Results, executed: Mapping[str, Path] = NONE) -> None:
-    """Write the small part of a study that the book shows; study.json last.
+def publish(
+    folder: Path,
+    results: Results,
+    executed: Mapping[str, str] = NONE,
+    provenance: pd.DataFrame | None = None,
+) -> None:
+    """Write the small part of a study that the book shows: all of it or, on failure, nothing.
 
-    `executed` are notebooks as they ran, copied below executed/ under the names given.
+    `executed` are the texts of notebooks as they ran, to lie below executed/ under the names
+    given. `provenance` has the columns PROVENANCE, a row for each run. Images of more than PLAIN
+    pixels a side lose what WebP takes from them; study.json gets their height, width and channels
+    as "image".
     """
-    for name, notebook in executed.items():
-        _write(folder / "executed" / f"{name}.ipynb", partial(shutil.copyfile, notebook))
-    for name in TABLES:
-        _write_parquet(folder / f"{name}.parquet", getattr(results, name))
-    sample = {"images": results.images, "labels": results.labels}
-    _write_tensors(folder / "sample.safetensors", sample)
-    _write_json(folder / "study.json", results.study)
+    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    try:
+        for name, notebook in executed.items():
+            file = part / "executed" / f"{name}.ipynb"
+            _write(file, partial(Path.write_text, data=notebook, encoding="utf-8"))
+        for name, entry in TABLES.items():
+            _write_parquet(part / f"{name}.parquet", _rounded(getattr(results, name), entry))
+        if provenance is not None:
+            _write_parquet(part / "provenance.parquet", provenance[PROVENANCE])
+        _write_parquet(part / "sample.parquet", pd.DataFrame({"label": results.labels}))
+        _write(part / "sample.webp", partial(_write_sheet, results.images))
+        shape = {"image": list(results.images.shape[1:])}
+        _write_json(part / "study.json", results.study | shape)
+        _move(part, folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _move(part: Path, folder: Path) -> None:
+    """Put every file of a folder in its place in another one; study.json last."""
+    files = [file for file in part.rglob("*") if file.is_file()]
+    for file in sorted(files, key=lambda file: file.name == "study.json"):
+        to = folder / file.relative_to(part)
+        try:
+            to.parent.mkdir(parents=True, exist_ok=True)
+            file.replace(to)
+        except OSError as problem:
+            raise UsageError(f"cannot write {to}: {_reason(problem)}") from problem
+
+
+def _write_sheet(images: UInt8[np.ndarray, "n h w c"], path: Path) -> None:
+    """Lay images on one WebP sheet, COLUMNS in a row, in their order."""
+    n, h, w, c = images.shape
+    sheet = np.zeros((max(1, -(-n // COLUMNS)), COLUMNS, h, w, 3), np.uint8)
+    sheet.reshape(-1, h, w, 3)[:n] = images  # grey ones become three equal channels
+    picture = Image.fromarray(sheet.swapaxes(1, 2).reshape(-1, COLUMNS * w, 3))
+    plain = c == 1 or max(h, w) <= PLAIN
+    picture.save(path, "WEBP", lossless=plain, quality=100 if plain else QUALITY, method=6)
+
+
+def _read_sheet(path: Path, shape: tuple[int, ...]) -> UInt8[np.ndarray, "n h w c"]:
+    """The images of a sheet."""
+    n, h, w, c = shape
+    with Image.open(path) as picture:
+        sheet = np.asarray(picture.convert("RGB"))
+    rows = sheet.reshape(-1, h, COLUMNS, w, 3).swapaxes(1, 2)
+    return np.ascontiguousarray(rows.reshape(-1, h, w, 3)[:n, ..., :c])
+
+
+def load_provenance(folder: Path) -> pd.DataFrame:
+    """Read where each published run comes from: the columns PROVENANCE."""
+    table: pd.DataFrame = _read(folder / "provenance.parquet", pd.read_parquet, "publish")
+    return table
 
 
 def gather(
@@ -517,7 +598,7 @@ def _gather_layers(root: Path, runs: pd.DataFrame, maps: list[str]) -> dict[str,
     for kind in ("measures", "similarity", "map_measures"):
         tables[kind] = _together(load_table(kind, root, name) for name in names)
     for kind in ("maps", "faithfulness", "neighbours"):
-        tables[kind] = _together(load_table(kind, root, name) for name in maps)
+        tables[kind] = _together([_empty(kind), *(load_table(kind, root, name) for name in maps)])
     tables["faithfulness"] = _together([tables["faithfulness"], tables.pop("map_measures")])
     tables["neighbours"] = tables["neighbours"].drop_duplicates()  # the same beside every map
     mapped = runs["run"].isin(tables["maps"]["run"]) & (runs["role"] == "teacher")
@@ -532,7 +613,7 @@ def _gather_layers(root: Path, runs: pd.DataFrame, maps: list[str]) -> dict[str,
 def _together(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
     """All rows of some tables; an empty one has no types that could change another's."""
     parts = list(tables)
-    return pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
+    return pd.concat([part for part in parts if len(part)] or parts[-1:], ignore_index=True)
 
 
 def _logits(root: Path, names: list[str]) -> dict[str, np.ndarray]:

@@ -27,6 +27,7 @@ EPOCHS = (0, 1, 3, 8)  # of the film
 RUN = {  # of a student, unless a test says otherwise
     **{"role": "student", "network": "resnet8", "width": 1.0, "method": "kd", "labels": "2"},
     **{"seed": 0, "teacher": "", "teacher_network": "", "regime": "", "options": ""},
+    **{"weights": "", "calibration_error": 0.1},
     **{"unlabelled": True, "precision": "float32", "parameters": 10, "test_accuracy": 0.5},
     "seconds": 1.0,
 }
@@ -100,11 +101,13 @@ def _run(role: str, network: str, method: str, labels: str, seed: int, size: int
         "teacher": "teachers/resnet20-full-0" if distilled else "",
         "teacher_network": "resnet20" if distilled else "",
         "regime": "full" if distilled or role == "teacher" else "",
+        "weights": "random" if distilled or role == "teacher" else "",
         "options": "",
         "unlabelled": role == "student",
         "precision": "float32",
         "parameters": size,
         "test_accuracy": min(0.99, 0.3 + 0.65 * skill + 0.01 * np.sin(7 * seed + 3 * skill)),
+        "calibration_error": 0.1,
         "seconds": 3.0,
     }
 
@@ -130,6 +133,8 @@ def _measure(run: dict[str, Any], tables: dict[str, list[pd.DataFrame]], generat
         }
         rows = pd.DataFrame({"measure": values.keys(), "value": values.values()})
         rows["value"] += generator.normal(0, 0.012, len(rows))
+        share = max(rows["value"].iloc[0], 0)  # the within-class share
+        rows.loc[len(rows)] = ["within_rms", np.sqrt(share)]
         tables["measures"].append(rows.assign(run=run["run"], layer=layer, view="pooled"))
     _compare(run, tables)
 

@@ -68,6 +68,7 @@ def test_a_sweep_has_every_setting_that_fits_and_turns_maps_to_the_first(feature
     maps = compare.sweep(layers, **grid, steps=STEPS)
     expected = [("tsne", 5, seed, run) for seed in (0, 1) for run in NETWORKS]
     expected += [("ivis", 4, seed, run) for seed in (0, 1) for run in NETWORKS]
+    expected += [(compare.PACKAGE, 4, seed, "kd") for seed in (0, 1)]
     assert [one[:4] for one in maps] == expected
     table = comparison.sweep_measures(layers, labels, maps)
     rows = table.groupby(["embedding", "setting", "seed", "run"], sort=False)
@@ -82,6 +83,12 @@ def test_a_sweep_has_every_setting_that_fits_and_turns_maps_to_the_first(feature
     np.testing.assert_allclose(first, embed.align(maps[1].points[None])[0], atol=1e-6)
     turned = embed.displacement(first, again).mean()
     assert embed.displacement(first, again, turned=False).mean() == pytest.approx(turned, rel=1e-3)
+    ours, package = (
+        rows.get_group((engine, 4, 0, "kd"))[["x", "y"]].to_numpy()
+        for engine in ("ivis", compare.PACKAGE)
+    )
+    turned = embed.displacement(ours, package).mean()
+    assert embed.displacement(ours, package, turned=False).mean() == pytest.approx(turned, rel=1e-3)
 
 
 def test_the_first_images_of_each_class_are_as_many_of_all():

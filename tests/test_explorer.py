@@ -1,4 +1,5 @@
 import io
+import json
 
 import numpy as np
 import pandas as pd
@@ -27,6 +28,28 @@ KD = "students/resnet20-full/resnet8x0.5-kd-2-0"
 @pytest.fixture(scope="module")
 def results():
     return invented.make()
+
+
+def unpacked(view, run):
+    """The facts of a network's part, and its arrays by name."""
+    part, meta = view.parts[run], view.meta
+    head = int.from_bytes(part[:4], "little")
+    facts, at, arrays = json.loads(part[4 : 4 + head]), 4 + head, {}
+    n, layers, embeddings = meta["n"], len(meta["layers"]), len(meta["embeddings"])
+    shapes = {
+        "coordinates": (embeddings, layers, n, 2),
+        "neighbours": (-1, layers, n, 10),
+        "predictions": (n,),
+        "frames": (-1, n, 2),
+        "errors": (-1, embeddings, layers, n),
+    }
+    for (name, shape), size in zip(shapes.items(), facts["sizes"], strict=True):
+        kind = np.uint8 if name == "errors" else "<i2"
+        array = np.frombuffer(part[at : at + size], kind)
+        arrays[name] = array.reshape(shape) if array.size else array
+        at += size
+    assert at == len(part)
+    return facts, arrays
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +171,12 @@ def test_networks_that_differ_in_labels_and_seed_alone_are_one_family(results):
     (family,) = {network["family"] for network in networks}
     third = changed(results, KD[:-1] + "3", seed=3)
     assert (third["family"], third["seed"]) == (family, "seed 3")
-    for facts in ({"regime": "limited"}, {"options": "temperature=2"}, {"unlabelled": False}):
+    for facts in (
+        {"regime": "limited"},
+        {"weights": "simclr"},
+        {"options": "temperature=2"},
+        {"unlabelled": False},
+    ):
         assert changed(results, **facts)["family"] != family
 
 
@@ -156,6 +184,8 @@ def test_a_network_is_named_by_its_method_its_options_and_its_teacher(results):
     other = changed(results, labels="5", regime="limited", options="temperature=2")
     assert (other["short"], other["labels"]) == ("kd temperature=2", "5 labels per class")
     assert other["group"] == "student resnet8x0.5 of resnet20 (limited)"
+    control = changed(results, method="pseudo")
+    assert control["group"] == "student resnet8x0.5 of resnet20 (full), controls"
 
 
 def test_what_a_network_is_does_not_depend_on_the_name_of_its_run(results):
@@ -182,14 +212,11 @@ def test_networks_come_in_the_order_teacher_budget_method(results):
 
 
 def test_every_point_is_where_the_store_has_it(results, view):
-    networks = [network["run"] for network in view.meta["networks"]]
-    shape = (len(networks), 2, 6, len(results.images), 2)
-    points = np.frombuffer(view.coordinates, "<i2").reshape(shape)
-    run, embedding, layer = networks.index(KD), 1, 3
+    points = unpacked(view, KD)[1]["coordinates"][1, 3]
     stored = results.maps.query("run == @KD and embedding == 'ivis' and layer == 'block3'")
     stored = stored.sort_values("image")[["x", "y"]].to_numpy()
-    assert np.corrcoef(stored[:, 0], points[run, embedding, layer, :, 0])[0, 1] > 0.999999
-    assert np.corrcoef(stored[:, 1], points[run, embedding, layer, :, 1])[0, 1] > 0.999999
+    assert np.corrcoef(stored[:, 0], points[:, 0])[0, 1] > 0.999999
+    assert np.corrcoef(stored[:, 1], points[:, 1])[0, 1] > 0.999999
 
 
 def test_quantising_errs_by_half_a_step_at_most():
@@ -218,10 +245,9 @@ def test_a_network_without_one_of_the_maps_still_shows(results):
 
 
 def test_predictions_follow_the_networks(results, view):
-    table = np.frombuffer(view.predictions, "<i2").reshape(-1, len(results.images))
-    networks = [network["run"] for network in view.meta["networks"]]
+    assert list(view.parts) == [network["run"] for network in view.meta["networks"]]
     stored = results.predictions.query("run == @KD").sort_values("image")["prediction"]
-    assert (table[networks.index(KD)] == stored.to_numpy()).all()
+    assert (unpacked(view, KD)[1]["predictions"] == stored.to_numpy()).all()
 
 
 def test_the_sprite_holds_every_image_in_its_place(results, view):
@@ -239,18 +265,20 @@ def test_the_sprite_takes_colour_and_shrinks_large_images():
 
 
 def test_curves_carry_the_range_over_seeds(results, view):
-    networks = [network["run"] for network in view.meta["networks"]]
-    curve = view.meta["curves"]["knn"][networks.index(KD)]
+    curve = unpacked(view, KD)[0]["curves"]["knn"]
     stored = results.measures.query("measure == 'knn' and layer == 'pool'")
     seeds = stored[stored["run"].str.contains("-kd-2-")]["value"]
     assert curve["seeds"] == 3
     assert curve["low"][4] == pytest.approx(seeds.min(), abs=1e-4)
     assert curve["high"][4] == pytest.approx(seeds.max(), abs=1e-4)
+    everywhere = results.measures.query("measure == 'knn'")["value"]
+    low, high = view.meta["ranges"]["knn"]
+    assert low <= everywhere.min() + 1e-4
+    assert high >= everywhere.max() - 1e-4
 
 
 def test_faithfulness_belongs_to_the_map_shown(results, view):
-    networks = [network["run"] for network in view.meta["networks"]]
-    values = view.meta["faithfulness"][networks.index(KD)][0][2]["trustworthiness"]
+    values = unpacked(view, KD)[0]["faithfulness"][0][2]["trustworthiness"]
     stored = results.faithfulness.query(
         "run == @KD and embedding == 'tsne' and layer == 'block2' and measure == 'trustworthiness'"
     )["value"].item()
@@ -264,25 +292,34 @@ def test_five_thousand_images_stay_small():
     assert len(sprite(images)) <= 250_000
 
 
+def test_what_a_page_holds_before_a_network_is_chosen_hardly_grows_with_their_number(results):
+    few = results._replace(maps=results.maps[results.maps["run"].isin([BASELINE, KD])])
+    small, large = (json.dumps(show(r).meta) for r in (few, results))
+    networks = len(json.loads(large)["networks"]) - 2
+    assert networks >= 8
+    assert len(large) - len(small) < 500 * networks
+
+
 def test_an_explorer_without_data_can_be_made():
     assert Explorer().layer == ""
 
 
 def test_errors_belong_to_the_dots_of_their_map(results, view):
-    networks = [network["run"] for network in view.meta["networks"]]
-    table = np.frombuffer(view.errors, np.uint8).reshape(len(networks), 2, 6, len(results.images))
+    table = unpacked(view, KD)[1]["errors"][0]
     stored = results.maps.query("run == @KD and embedding == 'ivis' and layer == 'block3'")
     stored = stored.sort_values("image")["error"].to_numpy()
     assert stored.max() > 0.1
-    np.testing.assert_allclose(table[networks.index(KD), 1, 3] / 254, stored, atol=1 / 500)
+    np.testing.assert_allclose(table[1, 3] / 254, stored, atol=1 / 500)
 
 
 def test_what_was_not_measured_is_unknown_and_without_errors_there_is_no_choice(results):
     unknown = results.maps.assign(error=results.maps["error"].where(results.maps["run"] != KD))
     some = show(results._replace(maps=unknown))
-    assert (np.frombuffer(some.errors, np.uint8) == UNKNOWN).sum() == 2 * 6 * len(results.images)
+    assert (unpacked(some, KD)[1]["errors"] == UNKNOWN).all()
+    assert (unpacked(some, BASELINE)[1]["errors"] != UNKNOWN).all()
     none = show(results._replace(maps=results.maps.drop(columns="error")))
-    assert (none.errors, none.meta["shades"]) == (b"", ["class", "change"])
+    assert unpacked(none, KD)[1]["errors"].size == 0
+    assert none.meta["shades"] == ["class", "change"]
     with pytest.raises(UsageError, match=r"'error'; .*class, change"):
         none.shade = "error"
 
@@ -290,16 +327,16 @@ def test_what_was_not_measured_is_unknown_and_without_errors_there_is_no_choice(
 def test_neighbours_are_those_of_the_layer_and_missing_where_there_are_none(results):
     rows = results.neighbours.query("not (run == @KD and layer == 'pool')")
     view = show(results._replace(neighbours=rows))
-    runs = [network["run"] for network in view.meta["networks"]]
-    near = np.frombuffer(view.neighbours, "<i2").reshape(len(runs), 6, len(results.images), 10)
+    near = unpacked(view, KD)[1]["neighbours"][0]
     stored = rows.query("run == @KD and layer == 'block3' and image == 7").sort_values("rank")
-    assert (near[runs.index(KD), 3, 7] == stored["neighbour"].to_numpy()).all()
-    assert (near[runs.index(KD), 4] == MISSING).all()
+    assert (near[3, 7] == stored["neighbour"].to_numpy()).all()
+    assert (near[4] == MISSING).all()
 
 
 def test_without_neighbours_there_is_no_shade_of_change(results):
     view = show(results._replace(neighbours=results.neighbours.iloc[:0]))
-    assert (view.neighbours, view.meta["shades"]) == (b"", ["class", "error"])
+    assert unpacked(view, KD)[1]["neighbours"].size == 0
+    assert view.meta["shades"] == ["class", "error"]
     with pytest.raises(UsageError, match=r"'change'; .*class, error"):
         view.shade = "change"
 
@@ -321,13 +358,17 @@ def test_the_film_holds_its_frames_in_the_order_of_reels_and_epochs(results):
     )
     view = show(results._replace(film=film, training=training), epoch=5)
     assert view.meta["film"] == [
-        {"run": BASELINE, "layer": "block2", "epochs": [0, 5], "values": {"knn": [None, 0.5]}},
-        {"run": KD, "layer": "pool", "epochs": [1], "values": {}},
+        {"run": BASELINE, "layer": "block2", "epochs": [0, 5]},
+        {"run": KD, "layer": "pool", "epochs": [1]},
     ]
-    values = np.frombuffer(view.film, "<i2").reshape(3, len(image), 2)
-    assert (values[0, 3] == MISSING).all()
-    assert (np.delete(values[0], 3, axis=0) == 0).all()
-    assert (values[1, 0, 0], values[1, -1, 0]) == (-32767, 32767)
+    facts, arrays = unpacked(view, BASELINE)
+    assert [reel["values"] for reel in facts["film"]] == [{"knn": [None, 0.5]}]
+    assert len(arrays["frames"]) == 2
+    assert (arrays["frames"][0, 3] == MISSING).all()
+    assert (np.delete(arrays["frames"][0], 3, axis=0) == 0).all()
+    assert (arrays["frames"][1, 0, 0], arrays["frames"][1, -1, 0]) == (-32767, 32767)
+    assert unpacked(view, KD)[0]["film"][0]["values"] == {}
+    assert unpacked(view, "teachers/resnet20-full-0")[1]["frames"].size == 0
     view.epoch = 1
     with pytest.raises(UsageError, match="unknown epoch 2; one of: -1, 0, 1, 5"):
         view.epoch = 2

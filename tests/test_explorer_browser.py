@@ -15,7 +15,7 @@ from ipywidgets.embed import dependency_state, embed_data
 from PIL import Image
 
 from kdlib import store
-from kdlib.report import charts, explorer
+from kdlib.report import charts, explorer, sphinx
 
 BASELINE, KD = (AT.replace("-at-", f"-{method}-") for method in ("baseline", "kd"))
 TEACHER = "teachers/resnet20-full-0"
@@ -33,6 +33,9 @@ def write(folder, widget):
     shutil.copy(explorer.STATIC / "widget-host.js", folder)
     state = dependency_state([widget], drop_defaults=False)
     data = embed_data([widget], state=state)["manager_state"]
+    (folder / "data").mkdir()
+    for model in data["state"].values():
+        sphinx._slim(model, folder / "data")
     text = PAGE.format(
         model=widget.model_id,
         state="application/vnd.jupyter.widget-state+json",
@@ -667,6 +670,104 @@ def test_the_maps_follow_the_theme(read):
     opened.page.wait_for_timeout(100)
     assert tuple(light) == (255, 255, 255)
     assert tuple(opened.pixels("left")[0, 0]) == (16, 16, 16)
+
+
+# ---- networks are loaded when they are chosen
+
+
+@pytest.fixture
+def parts(read, results, tmp_path):
+    """A figure, the files of its networks by run, those asked for, and those to be late."""
+    view = explorer.show(results)
+    address = write(tmp_path, view)
+    state = json.loads(
+        (tmp_path / "index.html").read_text().split('widget-state+json">')[1].split("</script>")[0]
+    )
+    buffers = state["state"][view.model_id]["buffers"]
+    files = {b["path"][1]: b["src"] for b in buffers if b["path"][0] == "parts"}
+    opened, asked, late = read(address), [], {}
+
+    def answer(route):
+        run = next((r for r, name in files.items() if name in route.request.url), None)
+        asked.append(run)
+        if run in late:
+            late[run].append(route)
+        else:
+            route.continue_()
+
+    opened.page.route("**/data/*.js", answer)
+    return opened, files, asked, late
+
+
+def test_only_the_networks_that_are_chosen_are_loaded_and_each_once(parts):
+    opened, files, asked, _ = parts
+    there = "Object.keys(window.kdSidecars)"
+    loaded = set(opened.page.evaluate(there)) & set(files.values())
+    assert loaded == {files[BASELINE], files[KD]}
+    opened.label("Network on the right").select_option(AT)
+    opened.settle()
+    opened.label("Network on the right").select_option(KD)
+    opened.label("Network on the left").select_option(AT)
+    opened.settle()
+    assert asked == [AT]
+    assert "at" in opened.text("summary")
+    assert opened.errors == []
+
+
+def test_a_network_that_is_late_is_announced_and_never_shown_as_another(parts):
+    opened, _, _, late = parts
+    late[AT] = []
+    before, words = opened.pixels("right"), opened.text("summary")
+    opened.label("Network on the right").select_option(AT)
+    opened.figure.locator(".kd-right .kd-loading").wait_for()
+    assert opened.text("panel.kd-right .kd-loading") == "loading AT, 2 labels per class, seed 0 …"
+    assert opened.text("summary") == words
+    assert (opened.pixels("right") == before).all()
+    assert opened.label("Network on the right").input_value() == AT
+    opened.label("Network on the right").select_option(TEACHER)  # which comes at once
+    opened.settle()
+    teacher = opened.pixels("right")
+    assert "teacher" in opened.text("summary")
+    assert not opened.figure.locator(".kd-right .kd-loading").is_visible()
+    late[AT].pop().continue_()
+    opened.page.wait_for_timeout(300)
+    assert opened.label("Network on the right").input_value() == TEACHER
+    assert (opened.pixels("right") == teacher).all()
+    opened.page.locator(".kd-set").nth(1).click()  # which asks for it, too
+    assert opened.text("summary").split(", ")[1].startswith("at ")
+    assert opened.errors == []
+
+
+def test_a_network_that_is_there_in_time_is_not_announced(parts):
+    opened, *_ = parts
+    opened.page.evaluate(
+        "() => { window.seen = 0; new MutationObserver(() => document.querySelectorAll("
+        "'.kd-loading:not([hidden])').forEach((e) => { seen += getComputedStyle(e).visibility === "
+        "'visible' })).observe(document.body, { subtree: true, attributes: true }) }"
+    )
+    opened.label("Network on the right").select_option(AT)
+    opened.settle()
+    assert opened.page.evaluate("seen") == 0
+
+
+def test_a_network_that_cannot_be_loaded_says_so_and_the_last_one_stays(parts):
+    opened, _, asked, late = parts
+    late[AT] = []
+    before = opened.pixels("right")
+    opened.label("Network on the right").select_option(AT)
+    opened.page.wait_for_timeout(100)
+    late.pop(AT).pop().abort()
+    opened.settle()
+    words = opened.text("panel.kd-right .kd-trust")
+    assert words.startswith("AT, 2 labels per class, seed 0 could not be loaded: file://")
+    assert "Still KD, 2 labels per class, seed 0." in words
+    assert opened.label("Network on the right").input_value() == KD
+    assert (opened.pixels("right") == before).all()
+    opened.label("Network on the right").select_option(AT)  # is asked for again
+    opened.settle()
+    assert asked == [AT, AT]
+    assert opened.text("summary").split(", ")[1].startswith("at ")
+    assert "could not" not in opened.text("panel.kd-right .kd-trust")
 
 
 # ---- speed: what is counted is the work, for the machine may be busy

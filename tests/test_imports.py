@@ -33,6 +33,7 @@ MAY = {
     **{module: {"store", "plan"} for module in READERS},
     "measure.comparison": {"store", "embed", "neighbours"},
     "report": {"store", "measure", "embed", "plan"},
+    "publish": {"store", "plan", "data", "models"},
     "installation": {"embed", "vision"},
 }
 TORCHLESS = ("plan", "store", "measure", "report.charts")

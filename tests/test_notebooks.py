@@ -145,7 +145,7 @@ def test_a_comparison_has_every_procedure_every_setting_and_its_images(made):
     )
     assert shuffled > 0.5 > unsupervised
     sweeps = pd.read_parquet(next(folder.glob("compare-2-*-sweeps.parquet")))
-    assert sweeps.groupby(["embedding", "seed", "run"]).size().tolist() == [100] * 8
+    assert sweeps.groupby(["embedding", "seed", "run"]).size().tolist() == [100] * 10
     assert sweeps["image"].nunique() == 100
     assert sweeps["image"].between(0, 199).all()
     assert set(sweeps["run"]) == set(networks)

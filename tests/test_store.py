@@ -23,6 +23,7 @@ FACTS = {
     "teacher": "",
     "teacher_network": "",
     "regime": "full",
+    "weights": "random",
     "options": "",
     "unlabelled": False,
     "precision": "float32",
@@ -32,8 +33,10 @@ FACTS = {
 def save(folder, accuracy=0.5, role="teacher", data="0123", **parameters):
     record = {"parameters": {"dataset": "digits", **parameters}, "facts": FACTS | {"role": role}}
     weights = {"a": np.arange(6, dtype="float32").reshape(2, 3), "steps": np.array(7)}
-    results = {"test_accuracy": accuracy, "test_images": 10, "seconds": 1.0, "parameters_count": 6}
+    results = {"test_accuracy": accuracy, "test_images": 10, "calibration_error": 0.1}
+    results |= {"seconds": 1.0, "parameters_count": 6}
     results |= {"architecture": {"classes": 10, "channels": 1}, "data": data}
+    results |= {"calibration_error": 0.1}
     store.save_run(folder, record, weights, HISTORY, **results)
 
 
@@ -361,16 +364,39 @@ def test_a_comparison_and_a_film_are_gathered_with_their_study(tmp_path):
 
 def test_published_results_come_back_as_they_were(tmp_path):
     made = results.make(None)
-    (tmp_path / "out.ipynb").write_text("{}")
-    store.publish(tmp_path, made, {"students/x": tmp_path / "out.ipynb"})
+    store.publish(tmp_path, made, {"students/x": "{}"})
     assert (tmp_path / "executed/students/x.ipynb").read_text() == "{}"
     again = store.load(tmp_path)
-    assert again.study == json.loads(json.dumps(made.study))
+    assert again.study == json.loads(json.dumps(made.study)) | {"image": [8, 8, 1]}
     for table in store.TABLES:
         pd.testing.assert_frame_equal(
             getattr(again, table), getattr(made, table), check_dtype=False
         )
     np.testing.assert_array_equal(again.images, made.images)
+    assert not list(tmp_path.parent.glob(".*.part"))
+
+
+def test_photographs_come_back_in_their_places_and_nearly_as_they_were(tmp_path):
+    made = results.make(None)
+    steps = np.linspace(0, 255, 32).round().astype(np.uint8)
+    photographs = np.zeros((len(made.images), 32, 24, 3), np.uint8)
+    photographs[..., 0] = steps[:, None]
+    photographs[..., 1] = 2 * np.arange(len(photographs), dtype=np.uint8)[:, None, None]
+    store.publish(tmp_path, made._replace(images=photographs))
+    again = store.load(tmp_path).images
+    assert again.shape == photographs.shape
+    assert np.abs(again.astype(int) - photographs).mean() < 3
+
+
+def test_a_study_is_published_whole_or_stays_as_it_was(tmp_path):
+    made = results.make(None)
+    folder = tmp_path / "study"
+    store.publish(folder, made)
+    before = {file: file.read_bytes() for file in folder.iterdir()}
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        store.publish(folder, made._replace(study={"n": float("nan")}, maps=made.maps[:1]))
+    assert {file: file.read_bytes() for file in folder.iterdir()} == before
+    assert list(tmp_path.iterdir()) == [folder]
 
 
 def test_no_published_results_is_an_error(tmp_path):

@@ -14,10 +14,12 @@ import pandas as pd
 from jaxtyping import Float32, Int, Num
 from tqdm import tqdm
 
+from kdlib.embed.align import unit
 from kdlib.embed.embedders import TITLES
 from kdlib.embed.maps import Cell, Maps, embed, family, restarts
 
 PERPLEXITY = 30  # or a quarter of the images
+PACKAGE = "ivis package"  # of a sweep: IVIS by its authors' package, not by our engine
 SHUFFLED = 100  # images with shuffled labels: so few that a network can memorise them
 
 
@@ -80,7 +82,7 @@ def first_of_each_class(labels: Int[np.ndarray, " n"], size: int) -> Int[np.ndar
 class Setting(NamedTuple):
     """One map of a sweep, and how it was made."""
 
-    embedding: str
+    embedding: str  # tsne, ivis, or PACKAGE
     setting: int  # perplexity of t-SNE, k of IVIS
     seed: int
     run: str
@@ -98,7 +100,7 @@ def sweep(
     """Map one layer of some networks (by run) again and again, with other settings and seeds.
 
     t-SNE from random starts, with each perplexity that n allows; IVIS from other initial weights,
-    with each k.
+    with each k; of the last network with the middle one of these by its authors' package, too.
     """
     n = len(next(iter(layers.values())))
     starts = {seed: np.random.default_rng(seed).normal(size=(n, 2)) for seed in seeds}
@@ -107,11 +109,17 @@ def sweep(
     for perplexity, seed, run in tqdm(fitting, "t-SNE", delay=2):
         points = embed(layers[run], perplexity=perplexity, start=starts[seed], progress=_silent)
         maps.append(Setting("tsne", perplexity, seed, run, points))
-    fitting = list(product([k for k in ks if 2 * k < n], seeds))
-    for k, seed in tqdm(fitting, "IVIS", delay=2):
+    usable = [k for k in ks if 2 * k < n]
+    for k, seed in tqdm(list(product(usable, seeds)), "IVIS", delay=2):
         cells = {(run, ""): x for run, x in layers.items()}
         made = family(cells, "ivis", k=k, seed=seed, steps=steps, progress=_silent).maps
         maps += [Setting("ivis", k, seed, run, points) for (run, _), points in made.items()]
+    settings: dict[str, Any] = {"engine": "package", "steps": steps}
+    settings["k"] = usable[len(usable) // 2]
+    run = list(layers)[-1]
+    for seed in tqdm(seeds, "IVIS by its package", delay=2):
+        points = unit(embed(layers[run], "ivis", seed=seed, progress=_silent, **settings))
+        maps.append(Setting(PACKAGE, settings["k"], seed, run, points))
     return maps
 
 

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int, Num
 
 from kdlib import one_of
 from kdlib.embed import align, displacement
-from kdlib.embed.compare import INDEPENDENT, PROCEDURES, Setting
+from kdlib.embed.compare import INDEPENDENT, PACKAGE, PROCEDURES, Setting
 from kdlib.embed.maps import Cell, Maps
 from kdlib.measure.faithfulness import faithfulness, map_knn, map_silhouette
 from kdlib.neighbours import ranks
@@ -73,13 +73,14 @@ def sweep_measures(
     """List the points of a `compare.sweep` and the measures of each map: a row for each point.
 
     Columns run embedding setting seed image x y, those of SWEPT and map_silhouette. Each map is
-    turned to the first of its run and embedding: it may lie anyhow, which is not what a sweep
+    turned to the first of its run and method: it may lie anyhow, which is not what a sweep
     shows.
     """
     references: dict[tuple[str, str], np.ndarray] = {}
     tables = []
     for embedding, setting, seed, run, points in maps:
-        reference = references.setdefault((embedding, run), points)
+        kind = "ivis" if embedding == PACKAGE else embedding  # the two lie alike, to be compared
+        reference = references.setdefault((kind, run), points)
         xy = align(points[None], reference=reference)[0].astype("float32")
         values = faithfulness(layers[run], points, labels)
         table = pd.DataFrame(xy, columns=["x", "y"]).assign(image=range(len(xy)), run=run)

@@ -100,7 +100,8 @@ class Study:
                 raise UsageError(f"unknown parameter {name!r}; known: {', '.join(self.axes)}")
             if not isinstance(self.maps[name], list):
                 raise UsageError(f"maps: parameter {name} must be list, given {self.maps[name]!r}")
-        for axis, points in [*self.axes.items(), *self.maps.items(), *self._crossed().items()]:
+        lists = self._crossed() | {"teacher": self._teacher_entries}
+        for axis, points in [*self.axes.items(), *self.maps.items(), *lists.items()]:
             if not points:
                 raise UsageError(f"{axis} is empty; a study needs at least one")
             if len(set(map(str, points))) < len(points):
@@ -176,6 +177,33 @@ class Study:
     def runs(self) -> list[Run]:
         """All runs, teachers first."""
         return [*self.teachers, *self.students]
+
+    @cached_property
+    def shared(self) -> dict[str, dict[str, str]]:
+        """Settings other than the defaults that all teachers share, and all students, by role."""
+        changed = {
+            role: [run.changed for run in self.runs if run.role == role]
+            for role in ("teacher", "student")
+        }
+        return {
+            role: {k: v for k, v in each[0].items() if all(own.get(k) == v for own in each)}
+            for role, each in changed.items()
+        }
+
+    @property
+    def options(self) -> dict[str, str]:
+        """In what each run, by name, differs from the defaults and not all of its role do.
+
+        The column `options` of a published study; precision has a column of its own.
+        """
+        apart = {
+            run.name: {k: v for k, v in run.changed.items() if k not in self.shared[run.role]}
+            for run in self.runs
+        }
+        return {
+            name: " ".join(f"{k}={v}" for k, v in own.items() if k != "precision")
+            for name, own in apart.items()
+        }
 
     # ---- what is trained -----------------------------------------------------------------------
 

@@ -29,7 +29,7 @@ BRUSHES = ("box", "lasso")  # what dragging over a map draws
 SIDE = 48  # largest thumbnail, in pixels
 COLUMNS = 40  # thumbnails in a row of the sprite
 GROUP = (  # columns of `runs` that networks share which differ in nothing but labels and seed
-    *("role", "network", "method", "teacher_network", "regime"),
+    *("role", "network", "method", "teacher_network", "regime", "weights"),
     *("options", "unlabelled", "precision"),
 )
 
@@ -81,13 +81,9 @@ class Explorer(anywidget.AnyWidget):
     names = traitlets.Bool(True, help="whether classes are named on the maps").tag(sync=True)
     brush = traitlets.Unicode("box", help="what dragging draws: box or lasso").tag(sync=True)
 
-    meta = traitlets.Dict().tag(sync=True)  # names, curves, faithfulness: see _meta
-    coordinates = traitlets.Bytes().tag(sync=True)  # int16 [network][embedding][layer][image][2]
-    errors = traitlets.Bytes().tag(sync=True)  # uint8 [network][embedding][layer][image]
-    neighbours = traitlets.Bytes().tag(sync=True)  # int16 [network][layer][image][NEAREST]
-    film = traitlets.Bytes().tag(sync=True)  # int16 [reel][epoch][image][2]: see meta["film"]
+    meta = traitlets.Dict().tag(sync=True)  # what is known before a network is chosen: see _meta
+    parts = traitlets.Dict().tag(sync=True)  # run -> all of that network, as bytes: see _parts
     labels = traitlets.Bytes().tag(sync=True)  # int16 [image]
-    predictions = traitlets.Bytes().tag(sync=True)  # int16 [network][image]; MISSING: not known
     sprite = traitlets.Bytes().tag(sync=True)  # WebP, COLUMNS images in a row
 
     @traitlets.validate("left", "right", "layer", "embedding", "measure", "shade", "epoch", "brush")
@@ -156,18 +152,14 @@ def show(
     networks = mapped(results)
     if left is not None:
         one_of("left network", left, networks["run"])
-    reels, film = _film(results, networks)
+    reels = _reels(results, networks)
     defaults = _defaults(results, networks)
     start = {**defaults, "left": left or defaults["left"], **view}
     start["right"] = right or _partner(networks, start["left"])
     return Explorer(
-        meta=_meta(results, networks) | {"film": reels, "defaults": defaults},
-        coordinates=quantise(_gather_maps(results, networks, ["x", "y"])).tobytes(),
-        errors=_errors(results, networks).tobytes(),
-        neighbours=_neighbours(results, networks).tobytes(),
-        film=film.tobytes(),
+        meta=_meta(results, networks, reels) | {"defaults": defaults},
+        parts=_parts(results, networks, reels),
         labels=np.asarray(results.labels, "<i2").tobytes(),
-        predictions=_predictions(results, networks).tobytes(),
         sprite=sprite(results.images),
         **start,
     )
@@ -319,34 +311,74 @@ def _predictions(results: Results, networks: pd.DataFrame) -> np.ndarray:
     return _spread(results.predictions, axes, "prediction", MISSING).astype("<i2")
 
 
-def _film(results: Results, networks: pd.DataFrame) -> tuple[list[dict[str, Any]], np.ndarray]:
-    """Return the film of training as reels (run, layer, epochs, measures) and all their frames.
-
-    Frames are (frame, image, 2) int16, those of a reel together, in the order of its epochs.
-    """
-    film, layers, images = results.film, results.study["layers"], range(len(results.images))
+def _reels(results: Results, networks: pd.DataFrame) -> list[dict[str, Any]]:
+    """List the films of training: of which run and layer, after which epochs, and its measures."""
+    film, layers = results.film, results.study["layers"]
     film = film[film["run"].isin(networks["run"]) & film["layer"].isin(layers)]
     training = results.training.set_index(["run", "layer"])
-    reels, frames = [], [np.zeros((0, len(images), 2), "<i2")]
+    reels = []
     for (run, layer), reel in film.groupby(["run", "layer"], sort=False):
         epochs = np.unique(reel["epoch"]).tolist()
         rows = training[training.index == (run, layer)]
         table = rows.pivot(index="measure", columns="epoch", values="value").reindex(columns=epochs)
         values = {measure: [_number(v) for v in row] for measure, *row in table.itertuples()}
         reels.append({"run": run, "layer": layer, "epochs": epochs, "values": values})
-        points = _spread(reel, {"epoch": epochs, "image": images}, ["x", "y"], np.nan)
+    return reels
+
+
+def _frames(results: Results, reels: list[dict[str, Any]]) -> np.ndarray:
+    """Return the maps of some films, (frame, image, 2) int16, reel by reel, epoch by epoch."""
+    images, frames = range(len(results.images)), [np.zeros((0, len(results.images), 2), "<i2")]
+    for reel in reels:
+        film = results.film[results.film["run"] == reel["run"]]
+        film = film[film["layer"] == reel["layer"]]
+        points = _spread(film, {"epoch": reel["epochs"], "image": images}, ["x", "y"], np.nan)
         frames.append(quantise(points))
-    return reels, np.concatenate(frames)
+    return np.concatenate(frames)
+
+
+def _parts(
+    results: Results, networks: pd.DataFrame, reels: list[dict[str, Any]]
+) -> dict[str, bytes]:
+    """Pack each network by itself, so that a page need not load those that it does not show.
+
+    A part is the length of its facts as uint32, the facts as JSON (curves of the measures,
+    faithfulness of its maps, reels of its film, sizes in bytes of what follows), and then
+    coordinates int16 [embedding][layer][image][2], neighbours int16 [layer][image][NEAREST],
+    predictions int16 [image], frames int16 [reel][epoch][image][2] and errors uint8
+    [embedding][layer][image]. Neighbours and errors are empty where none were stored.
+    """
+    coordinates = quantise(_gather_maps(results, networks, ["x", "y"]))
+    errors, neighbours = _errors(results, networks), _neighbours(results, networks)
+    predictions, faithfulness = _predictions(results, networks), _faithfulness(results, networks)
+    curves = {measure: _curves(results, networks, measure) for measure in _measures(results)}
+    parts = {}
+    for i, run in enumerate(networks["run"]):
+        own = [reel for reel in reels if reel["run"] == run]
+        facts = {
+            "curves": {measure: curve[i] for measure, curve in curves.items()},
+            "faithfulness": faithfulness[i],
+            "film": own,
+        }
+        arrays = [coordinates[i], neighbours[i : i + 1], predictions[i]]
+        arrays += [_frames(results, own), errors[i : i + 1]]
+        parts[run] = _pack(facts, [array.tobytes() for array in arrays])
+    return parts
+
+
+def _pack(facts: dict[str, Any], arrays: list[bytes]) -> bytes:
+    """Join facts and arrays, as `_parts` says; what is int16 begins at an even place."""
+    head = json.dumps(facts | {"sizes": [len(array) for array in arrays]}).encode()
+    head += b" " * (len(head) % 2)
+    return b"".join([len(head).to_bytes(4, "little"), head, *arrays])
 
 
 # ---- names and numbers, as JSON
 
 
-def _meta(results: Results, networks: pd.DataFrame) -> dict[str, Any]:
-    """Gather everything that is not bulk data, as plain JSON."""
-    study = results.study
-    measures = [*metrics.MEASURES, *results.measures["measure"].unique()]
-    measures = [m for m in dict.fromkeys(measures) if m in set(results.measures["measure"])]
+def _meta(results: Results, networks: pd.DataFrame, reels: list[dict[str, Any]]) -> dict[str, Any]:
+    """Gather what is known of all networks before one is chosen, as plain JSON."""
+    study, measures = results.study, _measures(results)
     shades = ["class"]
     if "error" in results.maps:
         shades.append("error")
@@ -359,13 +391,28 @@ def _meta(results: Results, networks: pd.DataFrame) -> dict[str, Any]:
         "embeddings": [{"key": e, "name": embed.TITLES.get(e, e)} for e in study["embeddings"]],
         "networks": [_network(row) for row in networks.to_dict("records")],
         "measures": [{"key": m, "name": charts.name(m), "hint": charts.hint(m)} for m in measures],
-        "curves": {m: _curves(results, networks, m) for m in measures},
-        "faithfulness": _faithfulness(results, networks),
+        "ranges": {m: _range(results, m, reels) for m in measures},
+        "film": [{key: reel[key] for key in ("run", "layer", "epochs")} for reel in reels],
         "tile": [*_thumbnail(results.images), COLUMNS],
         "shades": shades,
         "share": VIEW,
         "study": f"book/results/{study['name']}",
     }
+
+
+def _measures(results: Results) -> list[str]:
+    """Name the measures of layers that there are, known ones first."""
+    there = results.measures["measure"].unique()
+    return [m for m in dict.fromkeys([*metrics.MEASURES, *there]) if m in set(there)]
+
+
+def _range(results: Results, measure: str, reels: list[dict[str, Any]]) -> list[float | None]:
+    """Return the least and the largest value of a measure, over all runs and films."""
+    values = list(results.measures.loc[results.measures["measure"] == measure, "value"])
+    for reel in reels:
+        values += [value for value in reel["values"].get(measure, []) if value is not None]
+    finite = [value for value in values if np.isfinite(value)]
+    return [_number(min(finite)), _number(max(finite))] if finite else [None, None]
 
 
 def _network(row: dict[str, Any]) -> dict[str, Any]:
@@ -383,6 +430,8 @@ def _network(row: dict[str, Any]) -> dict[str, Any]:
         kind, title = _method(short)
     if row["teacher_network"]:
         group += f" of {row['teacher_network']} ({row['regime']})"
+    if kind == "control":
+        group += ", controls"
     if row["options"]:
         short, title = (f"{words} {row['options']}" for words in (short, title))
     return {

@@ -242,8 +242,17 @@ def skip(writer: Any, node: nodes.Element) -> None:
 
 
 def _sidecars(model: dict[str, Any]) -> list[str]:
-    """Name the files that a widget loads, so that the browser asks for all of them at once."""
-    parts = [*model.get("buffers", []), model["state"].get("_esm"), model["state"].get("_css")]
+    """Name the files that a widget loads, so that the browser asks for all of them at once.
+
+    Of an explorer's parts, those of the two networks that it opens with.
+    """
+    state, chosen = model["state"], [model["state"].get(side) for side in ("left", "right")]
+    buffers = [
+        buffer
+        for buffer in model.get("buffers", [])
+        if buffer["path"][0] != "parts" or buffer["path"][1] in chosen
+    ]
+    parts = [*buffers, state.get("_esm"), state.get("_css")]
     return [part["src"] for part in parts if isinstance(part, dict) and "src" in part]
 
 

@@ -2,7 +2,7 @@
 
 from kdlib.measure.statistics import CONTROLS
 from kdlib.report.charts.depth import difference, layers, saved, similarity
-from kdlib.report.charts.forest import forest, test_labels
+from kdlib.report.charts.forest import forest
 from kdlib.report.charts.gallery import dots, families, floor, ranked
 from kdlib.report.charts.logits import gradient, gradient_lengths, least_certain, soft_labels
 from kdlib.report.charts.look import (
@@ -18,7 +18,7 @@ from kdlib.report.charts.look import (
     order,
     theme,
 )
-from kdlib.report.charts.maps import film, scatter, sweep
+from kdlib.report.charts.maps import engines, film, scatter, sweep
 from kdlib.report.charts.pairs import blocks, gaps, grid
 from kdlib.report.charts.students import accuracy, gains, regimes
 from kdlib.report.charts.training import training
@@ -35,6 +35,7 @@ __all__ = [
     "difference",
     "dots",
     "enable",
+    "engines",
     "families",
     "film",
     "floor",
@@ -57,7 +58,6 @@ __all__ = [
     "similarity",
     "soft_labels",
     "sweep",
-    "test_labels",
     "theme",
     "training",
 ]

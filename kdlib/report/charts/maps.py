@@ -9,10 +9,12 @@ import pandas as pd
 
 from kdlib import UsageError, one_of
 from kdlib.embed import TITLES
+from kdlib.embed.compare import PACKAGE
 from kdlib.report.charts import parts
 from kdlib.report.charts.look import CLASSES, LINES
 from kdlib.store import Results
 
+ENGINES = {"ivis": "our engine", PACKAGE: "the package"}  # of IVIS
 SETTINGS = {"tsne": ("perplexity", "start"), "ivis": ("k", "seed")}  # what a sweep varies
 
 
@@ -22,7 +24,7 @@ def sweep(results: Results, embedding: str = "tsne", *, run: str | None = None) 
     Above each map stand its trustworthiness and the share of neighbours it keeps; an image that
     is pointed at is marked in all. `run` is by default the last that has such maps.
     """
-    kinds = results.sweeps["embedding"].unique()
+    kinds = [kind for kind in SETTINGS if kind in set(results.sweeps["embedding"])]
     one_of("embedding", embedding, kinds)
     maps = results.sweeps[results.sweeps["embedding"] == embedding]
     run = maps["run"].iloc[-1] if run is None else run
@@ -48,6 +50,45 @@ def sweep(results: Results, embedding: str = "tsne", *, run: str | None = None) 
                 subtitle=f"{_student(run, results)}; the same {n} images in every map",
             ),
             description=f"{title} maps of {layer}: " + "; ".join(names).replace("|", ": ") + ".",
+        )
+    )
+
+
+def engines(results: Results, *, run: str | None = None) -> alt.FacetChart:
+    """Draw IVIS maps of one layer of one network: a row for each engine, a column for each seed.
+
+    Above each map stand its trustworthiness and the share of neighbours it keeps. `run` is by
+    default the last that has such maps. Raises UsageError where the package made none.
+    """
+    maps = results.sweeps[results.sweeps["embedding"] == PACKAGE]
+    if maps.empty:
+        raise UsageError("these results hold no IVIS maps by its package; compare makes some")
+    run = maps["run"].iloc[-1] if run is None else run
+    one_of("run", run, maps["run"].unique())
+    setting, order = maps["setting"].iloc[0], list(ENGINES)
+    maps = results.sweeps[results.sweeps["embedding"].isin(order)]
+    maps = maps[(maps["run"] == run) & (maps["setting"] == setting)]
+    maps = maps.assign(row=maps["embedding"].map(order.index))
+    cells = maps.groupby(["row", "seed"], sort=True).first()
+    names = [
+        f"{ENGINES[order[row]]}, seed {seed}|trust {trust:.2f}, keeps {share:.0%}"
+        for (row, seed), trust, share in zip(
+            cells.index, cells["trustworthiness"], cells["neighbours_kept"], strict=True
+        )
+    ]
+    layer, n = maps["layer"].iloc[0], maps["image"].nunique()
+    return (
+        _strip(_stacked(maps, results, ["row", "seed"]), names, results, 165)
+        .facet(_named(names), columns=maps["seed"].nunique(), spacing=8)
+        .resolve_scale(x="independent", y="independent")
+        .properties(
+            title=alt.Title(
+                f"{layer} by {TITLES['ivis']}, by our engine and by its authors' package",
+                subtitle=f"{_student(run, results)}; k {setting}; the same {n} images in every map",
+            ),
+            description=f"{TITLES['ivis']} maps of {layer}: "
+            + "; ".join(names).replace("|", ": ")
+            + ".",
         )
     )
 

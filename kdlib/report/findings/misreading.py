@@ -9,7 +9,7 @@ import pandas as pd
 from IPython.display import HTML
 
 from kdlib import embed
-from kdlib.embed.compare import INDEPENDENT, PROCEDURES
+from kdlib.embed.compare import INDEPENDENT, PACKAGE, PROCEDURES
 from kdlib.measure import comparison
 from kdlib.measure.faithfulness import FAITHFULNESS
 from kdlib.report import tables
@@ -35,6 +35,7 @@ def facts(results: Results) -> dict[str, str | int]:
             "layer": results.sweeps["layer"].iloc[0],
         }
         | settings(results)
+        | engines(results)
         | coupling(results)
         | supervision(results)
         | first_layer(results)
@@ -82,6 +83,29 @@ def settings(results: Results) -> dict[str, str]:
             f"{kind}-apart": f"{seed_displacement(results, kind, distilled):.2f}",
         }
     return facts
+
+
+def engines(results: Results) -> dict[str, str]:
+    """Give the gap between the means over seeds of our IVIS engine and its package, by measure.
+
+    Of the layer and the setting that both mapped: "engines-trust", -neighbours, -knn; and how many
+    maps each made: "engines-n".
+    """
+    sweeps = results.sweeps
+    package = sweeps[sweeps["embedding"] == PACKAGE]
+    if package.empty:
+        return dict.fromkeys(("engines-trust", "engines-neighbours", "engines-knn"), "–") | {
+            "engines-n": "0"
+        }
+    same = ["run", "layer", "setting"]
+    alike = sweeps[(sweeps[same] == package[same].iloc[0]).all(axis=1)]
+    alike = alike[alike["embedding"].isin(["ivis", PACKAGE])]
+    columns = {"trust": FAITHFUL[0], "neighbours": FAITHFUL[1], "knn": "map_knn"}
+    maps = alike.groupby(["embedding", "seed"])[list(columns.values())].first()
+    means = maps.groupby(level="embedding").mean()
+    gaps = (means.loc[PACKAGE] - means.loc["ivis"]).abs()
+    facts = {f"engines-{name}": f"{gaps[column]:.3f}" for name, column in columns.items()}
+    return facts | {"engines-n": str(len(maps.loc[PACKAGE]))}
 
 
 def seed_displacement(results: Results, embedding: str, run: str) -> float:

@@ -1,7 +1,8 @@
 /* Runs anywidgets on a page of the book: without a kernel, a network or RequireJS, from file:// too.
 
    The page holds the state of its widgets as JSON (myst-nb puts it there); sphinx.py has moved big
-   parts into side-car scripts. A widget that is not an anywidget gets a sentence instead of a
+   parts into side-car scripts. Of a trait `parts`, each is loaded when it is asked for: until then
+   it is a function that promises its bytes. A widget that is not an anywidget gets a sentence instead of a
    control that looks alive and does nothing.
 
    Text can drive a figure:  <a class="kd-set" data-set="layer=block3&embedding=ivis">block 3</a>
@@ -20,7 +21,11 @@
       const script = document.createElement("script");
       script.src = `${here}data/${name}.js`;
       script.onload = () => resolve(sidecars[name]);
-      script.onerror = () => reject(new Error(`${script.src} is missing`));
+      script.onerror = () => {
+        delete loading[name]; // the next one who asks tries again
+        script.remove();
+        reject(new Error(`${script.src} is missing`));
+      };
       document.head.append(script);
     });
     return loading[name];
@@ -69,9 +74,9 @@
     models[id] = models[id] || (async () => {
       const { state, buffers = [] } = records[id];
       await Promise.all(buffers.map(async ({ path, data, src }) => {
-        const value = bytes(src ? await sidecar(src) : data);
+        const read = async () => new DataView(bytes(src ? await sidecar(src) : data).buffer);
         const owner = path.slice(0, -1).reduce((object, key) => object[key], state);
-        owner[path[path.length - 1]] = new DataView(value.buffer);
+        owner[path[path.length - 1]] = path[0] === "parts" ? read : await read();
       }));
       for (const key of ["_esm", "_css"]) if (state[key]?.src) state[key] = await sidecar(state[key].src);
       return new Model(state);

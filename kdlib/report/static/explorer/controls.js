@@ -26,7 +26,7 @@ function networkSelect(app, side) {
   return {
     element: make("div", { className: `kd-network kd-${side}` }, make("i", { className: "kd-mark" }), families, labels, seeds, facts),
     update() {
-      const current = app.network(side);
+      const current = app.chosen(side);
       const groups = {};
       for (const network of closest(current, "family", networks)) (groups[network.group] ??= []).push(option("short")(network));
       fill(families, current.run, Object.entries(groups).map(([label, options]) => make("optgroup", { label }, ...options)));

@@ -16,9 +16,7 @@ function curve(app) {
   const summary = make("span", { className: "kd-summary", "aria-live": "polite" });
 
   function scales() {
-    const films = data.film.flatMap(({ values }) => values[app.good.measure] || []);
-    const all = data.curves[app.good.measure].flatMap((c) => [...c.values, ...c.low, ...c.high]).concat(films).filter((v) => v != null);
-    const [low, high] = all.length ? [Math.min(...all), Math.max(...all)] : [0, 1];
+    const [low, high] = data.ranges[app.good.measure][0] == null ? [0, 1] : data.ranges[app.good.measure];
     const step = [0.05, 0.1, 0.2, 0.25, 0.5, 1, 2, 5, 10, 20, 50, 100].find((s) => (high - low) / s <= 4) || (high - low) / 4;
     const [from, to] = [Math.floor(low / step) * step, Math.ceil(high / step) * step || step];
     const ticks = Array.from({ length: Math.round((to - from) / step) + 1 }, (_, i) => from + i * step);
@@ -33,7 +31,7 @@ function curve(app) {
   const path = (values, { x, y }) => values.map((v, i) => (v == null ? "" : `${x(i)},${y(v)}`)).filter(Boolean).join(" ");
 
   function side(name, scale) {
-    const { values, low, high, seeds } = data.curves[app.good.measure][app.at(name)];
+    const { values, low, high, seeds } = app.part(name).curves[app.good.measure];
     const group = svg("g", { class: `kd-${name}` });
     if (seeds > 1) {
       const edge = `${path(low, scale)} ${path(high, scale).split(" ").reverse().join(" ")}`;
@@ -47,7 +45,7 @@ function curve(app) {
   }
   /** Numbers at the current layer and names at the end, pushed apart where they would meet. */
   function words(scale) {
-    const [a, b] = SIDES.map((s) => data.curves[app.good.measure][app.at(s)].values);
+    const [a, b] = SIDES.map((s) => app.part(s).curves[app.good.measure].values);
     const group = svg("g");
     const write = (name, x, y, anchor, text) =>
       group.append(svg("text", { x, y, "text-anchor": anchor, class: `kd-word kd-${name}` }, text));
@@ -80,7 +78,7 @@ function curve(app) {
       const targets = data.layers.map((name, i) => svg("rect", { class: "kd-target", "data-layer": i, y: 0, height,
         x: gutter + i * scale.column, width: scale.column }, svg("title", {}, `go to ${name}`)));
       picture.replaceChildren(here, ...grid.flat(), ...SIDES.map((s) => side(s, scale)), words(scale), ...targets);
-      const [a, b] = SIDES.map((s) => data.curves[measure.key][app.at(s)].values);
+      const [a, b] = SIDES.map((s) => app.part(s).curves[measure.key].values);
       const [u, v] = SIDES.map((s) => app.value(measure.key, s));
       const gap = u == null || v == null ? "" : ` (${v >= u ? "+" : "−"}${Math.abs(v - u).toFixed(2)})`;
       const number = (s, value) => make("b", { className: `kd-${s}` }, `${app.network(s).short} ${fixed(value)}`);

@@ -7,8 +7,9 @@
 
 const PASSAGE = 450; // milliseconds from one layer to the next
 
-function render({ model, el: root }) {
+async function render({ model, el: root }) {
   const app = start(model, root);
+  await app.open();
   root.classList.add("kd-explorer");
   const heads = SIDES.map((side) => networkSelect(app, side));
   const panels = SIDES.map((side) => panel(app, side));
@@ -49,7 +50,7 @@ function render({ model, el: root }) {
       panels.forEach((panel) => panel.advance(t * t * (3 - 2 * t)));
       panels.forEach((panel) => panel.paint());
       if (t < 1) frame = requestAnimationFrame(step);
-      root.dataset.moving = String(t < 1);
+      root.dataset.moving = String(t < 1 || SIDES.some((side) => app.pending[side]));
     };
     app.draw();
     step(begin);

@@ -12,8 +12,8 @@ function tooltip(app) {
   const { data } = app;
   const element = make("div", { className: "kd-tip", hidden: true, role: "status" });
   const prediction = (side, image) => {
-    const predicted = data.prediction(app.at(side), image);
-    const bad = data.wrong(app.at(side), image);
+    const predicted = app.part(side).prediction(image);
+    const bad = app.part(side).wrong(image);
     return make("div", { className: `kd-network kd-${side}` }, make("i", { className: "kd-mark" }),
       `${app.network(side).short}: `, make("b", { className: bad ? "kd-bad" : "" }, `${data.classes[predicted] ?? "?"} ${bad ? "✗" : "✓"}`));
   };
@@ -64,7 +64,7 @@ function selection(app) {
   const { data } = app;
   const most = 60;
   const differ = (badSide, goodSide) => [...data.labels.keys()].filter(
-    (i) => data.wrong(app.at(badSide), i) && !data.wrong(app.at(goodSide), i));
+    (i) => app.part(badSide).wrong(i) && !app.part(goodSide).wrong(i));
   const fixedBy = make("button", { type: "button", onclick: () => app.select(differ("left", "right")),
     title: "Select what the left network gets wrong and the right network right" });
   const lostBy = make("button", { type: "button", onclick: () => app.select(differ("right", "left")),
@@ -82,8 +82,8 @@ function selection(app) {
   const strip = make("div", { className: "kd-strip" });
   const item = (i) => {
     const thumb = thumbnail(app, i, Math.max(1, Math.round(32 / data.tile[0])));
-    const marks = SIDES.map((s) => make("i", { className: data.wrong(app.at(s), i) ? "kd-bad" : "" }));
-    const predictions = SIDES.map((s) => `${app.network(s).short} predicts ${data.classes[data.prediction(app.at(s), i)] ?? "?"}`).join(", ");
+    const marks = SIDES.map((s) => make("i", { className: app.part(s).wrong(i) ? "kd-bad" : "" }));
+    const predictions = SIDES.map((s) => `${app.network(s).short} predicts ${data.classes[app.part(s).prediction(i)] ?? "?"}`).join(", ");
     return make("span", { className: "kd-item", title: `image ${i}, class ${data.classes[data.labels[i]]}: ${predictions}`,
       onpointerenter: () => app.point(i), onpointerleave: () => app.point(-1) }, thumb, make("span", { className: "kd-marks" }, ...marks));
   };
@@ -100,7 +100,7 @@ function selection(app) {
       fixedBy.textContent = `${won}: ${differ("left", "right").length}`;
       lostBy.textContent = `${lost}: ${differ("right", "left").length}`;
       const images = [...app.selected].sort((i, j) => data.labels[i] - data.labels[j] || i - j);
-      const bad = (s) => images.filter((i) => data.wrong(app.at(s), i)).length;
+      const bad = (s) => images.filter((i) => app.part(s).wrong(i)).length;
       count.textContent = images.length
         ? `${thousands(images.length)} of ${thousands(data.n)} images selected; wrong: ${bad("left")} left, ${bad("right")} right`
         : "Drag over either map to follow those images through both networks; point at a dot to see its image.";

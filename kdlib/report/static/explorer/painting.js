@@ -41,15 +41,15 @@ function stamps(app, width) {
  *  the important ones are never covered. */
 function order(app, { side }) {
   const { data, selected, hidden, pointed } = app;
-  const [network, shade] = [app.at(side), app.shade()];
+  const [part, shade] = [app.part(side), app.shade()];
   const level = (share) => (share < 0 ? SHADES.length : Math.min(SHADES.length - 1, Math.floor(share * SHADES.length)));
-  const errors = shade === "error" && data.errors(network, app.at("embedding"), app.at("layer"));
+  const errors = shade === "error" && part.errors(app.at("embedding"), app.at("layer"));
   const changed = shade === "change" && changes(app.near("left"), app.near("right"), data.n);
   const passes = PASSES.map(() => []);
   data.labels.forEach((c, i) => {
     if (c < 0 || hidden.has(c)) return;
     const bright = (!selected.size || selected.has(i)) && (pointed < 0 || c === pointed);
-    passes[2 * bright + data.wrong(network, i)].push(i);
+    passes[2 * bright + part.wrong(i)].push(i);
   });
   const which = Uint16Array.from(data.labels, (c, i) => (changed ? level(changed[i])
     : errors ? level(errors[i] === UNKNOWN ? -1 : errors[i] / (UNKNOWN - 1)) : Math.max(0, c)));

@@ -5,17 +5,52 @@ function bytes(view) {
   return new Uint8Array(view.buffer, view.byteOffset, view.byteLength).slice();
 }
 
+/** All of one network: facts as JSON, then arrays, one after another (explorer.py packs them). */
+function unpack({ n, layers }, labels, view) {
+  const all = bytes(view);
+  const head = new DataView(all.buffer).getUint32(0, true);
+  const { sizes, ...facts } = JSON.parse(new TextDecoder().decode(all.subarray(4, 4 + head)));
+  const place = (i) => 4 + head + sizes.slice(0, i).reduce((sum, size) => sum + size, 0);
+  const [coordinates, neighbours, predictions, frames] = [0, 1, 2, 3].map((i) => new Int16Array(all.buffer, place(i), sizes[i] / 2));
+  const errors = all.subarray(place(4));
+  const known = neighbours.length > 0;
+  const reel = (layer) => facts.film.findIndex((r) => r.layer === layer);
+  return {
+    ...facts,
+    map(embedding, layer) {
+      const start = (embedding * layers.length + layer) * n * 2;
+      return coordinates.subarray(start, start + n * 2);
+    },
+    errors(embedding, layer) {
+      const start = (embedding * layers.length + layer) * n;
+      return errors.subarray(start, start + n);
+    },
+    /** The NEAREST images of each image in the layer itself, one after another; null if unknown. */
+    neighbours(layer) {
+      const own = neighbours.subarray(layer * n * NEAREST, (layer + 1) * n * NEAREST);
+      return known && own.some((i) => i !== MISSING) ? own : null;
+    },
+    /** The map of a layer after an epoch of its film. */
+    frame(layer, epoch) {
+      const i = reel(layer);
+      const before = facts.film.slice(0, i).reduce((sum, { epochs }) => sum + epochs.length, 0);
+      const start = (before + facts.film[i].epochs.indexOf(epoch)) * n * 2;
+      return frames.subarray(start, start + n * 2);
+    },
+    /** The measures of a layer at an epoch of its film, those of its map among them. */
+    measured(layer, epoch) {
+      const { epochs, values } = facts.film[reel(layer)];
+      return Object.fromEntries(Object.entries(values).map(([key, row]) => [key, row[epochs.indexOf(epoch)]]));
+    },
+    prediction: (image) => predictions[image],
+    wrong: (image) => predictions[image] !== labels[image],
+  };
+}
+
 function decode(model) {
   const meta = model.get("meta");
-  const coordinates = new Int16Array(bytes(model.get("coordinates")).buffer);
-  const predictions = new Int16Array(bytes(model.get("predictions")).buffer);
   const labels = new Int16Array(bytes(model.get("labels")).buffer);
-  const errors = bytes(model.get("errors"));
-  const neighbours = new Int16Array(bytes(model.get("neighbours")).buffer);
-  const frames = new Int16Array(bytes(model.get("film")).buffer);
-  const [E, L, block] = [meta.embeddings.length, meta.layers.length, meta.n * 2];
-  const first = meta.film.map((_, i) => meta.film.slice(0, i).reduce((sum, { epochs }) => sum + epochs.length, 0));
-  const reel = (run, layer) => meta.film.findIndex((r) => r.run === run && r.layer === layer);
+  const [parts, loading] = [{}, {}]; // by run: what is there, and what is under way
   return {
     ...meta,
     labels,
@@ -31,34 +66,21 @@ function decode(model) {
       names: [true, false],
       brush: BRUSHES,
     },
-    map(network, embedding, layer) {
-      const start = ((network * E + embedding) * L + layer) * block;
-      return coordinates.subarray(start, start + block);
+    /** All of a network; undefined until it is loaded. In the book a part that was not yet asked for is a
+     *  function that promises it, with a kernel every part is there. */
+    part(run) {
+      const sent = model.get("parts")[run];
+      if (!parts[run] && typeof sent !== "function") parts[run] = unpack(meta, labels, sent);
+      return parts[run];
     },
-    errors(network, embedding, layer) {
-      const start = ((network * E + embedding) * L + layer) * meta.n;
-      return errors.subarray(start, start + meta.n);
+    /** Load a network. One that failed may be asked for again. */
+    load(run) {
+      const read = async () => { parts[run] ??= unpack(meta, labels, await model.get("parts")[run]()); };
+      if (!this.part(run)) loading[run] ??= read().finally(() => delete loading[run]);
+      return loading[run] || Promise.resolve();
     },
-    /** The NEAREST images of each image in the layer itself, one after another; null if unknown. */
-    neighbours(network, layer) {
-      const start = (network * L + layer) * meta.n * NEAREST;
-      const own = neighbours.subarray(start, start + meta.n * NEAREST);
-      return own.some((i) => i !== MISSING) ? own : null;
-    },
-    /** The epochs that the film of a layer has, and its map after one of them. */
-    epochs: (run, layer) => meta.film[reel(run, layer)]?.epochs || [],
-    frame(run, layer, epoch) {
-      const i = reel(run, layer);
-      const start = (first[i] + meta.film[i].epochs.indexOf(epoch)) * block;
-      return frames.subarray(start, start + block);
-    },
-    /** The measures of a layer at an epoch of its film, those of its map among them. */
-    measured(run, layer, epoch) {
-      const { epochs, values } = meta.film[reel(run, layer)];
-      return Object.fromEntries(Object.entries(values).map(([key, row]) => [key, row[epochs.indexOf(epoch)]]));
-    },
-    prediction: (network, image) => predictions[network * meta.n + image],
-    wrong: (network, image) => predictions[network * meta.n + image] !== labels[image],
+    /** The epochs that the film of a layer has. */
+    epochs: (run, layer) => meta.film.find((r) => r.run === run && r.layer === layer)?.epochs || [],
   };
 }
 
@@ -67,7 +89,9 @@ function start(model, root) {
   const data = decode(model);
   const app = {
     model, root, data,
-    good: {}, // the last value of each trait that made sense
+    good: {}, // the last value of each trait that made sense: what is on the page
+    pending: {}, // by side, a run that was chosen and is not loaded yet
+    failed: {}, // by side, words on a run that could not be loaded
     selected: new Set(), // images
     hidden: new Set(), // classes switched off in the legend
     epoch: TRAINED, // that of both maps: the trait's, where there is a film of the view
@@ -78,6 +102,26 @@ function start(model, root) {
   for (const key of Object.keys(data.allowed)) app.good[key] = data.allowed[key][0];
   app.at = (key) => data.allowed[key].indexOf(app.good[key]);
   app.network = (side) => data.networks[app.at(side)];
+  app.part = (side) => data.part(app.good[side]);
+  /** The network that was chosen, whether or not it is on the page yet. */
+  app.chosen = (side) => data.networks.find(({ run }) => run === (app.pending[side] || app.good[side]));
+  /** Load a network; when it is there, the page changes to it, unless another was chosen meanwhile. */
+  const load = (side, run) => {
+    if (app.pending[side] === run) return;
+    app.pending[side] = run;
+    app.failed[side] = "";
+    data.load(run).then(() => app.moved(), (error) => {
+      if (app.pending[side] !== run) return;
+      app.failed[side] = `${app.chosen(side).name} could not be loaded: ${error.message}`;
+      app.pending[side] = "";
+      app.set(side, app.good[side]);
+    });
+  };
+  /** Load the networks that the page opens with. */
+  app.open = () => Promise.all(SIDES.map((side) => {
+    if (data.allowed[side].includes(model.get(side))) app.good[side] = model.get(side);
+    return data.load(app.good[side]);
+  }));
   app.set = (key, value) => {
     model.set(key, value);
     model.save_changes();
@@ -94,20 +138,26 @@ function start(model, root) {
     return left.filter((epoch) => right.includes(epoch));
   };
   app.map = (side) => (app.epoch === TRAINED
-    ? data.map(app.at(side), app.at("embedding"), app.at("layer"))
-    : data.frame(app.good[side], app.good.layer, app.epoch));
+    ? app.part(side).map(app.at("embedding"), app.at("layer"))
+    : app.part(side).frame(app.good.layer, app.epoch));
   /** Neighbours, errors and changes are known of trained networks only. */
-  app.near = (side) => (app.epoch === TRAINED ? data.neighbours(app.at(side), app.at("layer")) : null);
+  app.near = (side) => (app.epoch === TRAINED ? app.part(side).neighbours(app.at("layer")) : null);
   /** A measure of the current layer: of the trained network, or at the epoch of the film. */
   app.value = (measure, side) => (app.epoch === TRAINED
-    ? data.curves[measure][app.at(side)].values[app.at("layer")]
-    : data.measured(app.good[side], app.good.layer, app.epoch)[measure] ?? null);
+    ? app.part(side).curves[measure].values[app.at("layer")]
+    : app.part(side).measured(app.good.layer, app.epoch)[measure] ?? null);
   app.shade = () => (app.epoch === TRAINED ? app.good.shade : "class");
   // Take over the traits; refuse impossible values (a mistyped link, for instance).
   app.read = () => {
     for (const [key, allowed] of Object.entries(data.allowed)) {
-      if (allowed.includes(model.get(key))) app.good[key] = model.get(key);
-      else model.set(key, app.good[key]);
+      const value = model.get(key);
+      if (!allowed.includes(value)) model.set(key, app.good[key]);
+      else if (SIDES.includes(key) && !data.part(value)) load(key, value);
+      else {
+        if (value !== app.good[key]) app.failed[key] = "";
+        app.pending[key] = "";
+        app.good[key] = value;
+      }
     }
     const inside = (n) => (i) => Number.isInteger(i) && i >= 0 && i < n;
     app.selected = new Set(model.get("selected").filter(inside(data.n)));
