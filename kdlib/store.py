@@ -468,19 +468,28 @@ def load(folder: str | Path | None = None, *, view: str | None = "pooled") -> Re
     return Results(study, **tables, images=images, labels=labels)
 
 
-def brief(study: str) -> Results:
-    """Read the runs of a published study alone, whichever study the book is built for.
+def brief(study: str, *tables: str, view: str = "pooled") -> Results:
+    """Read the runs of a published study, and the tables named, whichever the book is built for.
 
-    Its other tables are left empty; where the study was not published, so are its runs.
+    All other tables are left empty, and so are those that were not published. Measures are those of
+    one `view` (see `load`).
     """
+    one_of("view", view, VIEWS)
+    for name in tables:
+        one_of("table", name, TABLES)
     folder = locate(f"book/results/{study}")
-    tables = {name: _empty(name) for name in TABLES}
+    found = {name: _empty(name) for name in TABLES}
     facts: dict[str, Any] = {"name": study, "dataset": "", "embeddings": []}
     if (folder / "study.json").is_file():
         facts = _read(folder / "study.json", _json, "publish")
-        tables["runs"] = _read(folder / "runs.parquet", pd.read_parquet, "publish")
+        found["runs"] = _read(folder / "runs.parquet", pd.read_parquet, "publish")
+        for name in tables:
+            file = folder / f"{name}.parquet"
+            if file.is_file():
+                table = _read(file, pd.read_parquet, "publish")
+                found[name] = _viewed(table, view if "view" in table else None)
     no_images, no_labels = np.zeros((0, 1, 1, 1), np.uint8), np.zeros(0, np.int64)
-    return Results(facts, **tables, images=no_images, labels=no_labels)
+    return Results(facts, **found, images=no_images, labels=no_labels)
 
 
 def publish(

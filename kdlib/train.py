@@ -72,6 +72,8 @@ class TrainingJob(NamedTuple):
     method: str  # a key of plan.methods.METHODS, or several: kd+at
     options: Mapping[str, Any] = {}  # the method's own constants
     unlabelled: bool = True  # trained on the images without a label, too
+    cached_teacher: bool = False  # its logits once for each image and its mirror image, not shifted
+    head_epochs: int = 0  # of the classifier alone, before the run's epochs
     backbone_lr_factor: float = 1.0  # on all but the classifier; 0: frozen, also BatchNorm's means
     snapshots: Collection[int] = ()  # epochs after which its weights are stored, too; 0: before
 
@@ -90,7 +92,10 @@ def build(run: Run, images: Images) -> nn.Module:
     It normalises and enlarges them as the run says. Raises UsageError for what does not fit.
     """
     channels, side = images.train.shape[1], images.train.shape[-1]
-    constants = CONSTANTS[run.normalise]
+    if run.normalise == "own":
+        constants = models.own_constants(run.network)
+    else:
+        constants = CONSTANTS[run.normalise]
     return models.build(
         run.network,
         classes=len(images.classes),
@@ -101,6 +106,29 @@ def build(run: Run, images: Images) -> nn.Module:
         preprocess=models.preprocess(images.mean, images.std, constants, channels, run.input_size),
         **run.network_options,
     )
+
+
+def job(network: nn.Module, run: Run) -> TrainingJob:
+    """How a run trains its network; a teacher's by the baseline."""
+    if isinstance(run, Student):
+        return TrainingJob(
+            network,
+            run,
+            run.method,
+            run.options,
+            unlabelled=run.unlabelled,
+            cached_teacher=run.cached_teacher,
+            snapshots=run.snapshots,
+        )
+    if isinstance(run, Teacher):
+        return TrainingJob(
+            network,
+            run,
+            methods.BASELINE,
+            head_epochs=run.head_epochs,
+            backbone_lr_factor=run.backbone_lr_factor,
+        )
+    return TrainingJob(network, run, methods.BASELINE)
 
 
 def fit(
@@ -119,15 +147,14 @@ def fit(
     `options` come before the run's. With `method` by that one and `options` alone.
     `backbone_lr_factor` is the run's, too, unless it is given.
     """
-    student = run if isinstance(run, Student) else None
+    one = job(network, run)._replace(snapshots=())
     if method is None:
-        method = student.method if student else methods.BASELINE
-        options = {**student.options, **options} if student else options
-    if backbone_lr_factor is None:
-        backbone_lr_factor = run.backbone_lr_factor if isinstance(run, Teacher) else 1.0
-    unlabelled = student.unlabelled if student else True
-    job = TrainingJob(network, run, method, options, unlabelled, backbone_lr_factor)
-    return fit_many([job], batches, teacher)[0]
+        one = one._replace(options={**one.options, **options})
+    else:
+        one = one._replace(method=method, options=options)
+    if backbone_lr_factor is not None:
+        one = one._replace(backbone_lr_factor=backbone_lr_factor)
+    return fit_many([one], batches, teacher)[0]
 
 
 def fit_many(
@@ -140,10 +167,11 @@ def fit_many(
 
     A row of the history holds the generation, the stage, the epoch in it, the learning rate that
     the next step would have, and the mean of every term of the loss. A method with a first stage
-    trains that before ("warm_up", then "main"), each with an optimiser and a schedule of its own. A
-    method with several generations then starts again, with a newly initialised student and the
-    trained one as its teacher. `snapshots` counts the epochs of all of these, and changes no bit of
-    the training.
+    trains that before ("warm_up", then "main"), a teacher's classifier by itself between the two
+    ("head", Kumar et al. 2022, arXiv:2202.10054), each with an optimiser and a schedule of its
+    own. A method with several generations then starts again, with a newly initialised student and
+    the trained one as its teacher. `snapshots` counts the epochs of all of these, and changes no
+    bit of the training.
 
     The teacher is moved to the device, put into evaluation mode and no longer asks for gradients;
     its weights and BatchNorm statistics stay as they are. SGD with Nesterov momentum and a
@@ -158,11 +186,11 @@ def fit_many(
     trainers = [Trainer(job, teacher, batches) for job in jobs]
     batches.strong = batches.strong or any(trainer.loss.facts.strong for trainer in trainers)
     epochs = max(trainer.planned_epochs for trainer in trainers)
-    copies: dict[nn.Module, nn.Module] = {}
+    teachers = Teachers(batches)
     for _ in tqdm(range(epochs), "epochs", delay=2, mininterval=2, leave=False):
         active = [trainer for trainer in trainers if not trainer.finished]
         for batch in batches:
-            outputs = teacher_outputs(active, batch, copies)
+            outputs = teachers.outputs(active, batch)
             for trainer in active:
                 trainer.step(*outputs[trainer.request])
         for trainer in active:
@@ -184,14 +212,11 @@ def pretrain(network: nn.Module, images: Images, run: Teacher) -> list[Row]:
         weights: str | Path = run.weights
         if file := run.weights_file:
             weights = checkpoints.fetch(run.weights, file, run.weights_hash)
-        try:
-            checkpoints.load(network, weights)
-        except UsageError:  # of other classes, perhaps
-            checkpoints.load(network, weights, new_head=True)
+        checkpoints.load(network, weights, new_head=None)
         return []
     rows = torch.arange(len(images.train))
     batches = Batches(images, rows, run.batch_size, run.seed, False, run.augmentations)
-    unsupervised = run.altered(epochs=run.pretrain_epochs, backbone_lr_factor=1.0)
+    unsupervised = run.altered(epochs=run.pretrain_epochs, head_epochs=0, backbone_lr_factor=1.0)
     history = fit(network, batches, unsupervised, method="simclr").history
     return [row | {"stage": "simclr"} for row in history]
 
@@ -202,71 +227,111 @@ class TeacherRequest(NamedTuple):
     teacher: nn.Module | None  # None: nothing
     unlabelled: bool  # of all images of a batch, not of the labelled ones only
     precision: str  # float32 or bfloat16
+    cached: bool  # its logits for the images as they are, not for each augmented view
 
 
-@torch.no_grad()
-def teacher_outputs(
-    trainers: Sequence[Trainer], batch: Batch, copies: dict[nn.Module, nn.Module]
-) -> dict[TeacherRequest, tuple[Batch, Forward]]:
-    """Compute, for every request, its images of the batch and its teacher's outputs for them.
+class Teachers:
+    """What teachers output for the batches of one training, for all trainers that ask for it."""
 
-    One forward pass per request, for the layers of all trainers that share it. `copies` holds the
-    teachers' low-precision copies, and is filled here.
-    """
-    batch = batch._replace(x=batch.x.contiguous(memory_format=torch.channels_last))
-    layers: dict[TeacherRequest, list[str]] = {}
-    for trainer in trainers:
-        layers.setdefault(trainer.request, []).extend(trainer.loss.layers)
-    outputs = {}
-    for request in layers:
-        images = batch if request.unlabelled else _labelled(batch)
-        forward = _forward(request, dict.fromkeys(layers[request]), images.x, copies)
-        outputs[request] = images, forward
-    return outputs
+    def __init__(self, batches: Batches):
+        self.batches = batches
+        self.copies: dict[nn.Module, nn.Module] = {}  # in low precision, by teacher
+        self.caches: dict[TeacherRequest, Float[Tensor, "2 n k"]] = {}  # as they are; mirrored
 
+    @torch.no_grad()
+    def outputs(
+        self, trainers: Sequence[Trainer], batch: Batch
+    ) -> dict[TeacherRequest, tuple[Batch, Forward]]:
+        """Compute, for every request, its images of the batch and its teacher's outputs for them.
 
-def _forward(
-    request: TeacherRequest,
-    layers: Iterable[str],
-    x: Float[Tensor, "b c h w"],
-    copies: dict[nn.Module, nn.Module],
-) -> Forward:
-    """The outputs of one request's teacher; NO_TEACHER where it needs none."""
-    teacher = request.teacher
-    if teacher is None:
-        return distill.NO_TEACHER
-    if request.precision == "bfloat16":
-        if teacher not in copies:
-            copies[teacher] = models.low_precision_copy(teacher, x[:2])
-        teacher = copies[teacher]
-    with _autocast(x.device, request.precision):
-        return models.observe(teacher, x, layers)
+        One forward pass per request, for the layers of all trainers that share it; none where its
+        logits are cached.
+        """
+        batch = batch._replace(x=batch.x.contiguous(memory_format=torch.channels_last))
+        layers: dict[TeacherRequest, list[str]] = {}
+        for trainer in trainers:
+            layers.setdefault(trainer.request, []).extend(trainer.loss.layers)
+        outputs = {}
+        for request in layers:
+            images = batch if request.unlabelled else _labelled(batch)
+            if request.teacher is None:
+                forward = distill.NO_TEACHER
+            elif request.cached:
+                forward = self._lookup(request, images)
+            else:
+                forward = self._forward(request, images.x, dict.fromkeys(layers[request]))
+            outputs[request] = images, forward
+        return outputs
+
+    def _forward(
+        self, request: TeacherRequest, x: Float[Tensor, "b c h w"], layers: Iterable[str] = ()
+    ) -> Forward:
+        """The outputs of a request's teacher."""
+        teacher = request.teacher
+        assert teacher is not None
+        if request.precision == "bfloat16":
+            if teacher not in self.copies:
+                self.copies[teacher] = models.low_precision_copy(teacher, x[:2])
+            teacher = self.copies[teacher]
+        with _autocast(x.device, request.precision):
+            return models.observe(teacher, x, layers)
+
+    def _lookup(self, request: TeacherRequest, batch: Batch) -> Forward:
+        """The cached logits for the images of a batch, computed when they are first needed."""
+        if batch.mirrored is None:
+            raise UsageError("augmentations of their own with cached_teacher; allowed: the set's")
+        if request not in self.caches:
+            self.caches[request] = self._logits(request)
+        return Forward(self.caches[request][batch.mirrored.long(), batch.rows], {})
+
+    def _logits(self, request: TeacherRequest) -> Float[Tensor, "2 n k"]:
+        """The logits for each image that a request can be of, as it is and mirrored; else 0."""
+        images, rows = self.batches.images, self.batches.labelled
+        n = len(images.train) + len(images.unlabelled)
+        if request.unlabelled and self.batches.unlabelled:
+            rows = torch.arange(n)
+        table = torch.empty(0)
+        chunks = rows.to(images.train.device).split(forward_size(images.train))
+        for chunk in tqdm(chunks, "teacher", delay=2, mininterval=2, leave=False):
+            x = normalised(images.take(chunk), images.mean, images.std)
+            for i, view in enumerate([x, x.flip(3)] if images.flip else [x]):
+                view = view.contiguous(memory_format=torch.channels_last)
+                logits = self._forward(request, view).logits
+                if not len(table):
+                    table = logits.new_zeros(2, n, logits.shape[1])
+                table[i, chunk] = logits
+        return table
 
 
 def _labelled(batch: Batch) -> Batch:
     """The labelled images of a batch alone."""
     n = len(batch.y)
-    strong = None if batch.strong is None else batch.strong[:n]
-    return Batch(batch.x[:n], batch.y, batch.rows[:n], strong)
+    strong, mirrored = (None if x is None else x[:n] for x in (batch.strong, batch.mirrored))
+    return Batch(batch.x[:n], batch.y, batch.rows[:n], strong, mirrored)
 
 
 class Stage(NamedTuple):
     """One part of a training, with an optimiser and a schedule of its own."""
 
-    name: str  # warm_up or main
+    name: str  # warm_up, head or main
     epochs: int
     learning_rate: float  # peak of its schedule
+    backbone_lr_factor: float  # on all but the classifier; 0: frozen, also BatchNorm's means
     student: bool = True  # uses the student's outputs
     teacher: bool = True  # uses the teacher's outputs
 
 
-def stages(loss: Method, run: Run) -> list[Stage]:
-    """The stages that a method asks for: the first one, if it has any, and the main one."""
-    main = Stage("main", run.epochs, run.learning_rate, teacher=loss.main_teacher)
-    if not loss.warm_up_epochs:
-        return [main]
-    rate = loss.warm_up_rate * run.learning_rate
-    return [Stage("warm_up", loss.warm_up_epochs, rate, loss.warm_up_student), main]
+def stages(loss: Method, job: TrainingJob) -> list[Stage]:
+    """A method's first stage, if it has any; the classifier's, if the job has any; the main one."""
+    run, factor, teacher = job.run, job.backbone_lr_factor, loss.main_teacher
+    planned = [Stage("main", run.epochs, run.learning_rate, factor, teacher=teacher)]
+    if job.head_epochs:
+        head = Stage("head", job.head_epochs, run.learning_rate, 0.0, teacher=teacher)
+        planned.insert(0, head)
+    if loss.warm_up_epochs:
+        rate, student = loss.warm_up_rate * run.learning_rate, loss.warm_up_student
+        planned.insert(0, Stage("warm_up", loss.warm_up_epochs, rate, factor, student))
+    return planned
 
 
 class Trainer:
@@ -290,9 +355,10 @@ class Trainer:
         if self.teacher is not None:
             _check_sizes(job, self.teacher)
         self.history: list[Row] = []
+        self.frozen: list[nn.Parameter] = []
         self.snapshots: dict[int, dict[str, np.ndarray]] = {}
         self.loss = self._method()
-        planned = stages(self.loss, job.run)
+        planned = stages(self.loss, job)
         self.planned_epochs = self.loss.generations * sum(stage.epochs for stage in planned)
         self._snapshot()
         self._start(planned)
@@ -342,6 +408,7 @@ class Trainer:
                 continue
             trained = self.loss.finalize(self.network, self.teacher)
             if self.generation == self.loss.generations:
+                self._thaw()
                 self.network, self.finished = trained, True
             else:
                 self._start_generation(teacher=trained)
@@ -352,7 +419,7 @@ class Trainer:
         self.network = models.reinitialise(teacher, self.job.run.seed + self.generation - 1)
         self.teacher = _frozen(teacher, self.device)
         self.loss = self._method()
-        self._start(stages(self.loss, self.job.run))
+        self._start(stages(self.loss, self.job))
 
     def _start(self, planned: list[Stage]) -> None:
         """Start the first of these stages."""
@@ -363,7 +430,13 @@ class Trainer:
             self.teacher if self.stage.teacher else None,
             self.job.unlabelled and self.loss.facts.unlabelled,
             self.precision,
+            self.job.cached_teacher,
         )
+        if self.job.cached_teacher and self.teacher is not None and self.loss.layers:
+            raise UsageError(
+                f"method {self.job.method!r} with cached_teacher; allowed: those that need no "
+                "layer of the teacher but its logits"
+            )
 
     def _snapshot(self) -> None:
         """Store the weights as they are now, if the job asks for it."""
@@ -384,12 +457,16 @@ class Trainer:
 
     def _optimiser(self) -> tuple[torch.optim.SGD, OneCycleLR]:
         """An optimiser of the network and of the method's own parts, and its schedule."""
-        run, factor, rate = self.job.run, self.job.backbone_lr_factor, self.stage.learning_rate
+        run, factor, rate = self.job.run, self.stage.backbone_lr_factor, self.stage.learning_rate
         head = [*models.part(self.network, "logits").parameters(), *self.loss.parameters()]
         backbone = [p for p in self.network.parameters() if all(p is not other for other in head)]
         groups: list[dict[str, Any]] = [{"params": head, "lr": rate}]
+        self._thaw()
+        self.network.train(factor > 0)  # BatchNorm statistics are frozen, too
         if factor == 0:
-            self.network.eval()  # BatchNorm statistics are frozen, too
+            self.frozen = [p for p in backbone if p.requires_grad]
+            for parameter in self.frozen:
+                parameter.requires_grad_(False)
         else:
             groups.append({"params": backbone, "lr": factor * rate})
         optimiser = torch.optim.SGD(
@@ -399,6 +476,12 @@ class Trainer:
         rise = max(0.2, 1.5 / total)  # of the schedule: one step at least, or it divides by zero
         rates = [group["lr"] for group in groups]
         return optimiser, OneCycleLR(optimiser, rates, total_steps=total, pct_start=rise)
+
+    def _thaw(self) -> None:
+        """Let what a stage froze be trained again."""
+        for parameter in self.frozen:
+            parameter.requires_grad_(True)
+        self.frozen = []
 
     def _method(self) -> Method:
         """Build the method, sized by one forward pass of both networks on two images."""

@@ -105,11 +105,3 @@ def test_named_augmentations_replace_those_of_the_set(digits):
 def test_an_unknown_augmentation_names_the_known(digits):
     with pytest.raises(UsageError, match=r"'blur'.* shift, flip, cutout"):
         data.Batches(digits, torch.arange(9), 4, 0, augment=("blur",))
-
-
-def test_images_are_normalised_by_their_own_spread_or_by_published_constants_of_each_channel():
-    x = torch.randint(0, 256, (5, 3, 4, 4), dtype=torch.uint8)
-    mean, std = data.CONSTANTS["imagenet"]
-    got = data.normalised(x, mean, std)
-    by_hand = torch.stack([(x[:, c].float() / 255 - mean[c]) / std[c] for c in range(3)], dim=1)
-    torch.testing.assert_close(got, by_hand)

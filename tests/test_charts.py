@@ -109,31 +109,49 @@ def test_a_live_notebook_gets_a_widget_that_needs_no_network(results, monkeypatc
 
 @pytest.fixture(scope="module")
 def judged(results):
-    """Every test of every claim on the invented results."""
-    return verdicts.tests(results)
+    """The cells and the methods of every claim on the invented results."""
+    differences = verdicts.differences(results, results)
+    return verdicts.cells(differences), verdicts.methods(differences)
 
 
-@pytest.mark.parametrize("claim", ["C3", "C4", "C5"])
-def test_tests_of_a_claim_are_drawn_with_their_intervals(judged, claim):
+@pytest.mark.parametrize("claim", ["C1", "C3", "C4", "C5"])
+def test_a_claim_is_drawn_with_its_headlines_and_its_methods(judged, claim):
     charts.enable()
-    spec = charts.forest(judged.query("claim == @claim"), "A claim").to_dict(validate=True)
+    cells, methods = (table[table["claim"] == claim] for table in judged)
+    spec = charts.forest(cells, methods, "A claim", "points").to_dict(validate=True)
     assert vl_convert.vegalite_to_png(spec).startswith(b"\x89PNG")
-    assert "n = 4 seeds" in spec["title"]["subtitle"][0] or "1/4" in spec["title"]["subtitle"][0]
+    assert "all methods" in spec["description"]
     assert "kd" in spec["description"]
-
-
-def test_a_panel_without_tests_keeps_its_place(judged):
-    tests = judged.query("claim == 'C5' and labels == '2' and network == 'resnet8x0.5'")
-    assert "silhouette" not in set(tests[tests["space"] == "tsne"]["measure"])
-    spec = charts.forest(tests, "Maps", row="what", column="space").to_dict()
     (data,) = spec["datasets"].values()
-    panels = {(row["what"], row["space"]) for row in data}
-    assert len(panels) == 4 * 3  # two measures at two layers, in layers and two kinds of map
+    first = cells.iloc[0]
+    lines = [row for row in data if row["method"] == "all methods"]
+    assert len(lines) == len(cells)
+    assert lines[0]["mean"] == pytest.approx(first["mean"], abs=1e-4)
 
 
-def test_no_tests_cannot_be_drawn(judged):
+def test_a_full_diamond_is_an_interval_that_excludes_zero(judged):
+    cells, methods = (table.query("claim == 'C5'") for table in judged)
+    (data,) = charts.forest(cells, methods, "Maps", "silhouette").to_dict()["datasets"].values()
+    drawn = [row for row in data if row.get("mean") is not None]
+    assert drawn
+    for row in drawn:
+        low, high = row["low"], row["high"]
+        assert row["excludes"] is (low is not None and (low > 0 or high < 0))
+
+
+def test_a_panel_without_cells_keeps_its_place(judged):
+    cells, methods = (table.query("claim == 'C5'") for table in judged)
+    few = cells[(cells["labels"] == "2") | (cells["space"] == "layers")]
+    methods = methods.merge(few[verdicts.CELL])
+    (data,) = charts.forest(few, methods, "Maps", "silhouette").to_dict()["datasets"].values()
+    panels = {(row["where"], row["labels"]) for row in data}
+    assert len(panels) == len({row["where"] for row in data}) * 3  # label budgets
+
+
+def test_no_cells_cannot_be_drawn(judged):
+    cells, methods = (table.query("claim == 'C2'") for table in judged)
     with pytest.raises(UsageError, match="C2"):
-        charts.forest(judged.query("claim == 'C2'"), "C2")
+        charts.forest(cells, methods, "C2", "points")
 
 
 def test_layers_saved_are_drawn_seed_by_seed(results):

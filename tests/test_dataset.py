@@ -87,6 +87,18 @@ def test_unlabelled_images_enter_the_hash(mixed):
     assert mixed.hash != mixed._replace(unlabelled=mixed.unlabelled[:0]).hash
 
 
-def test_published_constants_need_images_in_colour():
-    with pytest.raises(UsageError, match=r"'imagenet'.* grey.* data"):
-        data.load(data.Source(normalise="imagenet"))
+def test_a_part_of_the_training_images_is_the_same_each_time_and_all_classes_alike(digits):
+    part = data.load(data.Source(train_images=200))
+    assert len(part.train) == 200
+    assert set(torch.bincount(part.train_labels).tolist()) <= {19, 20, 21}
+    assert part.hash == data.load(data.Source(train_images=200)).hash != digits.hash
+    assert part.test.equal(digits.test)
+    whole = {image.numpy().tobytes() for image in digits.train}
+    assert {image.numpy().tobytes() for image in part.train} <= whole
+    assert data.load(data.Source(train_images=len(digits.train))).hash == digits.hash
+
+
+@pytest.mark.parametrize("count", [9, 1298, 10**6])
+def test_a_part_that_cannot_be_is_refused_with_what_there_is(count):
+    with pytest.raises(UsageError, match=rf"train_images {count}; allowed: 10 to 1,297"):
+        data.load(data.Source(train_images=count))

@@ -9,7 +9,6 @@ import results as invented
 from IPython.display import HTML, Markdown
 
 from kdlib import distill, models, store
-from kdlib.measure import verdicts
 from kdlib.report import findings, tables
 from kdlib.report.findings.words import architecture, counts, interval, main_method
 
@@ -161,6 +160,30 @@ def test_a_control_that_loses_nothing_is_never_below_kd():
     assert not worse.never_below("shuffled")
     assert not absent.never_below("shuffled")
     assert len({c.heading() for c in (same, worse, absent)}) == 3
+
+
+@pytest.mark.parametrize(
+    ("gains", "as_good", "word"),
+    [
+        ((0.001, -0.001, 0.002, -0.002, 0.0), True, "no different from kd"),
+        ((0.001, -0.001, 0.002), False, "not told apart"),  # three seeds are too few
+        ((0.04, -0.04, 0.02, -0.02, 0.0), False, "not told apart"),
+        ((-0.04, -0.04, -0.05, -0.05, -0.05), False, "below kd"),
+        ((0.04, 0.04, 0.05, 0.05, 0.05), True, "above kd"),
+    ],
+)
+def test_a_control_is_as_good_as_kd_only_by_a_test(gains, as_good, word):
+    kd = [0.8 + 0.01 * seed for seed in range(len(gains))]
+    made = gallery(
+        baseline=[accuracy - 0.3 for accuracy in kd],
+        kd=kd,
+        pseudo=[accuracy + gain for accuracy, gain in zip(kd, gains, strict=True)],
+    )
+    controls = findings.controls.Controls(made)
+    assert controls.against_kd("pseudo", "2") == word
+    assert controls.as_good("pseudo") is as_good
+    assert ("needs softness" in controls.conclusions().data) is as_good
+    assert not controls.as_good("shuffled")  # not run
 
 
 def test_kd_is_compared_with_its_controls_in_pairs():
@@ -336,13 +359,35 @@ def test_the_end_of_training_is_compared_layer_by_layer(study):
 # ---- verdicts ----------------------------------------------------------------------------------
 
 
-def test_a_sentence_holds_the_verdict_and_its_cells(judged):
-    claim = judged.claims.loc["C3"]
-    sentence = judged.sentence("C3")
-    assert claim["verdict"] in sentence
-    assert f"{claim['supported']} of {claim['cells']} cells" in sentence
-    assert judged.sentence("C2") == "**no data**"
+def test_a_sentence_holds_the_verdict_of_every_budget_all_labels_apart(judged):
+    sentence = findings.verdicts.sentence(judged.cells, "C3")
+    rows = judged.cells.query("claim == 'C3' and space == 'layers'")
+    assert len(rows) == 3
+    for word in rows["verdict"]:
+        assert f"**{word}**" in sentence
+    assert sentence.index("2 labels") < sentence.index("; apart from the claim, all labels: **")
+    assert findings.verdicts.sentence(judged.cells, "C2") == "**no data**"
     assert judged.numbers("C2") is None
+
+
+def test_many_cells_of_a_claim_are_counted_by_word(judged):
+    rows = judged.cells.query("claim == 'C3' and space == 'layers' and labels == '2'")
+    many = pd.concat([rows.assign(network=f"n{i}") for i in range(9)])
+    sentence = findings.verdicts.sentence(many, "C3")
+    assert sentence == f"**{rows['verdict'].iloc[0]}** in 9 of 9 cells"
+
+
+def test_the_overview_holds_the_study_of_the_book_and_every_published_one(study):
+    data = findings.verdicts.studies(study, study)
+    assert list(data)[:2] == ["digits (invented)", "digits"]
+    published = [s.results.study["name"] for s in data["digits"]]
+    assert "regimes" in published
+    own = study._replace(study=study.study | {"name": "quick"})
+    first = findings.verdicts.studies(own, own)["digits"][0]
+    assert first.results is own
+    table = findings.verdicts.overview(study, study).data
+    assert len(table) < 40_000
+    assert "limited teacher" in table
 
 
 def test_c2_is_borrowed_only_from_the_same_data(study):
@@ -361,16 +406,16 @@ def test_c2_is_borrowed_only_from_the_same_data(study):
         of_data = regimes._replace(study=regimes.study | {"dataset": data})
         other = findings.verdicts.Judged(bare, bare, of_data)
         assert other.borrowed is borrowed
-        assert ("C2" in set(other.tests["claim"])) is borrowed
+        assert ("C2" in set(other.cells["claim"])) is borrowed
 
 
 def test_signs_of_maps_are_compared_with_their_layers(judged):
     agree, of = map(int, judged.maps_and_layers()["agree"].split(" of "))
-    tests = judged.beside_maps()
-    assert of == (~tests["space"].isin([verdicts.LAYERS, verdicts.FLAT])).sum()
+    maps = judged.methods[judged.methods["space"].isin(["tsne", "ivis"])]
+    assert of == len(maps) > 0
     assert 0 < agree <= of
 
 
-def test_chance_is_that_of_the_largest_cell(judged):
+def test_chance_is_a_share_of_the_headlines(judged):
     facts = judged.chance()
-    assert facts["chance"] == f"{1 - 0.95 ** int(facts['tests']):.0%}"
+    assert float(facts["chance"]) == pytest.approx(0.05 * int(facts["headlines"]), abs=0.051)

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from results import make
 
-from kdlib import store
+from kdlib import UsageError, store
 from kdlib.distill import CLASSES
 from kdlib.measure.standings import one_network_each
 from kdlib.measure.standings import standings as standings_of
@@ -115,6 +115,20 @@ def test_the_runs_of_a_study_need_none_of_its_other_tables(tmp_path, monkeypatch
     assert brief.study["dataset"] == "digits"
     monkeypatch.chdir(tmp_path / "book")  # where a chapter runs
     assert len(store.brief("methods").runs) == len(whole.runs)
+
+
+def test_a_brief_study_has_the_tables_that_were_asked_for_in_one_view(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    whole = make(tmp_path / "book/results/methods", n=20)
+    brief = store.brief("methods", "measures", "faithfulness")
+    pd.testing.assert_frame_equal(brief.faithfulness, whole.faithfulness)
+    assert len(brief.measures) == len(whole.measures) > 0
+    assert brief.maps.empty
+    assert store.brief("methods", "measures", view="flat").measures.empty
+    (tmp_path / "book/results/methods/measures.parquet").unlink()
+    assert store.brief("methods", "measures").measures.empty
+    with pytest.raises(UsageError, match="table 'measure'"):
+        store.brief("methods", "measure")
 
 
 def test_what_a_benchmark_measured_comes_back(tmp_path, monkeypatch):

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import re
 
@@ -84,11 +85,14 @@ def test_where_and_with_how_many_threads_is_no_other_run():
         ({"network": "../net"}, "network '../net'; allowed: a plain name"),
         ({"study": ""}, "study ''; allowed: a plain name"),
         ({"teacher": "../../somewhere"}, "names no run"),
-        ({"teacher_regime": "some"}, "unknown teacher_regime 'some'; one of: full, limited"),
+        ({"teacher_regime": "full"}, "'teacher_regime' is now called teacher_labels"),
+        ({"teacher_labels": "some"}, "unknown teacher_labels 'some'; one of: all or same"),
         (
-            {"teacher": "teachers/resnet20-full-0", "teacher_regime": "limited"},
-            "teacher_regime 'limited' beside the run teachers/resnet20-full-0",
+            {"teacher": "teachers/resnet20-full-0", "teacher_labels": "same"},
+            "teacher_labels 'same' beside the run teachers/resnet20-full-0",
         ),
+        ({"normalise": "mine"}, "unknown normalise 'mine'; one of: data, imagenet"),
+        ({"input_size": 2}, "input_size 2; allowed: 4 or more"),
         ({"students": []}, r"students \[\]; allowed: one or more"),
         ({"students": [{"seed": 3}]}, "unknown parameter 'seed'; known: method, options, network"),
         ({"students": [{}, {}]}, "allowed: one or more, each once"),
@@ -115,31 +119,62 @@ def test_maps_of_other_networks_or_options_are_another_table():
     assert runs.Maps(workers=7).name == runs.Maps().name
 
 
-def test_a_teacher_is_found_by_its_network_and_regime_or_by_its_name():
+def test_a_teacher_is_found_by_its_network_and_labels_or_by_its_name():
     assert runs.Student().teacher_run == "teachers/resnet20-full-0"
-    limited = runs.Student(teacher="resnet56", teacher_regime="limited", seed=3)
+    limited = runs.Student(teacher="resnet56", teacher_labels="same", seed=3)
     assert limited.teacher_run == "teachers/resnet56-limited-2-3"
-    made = runs.Teacher(network="resnet56", regime="limited", labels_per_class=2, seed=3)
+    made = runs.Teacher(network="resnet56", labels_per_class=2, seed=3)
     assert limited.teacher_run == made.name
     assert limited.on("cuda").teacher_run == made.on("cuda").name != made.name
     assert runs.Student(teacher=limited.teacher_run, seed=3).name == limited.name
-    every = runs.Student(teacher_regime="limited", labels_per_class="all")
+    every = runs.Student(teacher_labels="same", labels_per_class="all")
     assert every.teacher_run == runs.Teacher().name
 
 
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"labels_per_class": 2}, "labels_per_class 2 of a full teacher; allowed: 'all'"),
-        ({"regime": "limited"}, "labels_per_class 'all' of a limited teacher; allowed: 1 or more"),
-        ({"regime": "pretrained"}, "weights None of a pretrained teacher; allowed: simclr"),
-        ({"weights": "simclr"}, "weights 'simclr' of a full teacher"),
+        ({"labels_per_class": 0}, "labels_per_class 0; allowed: 1 or more, or 'all'"),
+        ({"regime": "limited"}, "'regime' is now called labels_per_class"),
+        ({"weights": "https://a.org/net.pt"}, "an address whose file name ends in the SHA-256"),
         ({"backbone_lr_factor": -1.0}, "backbone_lr_factor -1.0; allowed: 0 or more"),
     ],
 )
 def test_a_teacher_that_cannot_be_is_said_in_one_line(given, said):
     with pytest.raises(UsageError, match=said):
         runs.Teacher(**given)
+
+
+@pytest.mark.parametrize(
+    ("labels", "weights", "regime", "began"),
+    [
+        ("all", None, "full", "random"),
+        ("all", "https://a.org/net-4bfd9763.th", "full", "4bfd9763"),
+        (2, None, "limited", "random"),
+        (2, "simclr", "pretrained", "simclr"),
+    ],
+)
+def test_which_labels_a_teacher_saw_and_where_its_weights_began_are_two_facts(
+    labels, weights, regime, began
+):
+    teacher = runs.Teacher(labels_per_class=labels, weights=weights)
+    facts = teacher.record()["facts"]
+    assert (facts["regime"], facts["weights"]) == (regime, began)
+    taught = runs.Student(teacher=teacher.name).record(facts)["facts"]
+    assert (taught["regime"], taught["weights"]) == (regime, began)
+
+
+def test_an_address_counts_by_the_hash_in_its_name_like_the_file_itself(tmp_path, monkeypatch):
+    monkeypatch.setenv("KDLIB_CACHE", str(tmp_path))
+    content = b"weights"
+    digest = hashlib.sha256(content).hexdigest()
+    file = tmp_path / f"net-{digest[:8]}.th"
+    file.write_bytes(content)
+    address = f"https://a.org/x/net-{digest[:8]}.th"
+    assert runs.Teacher(weights=address).name == runs.Teacher(weights=str(file)).name
+    long = runs.Teacher(weights=f"https://a.org/x/net-{digest}.pt.tar")
+    assert long.name == runs.Teacher(weights=address).name
+    assert runs.Teacher(weights=address).weights_file == tmp_path / "weights" / file.name
 
 
 def test_students_side_by_side_are_runs_of_their_own():
@@ -176,7 +211,7 @@ def test_a_checkpoint_counts_by_its_content_and_leaves_no_path(tmp_path):
     for file, text in zip(files, ("same", "same", "else"), strict=True):
         file.parent.mkdir(exist_ok=True)
         file.write_text(text)
-    given = {"regime": "pretrained", "labels_per_class": 2}
+    given = {"labels_per_class": 2}
     one, same, other = (runs.Teacher(weights=str(file), **given) for file in files)
     assert one.name == same.name
     assert one.name != other.name
@@ -197,7 +232,7 @@ def test_a_run_in_bfloat16_is_another_run_than_one_in_float32():
 
 
 def test_the_record_of_a_run_holds_the_facts_that_tables_need():
-    teacher = runs.Teacher(regime="limited", labels_per_class=5, seed=1).on("cpu")
+    teacher = runs.Teacher(labels_per_class=5, seed=1).on("cpu")
     student = runs.Student(teacher=teacher.name, labels_per_class=5, seed=1, options={"weight": 2})
     facts = student.on("cpu").record(teacher.record()["facts"])["facts"]
     assert facts == {
@@ -210,6 +245,7 @@ def test_the_record_of_a_run_holds_the_facts_that_tables_need():
         "teacher": teacher.name,
         "teacher_network": "resnet20",
         "regime": "limited",
+        "weights": "random",
         "options": "weight=2",
         "unlabelled": True,
         "precision": "float32",

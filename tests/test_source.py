@@ -38,7 +38,7 @@ def zipped(folder, file):
     [
         ({}, "digits"),
         ({"dataset": "cifar10", "size": 16, "grey": True}, "cifar10+size=16+grey"),
-        ({"dataset": "cifar10", "normalise": "kuangliu"}, "cifar10+normalise=kuangliu"),
+        ({"dataset": "cifar10", "train_images": 100}, "cifar10+train_images=100"),
     ],
 )
 def test_a_published_set_goes_by_its_name_and_how_it_is_read(options, name):
@@ -152,7 +152,7 @@ def test_the_files_of_a_published_set_are_those_below_its_root(tmp_path, monkeyp
         ({"dataset": __file__}, r"test_source.py .*\.tar\.xz"),
         ({"size": 3}, "size 3;.* 4 to 1024"),
         ({"size": 5000}, "size 5000;.* 4 to 1024"),
-        ({"normalise": "mine"}, "'mine'.* data, imagenet"),
+        ({"train_images": 0}, "train_images 0;.* 1 or more"),
     ],
 )
 def test_what_is_no_source_is_refused_in_one_line(options, message):

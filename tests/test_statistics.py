@@ -120,17 +120,6 @@ def test_welch_of_one_value_or_of_no_spread_has_no_p():
     assert np.isnan(equal["p"])
 
 
-def test_methods_that_share_no_seed_with_baseline_are_compared_by_welch():
-    scores = {("baseline", "2", s, FULL): np.full(6, 0.1 * s) for s in range(3)}
-    scores |= {("kd", "2", s, FULL): np.full(6, 0.1 * s) for s in range(3, 6)}
-    table = statistics.compare(study(scores), "probe").set_index("layer")
-    expected = statistics.welch([0.3, 0.4, 0.5], [0.0, 0.1, 0.2])
-    assert table.loc["block1", statistics.NUMBERS].to_dict() == pytest.approx(expected, nan_ok=True)
-    scores[("kd", "2", 0, FULL)] = np.full(6, 0.7)
-    table = statistics.compare(study(scores), "probe").set_index("layer")
-    assert table.loc["block1", ["mean", "n"]].to_list() == pytest.approx([0.7, 1])  # the pair only
-
-
 @pytest.fixture(scope="module")
 def many():
     """5,000 layers of two students each on 5 seeds: their true difference is 0.2."""
@@ -153,7 +142,7 @@ def test_intervals_of_five_seeds_hold_the_truth_as_often_as_they_say(many):
 
 
 def test_p_and_interval_agree_in_every_case(many):
-    table = statistics.compare(many, "probe")
+    table = statistics.summarise(statistics.differences(many, "probe"), statistics.CELL)
     assert ((table["p"] < 0.05) == ((table["low"] > 0) | (table["high"] < 0))).all()
 
 
@@ -329,6 +318,60 @@ def test_one_seed_gives_no_direction():
     one = invented.make(None, seeds=1)
     side = statistics.direction(one, "knn", "block2", method="kd", labels="2")
     assert side == statistics.UNCLEAR
+
+
+# ---- equivalence -------------------------------------------------------------------------------
+
+
+def summary(differences):
+    """The mean, low, high and n of some differences."""
+    row = statistics.summarise(seeds_of(np.array([differences])), ["cell"]).iloc[0]
+    return [float(row[column]) for column in ("mean", "low", "high", "n")]
+
+
+@pytest.mark.parametrize("mean", [-0.012, -0.004, 0.0, 0.003, 0.02])
+def test_equivalence_is_two_one_sided_t_tests(mean):
+    sample = mean + np.array([0.004, -0.003, 0.001, -0.006, 0.004])
+    above = stats.ttest_1samp(sample, -0.01, alternative="greater").pvalue
+    below = stats.ttest_1samp(sample, 0.01, alternative="less").pvalue
+    assert statistics.equivalence(*summary(sample)) == pytest.approx(max(above, below))
+
+
+def test_equivalence_keeps_its_level_at_the_margin_and_is_found_within_it():
+    generator = np.random.default_rng(6)
+    noise = generator.normal(0, 0.004, (2000, 5))
+    found = {}
+    for mean in (0.0, 0.01, 0.02):
+        rows = statistics.summarise(seeds_of(mean + noise), ["cell"])
+        numbers = rows[["mean", "low", "high", "n"]].itertuples(index=False)
+        found[mean] = np.mean([statistics.equivalence(*row) < 0.05 for row in numbers])
+    assert found[0.01] == pytest.approx(0.05, abs=0.015)  # a true difference of the margin
+    assert found[0.02] < 0.005
+    assert found[0.0] > 0.8
+
+
+def test_equivalence_of_one_seed_or_of_no_spread():
+    assert np.isnan(statistics.equivalence(0.0, np.nan, np.nan, 1))
+    assert statistics.equivalence(0.005, 0.005, 0.005, 5) == 0
+    assert statistics.equivalence(0.02, 0.02, 0.02, 5) == 1
+    with pytest.raises(UsageError, match=r"margin of equivalence of 0\.0; allowed: above 0"):
+        statistics.equivalence(0.0, -0.1, 0.1, 5, margin=0.0)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "word"),
+    [
+        ((0.05, 0.01, 0.09, 5), "higher"),
+        ((-0.05, -0.09, -0.01, 5), "lower"),
+        ((0.003, 0.001, 0.005, 5), "higher"),  # less than a point, and not 0
+        ((0.001, -0.004, 0.006, 5), statistics.EQUIVALENT),
+        ((0.001, -0.004, 0.006, 4), statistics.UNCLEAR),
+        ((0.001, -0.030, 0.032, 5), statistics.UNCLEAR),
+        ((0.001, np.nan, np.nan, 1), statistics.UNCLEAR),
+    ],
+)
+def test_no_different_is_a_test_and_not_an_interval_around_zero(numbers, word):
+    assert statistics.beside(*numbers) == word
 
 
 def test_accuracy_pairs_like_a_measure():

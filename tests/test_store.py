@@ -36,6 +36,7 @@ def save(folder, accuracy=0.5, role="teacher", data="0123", **parameters):
     results = {"test_accuracy": accuracy, "test_images": 10, "calibration_error": 0.1}
     results |= {"seconds": 1.0, "parameters_count": 6}
     results |= {"architecture": {"classes": 10, "channels": 1}, "data": data}
+    results |= {"calibration_error": 0.1}
     store.save_run(folder, record, weights, HISTORY, **results)
 
 

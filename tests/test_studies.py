@@ -54,7 +54,11 @@ def test_maps_of_the_seeds_that_are_not_drawn_are_measured():
 def test_a_limited_teacher_has_the_labels_of_its_student():
     study = studies.Study(
         name="mine",
-        teacher={"regime": ["full", "limited", "pretrained"], "weights": "simclr"},
+        teacher=[
+            {},
+            {"labels_per_class": "same"},
+            {"labels_per_class": "same", "weights": "simclr"},
+        ],
         labels_per_class=[2, "all"],
         seeds=[0, 1],
     )
@@ -62,10 +66,9 @@ def test_a_limited_teacher_has_the_labels_of_its_student():
         "teachers/resnet20-full-0",
         "teachers/resnet20-limited-2-0",
         "teachers/resnet20-pretrained-2-0+weights=simclr",
+        "teachers/resnet20-full-0+weights=simclr",  # as few as all labels
         "teachers/resnet20-limited-2-1",
         "teachers/resnet20-pretrained-2-1+weights=simclr",
-        "teachers/resnet20-pretrained-all-0+weights=simclr",  # limited to every label is full
-        "teachers/resnet20-pretrained-all-1+weights=simclr",
     ]
     for student in study.students:
         teacher = next(run for run in study.teachers if run.name == student.teacher_run)
@@ -73,11 +76,11 @@ def test_a_limited_teacher_has_the_labels_of_its_student():
         assert teacher.labels_per_class in ("all", student.labels_per_class)
     assert sum(run.method == "baseline" for run in study.students) == 4
     assert {block: len(runs) for block, runs in study.blocks.items()} == {
-        "teacher": 1,
+        "teacher": 2,
         "2-0": 6,
         "2-1": 6,
-        "all-0": 4,
-        "all-1": 4,
+        "all-0": 3,
+        "all-1": 3,
     }
 
 
@@ -204,7 +207,11 @@ def test_without_a_film_or_without_layers_nothing_is_kept():
         ("together: 3", "parameter 'together' is now called students_per_kernel"),
         ("layers: false", "parameter 'layers' is now called runs_only"),
         ("device: cuda", "unknown parameter 'device'"),
-        ("teacher: {regime: some}", "teacher: unknown regime 'some'; one of: full, limited"),
+        ("teacher: {regime: full}", "teacher: parameter 'regime' is now called labels_per_class"),
+        ("teacher: {labels_per_class: 3}", "teacher: labels_per_class 3; allowed: all, or same"),
+        ("teacher: [{}, {sed: 1}]", "teacher: unknown parameter 'sed'"),
+        ("teacher: [{}, {study: x}]", "teacher: study is not set here"),
+        ("teacher: []", "teacher is empty"),
         ("methods: [{width: 1}]", "allowed: a name, or {method: kd, width: 1}"),
         ("student: {width: []}", "student: width is empty"),
         ("embeddings: {tsne: 3}", "parameter embeddings must be dictionary, given 3"),
@@ -244,9 +251,9 @@ def test_a_study_on_a_gpu_is_of_other_runs_than_on_a_cpu():
 def test_every_notebook_of_a_study_is_handed_the_same_images(tmp_path):
     archive = tmp_path / "birds.zip"
     archive.write_bytes(b"not looked into")
-    study = studies.Study(name="mine", dataset=str(archive), size=16, normalise="imagenet")
+    study = studies.Study(name="mine", dataset=str(archive), size=16, train_images=5)
     parts = [*study.runs, *study.map_tables.values(), study.comparison]
     parts += [study.features_of("2-0"), study.measures_of("2-0")]
     assert {part.root for part in parts} == {study.root}
     assert study.source.hash in str(study.root)
-    assert all("normalise" not in run.name for run in study.runs)
+    assert all("train_images" not in run.name for run in study.runs)

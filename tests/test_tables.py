@@ -2,7 +2,6 @@ import base64
 import io
 import re
 
-import numpy as np
 import pandas as pd
 import pytest
 import results as invented
@@ -13,8 +12,6 @@ from kdlib.embed.compare import PROCEDURES
 from kdlib.measure import comparison, verdicts
 from kdlib.measure.standings import standings
 from kdlib.report import tables
-
-FIGURES = {claim: what.figure for claim, what in verdicts.CLAIMS.items()}
 
 
 def rows(html):
@@ -35,36 +32,72 @@ def test_a_table_has_a_caption_and_headers_with_their_scope():
 
 
 def test_a_verdict_is_a_sign_and_a_word_not_a_colour_alone():
-    signs = {tables.badge(word).split('data-sign="')[1][0] for word in verdicts.WORDS[5]}
-    assert signs == {"✓", "≈", "✗"}
+    for words in verdicts.WORDS.values():
+        signs = [tables.badge(word).split('data-sign="')[1][0] for word in words]
+        assert signs == ["✓", "≈", "○", "✗"]
     for word in (*verdicts.UNDECIDED, "no such student"):
         assert f"</span> {word}</span>" in tables.badge(word)
         assert 'data-sign="–"' in tables.badge(word)
 
 
-def test_every_cell_shows_its_numbers_and_links_to_its_figure():
-    cells = verdicts.cells(verdicts.tests(study()))
-    table = tables.judged(cells, FIGURES, "all")
-    assert len(rows(table)) == len(cells)
-    for claim, figure in FIGURES.items():
-        assert f'<a href="{figure}">' in table.data, claim
-    first = cells.iloc[0]
-    interval = f"{first['mean']:+.3f} [{first['low']:+.3f}, {first['high']:+.3f}]"
-    assert interval in rows(table)[0]
-    assert any("no data" in cell for cell in rows(table)[1])  # C2
-    assert "nan" not in table.data.lower().replace("tenant", "")
+def test_every_cell_shows_its_verdict_its_headline_and_its_votes():
+    made = study(methods=[("kd", 0.2), ("at", 0.0)])
+    cells = verdicts.cells(verdicts.differences(made, made))
+    accuracy = cells[cells["claim"] == "C1"]
+    row = accuracy.iloc[0]
+    assert rows(tables.judged(accuracy, "C1")) == [
+        [
+            *("2", "≈ holds for some", f"+10.0 [{row['low']:+.1f}, {row['high']:+.1f}]"),
+            *("5", "1 of 2", "at"),
+        ]
+    ]
+    spaces = rows(tables.judged(cells[cells["claim"] == "C5"], "C5"))
+    assert [line[1] for line in spaces] == ["layers", "flat layers", "IVIS", "t-SNE"]
 
 
-def test_a_column_that_would_be_empty_is_left_out():
-    cells = verdicts.cells(verdicts.tests(study()))
-    assert "p flip" not in tables.judged(cells, FIGURES, "x").data
-    some = cells.assign(p_flip=np.where(cells.index == 0, 0.031, np.nan))
-    assert "p flip" in tables.judged(some, FIGURES, "x").data
+def test_who_speaks_against_has_a_column_where_there_is_one():
+    made = study(methods=[("kd", 0.2), ("at", -0.1)])
+    cells = verdicts.cells(verdicts.differences(made))
+    table = tables.judged(cells[cells["claim"] == "C3"], "C3")
+    assert 'scope="col">against</th>' in table.data
+    assert rows(table)[0][-1] == "at"
+
+
+def test_the_overview_has_a_row_for_every_condition_and_all_labels_apart():
+    made = study(labels=("2", "all"), methods=[("kd", 0.2), ("at", 0.0)])
+    flat = study(labels=("2", "all"), methods=[("kd", 0.0), ("at", 0.0)])
+    few = study(seeds=1, regime="limited")
+    data = {"digits": [verdicts.Study(made, flat), verdicts.Study(few)], "CIFAR-10": []}
+    table = tables.overview(verdicts.overview(data), "All")
+    found = rows(table)
+    assert [len(row) for row in found] == [6, 6, 6, 1, 6]
+    assert found[-2] == ["All labels: a condition that the paper did not claim"]
+    assert found[0][0] == "digitsfull teacher2 labels per class"
+    assert "+10.0" in found[0][1]
+    assert "1 of 2 methods, 5 seeds" in found[0][1]
+    assert "not told from 0: at" in found[0][1]
+    assert found[0][2] == "– not asked"
+    assert "flat layers: does not show" in found[0][3]
+    assert found[1][2] == "– too few seeds+22.0 points1 seed"
+    assert found[2][1:] == ["– no data"] * 5
+    assert "nan" not in table.data
+
+
+def test_an_accuracy_that_is_no_different_is_said_to_be_so():
+    made = study(regime="limited")
+    teacher = made.runs["role"] == "teacher"
+    equal = 0.5 + 0.001 * made.runs["seed"] - 0.002
+    made = made._replace(
+        runs=made.runs.assign(test_accuracy=equal.where(~teacher, 0.5)),
+        measures=made.measures[:0],
+    )
+    table = tables.overview(verdicts.overview({"digits": [verdicts.Study(made)]}), "x")
+    assert "does not showno different, within 1 point" in rows(table)[0][2]
 
 
 def test_the_control_shows_how_many_seeds_have_a_partner():
     control = verdicts.control(invented.make(n=20))
-    table = tables.judged(control, FIGURES, "x", also=["seeds", "budgets"])
+    table = tables.matched(control, "x")
     assert any("0 of 3" in row and "– no such student" in row for row in rows(table))
 
 
@@ -139,7 +172,7 @@ def table():
     ("method", "word", "seeds"),
     [
         ("kd", "✓ beats baseline", "+29.0 to +31.0"),
-        ("at", "≈ does not beat baseline", "-10.0 to +10.0"),
+        ("at", "≈ not told apart from baseline", "-10.0 to +10.0"),
         ("random", "✗ worse than baseline", "-41.0 to -39.0"),
         ("baseline", "the reference", "–"),
         ("self", "no baseline to compare with", "–"),

@@ -286,7 +286,7 @@ def test_a_frozen_backbone_does_not_change_and_a_slow_one_changes_less(digits):
 
 def test_simclr_tells_images_apart_without_labels(digits):
     wrong = digits._replace(train_labels=torch.zeros_like(digits.train_labels))
-    run = runs.Teacher(regime="pretrained", weights="simclr", labels_per_class=5, pretrain_epochs=6)
+    run = runs.Teacher(weights="simclr", labels_per_class=5, pretrain_epochs=6)
     networks = [student(), student()]
     history = train.pretrain(networks[0], digits, run)
     train.pretrain(networks[1], wrong, run)
@@ -310,7 +310,7 @@ def test_a_student_of_no_epochs_ends_with_its_teachers_head_where_the_method_say
 def test_a_pretrained_teacher_takes_the_weights_of_a_file(digits, tmp_path):
     file = tmp_path / "weights.safetensors"
     safetensors.numpy.save_file(models.weights(student(5)), file)
-    run = runs.Teacher(regime="pretrained", weights=str(file), network="resnet8", epochs=0)
+    run = runs.Teacher(weights=str(file), network="resnet8", epochs=0)
     network = student(0)
     assert train.pretrain(network, digits, run) == []
     assert bits(network) == bits(student(5))
@@ -319,7 +319,7 @@ def test_a_pretrained_teacher_takes_the_weights_of_a_file(digits, tmp_path):
     assert other.logits.weight.equal(fresh.logits.weight)
     assert other.stem[0].weight.equal(network.stem[0].weight)
     with pytest.raises(UsageError, match="nowhere"):
-        train.pretrain(network, digits, runs.Teacher(regime="pretrained", weights="nowhere"))
+        train.pretrain(network, digits, runs.Teacher(weights="nowhere"))
 
 
 def test_bfloat16_trains_as_float32_does_and_keeps_weights_in_float32(digits):

@@ -6,13 +6,15 @@ import pandas as pd
 import pytest
 import results as invented
 
+from kdlib import store
 from kdlib.measure import depth, verdicts
+from kdlib.measure.verdicts import FLAT, LAYERS, Study
 
 ROOT = Path(__file__).parents[1]
-LAYERS = ("stem", "block1", "block2", "block3", "pool", "logits")
+NAMES = ("stem", "block1", "block2", "block3", "pool", "logits")
 WOBBLE = (0.02, -0.02, 0.01, -0.01, 0.0)  # what a seed adds; sums to 0
 RISE = np.array([0.2, 0.4, 0.6, 0.8, 0.8, 0.8])  # of every measure of the baseline, layer by layer
-SIGN = {"within_share": -1, "silhouette": 1, "knn": 1, "probe": 1}
+SIGN = {"within_rms": -1, "silhouette": 1, "probe": 1}
 NOTHING = invented.make(n=20, seeds=1)
 CLEAR, NONE, REVERSED = 0.2, 0.0, -0.2
 
@@ -35,7 +37,7 @@ def study(seeds=5, methods=(("kd", CLEAR),), *, labels=("2",), regime="full", ef
             runs.append(student)
             for measure, sign in SIGN.items():
                 more = 0 if effect is None or effects is None else effects.get(measure, 0)
-                of = zip(LAYERS, RISE + sign * gain + more, strict=True)
+                of = zip(NAMES, RISE + sign * gain + more, strict=True)
                 values += [(run, layer, measure, value) for layer, value in of]
     measures = pd.DataFrame(values, columns=["run", "layer", "measure", "value"])
     maps = measures.assign(measure="map_" + measures["measure"])
@@ -46,102 +48,217 @@ def study(seeds=5, methods=(("kd", CLEAR),), *, labels=("2",), regime="full", ef
     )
 
 
+def cells_of(results, flat=None):
+    return verdicts.cells(verdicts.differences(results, flat))
+
+
 def judge(results):
     """The verdict of every claim."""
-    cells = verdicts.cells(verdicts.tests(results))
-    return verdicts.claims(cells).set_index("claim")["verdict"].to_dict()
+    table = verdicts.overview({"made": [Study(results)]})
+    assert len(table) == len(verdicts.CLAIMS)
+    return table.set_index("claim")["verdict"].to_dict()
+
+
+def differences(values, claim="C3"):
+    """Differences of one cell: {method: one per seed}."""
+    rows = [
+        (claim, "resnet8", "full", "2", LAYERS, method, seed, value)
+        for method, of_seeds in values.items()
+        for seed, value in enumerate(of_seeds)
+    ]
+    return pd.DataFrame(rows, columns=verdicts.DIFFERENCES)
+
+
+def cell_of(values, claim="C3"):
+    return verdicts.cells(differences(values, claim)).iloc[0]
+
+
+def around(mean, spread=0.02, seeds=5):
+    """Differences of some seeds, with this mean."""
+    wobble = np.array([2.0, -2, 1, -1, 0])[:seeds]
+    return list(mean + spread * (wobble - wobble.mean()))
+
+
+# ---- words -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("regime", "seeds", "effect", "word"),
     [
-        ("full", 5, CLEAR, "supported"),
-        ("full", 5, NONE, "not supported"),
-        ("full", 5, REVERSED, "not supported"),
-        ("full", 4, CLEAR, "consistent with"),
-        ("full", 3, CLEAR, "consistent with"),
-        ("full", 3, REVERSED, "not shown"),
+        ("full", 5, CLEAR, "holds"),
+        ("full", 5, NONE, "does not show"),
+        ("full", 5, REVERSED, "reverses"),
+        ("full", 4, CLEAR, "consistent with the claim"),
+        ("full", 3, CLEAR, "consistent with the claim"),
+        ("full", 3, REVERSED, "consistent with the opposite"),
+        ("full", 3, NONE, "does not show"),
         ("full", 2, CLEAR, "too few seeds"),
         ("full", 1, CLEAR, "too few seeds"),
-        ("limited", 5, CLEAR, "supported"),
-        ("limited", 5, REVERSED, "not supported"),
-        ("limited", 3, CLEAR, "consistent with"),
-        ("pretrained", 5, CLEAR, "supported"),
+        ("limited", 5, CLEAR, "holds"),
+        ("limited", 5, REVERSED, "reverses"),
+        ("limited", 4, CLEAR, "consistent with the claim"),
     ],
 )
 def test_every_claim_is_judged_by_its_data(regime, seeds, effect, word):
     words = judge(study(seeds, [("kd", effect)], regime=regime))
     missing = "C2" if regime == "full" else "C1"
-    assert words == dict.fromkeys(verdicts.CLAIMS, word) | {missing: "no data"}
+    assert words == dict.fromkeys(verdicts.CLAIMS, word) | {missing: "not asked"}
 
 
 @pytest.mark.parametrize(
-    ("effects", "word"),
+    ("means", "word", "named"),
     [
-        ((CLEAR, CLEAR, NONE), "supported"),
-        ((CLEAR, NONE, NONE), "mixed"),
-        ((CLEAR, CLEAR, REVERSED), "mixed"),
-        ((NONE, REVERSED, REVERSED), "not supported"),
+        ((0.5, 0.5, 0.5, 0.5), "holds", "kd, at, fitnet, crd"),
+        ((0.5, 0.5, 0.5, 0.0), "holds", "kd, at, fitnet"),  # three quarters agree
+        ((0.5, 0.5, 0.0, 0.0), "holds for some", "kd, at"),  # half of them
+        ((0.5, 0.5, 0.5, -0.1), "holds for some", "kd, at, fitnet"),  # one speaks against
+        ((0.5, 0.0, 0.0, -0.5), "holds for some", "kd"),  # a headline of 0, one by itself
+        ((0.0, 0.0, 0.0, 0.0), "does not show", ""),
+        ((0.0, 0.0, 0.0, -0.5), "reverses", ""),
+        ((0.1, -0.5, -0.5, -0.5), "reverses", "kd"),
     ],
 )
-def test_a_claim_needs_most_cells_and_none_against_it(effects, word):
-    made = study(methods=list(zip(("kd", "at", "fitnet"), effects, strict=True)))
-    assert judge(made) == dict.fromkeys(verdicts.CLAIMS, word) | {"C2": "no data"}
+def test_the_headline_and_the_votes_of_methods_give_the_word(means, word, named):
+    values = dict(zip(("kd", "at", "fitnet", "crd"), map(around, means), strict=True))
+    cell = cell_of(values)
+    assert (cell["verdict"], cell["named"]) == (word, named)
+    assert cell["agree"] == sum(mean > 0 for mean in means)
+    assert cell["against"] == sum(mean < 0 for mean in means)
+    assert cell["mean"] == pytest.approx(np.mean(means))
 
 
-def test_controls_make_no_cells():
-    cells = verdicts.cells(verdicts.tests(study()))
-    assert set(cells["method"].dropna()) == {"kd"}
+def test_three_and_four_seeds_have_words_of_their_own_for_some():
+    word = cell_of({"kd": around(0.5, seeds=4), "at": around(0, seeds=4)})["verdict"]
+    assert word == "consistent with the claim for some"
 
 
-def test_a_cell_with_tests_for_and_against_is_mixed():
-    made = study(effects={"within_share": 2 * CLEAR})  # less compact, and better apart
-    cells = verdicts.cells(verdicts.tests(made)).set_index("claim")
-    assert cells.loc["C3", "verdict"] == "mixed"
-    assert cells.loc["C3", ["tests", "tests_for", "tests_against"]].to_list() == [4, 2, 2]
+def test_methods_that_all_help_a_little_hold_together_and_none_by_itself():
+    noise = [0.3, -0.3, 0.2, -0.2, 0.0]
+    cell = cell_of({"kd": 0.1 + np.array(noise), "at": 0.1 - np.array(noise) + around(0, 1e-3)})
+    assert (cell["verdict"], cell["agree"], cell["named"]) == ("holds for some", 0, "")
+    assert cell["low"] > 0
 
 
-def test_only_the_last_layers_more_compact_supports_nothing():
-    late = np.where(np.isin(LAYERS, ("block3", "pool", "logits")), 0.2, 0)
-    made = study(methods=[("kd", NONE)], effects={"within_share": -late, "silhouette": late})
-    assert judge(made)["C3"] == "not supported"
+def test_without_a_headline_a_method_is_named_only_after_holm():
+    barely = around(0.05)
+    alone = verdicts.methods(differences({"kd": barely})).iloc[0]
+    assert 0.05 / 12 < alone["p"] < 0.05 / 2
+    many = {f"m{i}": [10.0 * (-1) ** i * w for w in around(0, 1)] for i in range(11)}
+    cell = cell_of({"kd": barely, **many})
+    assert (cell["verdict"], cell["agreeing"], cell["named"]) == ("does not show", "kd", "")
+    assert cell_of({"kd": barely, **dict(list(many.items())[:1])})["verdict"] == "holds for some"
 
 
-def test_holm_guards_a_cell_of_several_tests():
-    once = np.where(np.array(LAYERS) == "block1", 0.025, 0)  # p = 0.024, one of four tests
-    made = study(methods=[("kd", NONE)], effects={"silhouette": once})
-    tests = verdicts.tests(made).query("claim == 'C3'")
-    assert tests["p"].min() < 0.05 < tests["p_holm"].min()
-    assert judge(made)["C3"] == "not supported"
+def test_the_headline_is_over_seeds_of_means_over_methods():
+    one, other = [1.0, 2, 3, 4, 5], [3.0, 0, 1, 2, 1]
+    cell = cell_of({"kd": one, "at": other})
+    seeds = np.mean([one, other], axis=0)
+    half = 2.7764451 * seeds.std(ddof=1) / 5**0.5  # the 97.5 % point of t with 4 degrees
+    assert cell[["mean", "low", "high", "n"]].tolist() == pytest.approx(
+        [seeds.mean(), seeds.mean() - half, seeds.mean() + half, 5]
+    )
 
 
-def test_numbers_of_a_cell_are_those_of_the_statistics():
-    made = study(methods=[("kd", CLEAR), ("at", NONE)])
-    cell = verdicts.cells(verdicts.tests(made)).query("claim == 'C4' and method == 'kd'").iloc[0]
-    saved = depth.saved(made).query("method == 'kd'")["difference"]
-    assert cell["mean"] == pytest.approx(saved.mean())
-    assert cell["d"] == pytest.approx(saved.mean() / saved.std())
-    assert cell["n"] == 5
+def test_a_seed_that_lacks_a_method_is_left_out_of_the_headline():
+    cell = cell_of({"kd": around(0.5), "at": around(0.3, seeds=3)})
+    assert (cell["n"], cell["verdict"]) == (3, "consistent with the claim")
+    apart = differences({"kd": around(0.5), "at": around(0.3)})
+    apart.loc[apart["method"] == "at", "seed"] += 10
+    assert verdicts.cells(apart).iloc[0][["n", "verdict"]].tolist() == [0, "too few seeds"]
 
 
-def test_lower_is_better_turns_the_whole_interval():
-    tests = verdicts.tests(study()).query("claim == 'C3'").set_index(["measure", "layer"])
-    share, other = tests.loc[("within_share", "block1")], tests.loc[("silhouette", "block1")]
-    for number in ("mean", "low", "high", "d"):
-        assert share[number] == pytest.approx(other[number])
-    assert share["low"] < share["mean"] < share["high"]
+def test_one_seed_has_a_mean_and_never_an_interval():
+    cell = cell_of({"kd": [0.5], "at": [0.3]})
+    assert cell["mean"] == pytest.approx(0.4)
+    assert cell[["low", "high", "p"]].isna().all()
+    assert cell["verdict"] == "too few seeds"
 
 
 def test_equal_differences_speak_against_a_claim_and_never_for_it():
-    for effect, speaks in ((CLEAR, 0), (REVERSED, -1)):
-        made = study(methods=[("kd", NONE)])
-        values = made.measures
-        kd = values["run"].str.contains("-kd-")
-        baseline = values.loc[values["run"].str.contains("-baseline-"), "value"].to_numpy()
-        values.loc[kd, "value"] = baseline + effect * values.loc[kd, "measure"].map(SIGN)
-        tests = verdicts.tests(made).query("claim == 'C3'")
-        assert (tests["speaks"] == speaks).all()
-        assert tests["p"].isna().all()
+    assert cell_of({"kd": [0.5] * 5})["verdict"] == "does not show"
+    assert cell_of({"kd": [-0.5] * 5})["verdict"] == "reverses"
+
+
+def test_without_an_effect_one_headline_in_twenty_excludes_zero():
+    draw = np.random.default_rng(0)
+    cells, seeds, methods = 1000, 5, 3
+    shared = draw.normal(size=(cells, 1, seeds))  # methods of one seed share their baseline
+    value = shared + 0.7 * draw.normal(size=(cells, methods, seeds))
+    cell, method, seed = np.indices(value.shape)
+    table = pd.DataFrame(
+        {
+            **{"claim": "C3", "teacher": "full", "labels": "2", "space": LAYERS},
+            **{"network": cell.ravel(), "method": method.ravel().astype(str)},
+            **{"seed": seed.ravel(), "difference": value.ravel()},
+        }
+    )
+    judged = verdicts.cells(table)
+    wrong = ((judged["low"] > 0) | (judged["high"] < 0)).mean()
+    assert wrong == pytest.approx(0.05, abs=0.02)  # three standard errors
+    words = judged["verdict"].value_counts(normalize=True)
+    assert words["reverses"] < 0.04
+    assert words.get("holds", 0) < 0.025
+    assert words.get("holds", 0) + words.get("holds for some", 0) < 0.06
+
+
+# ---- equivalence -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("values", "equal"),
+    [
+        (around(0.1, 0.2), True),  # an interval well within a point
+        (around(0.1, 2.0), False),  # not told apart, and not shown to be equal
+        (around(0.9, 0.2), False),  # too close to the margin
+        (around(0.1, 0.2, seeds=4), False),  # four seeds
+        ([0.1], False),
+    ],
+)
+def test_no_different_needs_a_test_of_equivalence_and_five_seeds(values, equal):
+    cells = verdicts.cells(differences({"kd": values}, "C2"))
+    assert verdicts.no_different(cells).tolist() == [equal]
+
+
+def test_only_points_of_accuracy_have_a_margin():
+    cells = verdicts.cells(differences({"kd": around(0.0001, 1e-5)}, "C3"))
+    assert cells["p_equal"].isna().all()
+    assert not verdicts.no_different(cells).any()
+
+
+# ---- what is compared --------------------------------------------------------------------------
+
+
+def test_controls_are_no_methods():
+    table = verdicts.differences(study())
+    assert set(table["method"]) == {"kd"}
+
+
+def test_only_the_last_layers_more_compact_shows_nothing():
+    late = np.where(np.isin(NAMES, ("block3", "pool", "logits")), 0.2, 0)
+    made = study(methods=[("kd", NONE)], effects={"within_rms": -late, "silhouette": late})
+    assert judge(made)["C3"] == judge(made)["C5"] == "does not show"
+
+
+def test_compactness_is_the_mean_of_two_layers_with_its_sign_turned():
+    one = np.where(np.array(NAMES) == "block1", -0.2, 0)
+    made = study(methods=[("kd", NONE)], effects={"within_rms": one})
+    cell = cells_of(made).set_index(["claim", "space"]).loc[("C3", LAYERS)]
+    assert cell["mean"] == pytest.approx(0.1)
+    assert cell["low"] < cell["mean"] < cell["high"]
+
+
+def test_accuracy_is_in_points_and_depth_in_layers():
+    made = study(methods=[("kd", CLEAR)])
+    cells = cells_of(made).set_index(["claim", "space"])["mean"]
+    assert cells["C1", LAYERS] == pytest.approx(20)
+    saved = depth.saved(made).query("method == 'kd'")["difference"]
+    assert cells["C4", LAYERS] == pytest.approx(saved.mean())
+
+
+def test_a_student_beyond_its_teacher_has_no_distance_left():
+    made = study(methods=[("kd", 0.45)])
+    cell = cells_of(made).query("claim == 'C1'").iloc[0]
+    assert cell["mean"] == pytest.approx(40)  # of 90 %, from 50 %
 
 
 def test_a_student_beyond_a_tenth_of_its_teacher_is_no_test_of_size():
@@ -153,20 +270,8 @@ def test_a_student_beyond_a_tenth_of_its_teacher_is_no_test_of_size():
 def test_one_teacher_of_many_students_is_one_experiment():
     made = study(regime="limited")
     runs = made.runs.replace({"teacher": r"/2-\d"}, {"teacher": "/2-0"}, regex=True)
-    made = made._replace(runs=runs)
-    cell = verdicts.cells(verdicts.tests(made)).set_index("claim").loc["C2"]
+    cell = cells_of(made._replace(runs=runs)).set_index("claim").loc["C2"]
     assert (cell["n"], cell["verdict"]) == (1, "too few seeds")
-
-
-def test_a_method_without_a_teacher_counts_once_and_has_none_to_come_closer_to():
-    made = study(methods=[("kd", CLEAR), ("dml", CLEAR), ("at", CLEAR)])
-    runs = made.runs
-    runs.loc[runs["method"] == "dml", ["teacher", "teacher_network", "regime"]] = ""
-    runs.loc[runs["method"] == "at", "regime"] = "limited"
-    cells = verdicts.cells(verdicts.tests(made))
-    cells = cells[cells["method"] == "dml"]
-    assert set(cells["claim"]) == {"C3", "C4", "C5"}
-    assert set(cells["teacher"]) == {"full"}
 
 
 def test_a_teacher_of_other_labels_is_not_outdone():
@@ -176,30 +281,66 @@ def test_a_teacher_of_other_labels_is_not_outdone():
     assert judge(made)["C2"] == "no data"
 
 
-def test_maps_are_judged_beside_their_layers():
-    cells = verdicts.cells(verdicts.tests(study())).query("claim == 'C5'")
-    assert set(cells["space"]) == {"layers", "tsne", "ivis"}
-    without = study()._replace(faithfulness=study().faithfulness.head(0))
-    assert set(verdicts.tests(without).query("claim == 'C5'")["space"]) == {"layers"}
+def test_a_method_without_a_teacher_counts_once_and_has_none_to_come_closer_to():
+    made = study(methods=[("kd", CLEAR), ("dml", CLEAR), ("at", CLEAR)])
+    runs = made.runs
+    runs.loc[runs["method"] == "dml", ["teacher", "teacher_network", "regime"]] = ""
+    runs.loc[runs["method"] == "at", "regime"] = "limited"
+    table = verdicts.differences(made)
+    table = table[table["method"] == "dml"]
+    assert set(table["claim"]) == {"C3", "C4", "C5"}
+    assert set(table["teacher"]) == {"full"}
 
 
-def test_what_is_asked_of_layers_is_asked_in_both_views():
+def test_teachers_are_told_apart_by_where_their_weights_began():
+    one, other = study(regime="pretrained"), study(regime="pretrained", methods=[("kd", REVERSED)])
+    runs = other.runs.replace({"run": "^", "teacher": "^(?=t)"}, "other/", regex=True)
+    runs = pd.concat([one.runs.assign(weights="simclr"), runs.assign(weights="imagenet")])
+    cells = cells_of(one._replace(runs=runs)).query("claim == 'C2'").set_index("teacher")
+    assert cells["verdict"].to_dict() == {
+        "pretrained (simclr)": "holds",
+        "pretrained (imagenet)": "reverses",
+    }
+    for drawn in (None, "", "random"):
+        plain = one._replace(runs=one.runs.assign(weights=drawn))
+        assert set(cells_of(plain)["teacher"]) == {"pretrained"}
+
+
+def test_maps_and_both_views_make_cells_beside_the_layers():
     clear, none = study(), study(methods=[("kd", NONE)])
-    cells = verdicts.cells(verdicts.tests(clear, none))
+    cells = cells_of(clear, none)
     spaces = cells.groupby("claim")["space"].agg(set).to_dict()
-    both = {verdicts.LAYERS, verdicts.FLAT}
-    assert spaces["C1"] == {verdicts.LAYERS}
-    assert spaces["C3"] == spaces["C4"] == both
-    assert spaces["C5"] == both | {"tsne", "ivis"}
-    words = verdicts.claims(cells).set_index("claim")["verdict"]
-    assert words[["C3", "C4", "C5"]].tolist() == ["mixed", "mixed", "supported"]
-    assert verdicts.views(cells, "C4") == "layers 1 of 1, flat layers 0 of 1"
-    alike = verdicts.claims(verdicts.cells(verdicts.tests(clear, clear))).set_index("claim")
-    assert alike.loc["C4", ["verdict", "supported", "cells"]].tolist() == ["supported", 2, 2]
+    assert spaces["C1"] == {LAYERS}
+    assert spaces["C3"] == spaces["C4"] == {LAYERS, FLAT}
+    assert spaces["C5"] == {LAYERS, FLAT, "tsne", "ivis"}
+    words = cells.set_index(["claim", "space"])["verdict"]
+    assert words["C4", LAYERS] == "holds"
+    assert words["C4", FLAT] == "does not show"
+    beside = verdicts.overview({"x": [Study(clear, none)]}).set_index("claim")["beside"]
+    assert beside["C1"] == {}
+    assert beside["C5"] == {FLAT: "does not show", "tsne": "holds", "ivis": "holds"}
+
+
+def test_every_network_counts_as_a_method_where_the_claim_is_about_networks():
+    one, other = study(), study(methods=[("kd", REVERSED)])
+    renamed = {"resnet8": "vgg8"}
+    runs = other.runs.replace({"network": renamed})
+    runs["run"] = runs["run"].str.replace("resnet8", "vgg8")
+    measures = other.measures.assign(run=other.measures["run"].str.replace("resnet8", "vgg8"))
+    made = one._replace(
+        runs=pd.concat([one.runs, runs[runs["role"] == "student"]]),
+        measures=pd.concat([one.measures, measures]),
+    )
+    cells = cells_of(made)
+    assert len(cells.query("claim == 'C3'")) == 2  # one for each network
+    cell = cells.query("claim == 'C5' and space == 'layers'").iloc[0]
+    assert (cell["network"], cell["methods"], cell["against"]) == ("2 networks", 2, 1)
+    assert cell["agreeing"] == "kd (resnet8)"
 
 
 def test_results_with_nothing_beside_baseline_are_no_data():
     made = study(methods=())
+    assert cells_of(made).empty
     assert set(judge(made).values()) == {"no data"}
     assert verdicts.control(made).empty
 
@@ -207,17 +348,47 @@ def test_results_with_nothing_beside_baseline_are_no_data():
 def test_any_results_can_be_judged():
     for seeds in (1, 3):
         made = invented.make(n=20, seeds=seeds, networks=("resnet8", "resnet14"))
-        words = judge(made)
-        assert list(words) == list(verdicts.CLAIMS)
-        assert words["C2"] == "no data"
-        assert len(verdicts.control(made)) == 2 * 3 * 3
+        table = verdicts.overview({"digits": [Study(made, made)]})
+        assert len(table) == 5 * 3  # claims, label budgets
+        assert set(table.query("claim == 'C2'")["verdict"]) == {"not asked"}
 
 
 def test_a_study_that_never_looked_into_layers_has_its_accuracies_judged():
     made = study(regime="limited")
     made = made._replace(measures=made.measures.head(0), faithfulness=made.faithfulness.head(0))
-    assert judge(made) == dict.fromkeys(verdicts.CLAIMS, "no data") | {"C2": "supported"}
+    words = dict.fromkeys(verdicts.CLAIMS, "no data")
+    assert judge(made) == words | {"C1": "not asked", "C2": "holds"}
     assert verdicts.control(made).empty
+
+
+# ---- over data sets ----------------------------------------------------------------------------
+
+
+def test_the_overview_has_every_claim_for_every_data_set_teacher_and_budget():
+    full, limited = study(labels=("2", "all")), study(regime="limited")
+    absent = Study(store.brief("none of this name"))
+    data = {"digits": [Study(full), Study(limited)], "CIFAR-10": [absent], "CIFAR-100": []}
+    table = verdicts.overview(data)
+    assert len(table) == 5 * (3 + 1 + 1)
+    words = table.set_index(["data", "claim", "teacher", "labels"])["verdict"]
+    assert words["digits", "C1", "full", "2"] == "holds"
+    assert words["digits", "C1", "full", "all"] == "holds"
+    assert words["digits", "C2", "limited", "2"] == "holds"
+    assert words["digits", "C1", "limited", "2"] == words["digits", "C2", "full", "2"]
+    assert words["digits", "C1", "limited", "2"] == "not asked"
+    assert set(words["CIFAR-10"]) == set(words["CIFAR-100"]) == {"no data"}
+    assert verdicts.overview({}).empty
+
+
+def test_of_two_studies_the_one_with_more_seeds_counts_and_then_the_first():
+    few, many = study(3), study(methods=[("kd", REVERSED)])
+    clear = study()
+    for studies, word in (((few, many), "reverses"), ((clear, many), "holds")):
+        table = verdicts.overview({"x": [Study(made) for made in studies]}).set_index("claim")
+        assert table.loc["C3", "verdict"] == word
+
+
+# ---- the control -------------------------------------------------------------------------------
 
 
 def accurate(method, labels, scores):
@@ -234,7 +405,7 @@ def test_the_control_judges_compactness_beside_a_student_as_accurate():
     made = accurate("kd", ("2", "5"), {"5": 0.95})
     control = verdicts.control(made).set_index("labels")
     table = control[["seeds", "budgets", "verdict"]]
-    assert table.loc["2"].to_list() == ["5 of 5", "5", "supported"]
+    assert table.loc["2"].to_list() == ["5 of 5", "5", "holds"]
     assert table.loc["5"].to_list() == ["0 of 5", "", "no such student"]
 
 
@@ -243,8 +414,12 @@ def test_the_control_can_take_the_compactness_away():
     rich = made.measures["run"].str.contains("-baseline-5-")
     gain = CLEAR * made.measures["measure"].map(SIGN)
     made.measures.loc[rich, "value"] += gain[rich]
-    assert verdicts.control(made).iloc[0]["verdict"] == "not supported"
-    assert judge(made)["C3"] != "not supported"
+    assert verdicts.control(made).iloc[0]["verdict"] == "does not show"
+    cells = cells_of(made).query("claim == 'C3' and labels == '2'")
+    assert cells.iloc[0]["verdict"] == "holds"
+
+
+# ---- words on pages ----------------------------------------------------------------------------
 
 
 def test_the_rule_names_every_word_it_uses():

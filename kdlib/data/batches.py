@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from kdlib import UsageError, one_of
@@ -22,6 +22,7 @@ class Batch(NamedTuple):
     y: Int[Tensor, " l"]  # the labels of the first l images
     rows: Int[Tensor, " b"]  # of Images.train, and after those of Images.unlabelled
     strong: Float[Tensor, "b c h w"] | None = None  # the same images under RandAugment and cutout
+    mirrored: Bool[Tensor, " b"] | None = None  # by the set's own augmentation; None: by another
 
 
 class _Loader:
@@ -46,7 +47,7 @@ class _Loader:
         largest = self.images.shift
         order = self.rows[torch.randperm(n, generator=generator)].to(device)
         shift = torch.randint(-largest, largest + 1, (n, 2), generator=generator).to(device)
-        mirror = (torch.rand(n, generator=generator) < 0.5).to(device)
+        mirror = (torch.rand(n, generator=generator) < 0.5).to(device) & self.images.flip
         sizes = [self.size] * (n // self.size)
         if n % self.size:
             sizes.append(n % self.size)
@@ -56,8 +57,10 @@ class _Loader:
             zip(order.split(sizes), shift.split(sizes), mirror.split(sizes), strict=True)
         )
 
-    def next(self, strong: bool) -> tuple[Tensor, Tensor, Tensor | None]:
-        """The next images, their rows, and, if `strong`, the same images augmented strongly."""
+    def next(self, strong: bool) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """The next images, their rows, which of them the set's own augmentation mirrors, and, if
+        `strong`, the same images augmented strongly.
+        """
         if not self.queue:
             self._start_round()
         rows, shift, mirror = self.queue.pop(0)
@@ -68,9 +71,9 @@ class _Loader:
         for name in self.augment or ():
             x = AUGMENTATIONS[name](x, self.augment_generator)
         if not strong:
-            return x, rows, None
+            return x, rows, mirror, None
         generator = self.strong_generator
-        return x, rows, cutout(randaugment(x, generator), generator)
+        return x, rows, mirror, cutout(randaugment(x, generator), generator)
 
 
 @dataclass
@@ -116,12 +119,13 @@ class Batches:
     def __iter__(self) -> Iterator[Batch]:
         for _ in range(self.steps):
             parts = [loader.next(self.strong) for loader in self._loaders]
-            x, rows, strong = zip(*parts, strict=True)
+            x, rows, mirror, strong = zip(*parts, strict=True)
             yield Batch(
                 normalised(torch.cat(x), self._mean, self._std),
                 self.images.train_labels[rows[0]],
                 torch.cat(rows),
                 normalised(torch.cat(strong), self._mean, self._std) if self.strong else None,
+                torch.cat(mirror) if self.augment is None else None,
             )
 
 

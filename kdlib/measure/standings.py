@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from kdlib.measure.statistics import ACCURACY, PAIR, differences, side, students, summarise
+from kdlib.measure.statistics import ACCURACY, PAIR, beside, differences, students, summarise
 from kdlib.plan.methods import BASELINE
 from kdlib.store import Results
 
@@ -19,9 +19,9 @@ def standings(results: Results, *, regime: str = "full") -> pd.DataFrame:
 
     Returns network, method, labels; accuracy with low and high, its 95 % t interval over n seeds;
     gain with gain_low and gain_high, the same of the paired difference to the baseline; pairs,
-    their number; least and most, the gains of single seeds; beside: better, worse or no clear
-    difference, by whether the interval excludes 0. Without a pair these are NaN and an empty word.
-    First comes the network that most runs share. Empty where no student was trained.
+    their number; least and most, the gains of single seeds; beside: better, worse, no
+    different or not told apart (`statistics.beside`). Without a pair these are NaN and an empty
+    word. First comes the network that most runs share. Empty where no student was trained.
     """
     if results.runs.empty:
         return pd.DataFrame(columns=[*STANDING, *GAIN])
@@ -32,10 +32,9 @@ def standings(results: Results, *, regime: str = "full") -> pd.DataFrame:
     gains.columns = pd.Index(GAIN[:4])
     extremes = pairs.groupby(GROUP)["difference"].agg(least="min", most="max")
     table = table.merge(gains.join(extremes).reset_index(), how="left", on=GROUP)
-    intervals = zip(table["gain_low"], table["gain_high"], strict=True)
+    numbers = table[["gain", "gain_low", "gain_high", "pairs"]].itertuples(index=False, name=None)
     table["beside"] = [
-        "" if pd.isna(low) else side(low, high, above="better", below="worse")
-        for low, high in intervals
+        "" if pd.isna(row[1]) else beside(*row, above="better", below="worse") for row in numbers
     ]
     runs_of_network = table["network"].map(table["network"].value_counts())
     order = runs_of_network.sort_values(ascending=False, kind="stable").index

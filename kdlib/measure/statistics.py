@@ -20,7 +20,10 @@ from kdlib.store import Results
 PAIR = ["network", "labels", "seed"]  # what two runs share that differ in the method only
 ACCURACY = "test_accuracy"  # a column of `runs` that pairs like a measure
 CELL = ["network", "method", "labels", "layer"]
-UNCLEAR = "no clear difference"
+UNCLEAR = "not told apart"  # an interval that contains 0, and no proof of equivalence
+EQUIVALENT = "no different"  # by the test of equivalence
+MARGIN = 0.01  # of test accuracy, a point: less makes no difference
+ENOUGH = 5  # seeds for EQUIVALENT
 NUMBERS = ["mean", "low", "high", "n", "d", "p", "p_flip"]  # the columns of a difference
 CONTROLS = tuple(key for key, method in METHODS.items() if method.control)
 EQUAL = 1e-9  # a spread below this is rounding
@@ -189,27 +192,27 @@ def paired(results: Results, measure: str, *, regime: str | None = None) -> pd.D
     return table[[*CELL, "mean", "low", "high", "n"]]
 
 
-def compare(
-    results: Results, measure: str, *, regime: str | None = None, embedding: str | None = None
-) -> pd.DataFrame:
-    """Compare every method with the baseline, layer by layer.
+def equivalence(
+    mean: float, low: float, high: float, n: int | float, *, margin: float = MARGIN
+) -> float:
+    """Return the p of the test of equivalence: does the mean lie within `margin` of 0?
 
-    Paired by seed (`differences`), or by Welch's test where the two share no seed.
+    The larger p of two one-sided t tests, of a mean at most -margin and of one at least margin
+    (Schuirmann 1987). Below 0.05 means that a 90 % t interval lies within the margin. Takes the
+    numbers of `summarise`: the standard error comes from low and high, the 95 % t interval over
+    n seeds. NaN with fewer than two seeds. Raises UsageError for a margin that is not above 0.
 
-    Returns the columns of CELL and NUMBERS.
+    >>> round(equivalence(0.001, -0.004, 0.006, 5), 4)
+    0.0038
     """
-    pairs = differences(results, measure, regime=regime, embedding=embedding)
-    table = summarise(pairs, CELL)
-    compared = set(table[CELL].itertuples(index=False, name=None))
-    scores = values(results, measure, regime=regime, embedding=embedding)
-    groups = dict(list(scores.groupby(CELL)["value"]))
-    rows = []
-    for cell, group in groups.items():
-        network, method, labels, layer = cell
-        baseline = groups.get((network, BASELINE, labels, layer))
-        if method != BASELINE and cell not in compared and baseline is not None:
-            rows.append(dict(zip(CELL, cell, strict=True)) | welch(group, baseline))
-    return pd.concat([table, pd.DataFrame(rows)], ignore_index=True) if rows else table
+    if not margin > 0:
+        raise UsageError(f"a margin of equivalence of {margin}; allowed: above 0")
+    if not n >= 2:
+        return float("nan")
+    error = (high - low) / 2 / stats.t.ppf(0.975, n - 1)
+    if error < EQUAL:
+        return 0.0 if abs(mean) < margin else 1.0
+    return float(stats.t.sf((margin - abs(mean)) / error, n - 1))
 
 
 def sign_flip(differences: Iterable[float]) -> float | None:
@@ -289,7 +292,7 @@ def gain(results: Results, measure: str, layer: str, *, method: str, labels: str
 
 
 def direction(results: Results, measure: str, layer: str, *, method: str, labels: str) -> str:
-    """Name where a method lies beside the baseline: higher, lower, or no clear difference.
+    """Name where a method lies beside the baseline: higher, lower, or not told apart.
 
     By `side` of the 95 % interval of the paired difference.
     """
@@ -302,3 +305,25 @@ def side(low: float, high: float, *, above: str = "higher", below: str = "lower"
     if low > 0:
         return above
     return below if high < 0 else UNCLEAR
+
+
+def beside(
+    mean: float,
+    low: float,
+    high: float,
+    n: int | float,
+    *,
+    above: str = "higher",
+    below: str = "lower",
+    margin: float = MARGIN,
+) -> str:
+    """Name where an accuracy lies beside another: above, below, EQUIVALENT or UNCLEAR.
+
+    By `side` of the 95 % t interval over n seeds. Where that holds 0, EQUIVALENT needs ENOUGH seeds
+    and the test of `equivalence`; without it two accuracies are not told apart, which is no proof
+    that they are equal.
+    """
+    where = side(low, high, above=above, below=below)
+    if where != UNCLEAR or n < ENOUGH:
+        return where
+    return EQUIVALENT if equivalence(mean, low, high, n, margin=margin) < 0.05 else UNCLEAR

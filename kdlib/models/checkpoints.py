@@ -29,6 +29,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from kdlib import UsageError
+from kdlib.models import efficientnet, timm
 from kdlib.models.build import architecture, differences
 from kdlib.models.cifar import NETWORKS
 from kdlib.models.observe import layers
@@ -97,34 +98,34 @@ def fetch(weights: str, file: Path, digest: str) -> Path:
     return file
 
 
-def load(network: nn.Module, weights: str | Path, *, new_head: bool = False) -> list[str]:
+def load(network: nn.Module, weights: str | Path, *, new_head: bool | None = False) -> list[str]:
     """Load the weights of a file into a network, in place; returns the names of those not loaded.
 
     `weights` is a safetensors file or a torch file (tensors only: no code of it is run), with names
-    as here or of `NAMINGS`; or "imagenet", for torchvision's own weights of its network. Only with
-    `new_head` does the classifier stay as initialised, for other classes. Raises UsageError,
-    naming keys and shapes, unless every weight finds its place.
+    as here or of `NAMINGS`; or "imagenet", for the published weights of EfficientNet-lite0, timm's
+    and torchvision's networks. Only with `new_head` does the classifier stay as initialised, for
+    other classes; with None where it is of other classes. Raises UsageError, naming keys and
+    shapes, unless every weight finds its place.
     """
     tensors = _imagenet(network) if str(weights) == "imagenet" else _tensors(Path(weights))
     head = layers(network)["logits"].module + "."
-
-    def without_head(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {k: v for k, v in state.items() if not (new_head and k.startswith(head))}
-
-    expected = without_head(network.state_dict())
     attempts = []
     for rules in NAMINGS.values():
-        renamed = without_head({_renamed(name, rules): x for name, x in tensors.items()})
-        attempts.append((differences(expected, renamed), renamed))
+        renamed = {_renamed(name, rules): x for name, x in tensors.items()}
+        if new_head:
+            renamed = {name: x for name, x in renamed.items() if not name.startswith(head)}
+        attempts.append((differences(network.state_dict(), renamed), renamed))
     differ, best = min(attempts, key=lambda attempt: len(attempt[0]))
-    if differ:
-        only_head = all(line.startswith(head) for line in differ)
-        hint = "; new_head leaves the classifier as initialised" if only_head else ""
+    others = [line for line in differ if not line.startswith(head)]
+    if others or (differ and new_head is False):
+        hint = "" if others else "; new_head leaves the classifier as initialised"
         raise UsageError(
             f"weights {weights} do not fit: {len(differ)} differ; {'; '.join(differ[:3])}{hint}"
         )
-    network.load_state_dict(best, strict=False)
-    return [name for name in network.state_dict() if name not in expected]
+    fresh = [name for name in network.state_dict() if differ and name.startswith(head)]
+    loaded = {name: x for name, x in best.items() if name not in fresh}
+    network.load_state_dict(loaded, strict=False)
+    return fresh
 
 
 def _renamed(name: str, rules: tuple[Rule, ...]) -> str:
@@ -173,8 +174,15 @@ def _imagenet(network: nn.Module) -> dict[str, Tensor]:
     from kdlib.vision import torchvision as library
 
     name = architecture(network).get("name")
+    if name == efficientnet.NAME:
+        return _tensors(efficientnet.weights_file())
+    if name is not None and name.startswith(timm.PREFIX):
+        return timm.published(name, architecture(network)["channels"])
     if name in NETWORKS or name not in torchvision.names():
-        raise UsageError(f"weights 'imagenet' of {name}; allowed: for torchvision's networks only")
+        raise UsageError(
+            f"weights 'imagenet' of {name}; allowed: for {efficientnet.NAME}, timm's and "
+            "torchvision's networks only"
+        )
     published = library.models.get_model_weights(name).DEFAULT
     try:
         return dict(published.get_state_dict(progress=False, check_hash=True))

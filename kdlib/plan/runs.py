@@ -121,7 +121,7 @@ class Run(Experiment):
     network_options: dict[str, Any] = Field(
         default_factory=dict
     )  # of its architecture: {shortcut: conv}
-    normalise: str = "data"  # a name of CONSTANTS; data: by the training images' mean and spread
+    normalise: str = "data"  # of CONSTANTS; own: the network's; data: the training images'
     input_size: Side | None = None  # side in pixels to which the network enlarges its images
     augment: str = "own"  # the data set's own shifts and flips, or several: shift+flip+cutout
     seed: Seed = 0  # of labelled images, initial weights, order and augmentation of batches
@@ -144,7 +144,7 @@ class Run(Experiment):
     def __post_init__(self) -> None:
         super().__post_init__()
         plain("network", self.network.replace(":", "."))
-        one_of("normalise", self.normalise, CONSTANTS)
+        one_of("normalise", self.normalise, (*CONSTANTS, "own"))
 
     def on(self: Trained, device: Literal["cpu", "cuda"]) -> Trained:
         """The same run on this device, with the precision that `auto` stands for there."""
@@ -214,6 +214,7 @@ class Teacher(Run):
     labels_per_class: Labels = "all"  # images of each class that keep their label, or all
     weights: str | None = None  # it begins with: simclr, imagenet, a file, an address; None: random
     pretrain_epochs: Count = 20  # of simclr, on all training images without labels
+    head_epochs: Whole = 0  # of the classifier alone, before the `epochs` of all
     backbone_lr_factor: NotNegative = 1.0  # on the learning rate of all but the classifier
 
     role: ClassVar[str] = "teacher"
@@ -310,6 +311,7 @@ class Student(Run):
     teacher: str = "resnet20"  # a network's name, or a trained run's: teachers/resnet20-full-0
     teacher_labels: Literal["all", "same"] | None = None  # of one given by its network; None: all
     unlabelled: bool = True  # a method with a teacher learns from every training image
+    cached_teacher: bool = False  # its logits once for each image and its mirror image, not shifted
     snapshots: list[int] = Field(
         default_factory=list
     )  # epochs after which weights are kept; 0: before
@@ -329,12 +331,13 @@ class Student(Run):
     # What students that are trained side by side may differ in.
     own: ClassVar[tuple[str, ...]] = (
         *("method", "options", "network", "width", "network_options", "normalise", "input_size"),
-        *("weights_seed", "unlabelled", "epochs", "learning_rate", "weight_decay", "snapshots"),
+        *("weights_seed", "unlabelled", "cached_teacher"),
+        *("epochs", "learning_rate", "weight_decay", "snapshots"),
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        methods.parse(self.method)
+        self._check_cached(methods.parse(self.method))
         check_options(self.options)
         for epoch in self.snapshots:
             if not 0 <= epoch <= self.epochs:
@@ -349,6 +352,19 @@ class Student(Run):
                     "allowed: with a network's name only"
                 )
         _ = self.teacher_run, self.each  # raise for bad values
+
+    def _check_cached(self, parts: Sequence[methods.MethodFacts]) -> None:
+        """Raise UsageError where a teacher's logits for the images as they are do not suffice."""
+        if not self.cached_teacher:
+            return
+        if self.augment != "own":
+            raise UsageError(f"augment {self.augment!r} with cached_teacher; allowed: own")
+        for part in parts:
+            if part.family in ("features", "relations"):
+                raise UsageError(
+                    f"method {part.key!r} with cached_teacher; allowed: those that need no layer "
+                    "of the teacher but its logits"
+                )
 
     @property
     def teacher_run(self) -> str:

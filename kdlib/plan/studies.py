@@ -100,7 +100,8 @@ class Study:
                 raise UsageError(f"unknown parameter {name!r}; known: {', '.join(self.axes)}")
             if not isinstance(self.maps[name], list):
                 raise UsageError(f"maps: parameter {name} must be list, given {self.maps[name]!r}")
-        for axis, points in [*self.axes.items(), *self.maps.items(), *self._crossed().items()]:
+        lists = self._crossed() | {"teacher": self._teacher_entries}
+        for axis, points in [*self.axes.items(), *self.maps.items(), *lists.items()]:
             if not points:
                 raise UsageError(f"{axis} is empty; a study needs at least one")
             if len(set(map(str, points))) < len(points):
@@ -278,8 +279,10 @@ class Study:
         fixed = fixed | own
         if not any(part.teacher for part in parts):  # the same for all teachers
             teacher = self._teacher(self._teacher_grid()[0], labels, seed)
+            unused = ["cached_teacher"]
             if not any(part.unlabelled for part in parts):
-                fixed = {k: v for k, v in fixed.items() if k != "unlabelled"}
+                unused.append("unlabelled")
+            fixed = {k: v for k, v in fixed.items() if k not in unused}
         cell = {"labels_per_class": labels, "seed": seed, "teacher": teacher.name}
         yield self._make(Student, "student", fixed | cell).on(self.device)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import html
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -16,14 +16,13 @@ from IPython.display import HTML
 
 from kdlib.embed import TITLES
 from kdlib.embed.compare import PROCEDURES
-from kdlib.measure import statistics
-from kdlib.report import charts
+from kdlib.measure import statistics, verdicts
 
-SIGNS = {  # of verdicts; with 5 seeds, with 3
-    "✓": ("supported", "consistent with"),
-    "≈": ("mixed", "consistent in part"),
-    "✗": ("not supported", "not shown"),
+SIGNS = {  # of the words of verdicts
+    sign: tuple(dict.fromkeys(words[place] for words in verdicts.WORDS.values()))
+    for place, sign in enumerate("✓≈○✗")
 }
+FORMS = {"points": "+.1f", "spread": "+.3f", "layers": "+.2f", "silhouette": "+.3f"}
 NONE = "–"  # where there is nothing to show
 
 
@@ -55,39 +54,109 @@ def table(rows: pd.DataFrame, caption: str) -> HTML:
     )
 
 
-def judged(
-    cells: pd.DataFrame, figures: Mapping[str, str], caption: str, *, also: Sequence[str] = ()
-) -> HTML:
-    """Show cells of `verdicts.cells` with their numbers; each links to the figure of its claim.
+def headline(cell: Mapping[Any, Any]) -> str:
+    """Write the number of a cell of `verdicts`, with its interval, in the unit of its claim."""
+    form = FORMS[verdicts.CLAIMS[cell["claim"]].unit]
+    return _number(_interval(cell, form), cell["mean"])
 
-    `also` names further columns of `cells` to show.
-    """
+
+def judged(cells: pd.DataFrame, caption: str) -> HTML:
+    """Show cells of `verdicts.cells`: verdict, headline, and which methods agree or do not."""
     records = cells.to_dict("records")
-    several = [c for c in ("network", "teacher") if cells[c].nunique() > 1]
-    names = [f'<a href="{figures[cell["claim"]]}">{_cell(cell, several)}</a>' for cell in records]
-    # What would be empty, or the same in every row, only takes room.
-    columns = {"cell": names}
-    if cells["space"].nunique() > 1:
-        columns["space"] = cells["space"].fillna(NONE)
-    columns["verdict"] = cells["verdict"].map(badge)
-    columns |= {c: cells[c].fillna(NONE).replace("", NONE) for c in also}
-    if len(cells[["measure", "layer"]].drop_duplicates()) != 1:
-        columns["strongest test"] = charts.test_labels(cells)
-    columns["mean [95 % interval]"] = [_interval(cell) for cell in records]
-    columns["n"] = cells["n"].map(_plain("{:d}"))
-    columns["d"] = cells["d"].map(_plain("{:+.1f}"))
-    columns["p Holm"] = cells["p_holm"].map(_plain("{:.3f}"))
-    if cells["p_flip"].notna().any():
-        columns["p flip"] = cells["p_flip"].map(_plain("{:.3f}"))
-    columns["for"] = [_count(cell["tests_for"], cell["tests"]) for cell in records]
-    if cells["tests_against"].fillna(0).any():
-        columns["against"] = [_count(cell["tests_against"], cell["tests"]) for cell in records]
+    several = [c for c in ("network", "teacher", "space") if cells[c].nunique() > 1]
+    units = cells["claim"].map(lambda claim: verdicts.CLAIMS[claim].unit).unique()
+    columns = {
+        "labels per class": cells["labels"],
+        **{column: cells[column].replace(TITLES) for column in several},
+        "verdict": [badge(cell["verdict"]) for cell in records],
+        f"{', '.join(units)} [95 % interval]": [headline(cell) for cell in records],
+        "seeds": cells["n"],
+        "methods that agree": [f"{cell['agree']} of {cell['methods']}" for cell in records],
+        "not told from 0": cells["undecided"].replace("", NONE),
+        "against": cells["opposing"].replace("", NONE),
+    }
+    if cells["against"].sum() == 0:  # what would be empty only takes room
+        del columns["against"]
     return table(pd.DataFrame(columns), caption)
+
+
+def matched(control: pd.DataFrame, caption: str) -> HTML:
+    """Show `verdicts.control`: every method beside a baseline that is as accurate."""
+    records = control.to_dict("records")
+    several = [c for c in ("network", "teacher") if control[c].nunique() > 1]
+    columns = {
+        "method": control["method"],
+        "labels per class": control["labels"],
+        **{column: control[column] for column in several},
+        "verdict": [badge(row["verdict"]) for row in records],
+        "spread [95 % interval]": [headline(row) for row in records],
+        "seeds with a partner": control["seeds"],
+        "its labels per class": control["budgets"].replace("", NONE),
+    }
+    return table(pd.DataFrame(columns), caption)
+
+
+def overview(cells: pd.DataFrame, caption: str) -> HTML:
+    """Show `verdicts.overview`: a row for each data set, teacher and budget, a column per claim.
+
+    All labels come last, apart. On a narrow screen each row is a list.
+    """
+    cells = cells.assign(equal=verdicts.no_different(cells))
+    limited, every = (cells[cells["labels"].eq("all") == last] for last in (False, True))
+    body = _conditions(limited)
+    if len(every):
+        words = "All labels: a condition that the paper did not claim"
+        span = len(verdicts.CLAIMS) + 1
+        body += f'<tr><th scope="colgroup" colspan="{span}">{words}</th></tr>'
+        body += _conditions(every)
+    heads = [f'<a href="{c.figure}">{key}</a> {c.words}' for key, c in verdicts.CLAIMS.items()]
+    head = "".join(f'<th scope="col">{words}</th>' for words in ["trained on", *heads])
+    name = html.escape(caption, quote=True)
+    return HTML(
+        f'<div class="kd-table kd-overview" role="region" tabindex="0" aria-label="{name}">'
+        f"<table><caption>{name}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
+        "</table></div>"
+    )
+
+
+def _conditions(cells: pd.DataFrame) -> str:
+    """Write a row for each data set, teacher and label budget, with every claim."""
+    rows = []
+    for (data, teacher, labels), part in cells.groupby(["data", "teacher", "labels"], sort=False):
+        budget = "all labels" if labels == "all" else f"{labels} labels per class"
+        who = f"{html.escape(teacher)} teacher" if teacher else "not run"
+        words = f"{html.escape(data)}<br>{who}<br>{budget}"
+        columns = "".join(
+            f'<td data-claim="{cell["claim"]}"><div>{_verdict(cell)}</div></td>'
+            for cell in part.to_dict("records")
+        )
+        rows.append(f'<tr><th scope="row">{words}</th>{columns}</tr>')
+    return "".join(rows)
+
+
+def _verdict(cell: Mapping[Any, Any]) -> str:
+    """Write a verdict, the headline with its unit, the votes, and where another space differs."""
+    lines = [badge(cell["verdict"])]
+    if cell["equal"]:
+        lines.append(f"{statistics.EQUIVALENT}, within {verdicts.MARGIN:g} point")
+    if cell["n"] and pd.notna(cell["mean"]):
+        lines.append(f"{headline(cell)} {verdicts.CLAIMS[cell['claim']].unit}")
+        seeds = "1 seed" if cell["n"] == 1 else f"{cell['n']} seeds"
+        votes = f"{cell['agree']:.0f} of {cell['methods']:.0f} methods, "
+        lines.append(seeds if cell["n"] < min(verdicts.WORDS) else votes + seeds)
+        if cell["undecided"] and cell["agree"]:
+            lines.append(f"not told from 0: {cell['undecided']}")
+        if cell["opposing"]:
+            lines.append(f"against: {cell['opposing']}")
+    beside = {space: word for space, word in cell["beside"].items() if word != cell["verdict"]}
+    lines += [f"{TITLES.get(space, space)}: {word}" for space, word in beside.items()]
+    return "<br>".join(lines)
 
 
 BESIDE = {
     "better": "✓ beats baseline",
-    statistics.UNCLEAR: "≈ does not beat baseline",
+    statistics.UNCLEAR: "≈ not told apart from baseline",
+    statistics.EQUIVALENT: "= no different from baseline",
     "worse": "✗ worse than baseline",
 }
 
@@ -237,22 +306,9 @@ def download(rows: pd.DataFrame, name: str, words: str) -> HTML:
     return HTML(f'<a download="{name}.csv" href="data:text/csv;base64,{data}">{words}</a>')
 
 
-def _cell(cell: Mapping[Any, Any], several: Sequence[str]) -> str:
-    if pd.isna(cell["method"]):
-        return cell["claim"]
-    words = [*(cell[c] for c in several), cell["method"], f"{cell['labels']} labels"]
-    return f'<span class="kd-number">{cell["claim"]}: {", ".join(words)}</span>'
-
-
-def _count(some: Any, of: Any) -> str:
-    return NONE if pd.isna(of) else f'<span class="kd-number">{some} of {of}</span>'
-
-
-def _interval(row: Mapping[Any, Any]) -> str:
-    if pd.isna(row["mean"]):
-        return NONE
-    interval = f" [{row['low']:+.3f}, {row['high']:+.3f}]" if pd.notna(row["low"]) else ""
-    return f'<span class="kd-number">{row["mean"]:+.3f}{interval}</span>'
+def _interval(row: Mapping[Any, Any], form: str) -> str:
+    mean, low, high = (f"{row[column]:{form}}" for column in ("mean", "low", "high"))
+    return f"{mean} [{low}, {high}]" if pd.notna(row["low"]) else mean
 
 
 def _plain(shape: str) -> Callable[[Any], str]:

@@ -2,7 +2,7 @@
 
 from kdlib.measure.statistics import CONTROLS
 from kdlib.report.charts.depth import difference, layers, saved, similarity
-from kdlib.report.charts.forest import forest, test_labels
+from kdlib.report.charts.forest import forest
 from kdlib.report.charts.gallery import dots, families, floor, ranked
 from kdlib.report.charts.logits import gradient, gradient_lengths, least_certain, soft_labels
 from kdlib.report.charts.look import (
@@ -58,7 +58,6 @@ __all__ = [
     "similarity",
     "soft_labels",
     "sweep",
-    "test_labels",
     "theme",
     "training",
 ]

@@ -1,4 +1,4 @@
-"""The tests behind the verdicts, as a forest of intervals."""
+"""What a verdict rests on: the headline and the methods of every cell, as a forest of intervals."""
 
 from __future__ import annotations
 
@@ -8,41 +8,33 @@ import altair as alt
 import pandas as pd
 
 from kdlib import UsageError
+from kdlib.embed import TITLES
 from kdlib.measure import statistics
-from kdlib.measure.faithfulness import LAYER_MEASURES
 from kdlib.report.charts import parts
-from kdlib.report.charts.look import name
+from kdlib.report.charts.look import LINES, colours, order
+
+ALL = "all methods"  # the line of the headline
+PANEL = ["where", "labels"]
 
 
-def test_labels(tests: pd.DataFrame) -> list[str]:
-    """Return what each test of `verdicts.tests` compares: a measure and its layer."""
-    words = tests["measure"].fillna("").replace(LAYER_MEASURES).map(name)
-    words = words.str[:1].str.lower() + words.str[1:]
-    layers = tests["layer"].fillna("")
-    return [f"{w}, {layer}" if layer else w for w, layer in zip(words, layers, strict=True)]
+def forest(cells: pd.DataFrame, methods: pd.DataFrame, title: str, unit: str) -> alt.FacetChart:
+    """Draw cells of one claim: the headline of each, and below it its methods.
 
-
-def forest(
-    tests: pd.DataFrame, title: str, *, row: str = "where", column: str = "what"
-) -> alt.FacetChart:
-    """Draw every test of `verdicts.tests`: mean and interval; right of 0 is for the claim.
-
-    Panels are laid out by columns of `tests`, or by `where` (network, teacher, labels) and `what`
-    (measure and layer). A full diamond speaks for or against the claim after Holm, a hollow one
-    for nothing.
+    `cells` and `methods` are those of `verdicts`; right of 0 agrees with the claim, in `unit`. A
+    column of panels for each label budget, and a row for each network, kind of teacher and space
+    where there are several. A full diamond has an interval that excludes 0.
     """
-    if tests.empty:
-        raise UsageError(f"no tests to draw for {title!r}; a baseline and a method make some")
-    table = tests.assign(what=test_labels(tests), where=_where(tests)).round(4)
-    table = table.loc[tests["labels"].map(statistics.size).sort_values(kind="stable").index]
-    table["p_holm"] = table["p_holm"].map(lambda p: "" if pd.isna(p) else f"{p:.3f}")
-    columns = ["method", "what", "where", *parts.INTERVAL, "n", "p_holm", "speaks", row, column]
-    table = table[list(dict.fromkeys(columns))]
-    colour: Any = parts.colour(table).legend(None)
+    if cells.empty:
+        raise UsageError(f"no cells to draw for {title!r}; a baseline and a method make some")
+    table = _lines(cells, methods)
+    lines = [ALL, *order(set(table["method"]) - {ALL})]
+    palette = colours(lines[1:]) | {ALL: LINES}
+    scale = alt.Scale(domain=list(palette), range=list(palette.values()))
+    colour: Any = alt.Color("method:N", scale=scale, legend=None)
     base = alt.Chart().encode(
-        y=parts.methods_axis(table),
+        y=alt.Y("method:N", scale=alt.Scale(domain=lines), title=None),
         color=colour,
-        tooltip=["method:N", "what:N", "where:N", *parts.numbers("+.3f"), "n:Q", "p_holm:N"],
+        tooltip=["method:N", parts.LABELS, "where:N", *parts.numbers("+.3f"), "n:Q"],
     )
     x = alt.X("mean:Q", title=None, axis=alt.Axis(tickCount=4, labelOverlap=True))
     points = parts.valid(base.mark_point(size=80, shape="diamond", opacity=1).encode(x=x), "mean")
@@ -50,38 +42,52 @@ def forest(
         parts.reference(alt.XDatum(0)),
         parts.interval(base, alt.X("low:Q", title=None), width=1.8),
         points,
-        points.encode(fill=colour).transform_filter("datum.speaks != 0"),
-        data=_every_panel(table, row, column),
-    ).properties(width=parts.share(560, table[column].nunique()), height={"step": 20})
-    means = "; ".join(f"{r.method}, {r.what}, {r.where}: {r.mean:+.3g}" for r in table.itertuples())
+        points.encode(fill=colour).transform_filter("datum.excludes"),
+        data=_every_panel(table),
+    ).properties(width=parts.share(560, table["labels"].nunique()), height={"step": 20})
+    budgets = sorted(set(table["labels"]), key=statistics.size)
+    rows = list(dict.fromkeys(table["where"]))
+    side = alt.Header(
+        labelExpr="split(datum.value, ', ')", labelAngle=0, labelAlign="left", labelFontSize=11
+    )
     n = parts.counts(table["n"])
-    subtitle = [
-        f"right of 0 agrees with the claim; mean of {n} seeds with 95 % t interval",
-        "full diamond: speaks for or against it, after Holm; hollow: for nothing",
-    ]
-    lines = alt.Header(labelExpr="split(datum.value, ', ')", labelFontSize=11)
-    rows, columns = list(dict.fromkeys(table[row])), list(dict.fromkeys(table[column]))
-    side = lines.copy()
-    side.labelAngle, side.labelAlign = 0, "left"
+    means = "; ".join(
+        f"{r.method}, {r.labels} labels{', ' * bool(r.where)}{r.where}: {r.mean:+.3g}"
+        for r in table.itertuples()
+    )
     return panel.facet(
-        row=alt.Row(f"{row}:N", sort=rows, title=None, header=side),
-        column=alt.Column(f"{column}:N", sort=columns, title=None, header=lines),
+        row=alt.Row("where:N", sort=rows, title=None, header=side),
+        column=alt.Column(
+            "labels:N", sort=budgets, title=None, header=parts.budget_header("middle")
+        ),
         spacing=14,
     ).properties(
-        title=alt.Title(title, subtitle=subtitle),
-        description=f"{title}. Right of 0 agrees with the claim. Means: {means}.",
+        title=alt.Title(
+            title,
+            subtitle=[
+                f"{unit}; right of 0 agrees with the claim; mean of {n} seeds, 95 % t interval",
+                f"full diamond: the interval excludes 0; {ALL}: the headline of the cell",
+            ],
+        ),
+        description=f"{title}, in {unit}. Right of 0 agrees with the claim. Means: {means}.",
     )
 
 
-def _where(tests: pd.DataFrame) -> list[str]:
-    """Name the cells' label budgets, and network and teacher where there are several."""
-    several = [c for c in ("network", "teacher") if tests[c].nunique() > 1]
-    words = [f"{b} labels" for b in tests["labels"]]
-    return [", ".join(w) for w in zip(*(tests[c] for c in several), words, strict=True)]
+def _lines(cells: pd.DataFrame, methods: pd.DataFrame) -> pd.DataFrame:
+    """Lay out a line for every headline of several methods, and one for every method."""
+    headlines = cells[cells["methods"] > 1].assign(method=ALL)
+    columns = ["network", "teacher", "space", "labels", "method", *parts.INTERVAL, "n"]
+    tables = [table[columns] for table in (headlines, methods) if len(table)]
+    table = pd.concat(tables, ignore_index=True).dropna(subset="mean")
+    several = [c for c in ("network", "teacher", "space") if table[c].nunique() > 1]
+    words = table[several].replace({"space": TITLES}).itertuples(index=False)
+    table["where"] = [", ".join(row) for row in words] if several else ""
+    table["excludes"] = (table["low"] > 0) | (table["high"] < 0)
+    return table[[*PANEL, "method", *parts.INTERVAL, "n", "excludes"]].round(4)
 
 
-def _every_panel(table: pd.DataFrame, row: str, column: str) -> pd.DataFrame:
+def _every_panel(table: pd.DataFrame) -> pd.DataFrame:
     """Give every panel at least one line: Vega-Lite moves others into the place of one without."""
-    panels = pd.MultiIndex.from_product([table[row].unique(), table[column].unique()])
-    missing = panels.difference(pd.MultiIndex.from_frame(table[[row, column]]))
-    return pd.concat([table, pd.DataFrame(list(missing), columns=[row, column])])
+    panels = pd.MultiIndex.from_product([table[column].unique() for column in PANEL])
+    missing = panels.difference(pd.MultiIndex.from_frame(table[PANEL]))
+    return pd.concat([table, pd.DataFrame(list(missing), columns=PANEL)])

@@ -14,7 +14,8 @@ from kdlib.store import Results
 
 WORDS = {  # of `standings.standings`, column beside
     "better": "beats the baseline",
-    statistics.UNCLEAR: "does not clearly differ from it",
+    statistics.UNCLEAR: "is not told apart from it",
+    statistics.EQUIVALENT: "is no different from it",
     "worse": "is worse",
 }
 

@@ -10,10 +10,9 @@ from IPython.display import HTML, Markdown
 
 from kdlib.measure import verdicts
 from kdlib.report import charts, tables
+from kdlib.report.findings.verdicts import sentence
 from kdlib.report.findings.words import NOT_RUN, architecture, is_control, students
 from kdlib.store import Results
-
-C2 = "regimes.html#what-the-rule-states"
 
 
 def networks(results: Results) -> pd.DataFrame:
@@ -104,16 +103,15 @@ class Outperformed:
     def __init__(self, regimes: Results):
         self.regimes = regimes
         self.students = students(regimes.runs)
-        tests = verdicts.tests(regimes)
-        self.tests = tests[tests["claim"] == "C2"]
-        self.cells = verdicts.cells(self.tests)
+        differences = verdicts.differences(regimes)
+        differences = differences[differences["claim"] == "C2"]
+        self.methods = verdicts.methods(differences)
+        self.cells = verdicts.cells(differences)
 
     def facts(self) -> dict[str, Any]:
-        """Give the verdict, the cells for it, and the size of the study."""
-        claim = verdicts.claims(self.cells).set_index("claim").loc["C2"]
+        """Give the verdicts, and the size of the study."""
         return {
-            "verdict": Markdown(f"**{claim['verdict']}**"),
-            "for": f"{claim['supported']} of {claim['cells']}",
+            "verdict": Markdown(sentence(self.cells, "C2")),
             "seeds": self.students["seed"].nunique(),
             "n": f"{self.regimes.study.get('test_images', 0):,}",
             "dataset": self.regimes.study["dataset"] or "a data set",
@@ -124,14 +122,14 @@ class Outperformed:
         return NOT_RUN if self.students.empty else charts.regimes(self.regimes)
 
     def forest(self) -> Any:
-        """Draw the tests of C2: student minus its own teacher."""
-        if self.tests.empty:
+        """Draw C2: student minus its own teacher."""
+        if self.cells.empty:
             return NOT_RUN
-        return charts.forest(self.tests, "Student minus its own teacher, test accuracy")
+        title = "Student minus its own teacher, test accuracy"
+        return charts.forest(self.cells, self.methods, title, verdicts.CLAIMS["C2"].unit)
 
     def table(self) -> HTML | Markdown:
         """Show the cells of C2 with their numbers."""
-        if self.tests.empty:
+        if self.cells.empty:
             return NOT_RUN
-        cells = self.cells[self.cells["claim"] == "C2"]
-        return tables.judged(cells, {"C2": C2}, "C2, cell by cell")
+        return tables.judged(self.cells, "C2, cell by cell")

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
 import pandas as pd
 from IPython.display import HTML, Markdown
 
-from kdlib import embed
+from kdlib import embed, store
 from kdlib.measure import depth, verdicts
-from kdlib.measure.faithfulness import LAYER_MEASURES
 from kdlib.report import charts, tables
 from kdlib.report.findings.words import is_control, students
 from kdlib.store import Results
 
 NOT_PROBED = Markdown("*This study measured no probes in its layers.*")
-KEY = ["network", "teacher", "method", "labels"]
 VIEWS = [verdicts.LAYERS, verdicts.FLAT]
-FIGURES = {claim: what.figure for claim, what in verdicts.CLAIMS.items()}
+DATA = {  # published studies of each data set: the main one, and what else judges its claims
+    "digits": ("quick", "regimes"),
+    "CIFAR-10": ("cifar10", "cifar10_pretrained"),
+    "CIFAR-100": ("cifar100",),
+}
+MEASURED = ("measures", "faithfulness")  # tables that claims rest on, beside the runs
+LISTED = 6  # cells of a claim that a sentence lists; of more it counts the words
 
 
 def rule() -> Markdown:
@@ -26,23 +31,84 @@ def rule() -> Markdown:
     return Markdown(verdicts.RULE)
 
 
+def studies(results: Results, flat: Results) -> dict[str, list[verdicts.Study]]:
+    """Collect every published study by data set, and the one that the book is built for.
+
+    That one comes first if it is none of DATA. A data set without any runs is left out.
+    """
+    data: dict[str, list[verdicts.Study]] = {}
+    own = verdicts.Study(results, flat)
+    if results.study["name"] not in {name for names in DATA.values() for name in names}:
+        data[f"{results.study['dataset']} ({results.study['name']})"] = [own]
+    for title, names in DATA.items():
+        found = [own if name == results.study["name"] else _published(name) for name in names]
+        data[title] = [study for study in found if len(study.results.runs)]
+    return {title: found for title, found in data.items() if found}
+
+
+def _published(study: str) -> verdicts.Study:
+    return verdicts.Study(*(store.brief(study, *MEASURED, view=view) for view in store.VIEWS))
+
+
+def overview(results: Results, flat: Results) -> HTML:
+    """Show every claim on every data set that there are results of."""
+    caption = "Every claim on every data set: what decides, with its size and its votes"
+    return tables.overview(verdicts.overview(studies(results, flat)), caption)
+
+
+def sentence(cells: pd.DataFrame, claim: str) -> str:
+    """State a claim's verdicts, by label budget; all labels last, apart."""
+    rows = cells[(cells["claim"] == claim) & (cells["space"] == verdicts.LAYERS)]
+    if rows.empty:
+        return "**no data**"
+    limited, every = (rows[rows["labels"].eq("all") == last] for last in (False, True))
+    parts = [_listed(part) for part in (limited, every) if len(part)]
+    return "; apart from the claim, ".join(parts) if len(limited) else parts[0]
+
+
+def _listed(rows: pd.DataFrame) -> str:
+    """List cells with their words and headlines, or count the words where there are many."""
+    if len(rows) > LISTED:
+        counts = rows["verdict"].value_counts()
+        return ", ".join(f"**{word}** in {n} of {len(rows)} cells" for word, n in counts.items())
+    several = [c for c in ("network", "teacher") if rows[c].nunique() > 1]
+    words = []
+    for cell in rows.to_dict("records"):
+        budget = "all labels" if cell["labels"] == "all" else f"{cell['labels']} labels per class"
+        where = ", ".join([*(cell[c] for c in several), budget])
+        number = "" if pd.isna(cell["mean"]) else f" ({tables.headline(cell)}{_unit(cell)})"
+        words.append(f"{where}: **{cell['verdict']}**{_which(cell)}{number}")
+    return "; ".join(words)
+
+
+def _unit(cell: Mapping[Any, Any]) -> str:
+    unit = verdicts.CLAIMS[cell["claim"]].unit
+    return f" {unit}" if unit in ("points", "layers") else ""
+
+
+def _which(cell: Mapping[Any, Any]) -> str:
+    """Name the methods of a claim that holds for some."""
+    if not cell["verdict"].endswith("for some"):
+        return ""
+    return f" ({cell['named']})" if cell["named"] else " (no method by itself)"
+
+
 class Judged:
-    """A study in both views of its layers, with every test, cell and claim.
+    """A study in both views of its layers, with the methods and the cells of every claim.
 
     Where it has no teachers of few labels, C2 is judged by the study `regimes` of the same data.
     """
 
     def __init__(self, results: Results, flat: Results, regimes: Results):
         self.results, self.flat = results, flat
-        self.tests = verdicts.tests(results, flat)
+        differences = verdicts.differences(results, flat)
         same_data = regimes.study["dataset"] == results.study["dataset"]
-        self.borrowed = same_data and "C2" not in set(self.tests["claim"])
+        self.borrowed = same_data and "C2" not in set(differences["claim"])
         if self.borrowed:
-            tests = verdicts.tests(regimes)
-            parts = [self.tests, tests[tests["claim"] == "C2"]]
-            self.tests = pd.concat(parts, ignore_index=True)
-        self.cells = verdicts.cells(self.tests)
-        self.claims = verdicts.claims(self.cells).set_index("claim")
+            other = verdicts.differences(regimes)
+            differences = pd.concat([differences, other[other["claim"] == "C2"]])
+        self.methods = verdicts.methods(differences)
+        self.cells = verdicts.cells(differences)
 
     @cached_property
     def control(self) -> pd.DataFrame:
@@ -60,11 +126,11 @@ class Judged:
         seeds = sorted(every.groupby(["network", "method", "labels"])["seed"].nunique().unique())
         borrowed = "These are numbers of another study, `regimes`. " if self.borrowed else ""
         return {
-            **{claim: Markdown(self.sentence(claim)) for claim in verdicts.CLAIMS},
+            **{claim: Markdown(sentence(self.cells, claim)) for claim in verdicts.CLAIMS},
             "seeds": " to ".join(map(str, dict.fromkeys([seeds[0], seeds[-1]]))),
             "dataset": self.results.study["dataset"],
             "n": f"{len(self.results.labels):,}",
-            "c4-views": verdicts.views(self.cells, "C4") or "no cell",
+            "c4-views": Markdown(self.views("C4")),
             "borrowed": Markdown(borrowed),
             **self.partners(),
             **self.layers_saved(),
@@ -72,63 +138,42 @@ class Judged:
             **self.chance(),
         }
 
-    def sentence(self, claim: str) -> str:
-        """State a claim's verdict, and how many cells it rests on."""
-        row = self.claims.loc[claim]
-        if not row["cells"]:
-            return f"**{row['verdict']}**"
-        counts = f"{row['supported']} of {row['cells']} cells"
-        if claim in verdicts.IN_LAYERS:
-            counts += f" ({verdicts.views(_titled(self.cells), claim)})"
-        return f"**{row['verdict']}**: {counts}"
+    def views(self, claim: str) -> str:
+        """List the verdicts of a claim in each view of the layers."""
+        rows = self.cells[self.cells["claim"] == claim]
+        parts = []
+        for space in VIEWS:
+            words = rows.loc[rows["space"] == space, "verdict"].value_counts()
+            counted = ", ".join(f"*{word}* {count}" for word, count in words.items())
+            parts.append(f"{space}: {counted or 'no cell'}")
+        return "; ".join(parts)
 
-    def summary(self) -> HTML:
-        """Show the five claims with their measures, counts and verdicts."""
-        claims = verdicts.CLAIMS.items()
-        rows = {
-            "claim": [
-                f'<a href="{what.figure}">{claim}</a> {what.words}' for claim, what in claims
-            ],
-            "measured as": [what.measured for _, what in claims],
-            "cells for it": [
-                f"{row.supported} of {row.cells}" if row.cells else "–"
-                for row in self.claims.itertuples()
-            ],
-            "verdict": self.claims["verdict"].map(tables.badge).to_list(),
-        }
-        return tables.table(pd.DataFrame(rows), f"Verdicts on {self.results.study['dataset']}")
-
-    def forest(self, claim: str, title: str, space: str = verdicts.LAYERS) -> Any:
-        """Draw the tests of a claim in one space, or state that there are none."""
-        tests = self.tests[(self.tests["claim"] == claim) & (self.tests["space"] == space)]
-        if tests.empty:
+    def forest(self, claim: str, title: str) -> Any:
+        """Draw the cells of a claim with their methods, or state that there are none."""
+        cells, methods = (t[t["claim"] == claim] for t in (self.cells, self.methods))
+        if cells.empty:
             return Markdown(f"*{self.results.study['name']} did not run what {claim} needs.*")
-        return charts.forest(tests, title)
+        return charts.forest(cells, methods, title, verdicts.CLAIMS[claim].unit)
 
     def numbers(self, claim: str) -> HTML | None:
-        """Show the cells of a claim; nothing where there is no data."""
+        """Show the cells of a claim; nothing where there are none."""
         rows = self.cells[self.cells["claim"] == claim]
-        if (rows["verdict"] == "no data").all():
-            return None
-        caption = f"{claim}: every cell with the strongest of its tests"
-        return tables.judged(_titled(rows), FIGURES, caption)
+        return None if rows.empty else tables.judged(rows, f"{claim}: every cell")
 
     def partners(self) -> dict[str, str]:
-        """Count the students with a baseline as accurate, and the cells that hold beside it."""
-        with_partner = self.control[self.control["verdict"] != "no such student"]
+        """Count the students with a baseline as accurate, and the methods that hold beside it."""
         counts = self.control["seeds"].astype(str).str.extract(r"(\d+) of (\d+)").astype(int).sum()
-        judged = with_partner[with_partner["verdict"] != "too few seeds"]
+        judged = self.control[self.control["n"] >= min(verdicts.WORDS)]
         return {
             "partners": f"{counts[0]} of {counts[1]}",
-            "better": f"{(judged['tests_for'] > 0).sum()} of {len(judged)}",
-            "worse": f"{(judged['tests_against'] > 0).sum()} of {len(judged)}",
+            "better": f"{(judged['speaks'] > 0).sum()} of {len(judged)}",
+            "worse": f"{(judged['speaks'] < 0).sum()} of {len(judged)}",
         }
 
     def matched(self) -> HTML:
         """Show C3 beside a baseline that is at least as accurate."""
-        figures = dict.fromkeys(FIGURES, "verdicts.html#matched-accuracy")
-        caption = "C3 again, beside a baseline that is at least as accurate"
-        return tables.judged(self.control, figures, caption, also=["seeds", "budgets"])
+        caption = "C3 again, method by method, beside a baseline that is at least as accurate"
+        return tables.matched(self.control, caption)
 
     def layers_saved(self) -> dict[str, Any]:
         """Give the baseline's depth in both views, and who never reaches what it reaches."""
@@ -153,88 +198,31 @@ class Judged:
             return NOT_PROBED
         return charts.saved(self.results if view == "pooled" else self.flat)
 
-    def beside_maps(self) -> pd.DataFrame:
-        """List the tests of C5 of all students that have maps, layers first, maps after them."""
-        tests = self.tests[self.tests["claim"] == "C5"]
-        mapped = tests.loc[~tests["space"].isin(VIEWS), KEY].drop_duplicates()
-        tests = tests.merge(mapped) if len(mapped) else tests
-        return tests.sort_values("space", key=lambda space: ~space.isin(VIEWS), kind="stable")
-
     def maps_and_layers(self) -> dict[str, Any]:
         """Count how often a map agrees with its layer, and name what only a map supports."""
-        tests = self.beside_maps()
-        mapped = tests.loc[~tests["space"].isin(VIEWS), "labels"]
-        tests = tests.assign(measure=tests["measure"].replace(LAYER_MEASURES))
-        means = tests.pivot_table(index=[*KEY, "measure", "layer"], columns="space", values="mean")
-        agree, count = 0, 0
-        for space in means.columns.drop(VIEWS, errors="ignore"):
-            product = (means[space] * means[verdicts.LAYERS])[means[space].notna()]
-            agree, count = agree + int((product > 0).sum()), count + len(product)
+        rows = self.methods[self.methods["claim"] == "C5"]
+        key = ["teacher", "labels", "method"]
+        layers = rows[rows["space"] == verdicts.LAYERS]
+        maps = rows[~rows["space"].isin(VIEWS)].merge(layers, on=key, suffixes=("", "_layer"))
+        only = maps[(maps["speaks"] > 0) & (maps["speaks_layer"] <= 0)]
+        names = [
+            f"`{row.method}`, {row.labels} labels, on {embed.TITLES[row.space]}"
+            for row in only.itertuples()
+        ]
         return {
-            "agree": f"{agree} of {count}",
-            "mapped": ", ".join(dict.fromkeys(mapped)) or "no",
-            "only-maps": Markdown("; ".join(self._only_on_maps()) or "none"),
+            "agree": f"{(maps['mean'] * maps['mean_layer'] > 0).sum()} of {len(maps)}",
+            "mapped": ", ".join(dict.fromkeys(maps["labels"])) or "no",
+            "only-maps": Markdown("; ".join(names) or "none"),
         }
-
-    def _only_on_maps(self) -> list[str]:
-        """Name the cells of C5 that a map supports and its layer does not."""
-        cells = self.cells[(self.cells["claim"] == "C5") & self.cells["space"].notna()]
-        cells = cells.assign(supported=(cells["tests_for"] > 0) & (cells["tests_against"] == 0))
-        wide = cells.pivot_table(
-            index=["network", "method", "labels"],
-            columns="space",
-            values="supported",
-            aggfunc="max",
-        )
-        names = []
-        for space in wide.columns.drop(VIEWS, errors="ignore"):
-            rows = wide[wide[space].eq(True) & ~wide[verdicts.LAYERS].eq(True)]
-            title = embed.TITLES[space]
-            names += [f"`{m}`, {labels} labels, on {title}" for _, m, labels in rows.index]
-        return names
-
-    def everywhere(self) -> Any:
-        """Draw C5 in the layers and on their maps, at the first budget that has maps."""
-        tests = self.beside_maps()
-        if tests.empty:
-            return Markdown("*This study has no method beside the baseline.*")
-        tests = _titled(tests[tests["labels"] == tests["labels"].iloc[0]])
-        title = "Classes further apart than in the baseline, in layers and on maps"
-        return charts.forest(tests, title, row="what", column="space")
-
-    def everywhere_table(self) -> HTML:
-        """Show the means of C5 in the layers and on their maps, side by side."""
-        tests = self.beside_maps()
-        tests = tests.assign(
-            measure=tests["measure"].replace(LAYER_MEASURES).map(charts.name),
-            words=[f"{row.mean:+.2f} (n = {row.n})" for row in tests.itertuples()],
-        )
-        rows = tests.pivot_table(
-            index=["method", "labels", "measure", "layer"],
-            columns="space",
-            values="words",
-            aggfunc="; ".join,
-            sort=False,
-        )
-        views = [space for space in VIEWS if space in rows.columns]
-        rows = rows[[*views, *rows.columns.drop(views)]].fillna("–")
-        rows = rows.rename(columns=embed.TITLES).reset_index()
-        return tables.table(rows, "Distilled minus baseline, in the layers and on maps of them")
 
     def chance(self) -> dict[str, str]:
-        """Give the most tests of one cell, and how often one of them has p < 0.05 by chance."""
-        judged = self.cells[~self.cells["verdict"].isin(verdicts.UNDECIDED)]
-        tests = max([int(count) for count in judged["tests"] if count > 1], default=4)
-        counted = (judged["tests"] > 1).any()
+        """Give the number of headlines, and how many would exclude 0 without any effect."""
+        count = int((self.cells["n"] >= min(verdicts.WORDS)).sum())
         return {
-            "tests": str(tests) if counted else "several",
-            "chance": f"{1 - 0.95**tests:.0%}",
+            "headlines": str(count),
+            "chance": f"{verdicts.LEVEL * count:.1f}",
+            "chance-for": f"{verdicts.LEVEL / 2 * count:.1f}",
         }
-
-
-def _titled(table: pd.DataFrame) -> pd.DataFrame:
-    """Replace the keys of embeddings by their titles."""
-    return table.replace({"space": embed.TITLES})
 
 
 def _ends(saved: pd.DataFrame) -> str:
