@@ -109,8 +109,18 @@ def _is_here(run: Run, study: Study) -> bool:
 
 
 def _before(folder: Path) -> store.Results | None:
-    """What was published before, in both views; None where nothing was."""
-    return store.load(folder, view=None) if (folder / "study.json").is_file() else None
+    """What was published before, in both views; None where nothing was.
+
+    Raises UsageError where only a part of it is there, or where an earlier version published it.
+    """
+    if not (folder / "study.json").is_file():
+        return None
+    if not (folder / "provenance.parquet").is_file():
+        raise UsageError(
+            f"{folder} lacks provenance.parquet, so that nothing can join what is published; "
+            "publish it from a machine with every run, or delete it"
+        )
+    return store.load(folder, view=None)
 
 
 def _whole_cells(study: Study, there: Collection[str]) -> list[str]:

@@ -213,6 +213,7 @@ def test_a_map_whose_movement_means_nothing_is_faded_and_labelled(reader):
     assert "Movement here means nothing" in words
     assert reader.canvas("left").evaluate("c => getComputedStyle(c).opacity") == "0.5"
     reader.label("Network on the right").select_option(TEACHER)
+    reader.settle()
     reader.button("logits").click()
     assert "nothing" not in reader.text("panel.kd-right .kd-trust")
     assert reader.canvas("right").evaluate("c => getComputedStyle(c).opacity") == "1"
@@ -250,6 +251,7 @@ def test_embedding_network_and_measure_can_be_chosen(reader):
     assert reader.figure.get_by_role("radio", name="IVIS").get_attribute("aria-checked") == "true"
     assert reader.ink("left") != before
     reader.label("Network on the right").select_option(AT)
+    reader.settle()
     assert "at" in reader.text("summary")
     reader.label("Measure of the curve").select_option("silhouette")
     assert reader.figure.locator(".kd-curve").get_attribute("aria-label").startswith("Silhouette")
@@ -260,8 +262,10 @@ def test_embedding_network_and_measure_can_be_chosen(reader):
 
 def test_a_network_keeps_its_labels_when_the_method_changes_and_its_method_when_labels_do(reader):
     reader.label("Labels on the right").select_option(label="5 labels per class")
+    reader.settle()
     assert reader.label("Network on the right").input_value() == KD.replace("-2-", "-5-")
     reader.label("Network on the right").select_option(label="at")
+    reader.settle()
     assert reader.label("Labels on the right").input_value() == AT.replace("-2-", "-5-")
     assert "seed 0" in reader.text("top .kd-right .kd-muted")
     assert reader.label("Network on the left").input_value() == BASELINE
@@ -419,6 +423,7 @@ def test_a_selection_stays_while_the_view_changes(reader):
     reader.figure.locator(".kd-target").nth(0).click()
     reader.figure.get_by_role("radio", name="IVIS").click()
     reader.label("Network on the left").select_option(TEACHER)
+    reader.settle()
     assert reader.count().split(";")[0] == count
 
 
@@ -505,6 +510,7 @@ def test_the_film_is_offered_where_both_networks_have_it(reader):
     reader.button("block3").click()
     assert reader.epoch == "trained"
     reader.label("Network on the left").select_option(TEACHER)
+    reader.settle()
     assert reader.label("Epochs").is_hidden()
     assert words in reader.text("film")
 
@@ -556,6 +562,7 @@ def test_a_study_without_a_film_has_no_word_of_it(results, read, tmp_path):
 
 def test_a_link_in_the_text_sets_the_figure(reader):
     reader.page.locator(".kd-set").nth(0).click()
+    reader.settle()
     assert (reader.layer, reader.epoch) == ("block3", "after 8 epochs")
     assert reader.figure.locator(".kd-item").count() == 2
     reader.page.locator(".kd-set").nth(1).focus()
@@ -568,6 +575,7 @@ def test_a_link_in_the_text_sets_the_figure(reader):
 
 def test_an_address_restores_the_whole_view(reader, read):
     reader.page.locator(".kd-set").nth(0).click()
+    reader.settle()
     reader.label("names").uncheck()
     reader.figure.locator(".kd-legend button").nth(7).click()
     reader.figure.get_by_role("radio", name="lasso").click()
@@ -597,7 +605,9 @@ def test_a_button_gives_the_line_of_python_that_shows_the_same_view(
     reader, results, tmp_path, monkeypatch
 ):
     reader.label("Network on the left").select_option(AT)
+    reader.settle()
     reader.page.locator(".kd-set").nth(0).click()
+    reader.settle()
     reader.label("names").uncheck()
     reader.button("Copy Python").click()
     line = reader.text("python")

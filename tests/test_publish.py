@@ -208,6 +208,16 @@ def test_what_does_not_compare_is_refused_and_the_published_stays(machine, what,
     assert {file: file.read_bytes() for file in machine.to.rglob("*.*")} == before
 
 
+def test_what_an_earlier_version_published_is_not_overwritten_by_a_part(machine):
+    machine.train((2, 0))
+    machine.publish(partial=True)
+    (machine.to / "provenance.parquet").unlink()
+    with pytest.raises(
+        UsageError, match=r"mine lacks provenance.parquet, so that nothing can join"
+    ):
+        machine.publish(partial=True)
+
+
 def edit(file, **changes):
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
 

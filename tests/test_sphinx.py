@@ -123,6 +123,7 @@ def test_the_contents_of_a_long_page_follow_the_reader(read):
 
 def test_a_link_in_the_text_sets_the_figure(reader):
     reader.page.locator(".kd-set").click()
+    reader.settle()
     assert reader.layer == "block3"
     assert reader.explorer.get_by_label("Network on the right").input_value() == AT
     assert reader.explorer.get_by_role("radio", name="IVIS").get_attribute("aria-checked") == "true"

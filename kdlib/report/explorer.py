@@ -264,7 +264,10 @@ def _spread(
 
     Rows whose keys are not among those of the axes are left out.
     """
-    places = [pd.Index(keys).get_indexer(table[name]) for name, keys in axes.items()]
+    places = []
+    for name, keys in axes.items():
+        codes, distinct = pd.factorize(table[name], use_na_sentinel=False)
+        places.append(pd.Index(keys).get_indexer(distinct)[codes])
     complete = np.all([place >= 0 for place in places], axis=0)
     cells = table.loc[complete, values].to_numpy()
     array = np.full((*map(len, axes.values()), *cells.shape[1:]), empty)

@@ -49,12 +49,16 @@ def seconds(results: Results) -> HTML:
 
 
 def executed(results: Results) -> HTML:
-    """List the runs, each with a link to its executed notebook."""
+    """List the runs, each with a link to its executed notebook, where that was published."""
     runs = results.runs.head(MOST)
+    there = store.locate(f"book/results/{results.study['name']}") / "executed"
     path = "../results/executed/{}.ipynb"
     rows = {
         "executed notebook": [
-            f'<a href="{path.format(run)}">{run.split("/")[-1]}</a>' for run in runs["run"]
+            f'<a href="{path.format(run)}">{run.split("/")[-1]}</a>'
+            if (there / f"{run}.ipynb").is_file()
+            else run.split("/")[-1]
+            for run in runs["run"]
         ],
         "method": runs["method"],
         "labels per class": runs["labels"],

@@ -28,7 +28,9 @@ function networkSelect(app, side) {
     update() {
       const current = app.chosen(side);
       const groups = {};
-      for (const network of closest(current, "family", networks)) (groups[network.group] ??= []).push(option("short")(network));
+      const last = ({ kind }) => kind === "control"; // the methods first, then what they have to beat
+      const kinds = closest(current, "family", networks).sort((a, b) => last(a) - last(b));
+      for (const network of kinds) (groups[network.group] ??= []).push(option("short")(network));
       fill(families, current.run, Object.entries(groups).map(([label, options]) => make("optgroup", { label }, ...options)));
       families.hidden = false;
       const family = networks.filter((network) => network.family === current.family);
