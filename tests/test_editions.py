@@ -2,7 +2,6 @@
 
 import ast
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,12 +11,113 @@ from IPython.display import HTML, Markdown
 from test_chapters import BOOK, ROOT, cells, text
 
 from kdlib import store
-from kdlib.plan import editions as table
+from kdlib.plan import editions as plan
 from kdlib.report import editions
 
 READING = [name for name in editions.CHAPTERS if name != "references"]
 FACTS = dict.fromkeys(("train_images", "test_images", "sample"), 60)
 FACTS |= {"data": "0123", "code": "4567", "versions": {"python": "3"}}
+
+
+# ---- which editions there are --------------------------------------------------------------------
+
+
+def published(folder, *names):
+    """A folder of results in which these studies measured layers."""
+    for name in names:
+        (folder / name).mkdir(parents=True)
+        (folder / name / "measures.parquet").touch()
+    return folder
+
+
+def test_photographs_lead_where_they_are_published(tmp_path):
+    results = published(tmp_path, "cifar10", "quick")
+    assert [e.key for e in plan.existing("quick", results)] == ["cifar10", "digits"]
+    assert [e.key for e in plan.existing("mine", results)] == ["cifar10", "digits", "study-mine"]
+
+
+def test_until_then_the_study_just_computed_leads(tmp_path):
+    results = published(tmp_path, "cifar100", "quick")
+    assert [e.key for e in plan.existing("quick", results)] == ["digits", "cifar100"]
+    assert [e.key for e in plan.existing("mine", tmp_path / "none")] == ["study-mine"]
+
+
+def test_an_edition_of_its_own_reads_its_own_study_for_everything():
+    own = plan.of_study("mine")
+    assert own.studies == ["mine"]
+    assert plan.of_study("quick").studies == ["quick", "regimes", "architectures", "methods"]
+    assert plan.reading("regimes").key == "digits"
+
+
+def test_editions_have_folders_and_studies_that_no_other_has():
+    for column in ("key", "title", "main"):
+        assert len({getattr(each, column) for each in plan.EDITIONS}) == len(plan.EDITIONS)
+    assert not {"book", "results"} & {each.key for each in plan.EDITIONS}
+
+
+# ---- their pages and links -----------------------------------------------------------------------
+
+
+def pages(entries):
+    """All pages of a part of a table of contents."""
+    for entry in entries:
+        yield entry.get("file") or entry["glob"]
+        yield from pages(entry.get("sections", []))
+
+
+@pytest.fixture(scope="module")
+def contents():
+    return yaml.safe_load((ROOT / "_toc.yml").read_text())
+
+
+def test_the_leading_edition_has_every_page_and_a_smaller_one_its_chapters(contents):
+    whole = set(pages(contents["chapters"]))
+    lead = set(pages(editions.contents(contents, lead=True, own=True)["chapters"]))
+    small = set(pages(editions.contents(contents, lead=False, own=False)["chapters"]))
+    own = set(pages(editions.contents(contents, lead=False, own=True)["chapters"]))
+    assert lead == whole
+    assert small == {f"book/{name}" for name in editions.CHAPTERS} - {contents["root"]}
+    assert own - small == {p for p in whole if p.startswith("book/executed/")}
+
+
+def test_executed_notebooks_are_in_the_edition_of_their_study(contents):
+    lead = set(pages(editions.contents(contents, lead=True, own=False)["chapters"]))
+    assert not any(page.startswith("book/executed/") for page in lead)
+
+
+@pytest.fixture
+def three(monkeypatch):
+    """Three editions, the third of which was computed here; pages of the second are built."""
+    monkeypatch.setenv("KDLIB_STUDY", "cifar100")
+    monkeypatch.setenv("KDLIB_COMPUTED", "quick")
+    return [plan.of_study(name) for name in ("cifar10", "cifar100", "quick")]
+
+
+def test_the_switch_leads_to_the_same_page_of_each_edition(three):
+    entries = editions.switch("book/labels", three)
+    links = ["../../book/labels.html", "#", "../../digits/book/labels.html"]
+    assert [entry["href"] for entry in entries] == links
+    assert [entry["current"] for entry in entries] == [False, True, False]
+    assert [entry["computed"] for entry in entries] == [False, False, True]
+
+
+def test_the_switch_leads_from_a_page_that_others_lack_to_their_first(three, monkeypatch):
+    monkeypatch.setenv("KDLIB_STUDY", "cifar10")
+    entries = editions.switch("book/reference/data", three)
+    assert entries[1]["href"] == "../../cifar100/book/index.html"
+    assert editions.switch("search", three)[2]["href"] == "digits/book/index.html"
+
+
+def test_one_edition_needs_no_switch(three):
+    assert editions.switch("book/labels", three[1:2]) == []
+
+
+def test_a_page_has_a_title_and_a_label_a_page():
+    assert editions.title(BOOK / "notation.md").startswith("Notation")
+    page, heading = editions.labelled("method-kd", BOOK)
+    assert page.name == "logits.md"
+    assert heading
+    assert editions.labelled("nothing-of-this-name", BOOK) is None
 
 
 # ---- chapters of any study ---------------------------------------------------------------------
@@ -55,7 +155,7 @@ def photographs(whole):
 
 POOR = {
     "as it is": lambda s: s,
-    "one seed": lambda s: only(s, lambda r: (r["seed"] == 0)),
+    "one seed": lambda s: only(s, lambda r: r["seed"] == 0),
     "baseline and kd": lambda s: only(
         s, lambda r: a_teacher(r) | r["method"].isin(["baseline", "kd"])
     ),

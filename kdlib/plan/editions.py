@@ -28,6 +28,8 @@ class Edition(NamedTuple):
     regimes: str = ""
     architectures: str = ""
     methods: str = ""
+    whole: int = 0  # images of the original data set, where a study may have fewer
+    missing: tuple[int, str] = (0, "")  # how many test images an incomplete copy has; what it lacks
 
     @property
     def studies(self) -> list[str]:
@@ -42,15 +44,22 @@ EDITIONS = (
         regimes="cifar10_pretrained",
         architectures="cifar10_architectures",
         methods="cifar10",
+        whole=60_000,
+        missing=(
+            9_979,
+            "The lossless copy lacks 98 images, 93 of ships and 5 of horses; the same study of "
+            "torchvision's download (`dataset: cifar10`) has them.",
+        ),
     ),
     Edition(
         *("cifar100", "CIFAR-100", "photographs of a hundred kinds of things", "cifar100"),
         regimes="cifar100",
         architectures="cifar100",
         methods="cifar100",
+        whole=60_000,
     ),
     Edition(
-        *("digits", "Digits", "handwritten digits of 8 x 8 pixels", "quick"),
+        *("digits", "digits", "handwritten digits of 8 x 8 pixels", "quick"),
         regimes="regimes",
         architectures="architectures",
         methods="methods",
@@ -68,6 +77,11 @@ def of_study(name: str) -> Edition:
             return edition
     words = f"the images of the study {name}"
     return Edition(f"study-{name}", name, words, name, name, name, name)
+
+
+def reading(study: str) -> Edition:
+    """Give the edition one of whose chapters reads this study."""
+    return next((each for each in EDITIONS if study in each.studies), of_study(study))
 
 
 def existing(computed: str = "", results: Path = RESULTS) -> list[Edition]:

@@ -113,7 +113,11 @@ def build(key: str, just_computed: str) -> int:
     toc = place / "_toc.yml"
     toc.write_text(yaml.safe_dump(contents(whole, lead=lead, own=own), sort_keys=False), "utf-8")
     pages = HTML / folder(chosen, every)
-    status = _sphinx(toc, pages, place / "doctrees")
+    made = pages if lead else place / "html"  # beside which Sphinx leaves more than pages
+    status = _sphinx(toc, made, place / "doctrees")
+    if not lead:
+        shutil.rmtree(pages, ignore_errors=True)
+        shutil.copytree(made, pages)
     shutil.rmtree(pages / "results", ignore_errors=True)
     shutil.copytree(results, pages / "results")
     return status
@@ -174,7 +178,9 @@ def _slash(name: str) -> str:
 
 def title(page: Path) -> str:
     """Read the title of a page from its source."""
-    return next(line[2:].strip() for line in page.read_text("utf-8").splitlines() if line[:2] == "# ")
+    return next(
+        line[2:].strip() for line in page.read_text("utf-8").splitlines() if line[:2] == "# "
+    )
 
 
 def labelled(label: str, folder: Path) -> tuple[Path, str] | None:

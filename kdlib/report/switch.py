@@ -21,7 +21,9 @@ from sphinx.util.osutil import relative_uri
 from kdlib.report import editions
 
 STATIC = Path(__file__).parent / "static"
-PAGE = re.compile(r'(<a\b[^>]*?\bhref=")([\w-]+)(\.html[#"])')  # of a link to a page beside this one
+PAGE = re.compile(
+    r'(<a\b[^>]*?\bhref=")([\w-]+)(\.html[#"])'
+)  # of a link to a page beside this one
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
@@ -85,10 +87,10 @@ def lead_links(
 
     def to_lead(link: re.Match[str]) -> str:
         name = (place / link[2]).as_posix()
-        source = Path(app.srcdir) / name
-        lacking = name not in app.env.found_docs
-        exists = any(source.with_suffix(end).is_file() for end in (".md", ".ipynb"))
-        return f"{link[1]}{up if lacking and exists else ''}{name if lacking and exists else link[2]}{link[3]}"
+        exists = (Path(app.srcdir) / f"{name}.md").is_file()
+        if name in app.env.found_docs or not exists:
+            return link[0]
+        return f"{link[1]}{up}{name}{link[3]}"
 
     context["body"] = PAGE.sub(to_lead, context["body"])
 

@@ -10,7 +10,7 @@ from IPython.display import HTML, Markdown
 
 from kdlib.measure import verdicts
 from kdlib.report import charts, tables
-from kdlib.report.findings.words import NOT_RUN, architecture, is_control, students
+from kdlib.report.findings.words import NOT_RUN, architecture, data_set, is_control, students
 from kdlib.store import Results
 
 C2 = "regimes.html#what-the-rule-states"
@@ -35,7 +35,7 @@ def sizes(results: Results) -> HTML:
         "beside the largest": ratios,
     }
     return tables.table(
-        pd.DataFrame(rows), f"The networks of this study of {results.study['dataset']}"
+        pd.DataFrame(rows), f"The networks of this study of {data_set(results.study)}"
     )
 
 
@@ -116,7 +116,7 @@ class Outperformed:
             "for": f"{claim['supported']} of {claim['cells']}",
             "seeds": self.students["seed"].nunique(),
             "n": f"{self.regimes.study.get('test_images', 0):,}",
-            "dataset": self.regimes.study["dataset"] or "a data set",
+            "dataset": data_set(self.regimes.study) or "a data set",
         }
 
     def accuracies(self) -> Any:
