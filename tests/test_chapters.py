@@ -243,7 +243,7 @@ def test_the_switch_stays_in_view_and_takes_the_place_along(opened, width):
     link = page.locator(".kd-editions a").first
     assert 0 <= link.bounding_box()["y"] < 120
     link.click()
-    assert link.get_attribute("href") == "../../book/labels.html#exercises"
+    assert link.evaluate("a => a.hash") == "#exercises"
     page.evaluate("scrollTo({ top: 0, behavior: 'instant' })")
     link.click()
     assert link.evaluate("a => a.hash") == ""
