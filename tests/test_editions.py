@@ -4,6 +4,7 @@ import ast
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 import results as invented
 import yaml
@@ -108,6 +109,15 @@ def test_the_switch_leads_from_a_page_that_others_lack_to_their_first(three, mon
     assert editions.switch("search", three)[2]["href"] == "digits/book/index.html"
 
 
+def test_every_page_of_the_book_is_a_chapter_or_has_a_link_in_the_sidebar(contents):
+    listed = {f"book/{name}" for name in (*editions.CHAPTERS, *editions.LEAD_ONLY)}
+    rest = set(pages(contents["chapters"])) - listed
+    assert all(page.startswith(("book/executed/", "book/reference/")) for page in rest)
+    links = dict(editions.lead_pages("book/labels", BOOK)).values()
+    assert list(links)[0] == "../../book/logits.html"
+    assert len(links) == len(editions.LEAD_ONLY)
+
+
 def test_one_edition_needs_no_switch(three):
     assert editions.switch("book/labels", three[1:2]) == []
 
@@ -149,8 +159,11 @@ def one_regime(whole, regime):
 def photographs(whole):
     """A hundred classes, in colour."""
     classes = [f"class {i}" for i in range(100)]
+    logits = whole.teacher_logits
+    logits = pd.concat([logits.assign(label=logits["label"] + 10 * k) for k in range(10)])
     images = np.repeat(whole.images, 3, axis=-1).repeat(4, 1).repeat(4, 2)
-    return whole._replace(study=whole.study | {"classes": classes}, images=images)
+    study = whole.study | {"classes": classes}
+    return whole._replace(study=study, images=images, teacher_logits=logits)
 
 
 POOR = {

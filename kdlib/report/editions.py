@@ -23,6 +23,9 @@ CHAPTERS = (  # what reads the studies of an edition, and the page of what is ci
     *("index", "distillation", "regimes", "labels", "layers", "measures", "verdicts", "methods"),
     *("architectures", "controls", "misreading", "training", "status", "references"),
 )
+LEAD_ONLY = (  # the pages that are the same for all data sets
+    *("logits", "features", "relations", "schemes", "again", "notation", "log", "reference"),
+)
 EXECUTED = f"{BOOK}/executed/"  # notebooks of the study just computed: in its edition
 HTML = Path("_build/html")
 Role = Literal["main", "regimes", "architectures", "methods"]
@@ -181,6 +184,13 @@ def title(page: Path) -> str:
     return next(
         line[2:].strip() for line in page.read_text("utf-8").splitlines() if line[:2] == "# "
     )
+
+
+def lead_pages(page: str, sources: Path) -> list[tuple[str, str]]:
+    """List what a page of a smaller edition may miss: title and link of the leading one's pages."""
+    up = "../" * (page.count("/") + 1)
+    names = [name for name in LEAD_ONLY if (sources / f"{name}.md").is_file()]
+    return [(title(sources / f"{name}.md"), f"{up}{BOOK}/{name}.html") for name in names]
 
 
 def labelled(label: str, folder: Path) -> tuple[Path, str] | None:

@@ -98,5 +98,7 @@ def lead_links(
 def add_switch(
     app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None
 ) -> None:
-    """Hand the entries of the switch to templates/editions.html."""
+    """Hand the entries of the switch to templates/editions.html, and links to lead.html."""
     context["kd_editions"] = editions.switch(page, _existing(app))
+    if _folder(app):
+        context["kd_lead"] = editions.lead_pages(page, Path(app.srcdir) / editions.BOOK)
