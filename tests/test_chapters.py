@@ -224,12 +224,13 @@ def test_what_a_smaller_edition_lacks_is_a_page_of_the_leading_one(opened):
 
 
 def test_the_switch_names_every_edition_and_marks_what_was_computed_here(opened):
-    switch = opened("labels.html").get_by_role("navigation", name="Data set")
+    switch = opened("labels.html").get_by_role("navigation", name="Data set", exact=True)
     assert switch.get_by_role("link").all_inner_texts() == ["CIFAR-10", "smallest computed here"]
     assert switch.locator("[aria-current]").inner_text().startswith("smallest")
     assert switch.get_by_role("link").first.get_attribute("href") == "../../book/labels.html"
 
 
+TO_TOP = "e => e.scrollIntoView({ behavior: 'instant' })"
 STAY = "document.addEventListener('click', (event) => event.preventDefault())"
 
 
@@ -238,26 +239,29 @@ def test_the_switch_stays_in_view_and_takes_the_place_along(opened, width):
     page = opened("labels.html")
     page.set_viewport_size({"width": width, "height": 700})
     page.evaluate(STAY)
-    page.locator("#exercises").evaluate("e => e.scrollIntoView()")
+    page.locator("#until-when-does-it-pay").evaluate(TO_TOP)
     page.wait_for_timeout(300)
     link = page.locator(".kd-editions a").first
     assert 0 <= link.bounding_box()["y"] < 120
     link.click()
-    assert link.evaluate("a => a.hash") == "#exercises"
+    assert link.evaluate("a => a.hash") == "#until-when-does-it-pay"
     page.evaluate("scrollTo({ top: 0, behavior: 'instant' })")
     link.click()
     assert link.evaluate("a => a.hash") == ""
 
 
 def test_the_view_of_the_explorer_goes_along_without_runs_and_images(opened):
-    page = opened("index.html#layer=block3&left=nobody&selected=3,5&at=exercises")
+    page = opened("index.html#layer=block3&left=nobody&selected=3,5&at=how-to-read-this-page")
     figure = page.locator(".kd-explorer[data-ready=true]")
     figure.wait_for()
     layer = figure.get_by_label("Layer", exact=True)
     assert layer.get_attribute("aria-valuetext") == "block3"
     page.wait_for_timeout(300)
-    assert abs(page.locator("#exercises").evaluate("e => e.getBoundingClientRect().top")) < 300
+    assert (
+        abs(page.locator("#how-to-read-this-page").evaluate("e => e.getBoundingClientRect().top"))
+        < 300
+    )
     page.evaluate(STAY)
     link = page.locator(".kd-editions a").first
     link.click()
-    assert link.evaluate("a => a.hash") == "#layer=block3&at=exercises"
+    assert link.evaluate("a => a.hash") == "#layer=block3&at=how-to-read-this-page"
