@@ -6,7 +6,7 @@
 (() => {
   "use strict";
   const OWN = ["left", "right", "selected", "hidden", "epoch", "at"]; // runs, images and classes of one study
-  const LINE = 160; // pixels below the top: what is above it has been read
+  const LINE = 260; // pixels below the top; to focus the switch may scroll by some
 
   /** The section whose heading is the last above the line; empty at the top of the page. */
   function place() {
