@@ -13,7 +13,7 @@ from glob import glob
 from pathlib import Path
 
 from kdlib import UsageError
-from kdlib.plan import studies
+from kdlib.plan import editions, studies
 
 STUDY_FILE = config.get("study", "studies/quick.yaml")
 DEVICE = config.get("device", "cpu")
@@ -29,7 +29,8 @@ MAPS = {maps.name: maps for maps in STUDY.map_tables.values()}
 COMPARISON = STUDY.comparison  # None where the study has none
 FILM = STUDY.film_table  # None where the study has none
 PUBLISHED = f"book/results/{STUDY.name}"
-PUBLISHED_STUDIES = ["methods", "regimes", "architectures", "benchmarks"]  # in git, in the book
+EDITIONS = editions.existing(STUDY.name)
+MAINS = [edition.main for edition in EDITIONS]
 
 # Files of a trained network, of a network that is published, and of each table.
 TRAINED = ["run.json", "weights.safetensors"]
@@ -111,30 +112,40 @@ RUN_FILM = RUN + "workers {threads} -p device {DEVICE}"
 localrules: publish, book
 
 
+def pages_of(edition):
+    """The first page of an edition, of which the leading one has no folder of its own."""
+    return "/".join(["_build/html", *([edition.key] if edition != EDITIONS[0] else []), "index.html"])
+
+
 rule book:
     input:
-        f"{PUBLISHED}/study.json",
-        "_config.yml",
-        "_toc.yml",
-        [f for f in glob("book/**", recursive=True) if Path(f).is_file() and "/results/" not in f and "/executed/" not in f],
-        [f for name in PUBLISHED_STUDIES for f in glob(f"book/results/{name}/*.*")],
-        [f for f in glob("kdlib/**", recursive=True) if Path(f).suffix in (".py", ".js", ".css")],
-    output:
-        "_build/html/index.html",
-    log:
-        "_build/book.log",
-    params:
-        published=PUBLISHED,
-        study=STUDY.name,
-    shell:
-        """
-        rm -rf book/executed
-        mkdir -p book/executed _build/html
-        cp {params.published:q}/executed/*.ipynb book/executed/
-        KDLIB_STUDY={params.study:q} jupyter-book build . -n -W --keep-going > {log:q} 2>&1
-        rm -rf _build/html/results
-        cp -r {params.published:q} _build/html/results
-        """
+        [pages_of(edition) for edition in EDITIONS],
+
+
+for edition in EDITIONS:
+
+    rule:
+        name:
+            f"edition_{edition.key}"
+        localrule: True
+        input:
+            [f"book/results/{each.main}/study.json" for each in EDITIONS],
+            "_config.yml",
+            "_toc.yml",
+            [f for f in glob("book/*.*") + glob("book/reference/*") + glob("book/images/*")],
+            [f for each in EDITIONS for name in each.studies if name not in MAINS for f in glob(f"book/results/{name}/*.*")],
+            glob("book/results/benchmarks/*.json"),
+            [f for f in glob("kdlib/**", recursive=True) if Path(f).suffix in (".py", ".js", ".css", ".html")],
+        output:
+            pages_of(edition),
+        log:
+            f"_build/{edition.key}.log",
+        params:
+            edition=edition.key,
+            computed=STUDY.name,
+            switch=[each.key for each in EDITIONS],
+        shell:
+            "python -m kdlib book {params.edition:q} --computed {params.computed:q} > {log:q} 2>&1"
 
 
 rule publish:

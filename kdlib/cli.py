@@ -1,4 +1,4 @@
-"""`python -m kdlib`: run a study, list and show runs, publish, check the installation."""
+"""`python -m kdlib`: run a study, list and show runs, publish, build the book, check."""
 
 from __future__ import annotations
 
@@ -71,9 +71,20 @@ def _parser(for_snakemake: Sequence[str]) -> argparse.ArgumentParser:
     )
     command.set_defaults(call=lambda a: publish(a.file, a.to, a.device, partial=a.partial))
 
+    command = commands.add_parser("book", help="build the pages of one edition of the book")
+    command.add_argument("edition", help="cifar10, digits, ...; study-<name> of a study of yours")
+    command.add_argument("--computed", default="quick", help="the study computed on this machine")
+    command.set_defaults(call=lambda a: _book(a.edition, a.computed))
+
     command = commands.add_parser("check", help="is the installation sound?")
     command.set_defaults(call=lambda a: _check())
     return parser
+
+
+def _book(edition: str, computed: str) -> int:
+    from kdlib.report import editions
+
+    return editions.build(edition, computed)
 
 
 def _check() -> int:

@@ -23,8 +23,8 @@ BUILT = Path(__file__).parents[1] / "_build/html"
 SMALL = ("explorer.html", "second.html", "search.html", "book/reference/distill.html")
 PAGES = [("small", name) for name in SMALL] + [
     ("built", str(file.relative_to(BUILT)))
-    for folder in ("book", "book/reference", "book/executed")
-    for file in sorted((BUILT / folder).glob("*.html"))
+    for folder in ("book", "book/reference", "book/executed", "[a-z]*/book")
+    for file in sorted(BUILT.glob(f"{folder}/*.html"))
 ]
 AXE = """([rules, scheme]) => {
   document.documentElement.dataset.theme = scheme;

@@ -15,6 +15,7 @@ from conftest import cut_off
 
 from kdlib import store
 from kdlib.measure.metrics import MEASURES
+from kdlib.report import editions
 
 ROOT = Path(__file__).parents[1]
 BOOK = ROOT / "book"
@@ -120,8 +121,13 @@ def smallest(folder):
 
 
 def project(folder):
-    """A book of some chapters; those that they point to are there by name only."""
-    (folder / "book").mkdir()
+    """A small edition of some chapters; those that they point to are there by name only.
+
+    Photographs lead, and are not built: what is no chapter of every edition would be there.
+    """
+    for name in ("cifar10", "smallest"):
+        (folder / "book/results" / name).mkdir(parents=True)
+    (folder / "book/results/cifar10/measures.parquet").touch()
     for name in OWN:
         shutil.copy(BOOK / f"{name}.md", folder / "book")
     for name in ("references.md", "references.bib"):
@@ -130,7 +136,8 @@ def project(folder):
     others = set(re.findall(r"\{doc\}`(\w+)`", texts)) - {*OWN, "references"}
     for name in others:
         (folder / f"book/{name}.md").write_text(f"# {name}\n\n## Another chapter\n")
-    parts = "".join(f"- file: book/{name}\n" for name in (*OWN[1:], "references", *sorted(others)))
+    chapters = (*OWN[1:], "references", *sorted(others & {*editions.CHAPTERS}))
+    parts = "".join(f"- file: book/{name}\n" for name in chapters)
     (folder / "_toc.yml").write_text(f"format: jb-book\nroot: book/index\nchapters:\n{parts}")
     for name in ("_config.yml", "kdlib", "studies"):
         (folder / name).symlink_to(ROOT / name)
@@ -145,7 +152,12 @@ def built(tmp_path_factory):
     ran = subprocess.run(
         [Path(sys.executable).with_name("jupyter-book"), "build", ".", "-n", "-W", "--keep-going"],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "KDLIB_STUDY": "smallest"},
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "KDLIB_STUDY": "smallest",
+            "KDLIB_COMPUTED": "smallest",
+        },
         capture_output=True,
         text=True,
         check=False,
@@ -165,7 +177,8 @@ def opened(built, chromium):
     page, asked, complaints = cut_off(context)
 
     def go(name):
-        page.goto((built / name).as_uri())
+        file, _, view = name.partition("#")
+        page.goto((built / file).as_uri() + (f"#{view}" if view else ""))
         page.wait_for_load_state()
         return page
 
@@ -199,3 +212,56 @@ def test_links_to_a_view_of_the_explorer_do_no_harm_to_the_contents(opened):
     assert page.locator("a[href^='layers.html#']").count() == 2
     target = page.evaluate("document.body.dataset.bsTarget")
     assert page.locator(target).count() == 1  # the page's own contents
+
+
+def test_what_a_smaller_edition_lacks_is_a_page_of_the_leading_one(opened):
+    page = opened("distillation.html")
+    link = page.locator("article a[href$='schemes.html']").first
+    assert link.get_attribute("href") == "../../book/schemes.html"
+    assert link.inner_text() == "schemes"  # its title
+    raw = opened("regimes.html").locator("article a", has_text="pseudo").first
+    assert raw.get_attribute("href") == "../../book/schemes.html#method-pseudo"
+
+
+def test_the_switch_names_every_edition_and_marks_what_was_computed_here(opened):
+    switch = opened("labels.html").get_by_role("navigation", name="Data set", exact=True)
+    assert switch.get_by_role("link").all_inner_texts() == ["CIFAR-10", "smallest computed here"]
+    assert switch.locator("[aria-current]").inner_text().startswith("smallest")
+    assert switch.get_by_role("link").first.get_attribute("href") == "../../book/labels.html"
+
+
+TO_TOP = "e => e.scrollIntoView({ behavior: 'instant' })"
+STAY = "document.addEventListener('click', (event) => event.preventDefault())"
+
+
+@pytest.mark.parametrize("width", [375, 1300])
+def test_the_switch_stays_in_view_and_takes_the_place_along(opened, width):
+    page = opened("labels.html")
+    page.set_viewport_size({"width": width, "height": 700})
+    page.evaluate(STAY)
+    page.locator("#until-when-does-it-pay").evaluate(TO_TOP)
+    page.wait_for_timeout(300)
+    link = page.locator(".kd-editions a").first
+    assert 0 <= link.bounding_box()["y"] < 120
+    link.click()
+    assert link.evaluate("a => a.hash") == "#until-when-does-it-pay"
+    page.evaluate("scrollTo({ top: 0, behavior: 'instant' })")
+    link.click()
+    assert link.evaluate("a => a.hash") == ""
+
+
+def test_the_view_of_the_explorer_goes_along_without_runs_and_images(opened):
+    page = opened("index.html#layer=block3&left=nobody&selected=3,5&at=how-to-read-this-page")
+    figure = page.locator(".kd-explorer[data-ready=true]")
+    figure.wait_for()
+    layer = figure.get_by_label("Layer", exact=True)
+    assert layer.get_attribute("aria-valuetext") == "block3"
+    page.wait_for_timeout(300)
+    assert (
+        abs(page.locator("#how-to-read-this-page").evaluate("e => e.getBoundingClientRect().top"))
+        < 300
+    )
+    page.evaluate(STAY)
+    link = page.locator(".kd-editions a").first
+    link.click()
+    assert link.evaluate("a => a.hash") == "#layer=block3&at=how-to-read-this-page"

@@ -14,8 +14,10 @@ GAIN = ["gain", "gain_low", "gain_high", "pairs", "least", "most", "beside"]
 PAIRED = ["teacher", *GROUP, "gain", "low", "high", "n", "accuracy", "baseline", "smaller"]
 
 
-def standings(results: Results, *, regime: str = "full") -> pd.DataFrame:
+def standings(results: Results, *, regime: str | None = None) -> pd.DataFrame:
     """Summarise, over seeds, how accurate every method is and what it adds to the baseline.
+
+    `regime` is that of the methods' teachers, by default the first that the study has.
 
     Returns network, method, labels; accuracy with low and high, its 95 % t interval over n seeds;
     gain with gain_low and gain_high, the same of the paired difference to the baseline; pairs,

@@ -167,11 +167,14 @@ def constants(kind: type) -> dict[str, Any]:
     return {a.name: a.default for a in arguments if a.kind is a.KEYWORD_ONLY}
 
 
-def standing(standings: pd.DataFrame, method: str, kind: type, cost: Mapping[str, float]) -> HTML:
+def standing(
+    standings: pd.DataFrame, method: str, kind: type, cost: Mapping[str, float], *, images: str = ""
+) -> HTML:
     """Show a method's rows of the table `standings`, its constants and its cost.
 
     `kind` is its class: the constants are the defaults of its keyword arguments. `cost` is how many
-    times as long as the baseline's a training takes. A method that was not run has a sentence.
+    times as long as the baseline's a training takes. `images` names the data set in the
+    caption. A method that was not run has a sentence.
     """
     names = [f"{name} {default}" for name, default in constants(kind).items()]
     time = f"{cost[method]:.1f} times the baseline's" if method in cost else "not measured"
@@ -192,7 +195,8 @@ def standing(standings: pd.DataFrame, method: str, kind: type, cost: Mapping[str
         "n": rows["n"],
     }
     caption = (
-        f"{method}, {', '.join(rows['network'].unique())}: mean and 95 % t interval over seeds"
+        f"{', '.join(filter(None, (method, *rows['network'].unique(), images)))}: "
+        "mean and 95 % t interval over seeds"
     )
     return HTML(words + table(pd.DataFrame(columns), caption).data)
 

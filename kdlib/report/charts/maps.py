@@ -16,6 +16,7 @@ from kdlib.store import Results
 
 ENGINES = {"ivis": "our engine", PACKAGE: "the package"}  # of IVIS
 SETTINGS = {"tsne": ("perplexity", "start"), "ivis": ("k", "seed")}  # what a sweep varies
+MANY = 20  # classes, from which on a legend is longer than its figure
 
 
 def sweep(results: Results, embedding: str = "tsne", *, run: str | None = None) -> alt.FacetChart:
@@ -156,6 +157,7 @@ def _strip(table: pd.DataFrame, names: list[str], results: Results, side: int) -
     axis = alt.Axis(labels=False, ticks=False, title=None, grid=False)
     classes = [str(name) for name in results.study["classes"]]
     colour = alt.Scale(domain=classes, range=[CLASSES[i % 10] for i in range(len(classes))])
+    legend = alt.Legend() if len(classes) <= MANY else None
     return (
         alt.Chart(table)
         .transform_calculate(map=f"sequence({len(names)})")
@@ -165,7 +167,7 @@ def _strip(table: pd.DataFrame, names: list[str], results: Results, side: int) -
         .encode(
             x=alt.X("x:Q", axis=axis, scale=alt.Scale(zero=False)),
             y=alt.Y("y:Q", axis=axis, scale=alt.Scale(zero=False)),
-            color=alt.Color("class:N", scale=colour, sort=classes, title="class"),
+            color=alt.Color("class:N", scale=colour, sort=classes, title="class", legend=legend),
             size=alt.condition(over, alt.value(220), alt.value(round(side / 10))),
             stroke=alt.condition(over, alt.value(LINES), alt.value(None)),
             tooltip=[alt.Tooltip("class:N"), alt.Tooltip("image:Q", title="number")],

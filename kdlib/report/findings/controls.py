@@ -11,7 +11,7 @@ from IPython.display import HTML, Markdown
 from kdlib.measure import standings, statistics
 from kdlib.report import charts, tables
 from kdlib.report.findings.methods import link
-from kdlib.report.findings.words import NOT_RUN, counts, interval, number, percent, students
+from kdlib.report.findings.words import NOT_RUN, counts, gain, interval, number, percent, students
 from kdlib.store import Results
 
 TAKEN = {  # control -> what it takes away, and what it leaves
@@ -66,7 +66,7 @@ class Controls:
 
     def _beside_kd(self) -> pd.DataFrame:
         """Average the differences control - kd, paired by seed: by method and labels."""
-        each = statistics.differences(self.gallery, statistics.ACCURACY, regime="full")
+        each = statistics.differences(self.gallery, statistics.ACCURACY)
         kd = each.loc[each["method"] == "kd", ["network", "labels", "seed", "difference"]]
         rest = each[each["method"] != "kd"]
         both = rest.merge(kd, on=["network", "labels", "seed"], suffixes=("", "_kd"))
@@ -102,7 +102,7 @@ class Controls:
 
     def share(self, control: str, labels: str) -> str:
         """Return a control's gain in units of kd's, where kd beats the baseline."""
-        if (control, labels) not in self.gains.index:
+        if not {(control, labels), ("kd", labels)} <= set(self.gains.index):
             return "–"
         kd = self.gains.loc[("kd", labels)]
         if kd["beside"] != "better":
@@ -251,11 +251,9 @@ def layers(results: Results) -> Markdown:
     if measured and "baseline" in methods:
         for method in ("kd", *measured):
             if method in methods:
-                gain = statistics.gain(
-                    results, "within_share", "block2", method=method, labels=fewest
-                )
+                words = gain(results, "within_share", "block2", method=method, labels=fewest)
                 lines.append(
-                    f"- `{method}` minus baseline at `block2`, {fewest} labels per class: {gain}"
+                    f"- `{method}` minus baseline at `block2`, {fewest} labels per class: {words}"
                 )
     head = "Within-class share of variance; smaller is more compact:"
     if not lines:

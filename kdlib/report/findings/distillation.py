@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import log
 from typing import Any
 
@@ -15,26 +15,44 @@ from kdlib.report import charts, tables
 from kdlib.report.findings.words import interval, labelled_images, students
 from kdlib.store import Results
 
+NO_LOGITS = Markdown("*This study has no logits of a teacher.*")
+OF_LOGITS = (  # facts that need a teacher's logits
+    *("truth", "top", "second", "error", "images", "cold", "warm", "without", "with"),
+    *("margin", "even"),
+)
 CONTROLS = ("shuffled", "pseudo")  # what destroys dark knowledge
 
 
 def facts(results: Results, constants: Mapping[str, Any]) -> dict[str, str]:
     """Describe one hesitant image and the temperature; `constants` are those of KD.
 
-    Raises UsageError where the results hold no logits of a teacher.
+    Words stand in for what needs logits of a teacher, where the results hold none.
     """
-    temperature = constants["temperature"]
+    fewest = charts.budgets(students(results.runs))[0]
+    images = results.study["train_images"]
+    labelled = labelled_images(results.study, fewest)
+    return {
+        "temperature": f"{constants['temperature']:g}",
+        "alpha": f"{constants['label_weight']:g}",
+        "beta": f"{constants['weight']:g}",
+        "few": fewest,
+        "labelled": f"{labelled:,}",
+        "rest": f"{images - labelled:,}",
+        "share": f"{100 - 100 * labelled / images:.0f} %",
+        **dict.fromkeys(OF_LOGITS, "not known"),
+        **(_of_logits(results, constants["temperature"]) if len(results.teacher_logits) else {}),
+    }
+
+
+def _of_logits(results: Results, temperature: float) -> dict[str, str]:
+    """Describe the image of which the first teacher is least certain, and what softening does."""
     logits = _logits(results)
     image = next(charts.least_certain(results).itertuples())
     classes = [str(name) for name in results.study["classes"]]
     shares = softmax(logits.loc[image.image] / temperature)
     mistake = " Its top class is not the label: soft labels pass on a teacher's mistakes, too."
     pulls = charts.gradient_lengths(results).set_index("temperature")
-    fewest = charts.budgets(students(results.runs))[0]
-    images = results.study["train_images"]
-    labelled = labelled_images(results.study, fewest)
     return {
-        "temperature": f"{temperature:g}",
         "truth": classes[image.truth],
         "top": f"{100 * shares[image.top]:.0f} % for {classes[image.top]}",
         "second": f"{100 * shares[image.second]:.0f} % for {classes[image.second]}",
@@ -44,15 +62,14 @@ def facts(results: Results, constants: Mapping[str, Any]) -> dict[str, str]:
         "warm": _top_share(logits, temperature),
         "without": f"{pulls['KL'].max() / pulls['KL'].min():.0f}",
         "with": f"{pulls['T² KL'].max() / pulls['T² KL'].min():.1f}",
-        "alpha": f"{constants['label_weight']:g}",
-        "beta": f"{constants['weight']:g}",
-        "few": fewest,
-        "labelled": f"{labelled:,}",
-        "rest": f"{images - labelled:,}",
-        "share": f"{100 - 100 * labelled / images:.0f} %",
         "margin": f"{image.margin:.2f}",
         "even": f"{image.margin / log(3):.2f}",
     }
+
+
+def figure(draw: Callable[..., Any], results: Results, *more: Any) -> Any:
+    """Draw a chart of a teacher's logits, where the study has any."""
+    return draw(results, *more) if len(results.teacher_logits) else NO_LOGITS
 
 
 def _logits(results: Results) -> pd.DataFrame:

@@ -2,17 +2,38 @@
 
 from __future__ import annotations
 
-import pandas as pd
+from collections.abc import Iterable
+from typing import Any
 
+import pandas as pd
+from IPython.display import Markdown
+
+from kdlib import UsageError
 from kdlib.measure import statistics
-from kdlib.report import charts
-from kdlib.report.findings.words import labelled_images, main_method, percent, students
+from kdlib.plan.methods import BASELINE, METHODS
+from kdlib.report import charts, explorer
+from kdlib.report.findings.methods import PAGES, link
+from kdlib.report.findings.words import (
+    NO_MAPS,
+    gain,
+    images,
+    labelled_images,
+    labels_each,
+    main_method,
+    percent,
+    students,
+)
 from kdlib.store import Results
 
 WORDS = {"higher": "higher", "lower": "lower", statistics.UNCLEAR: "not clearly different"}
+LEARNT = {  # regime of a teacher -> what it was trained on
+    "full": "was trained on every label",
+    "limited": "was trained on as few labels as its student",
+    "pretrained": "was pre-trained, and then trained on as few labels as its student",
+}
 
 
-def facts(results: Results) -> dict[str, str]:
+def facts(results: Results) -> dict[str, Any]:
     """Compare the baseline with one distilled student at the fewest labels of the study."""
     every = students(results.runs)
     fewest = charts.budgets(every)[0]
@@ -25,14 +46,16 @@ def facts(results: Results) -> dict[str, str]:
     layers, verdicts = {}, {}
     for name, layer in (("2", "block2"), ("3", "block3")):
         cell = {"method": method, "labels": fewest}
-        layers[layer] = statistics.gain(results, "silhouette", layer, **cell)
-        verdict = statistics.direction(results, "silhouette", layer, **cell)
-        verdicts[f"verdict{name}"] = WORDS[verdict]
+        layers[layer] = gain(results, "silhouette", layer, **cell)
+        verdicts[f"verdict{name}"] = _verdict(results, layer, **cell)
     agrees = set(verdicts.values()) == {"higher"}
     return {
-        "few": fewest,
+        "few": labels_each(fewest),
         "baseline": _accuracy(baseline),
         "distilled": _accuracy(distilled),
+        "method": method,
+        "names": Markdown(names(every["method"])),
+        "learnt": LEARNT[teacher["regime"]],
         "teacher": percent(teacher["test_accuracy"]),
         "times": f"{teacher['parameters'] / size:.0f}",
         "teacher_size": f"{teacher['parameters']:,}",
@@ -41,14 +64,48 @@ def facts(results: Results) -> dict[str, str]:
         **verdicts,
         "agrees": "is consistent" if agrees else "does not clearly agree",
         "images": f"{len(results.labels):,}",
-        "dataset": results.study["dataset"],
+        "about": Markdown(images(results.study)),
         "labelled": f"{labelled:,}",
         "others": f"{results.study['train_images'] - labelled:,}",
     }
 
 
+def names(methods: Iterable[str]) -> str:
+    """Introduce the methods of a study by what they copy, and its controls."""
+    present = [m for m in charts.order(methods) if m in METHODS and m != BASELINE]
+    lines = ["- `baseline`: no teacher, the labels only."]
+    for family, (_, copied) in PAGES.items():
+        own = [link(m, f"<code>{m}</code>") for m in present if METHODS[m].family == family]
+        titles = [METHODS[m].title for m in present if METHODS[m].family == family]
+        named = ", ".join(f"{a} ({title})" for a, title in zip(own, titles, strict=True))
+        if family == "controls":
+            copied = "controls, no methods of distillation: each takes one thing away"
+        elif family == "schemes":
+            copied = "other ways to use a teacher's outputs"
+        else:
+            copied = f"copying {copied}"
+        lines += [f"- {named}: {copied}."] if named else []
+    return "\n".join(lines)
+
+
+def _verdict(results: Results, layer: str, *, method: str, labels: str) -> str:
+    """Name where the silhouette of a layer lies beside the baseline's."""
+    try:
+        side = statistics.direction(results, "silhouette", layer, method=method, labels=labels)
+    except UsageError:
+        return "not known"
+    return WORDS[side]
+
+
+def view(results: Results, **view: Any) -> Any:
+    """Show the explorer, where the study has maps: `explorer.show` with this view."""
+    return NO_MAPS if results.maps.empty else explorer.show(results, **view)
+
+
 def _accuracy(runs: pd.DataFrame) -> str:
     """Mean and range of test accuracy over seeds."""
     scores = 100 * runs["test_accuracy"]
+    if len(scores) < 2:
+        return ", ".join([*(f"{score:.1f} %" for score in scores), "one seed"])
     span = f"{scores.min():.1f} to {scores.max():.1f}, n = {len(scores)} seeds"
     return f"{scores.mean():.1f} % ({span})"

@@ -9,7 +9,7 @@ from IPython.display import HTML, Markdown
 
 from kdlib.measure import standings, statistics
 from kdlib.report import charts, tables
-from kdlib.report.findings.words import interval, is_control, main_method
+from kdlib.report.findings.words import data_set, images, interval, is_control, main_method
 from kdlib.store import Results
 
 WORDS = {  # of `standings.standings`, column beside
@@ -49,7 +49,8 @@ def facts(results: Results) -> dict[str, Any]:
         "unpaired": interval(welch[key] for key in ("mean", "low", "high")),
         "train": f"{results.study['train_images']:,}",
         "test": f"{results.study['test_images']:,}",
-        "dataset": results.study["dataset"],
+        "dataset": data_set(results.study),
+        "missing": Markdown(images(results.study) + " "),
         "network": table["network"].iloc[0],
     }
 

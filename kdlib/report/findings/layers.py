@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from IPython.display import HTML
+from IPython.display import HTML, Markdown
 
 from kdlib import embed
 from kdlib.measure.faithfulness import FAITHFULNESS
 from kdlib.report import tables
+from kdlib.report.findings.words import NO_MAPS
 from kdlib.store import Results
 
 MEASURES = ("trustworthiness", "neighbours_kept", "map_knn")
@@ -18,8 +19,10 @@ def facts(results: Results) -> dict[str, int]:
     return {"networks": results.maps["run"].nunique(), "images": len(results.labels)}
 
 
-def faithfulness(results: Results) -> HTML:
+def faithfulness(results: Results) -> HTML | Markdown:
     """Show how far the maps of two layers can be trusted, means over the networks on maps."""
+    if results.maps.empty:
+        return NO_MAPS
     on_maps = results.faithfulness["run"].isin(results.maps["run"])  # others have numbers only
     means = results.faithfulness[on_maps].pivot_table(
         index=["embedding", "layer"], columns="measure", values="value"

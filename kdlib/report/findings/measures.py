@@ -8,9 +8,9 @@ import pandas as pd
 from IPython.display import HTML, Markdown
 
 from kdlib import embed
-from kdlib.measure import faithfulness, metrics, statistics
+from kdlib.measure import faithfulness, metrics
 from kdlib.report import charts, tables
-from kdlib.report.findings.words import main_method, students
+from kdlib.report.findings.words import gain, main_method, students
 from kdlib.store import Results
 
 QUOTED = ("within_share", "silhouette", "probe")
@@ -26,7 +26,7 @@ def facts(results: Results) -> dict[str, str | int]:
     gains = {}
     for measure in QUOTED:
         for layer in ("stem", "block1", "block2", "block3"):
-            words = statistics.gain(results, measure, layer, method=method, labels=fewest)
+            words = gain(results, measure, layer, method=method, labels=fewest)
             gains[f"{measure}-{layer}"] = words.replace("95 % interval ", "")
     return {
         **gains,
@@ -108,7 +108,7 @@ def pitfalls() -> HTML:
         {
             "measure": m.title,
             "what it states": m.text,
-            "range": f"{_bound(m.low)} to {_bound(m.high)}",
+            "range": f"{m.low:g} to {'∞' if m.high == float('inf') else f'{m.high:g}'}",
             "better": ARROWS.get(m.better, "–"),
             "pitfall": _pitfall(m),
         }
@@ -116,10 +116,6 @@ def pitfalls() -> HTML:
     ]
     caption = f"{len(rows)} measures of layers, of maps, and of how faithful a map is"
     return tables.table(pd.DataFrame(rows), caption)
-
-
-def _bound(value: float) -> str:
-    return "∞" if value == float("inf") else f"{value:g}"
 
 
 def _pitfall(measure: metrics.Measure) -> str:

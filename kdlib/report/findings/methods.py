@@ -12,7 +12,7 @@ from kdlib import store
 from kdlib.measure import standings
 from kdlib.plan.methods import FAMILIES, METHODS
 from kdlib.report import charts, tables
-from kdlib.report.findings.words import NOT_RUN, counts
+from kdlib.report.findings.words import NOT_RUN, counts, data_set
 from kdlib.store import Results
 
 PAGES = {  # family -> its page, and what its methods copy
@@ -33,9 +33,10 @@ def rows(classes: Mapping[str, type]) -> Callable[[str], HTML]:
 
     `classes` are those of `kdlib.distill`, by key.
     """
-    table = standings.standings(store.brief("methods"))
+    gallery = store.brief("methods")
+    table, images = standings.standings(gallery), data_set(gallery.study)
     cost = store.load_benchmark("methods", "cost")
-    return lambda method: tables.standing(table, method, classes[method], cost)
+    return lambda method: tables.standing(table, method, classes[method], cost, images=images)
 
 
 def family_of(method: str) -> str:

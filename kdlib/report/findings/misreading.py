@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from IPython.display import HTML
+from IPython.display import HTML, Markdown
 
 from kdlib import embed
 from kdlib.embed.compare import INDEPENDENT, PACKAGE, PROCEDURES
 from kdlib.measure import comparison
 from kdlib.measure.faithfulness import FAITHFULNESS
-from kdlib.report import tables
+from kdlib.report import charts, tables
+from kdlib.report.findings.words import NO_MAPS
 from kdlib.store import Results
 
 FAITHFUL = ["trustworthiness", "neighbours_kept"]
@@ -22,25 +24,64 @@ SPACES = {  # where an image's nearest neighbours are taken from -> column of `e
     "ivis": f"on {embed.TITLES['ivis']}",
     "pca": f"on {embed.TITLES['pca']}",
 }
+NOT_COMPARED = Markdown("*This study did not compare maps of one layer.*")
+QUOTED = (  # by the chapter
+    *("method", "n", "layer", "noisy", "first", "shuffled", "unsupervised", "spread"),
+    *("tsne-trust", "tsne-silhouette", "tsne-silhouette-baseline", "tsne-gap", "tsne-apart"),
+    *("ivis-trust", "ivis-neighbours", "ivis-silhouette", "ivis-silhouette-baseline"),
+    *("ivis-apart", "tsne-floor", "bounds", "broken", "share-shared", "share-coupled"),
+    *("turned-own start", "turned-shared start", "turned-coupled", "over-best"),
+    *("mean-trustworthiness", "mean-neighbours_kept", "rise-coupled", "rise-own", "rise-single"),
+    *("change-trustworthiness", "change-neighbours_kept"),
+    *("engines-trust", "engines-neighbours", "engines-knn", "engines-n"),
+    *("first-original space", "first-own start", "first-ivis", "first-pca"),
+)
 NOISE = 0.5  # a noise floor above which the movement between two maps means nothing
 
 
 def facts(results: Results) -> dict[str, str | int]:
-    """Give all numbers of the chapter, by the section that quotes them."""
-    return (
-        {
+    """Give all numbers of the chapter, by the section that quotes them; words where there is none.
+
+    A study may lack the sweeps, the comparison of procedures, or one of the embeddings.
+    """
+    numbers: dict[str, str | int] = dict.fromkeys(QUOTED, "not measured")
+    numbers["all"] = len(results.labels)
+    if _swept(results):
+        numbers |= {
             "method": method(results),
             "n": results.sweeps["image"].nunique(),
-            "all": len(results.labels),
             "layer": results.sweeps["layer"].iloc[0],
+            **settings(results),
+            **engines(results),
+            **noise(results),
         }
-        | settings(results)
-        | engines(results)
-        | coupling(results)
-        | supervision(results)
-        | first_layer(results)
-        | noise(results)
-    )
+    if _compared(results):
+        numbers |= coupling(results) | supervision(results) | first_layer(results)
+    return numbers
+
+
+def _swept(results: Results) -> bool:
+    """Whether maps of a baseline and of one distilled student were made by several settings."""
+    return results.sweeps["run"].nunique() == 2
+
+
+def _compared(results: Results) -> bool:
+    """Whether maps of two students were made by several procedures."""
+    return _swept(results) and "coupled" in set(results.comparison["procedure"])
+
+
+def sweep(results: Results, embedding: str) -> Any:
+    """Draw the maps of one layer by an embedding's settings, where they were made."""
+    if not _swept(results) or embedding not in set(results.sweeps["embedding"]):
+        return NOT_COMPARED
+    return charts.sweep(results, embedding)
+
+
+def both_engines(results: Results) -> Any:
+    """Draw IVIS maps of one layer by our engine and by its package, where both were made."""
+    if PACKAGE not in set(results.sweeps["embedding"]):
+        return NOT_COMPARED
+    return charts.engines(results)
 
 
 def method(results: Results) -> str:
@@ -71,7 +112,8 @@ def settings(results: Results) -> dict[str, str]:
     numbers = maps[[*FAITHFUL, "map_silhouette"]].first()
     baseline, distilled = _pair(results)
     facts: dict[str, str] = {}
-    for kind in ("tsne", "ivis"):
+    swept = set(results.sweeps["embedding"])
+    for kind in (kind for kind in ("tsne", "ivis") if kind in swept):
         own = numbers.loc[(kind, distilled)]
         means = numbers.loc[kind, "map_silhouette"].groupby(level=["run", "setting"]).mean()
         facts |= {
@@ -185,14 +227,16 @@ def _accuracies(results: Results, index: list[str]) -> pd.DataFrame:
 def supervision(results: Results) -> dict[str, str]:
     """Give the accuracy of random labels on a map that was supervised by them, and on one not."""
     values = results.comparison.set_index("procedure")["value"]
-    return {name: f"{values[name]:.2f}" for name in ("shuffled", "unsupervised")}
+    names = ("shuffled", "unsupervised")
+    return {name: f"{values[name]:.2f}" for name in names if name in values}
 
 
 def first_layer(results: Results) -> dict[str, str]:
     """Give the accuracy of the nearest neighbours in the first layer and on its maps."""
     knn = _by_layer(results)
     first = knn.index[0]
-    return {"first": first} | {f"first-{name}": f"{knn.loc[first, name]:.2f}" for name in SPACES}
+    numbers = {f"first-{name}": f"{knn.loc[first, name]:.2f}" for name in SPACES if name in knn}
+    return {"first": first} | numbers
 
 
 def _by_layer(results: Results) -> pd.DataFrame:
@@ -200,16 +244,22 @@ def _by_layer(results: Results) -> pd.DataFrame:
     return knn.reindex([layer for layer in results.study["layers"] if layer in knn.index])
 
 
-def early_layers(results: Results) -> HTML:
+def early_layers(results: Results) -> HTML | Markdown:
     """Show the accuracy of the nearest neighbours in every layer and on its maps."""
-    rows = _by_layer(results)[list(SPACES)].rename(columns=SPACES).map("{:.2f}".format)
+    if not _compared(results):
+        return NOT_COMPARED
+    spaces = _by_layer(results)
+    rows = spaces[[name for name in SPACES if name in spaces]]
+    rows = rows.rename(columns=SPACES).map("{:.2f}".format)
     rows.insert(0, "layer", rows.index)
     pair = f"mean of baseline and {method(results)}"
     return tables.table(rows, f"Accuracy of an image's five nearest, itself left out; {pair}")
 
 
-def floors(results: Results) -> HTML:
+def floors(results: Results) -> HTML | Markdown:
     """Show the noise floor of every layer's maps."""
+    if results.maps.empty:
+        return NO_MAPS
     caption = (
         f"Noise floor, mean over the networks on maps (and largest); {len(results.labels)} images. "
         f"Crossed out: above {NOISE}"
@@ -217,8 +267,10 @@ def floors(results: Results) -> HTML:
     return tables.floors(comparison.noise_floors(results), caption)
 
 
-def faithfulness(results: Results) -> HTML:
+def faithfulness(results: Results) -> HTML | Markdown:
     """Show how faithful the explorer's maps are, means over its networks."""
+    if results.maps.empty:
+        return NO_MAPS
     on_maps = results.faithfulness["run"].isin(results.maps["run"])
     means = results.faithfulness[on_maps].pivot_table(
         index=["embedding", "layer"], columns="measure", values="value"
@@ -235,16 +287,20 @@ def faithfulness(results: Results) -> HTML:
     return tables.table(rows, f"{caption}; {len(results.labels)} images")
 
 
-def comparable(results: Results) -> HTML:
+def comparable(results: Results) -> HTML | Markdown:
     """Show what comparable maps buy and cost, means over the layers."""
+    if not _compared(results):
+        return NOT_COMPARED
     maps = comparison.procedures(results)
     pair = f"Maps of baseline beside {method(results)}"
     caption = f"{pair}, means over {maps['layer'].nunique()} layers, {len(results.labels)} images"
     return tables.compared(maps, caption)
 
 
-def comparable_by_layer(results: Results) -> HTML:
+def comparable_by_layer(results: Results) -> HTML | Markdown:
     """Show how far an image moves between the two students, turned to fit, layer by layer."""
+    if not _compared(results):
+        return NOT_COMPARED
     maps = comparison.procedures(results)
     rows = maps.pivot(index="layer", columns="procedure", values="displacement_turned")
     titles = {name: procedure.title for name, procedure in PROCEDURES.items()}

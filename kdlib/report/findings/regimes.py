@@ -11,7 +11,7 @@ from IPython.display import HTML, Markdown
 from kdlib.measure import verdicts
 from kdlib.report import charts, tables
 from kdlib.report.findings.verdicts import sentence
-from kdlib.report.findings.words import NOT_RUN, architecture, is_control, students
+from kdlib.report.findings.words import NOT_RUN, architecture, data_set, is_control, students
 from kdlib.store import Results
 
 
@@ -34,7 +34,7 @@ def sizes(results: Results) -> HTML:
         "beside the largest": ratios,
     }
     return tables.table(
-        pd.DataFrame(rows), f"The networks of this study of {results.study['dataset']}"
+        pd.DataFrame(rows), f"The networks of this study of {data_set(results.study)}"
     )
 
 
@@ -114,7 +114,7 @@ class Outperformed:
             "verdict": Markdown(sentence(self.cells, "C2")),
             "seeds": self.students["seed"].nunique(),
             "n": f"{self.regimes.study.get('test_images', 0):,}",
-            "dataset": self.regimes.study["dataset"] or "a data set",
+            "dataset": data_set(self.regimes.study) or "a data set",
         }
 
     def accuracies(self) -> Any:

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
-from IPython.display import HTML
+from IPython.display import HTML, Markdown
 
 from kdlib import store
 from kdlib.report import tables
+from kdlib.report.findings.words import images
 from kdlib.store import Results
 
 MOST = 250  # runs that the page lists
 
 
-def facts(results: Results) -> dict[str, str | int]:
+def facts(results: Results) -> dict[str, Any]:
     """Give sizes, hashes and minutes of a study."""
     study, runs = results.study, results.runs
     return {
         "study": study["name"],
-        "dataset": study["dataset"],
+        "dataset": Markdown(images(study)),
         "count": len(runs),
         "minutes": f"{runs['seconds'].sum() / 60:.1f}",
-        "train": f"{study['train_images']:,}",
-        "test": f"{study['test_images']:,}",
         "sample": f"{study['sample']:,}",
         "data": study["data"],
         "code": study["code"],

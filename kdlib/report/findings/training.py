@@ -9,11 +9,13 @@ from IPython.display import HTML, Markdown
 
 from kdlib.measure import statistics, training
 from kdlib.measure.depth import steps
+from kdlib.plan.methods import BASELINE
 from kdlib.report import charts, explorer, tables
 from kdlib.report.findings.words import interval, main_method, number
 from kdlib.store import Results
 
 NONE = Markdown("*This study follows no training: the line `film` of a study file asks for it.*")
+NO_FILM = Markdown("*This study has no maps over a training.*")
 PAIR = ["network", "labels", "seed", "layer"]
 SETTLED = 0.9  # similarity (CKA) of a layer with itself at the end
 
@@ -29,6 +31,8 @@ class Followed:
         self.results = results
         self.curves = training.curves(results, "silhouette")
         self.method = main_method(self.curves["method"], otherwise="distilled")
+        if not {BASELINE, self.method} <= set(self.curves["method"]):  # nothing to compare
+            self.curves = self.curves[:0]
         self.epochs = sorted(int(epoch) for epoch in self.curves["epoch"].unique())
         self.seeds = int(self.curves["seed"].nunique())
         self.layers = self._layers()
@@ -63,14 +67,20 @@ class Followed:
         )
 
     @property
+    def mapped(self) -> bool:
+        """Whether both students have maps over their training."""
+        runs = set(self.results.film["run"]) & set(self.results.maps["run"])
+        return len(self.curves) > 0 and len(runs) > 1
+
+    @property
     def layer(self) -> str | None:
         """The first layer that has maps over training."""
         return next(iter(self.results.film["layer"]), None)
 
     def maps(self) -> Any:
         """Show both students in the explorer, half-way through training."""
-        if self.curves.empty:
-            return None
+        if not self.mapped:
+            return NO_FILM if len(self.curves) else None
         runs = self.results.runs[self.results.runs["run"].isin(self.results.film["run"])]
         by_method = runs.set_index("method")["run"]
         sides = {"left": "baseline", "right": self.method}
@@ -80,7 +90,7 @@ class Followed:
 
     def links(self) -> HTML | None:
         """Link to the explorer's epochs and layers."""
-        if self.curves.empty:
+        if not self.mapped:
             return None
         epochs = [_view(f"epoch={epoch}", _after(epoch)) for epoch in self.epochs]
         layers = dict.fromkeys(self.results.film["layer"])
@@ -93,7 +103,7 @@ class Followed:
 
     def film(self) -> Any:
         """Draw the maps of one layer, epoch after epoch."""
-        return None if self.curves.empty else charts.film(self.results, self.layer)
+        return None if not self.mapped else charts.film(self.results, self.layer)
 
     def curve(self, measure: str) -> Any:
         """Draw a measure of every layer over the epochs."""

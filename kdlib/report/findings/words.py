@@ -9,11 +9,15 @@ import myst_nb
 import pandas as pd
 from IPython.display import Markdown
 
+from kdlib import UsageError
 from kdlib.measure import statistics
+from kdlib.plan import editions
 from kdlib.plan.methods import BASELINE
 from kdlib.report import charts
+from kdlib.store import Results
 
 NOT_RUN = Markdown("*Not run.*")
+NO_MAPS = Markdown("*This study has no maps of its layers.*")
 
 
 def glue(facts: Mapping[str, Any]) -> None:
@@ -58,6 +62,39 @@ def labelled_images(study: Mapping[str, Any], labels: str) -> int:
     """Count the labelled training images of a study at one label budget."""
     total: int = study["train_images"]
     return total if labels == "all" else int(labels) * len(study["classes"])
+
+
+def data_set(study: Mapping[str, Any]) -> str:
+    """Name the data set of a study as the switch between editions does."""
+    edition = editions.reading(study["name"])
+    return edition.title if edition in editions.EDITIONS else str(study["dataset"])
+
+
+def images(study: Mapping[str, Any]) -> str:
+    """Say in a line which images a study has, from its facts: how many, of what, what is missing.
+
+    >>> images({"name": "quick", "train_images": 1297, "test_images": 500, "dataset": "digits"})
+    'digits, 1,297 + 500 images to train and to test on: handwritten digits of 8 x 8 pixels.'
+    """
+    edition = editions.reading(study["name"])
+    counts = f"{study['train_images']:,} + {study['test_images']:,}"
+    of = f" of its {edition.whole:,}" if edition.whole else ""
+    line = f"{data_set(study)}, {counts}{of} images to train and to test on: {edition.words}."
+    tested, lacks = edition.missing
+    return f"{line} {lacks}" if study["test_images"] == tested else line
+
+
+def labels_each(labels: str) -> str:
+    """Write a label budget: "2 labels of each class", or all."""
+    return "every label" if labels == "all" else f"{labels} labels of each class"
+
+
+def gain(results: Results, measure: str, layer: str, *, method: str, labels: str) -> str:
+    """Write `statistics.gain`, or that the study did not measure it."""
+    try:
+        return statistics.gain(results, measure, layer, method=method, labels=labels)
+    except UsageError:
+        return "not measured"
 
 
 def students(runs: pd.DataFrame) -> pd.DataFrame:

@@ -189,7 +189,7 @@
       const { model } = figures[0];
       const before = Object.fromEntries(shared(model.state).map((key) => [key, model.initial[key]]));
       apply(model, inAddress(), before); // the address holds what differs from how the figure opens
-      intoView(figures[0]);
+      if (!/[#&]at=/.test(location.hash)) intoView(figures[0]); // editions.js goes to the section
     };
     addEventListener("hashchange", view);
     await view();
