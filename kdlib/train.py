@@ -290,10 +290,10 @@ class Teachers:
         n = len(images.train) + len(images.unlabelled)
         if request.unlabelled and self.batches.unlabelled:
             rows = torch.arange(n)
-        table = torch.empty(0)
+        table, mean, std = torch.empty(0), images.mean, images.std
         chunks = rows.to(images.train.device).split(forward_size(images.train))
         for chunk in tqdm(chunks, "teacher", delay=2, mininterval=2, leave=False):
-            x = normalised(images.take(chunk), images.mean, images.std)
+            x = normalised(images.take(chunk), mean, std)
             for i, view in enumerate([x, x.flip(3)] if images.flip else [x]):
                 view = view.contiguous(memory_format=torch.channels_last)
                 logits = self._forward(request, view).logits

@@ -11,8 +11,8 @@ The networks to `models.build` for checkpoints that are published for CIFAR:
     RepDistiller        resnet8 to 110 with shortcut="conv", resnet8x4, resnet32x4, wrn-*, vgg*
     pytorchcv           resnet20 to 110 with shortcut="conv"
 
-Images have to be normalised as there (see `kdlib.plan.source.CONSTANTS`); checkpoints do not
-record it.
+Images have to be normalised as there (see `kdlib.plan.runs.CONSTANTS`); checkpoints do not record
+it.
 """
 
 from __future__ import annotations
