@@ -10,7 +10,7 @@ import json
 import os
 import subprocess
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from kdlib import UsageError, data, models, store
-from kdlib.plan.runs import Run
+from kdlib.plan.runs import Run, is_address
 from kdlib.plan.studies import Study
 
 OF_MAPS = ("maps", "faithfulness")  # tables whose rows belong to a run and an embedding
@@ -190,19 +190,22 @@ def _merge(
 ) -> dict[str, pd.DataFrame]:
     """New rows in place of old ones of the same run, or run and embedding; else old rows.
 
-    Nothing is kept of a run that was trained anew and ended elsewhere.
+    Nothing is kept of a run that was trained anew and ended elsewhere, and no table of one notebook
+    that such a run is in.
     """
-    old, new = (t.set_index("run")["test_accuracy"] for t in (before.runs, tables["runs"]))
-    again = [run for run in new.index.intersection(old.index) if new[run] != old[run]]
+    scores = ["run", "test_accuracy", "calibration_error"]
+    old, new = (set(t[scores].itertuples(False, None)) for t in (before.runs, tables["runs"]))
+    again = {run for run, *_ in new - old}  # or for the first time
     order = {run: number for number, run in enumerate(chosen)}
     merged = {}
     for name, rows in tables.items():
         kept = getattr(before, name)
-        if "run" in kept:
-            kept = kept[~kept["run"].isin(again)]
+        is_old = kept["run"].isin(again)
         if name in WHOLE:
+            kept = kept[:0] if is_old.any() else kept
             merged[name] = kept if rows.empty else rows
             continue
+        kept = kept[~is_old]
         keys = ["run", "embedding"] if name in OF_MAPS else ["run"]
         is_new = pd.MultiIndex.from_frame(kept[keys]).isin(pd.MultiIndex.from_frame(rows[keys]))
         parts = [part for part in (kept[~is_new], rows) if len(part)] or [rows]
@@ -334,7 +337,7 @@ def _executed(study: Study) -> dict[str, str]:
     """The notebooks of a study as they ran, by the names they get in the book.
 
     Every run, and for the pages one of each kind: the teacher, a student, and what follows them.
-    The path of images is in none of them: it is replaced by their name.
+    No path of images or of weights is in them: the name of the images and of the file replace it.
     """
     root = study.root
     files = {run.name: run.folder / "teacher.ipynb" for run in study.teachers}
@@ -351,10 +354,18 @@ def _executed(study: Study) -> dict[str, str]:
         files["compare"] = root / f"maps/{study.comparison.name}.ipynb"
     if study.film_table:
         files["film"] = root / f"maps/{study.film_table.name}.ipynb"
-    is_path = os.sep in study.dataset
-    path, name = (json.dumps(text)[1:-1] for text in (study.dataset, study.source.name))
+    names = {study.dataset: study.source.name}
+    names |= {t.weights: Path(t.weights).name for t in study.teachers if t.weights}
     return {
-        key: file.read_text("utf-8").replace(path, name if is_path else path)
+        key: _replaced(file.read_text("utf-8"), names)
         for key, file in files.items()
         if file.is_file()
     }
+
+
+def _replaced(notebook: str, names: Mapping[str, str]) -> str:
+    """The text of a notebook with names in place of paths."""
+    for path, name in names.items():
+        if os.sep in path and not is_address(path):
+            notebook = notebook.replace(json.dumps(path)[1:-1], json.dumps(name)[1:-1])
+    return notebook

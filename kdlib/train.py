@@ -138,22 +138,18 @@ def fit(
     *,
     method: str | None = None,
     teacher: nn.Module | None = None,
-    backbone_lr_factor: float | None = None,
     **options: Any,
 ) -> Trained:
     """Train one network in place, on the device that holds `batches`: `fit_many` of one.
 
     Without `method` by the run's own method and options, of a run that has none as the baseline;
     `options` come before the run's. With `method` by that one and `options` alone.
-    `backbone_lr_factor` is the run's, too, unless it is given.
     """
     one = job(network, run)._replace(snapshots=())
     if method is None:
         one = one._replace(options={**one.options, **options})
     else:
         one = one._replace(method=method, options=options)
-    if backbone_lr_factor is not None:
-        one = one._replace(backbone_lr_factor=backbone_lr_factor)
     return fit_many([one], batches, teacher)[0]
 
 

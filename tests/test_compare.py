@@ -91,6 +91,12 @@ def test_a_sweep_has_every_setting_that_fits_and_turns_maps_to_the_first(feature
     assert embed.displacement(ours, package, turned=False).mean() == pytest.approx(turned, rel=1e-3)
 
 
+def test_a_sweep_without_a_k_that_fits_has_no_maps_by_ivis(features):
+    layers = {network: features[network, "block1"] for network in NETWORKS}
+    maps = compare.sweep(layers, perplexities=[5], ks=[30], seeds=[0], steps=STEPS)
+    assert {one.embedding for one in maps} == {"tsne"}
+
+
 def test_the_first_images_of_each_class_are_as_many_of_all():
     labels = np.array([2, 2, 0, 1, 2, 0, 1, 1, 0])
     assert compare.first_of_each_class(labels, 6).tolist() == [0, 1, 2, 3, 5, 6]

@@ -1,6 +1,7 @@
 """The pipeline on a study as small as can be, in a copy of the project: killed, changed, broken."""
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -12,9 +13,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+import safetensors.torch
 from filelock import FileLock
 
-from kdlib import cli
+from kdlib import cli, models
 
 ROOT = Path(__file__).parents[1]
 NAMES = (
@@ -166,6 +168,27 @@ def test_a_new_seed_trains_the_new_students_only_and_taken_back_nothing(project,
     assert {job for job in jobs if job.startswith("student")} == {
         "student resnet8-full-0+epochs=1-2-1-1",
     }
+
+
+SERVED = """
+teacher: {{network: resnet8, width: 0.25, weights: "https://nowhere.org/{}", epochs: 0}}
+student: {{epochs: 1}}
+runs_only: true
+"""
+
+
+def test_weights_that_were_fetched_since_train_nothing_again(project, tmp_path, monkeypatch):
+    monkeypatch.setenv("KDLIB_CACHE", str(tmp_path))
+    network = models.build("resnet8", classes=10, channels=1, width=0.25)
+    content = safetensors.torch.save(network.state_dict())
+    file = tmp_path / f"weights/net-{hashlib.sha256(content).hexdigest()[:8]}.safetensors"
+    file.parent.mkdir()
+    file.write_bytes(content)
+    (project / "studies/served.yaml").write_text(SERVED.format(file.name))
+    code, said = run(project, file="studies/served.yaml")
+    assert code == 0, said
+    file.unlink()  # before and after it is fetched, a study is the same
+    assert planned(project, file="studies/served.yaml") == set()
 
 
 def test_a_failing_notebook_says_why_and_where_and_the_others_go_on(project, studied):

@@ -46,8 +46,9 @@ class Machine:
             if run.role == "teacher" or (run.labels_per_class, run.seed) in cells:
                 self.save(run, accuracy, self.rows if rows is None else rows)
 
-    def save(self, run, accuracy, rows):
-        results = {"test_accuracy": accuracy, "test_images": 500, "calibration_error": 0.1}
+    def save(self, run, accuracy, rows, calibration=0.1):
+        results = {"test_accuracy": accuracy, "test_images": 500}
+        results |= {"calibration_error": calibration}
         results |= {"seconds": 1800.0, "parameters_count": 6, "architecture": {}, "device": "cpu"}
         weights = {"w": np.zeros(1, "float32")}
         teacher = {"network": "resnet20", "regime": "full", "weights": "random"}
@@ -188,6 +189,26 @@ def test_a_run_trained_anew_takes_nothing_over(machine):
     assert values.to_dict() == accuracy.to_dict()
 
 
+def test_a_comparison_of_a_run_trained_anew_is_not_kept_in_part(machine):
+    machine.train(*CELLS)
+    machine.map()
+    study = machine.study
+    values = [("pca", run, "block1", "map_knn", 0.5) for run in study.comparison.networks]
+    store.save_table("comparison", study.root, study.comparison.name, values)
+    machine.publish()
+    assert set(store.load(machine.to).comparison["run"]) == set(study.comparison.networks)
+    machine.forget()
+    (again,) = (run for run in study.students if run.name == study.comparison.networks[1])
+    machine.save(again, 0.5, machine.rows)
+    machine.publish()
+    assert len(store.load(machine.to).comparison) == 3
+    machine.save(again, 0.5, machine.rows, calibration=0.2)
+    assert machine.publish() == (0, 1, 12, 0)
+    results = store.load(machine.to)
+    assert results.comparison.empty
+    assert set(results.maps["run"]) == {run.name for run in study.mapped} - {again.name}
+
+
 @pytest.mark.parametrize(
     ("what", "change"),
     [
@@ -222,17 +243,18 @@ def edit(file, **changes):
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
 
 
-def test_executed_notebooks_name_the_images_and_not_their_place(machine, tmp_path):
+def test_executed_notebooks_name_the_images_and_weights_and_not_their_place(machine, tmp_path):
     machine.train(*CELLS)
     machine.map()
-    archive = tmp_path / "somewhere/birds"
+    archive, weights = tmp_path / "somewhere/birds", tmp_path / "elsewhere/net.pt"
     study = machine.study
     note = study.teachers[0].folder / "teacher.ipynb"
-    note.write_text(json.dumps({"dataset": str(archive)}))
+    note.write_text(json.dumps({"dataset": str(archive), "weights": str(weights)}))
     object.__setattr__(study, "dataset", str(archive))
+    object.__setattr__(study.teachers[0], "weights", str(weights))
     texts = publish._executed(study)
     assert set(texts) == {"teacher", study.teachers[0].name}
-    assert json.loads(texts["teacher"]) == {"dataset": "digits"}
+    assert json.loads(texts["teacher"]) == {"dataset": "digits", "weights": "net.pt"}
 
 
 def test_the_commit_of_a_training_is_found_by_its_code_and_unknown_without():

@@ -190,6 +190,17 @@ def test_weights_of_another_hash_are_refused_and_not_kept(server, digits, monkey
     assert list(run.weights_file.parent.iterdir()) == []
 
 
+def test_other_weights_in_the_cache_are_refused(server, digits, monkeypatch, tmp_path):
+    monkeypatch.setenv("KDLIB_CACHE", str(tmp_path / "cache"))
+    _, address, asked = server
+    run = runs.Teacher(network="resnet8", width=0.25, weights=f"{address}/net-12345678.pt")
+    run.weights_file.parent.mkdir(parents=True)
+    run.weights_file.write_bytes(b"other")
+    with pytest.raises(UsageError, match=r"net-12345678\.pt holds others; delete it"):
+        train.pretrain(train.build(run, digits), digits, run)
+    assert not asked
+
+
 def test_an_address_where_nothing_is_is_one_line(server, digits, monkeypatch, tmp_path):
     monkeypatch.setenv("KDLIB_CACHE", str(tmp_path / "cache"))
     _, address, _ = server

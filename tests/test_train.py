@@ -274,7 +274,7 @@ def test_a_frozen_backbone_does_not_change_and_a_slow_one_changes_less(digits):
     for factor in (0.0, 0.01, 1.0):
         network, first = student(), student().state_dict()
         loader = batches(digits, unlabelled=False)
-        train.fit(network, loader, runs.Teacher(epochs=1), backbone_lr_factor=factor)
+        train.fit(network, loader, runs.Teacher(epochs=1, backbone_lr_factor=factor))
         assert not network.logits.weight.equal(first["logits.weight"])
         if factor == 0:
             backbone = [x for x in network.state_dict() if "logits" not in x]

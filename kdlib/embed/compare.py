@@ -114,12 +114,11 @@ def sweep(
         cells = {(run, ""): x for run, x in layers.items()}
         made = family(cells, "ivis", k=k, seed=seed, steps=steps, progress=_silent).maps
         maps += [Setting("ivis", k, seed, run, points) for (run, _), points in made.items()]
-    settings: dict[str, Any] = {"engine": "package", "steps": steps}
-    settings["k"] = usable[len(usable) // 2]
-    run = list(layers)[-1]
-    for seed in tqdm(seeds, "IVIS by its package", delay=2):
-        points = unit(embed(layers[run], "ivis", seed=seed, progress=_silent, **settings))
-        maps.append(Setting(PACKAGE, settings["k"], seed, run, points))
+    run, middle = list(layers)[-1], usable[len(usable) // 2 :][:1]
+    for k, seed in tqdm(list(product(middle, seeds)), "IVIS by its package", delay=2):
+        settings: dict[str, Any] = {"engine": "package", "k": k, "seed": seed, "steps": steps}
+        points = unit(embed(layers[run], "ivis", progress=_silent, **settings))
+        maps.append(Setting(PACKAGE, k, seed, run, points))
     return maps
 
 

@@ -33,6 +33,7 @@ from kdlib.models import efficientnet, timm
 from kdlib.models.build import architecture, differences
 from kdlib.models.cifar import NETWORKS
 from kdlib.models.observe import layers
+from kdlib.plan.runs import content, is_address
 
 Rule = tuple[str, str | Callable[[re.Match[str]], str]]
 
@@ -86,9 +87,13 @@ def fetch(weights: str, file: Path, digest: str) -> Path:
     """The file of a checkpoint: `file` itself, or what an address holds, fetched into it once.
 
     Raises UsageError where it cannot be fetched, and where the SHA-256 of its content does not
-    begin with `digest`.
+    begin with `digest`, also of one that lies there already.
     """
-    if not weights.startswith(("https://", "http://")) or file.is_file():
+    if not is_address(weights):
+        return file
+    if file.is_file():
+        if content(file) != digest:
+            raise UsageError(f"weights {weights}: {file} holds others; delete it")
         return file
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -222,7 +222,7 @@ class Teacher(Run):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if _is_address(self.weights):
+        if is_address(self.weights):
             _ = self.weights_hash  # raises for an address without one
 
     @property
@@ -241,7 +241,7 @@ class Teacher(Run):
         """
         if self.weights is None or self.weights in INITIAL:
             return None
-        if _is_address(self.weights):
+        if is_address(self.weights):
             return cache() / "weights" / PurePosixPath(self.weights).name
         file = Path(os.path.expanduser(self.weights))  # noqa: PTH111  (a Path raises for ~nobody)
         if not file.is_file():
@@ -257,7 +257,7 @@ class Teacher(Run):
         """
         if self.weights is None or self.weights in INITIAL:
             return self.weights or "random"
-        if not _is_address(self.weights):
+        if not is_address(self.weights):
             return content(self.weights_file)  # type: ignore[arg-type]
         match = re.search(r"-([0-9a-f]{8,64})(\.[A-Za-z]+)*$", self.weights)
         if match is None:
@@ -612,7 +612,8 @@ def plain(what: str, name: str) -> None:
         )
 
 
-def _is_address(weights: str | None) -> bool:
+def is_address(weights: str | None) -> bool:
+    """Whether weights are fetched from an address, and not read from a file."""
     return weights is not None and weights.startswith(("https://", "http://"))
 
 
