@@ -103,10 +103,11 @@ PACKAGED = {"digits": _digits}  # small sets that come with a package and need n
 def load(source: Source | str | Path = "digits", *, seed: int = 0) -> Images:
     """Read the images of a source; a name or a path stands for the `Source` made of it.
 
-    `seed` draws the test images where a source has none of its own. `train_images` of the source
-    are the same for every seed, all classes alike. After the first read it is one
-    memory-mapped file in KDLIB_CACHE (default: kdlib in the user's cache), which is made again
-    when the source has changed. Raises UsageError for images that cannot be read.
+    `seed` draws the test images where a source has none of its own. After the first read a source
+    is one memory-mapped file in KDLIB_CACHE (default: kdlib in the user's cache), which is made
+    again when the source has changed. Of that, `train_images` of the source are taken, the same
+    for every seed. Raises UsageError for images that cannot be read, and for more `train_images`
+    than there are or fewer than classes.
 
     >>> load(Source("birds.zip", size=32)).train.shape
     torch.Size([5000, 3, 32, 32])

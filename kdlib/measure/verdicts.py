@@ -63,7 +63,7 @@ RULE = """\
    methods that are named without a headline are corrected, within their cell.
 """
 
-MARGIN = 1.0  # points of test accuracy that make no difference
+MARGIN = 100 * statistics.MARGIN  # points of test accuracy that make no difference
 SHARE = 0.75  # of the methods that must agree
 LEVEL = 0.05
 WORDS = {  # from how many seeds on: holds, holds for some, does not show, reverses
