@@ -405,8 +405,10 @@ def test_c2_is_borrowed_only_from_the_same_data(study):
     for data, borrowed in (("digits", True), ("birds", False)):
         of_data = regimes._replace(study=regimes.study | {"dataset": data})
         other = findings.verdicts.Judged(bare, bare, of_data)
-        assert other.borrowed is borrowed
+        assert other.borrowed == (of_data.study["name"] if borrowed else "")
+        assert (f"`{other.borrowed}`" in other.facts()["borrowed"].data) is borrowed
         assert ("C2" in set(other.cells["claim"])) is borrowed
+    assert not findings.verdicts.Judged(bare, bare, bare).borrowed  # it has no such teachers
 
 
 def test_signs_of_maps_are_compared_with_their_layers(judged):

@@ -96,17 +96,20 @@ def _which(cell: Mapping[Any, Any]) -> str:
 class Judged:
     """A study in both views of its layers, with the methods and the cells of every claim.
 
-    Where it has no teachers of few labels, C2 is judged by the study `regimes` of the same data.
+    Where it has no teachers of few labels, C2 is judged by a study of the same data that has.
     """
 
     def __init__(self, results: Results, flat: Results, regimes: Results):
         self.results, self.flat = results, flat
         differences = verdicts.differences(results, flat)
         same_data = regimes.study["dataset"] == results.study["dataset"]
-        self.borrowed = same_data and "C2" not in set(differences["claim"])
-        if self.borrowed:
+        self.borrowed = ""  # the name of the study that C2 is judged by, where it is another
+        if same_data and "C2" not in set(differences["claim"]):
             other = verdicts.differences(regimes)
-            differences = pd.concat([differences, other[other["claim"] == "C2"]])
+            other = other[other["claim"] == "C2"]
+            if len(other):
+                self.borrowed = regimes.study["name"]
+                differences = pd.concat([differences, other])
         self.methods = verdicts.methods(differences)
         self.cells = verdicts.cells(differences)
 
@@ -124,14 +127,14 @@ class Judged:
         """Give the verdicts, and the numbers that the prose quotes."""
         every = students(self.results.runs)
         seeds = sorted(every.groupby(["network", "method", "labels"])["seed"].nunique().unique())
-        borrowed = "These are numbers of another study, `regimes`. " if self.borrowed else ""
+        borrowed = f"These are numbers of another study, `{self.borrowed}`. "
         return {
             **{claim: Markdown(sentence(self.cells, claim)) for claim in verdicts.CLAIMS},
             "seeds": " to ".join(map(str, dict.fromkeys([seeds[0], seeds[-1]]))),
             "dataset": self.results.study["dataset"],
             "n": f"{len(self.results.labels):,}",
             "c4-views": Markdown(self.views("C4")),
-            "borrowed": Markdown(borrowed),
+            "borrowed": Markdown(borrowed if self.borrowed else ""),
             **self.partners(),
             **self.layers_saved(),
             **self.maps_and_layers(),
