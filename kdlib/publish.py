@@ -91,7 +91,7 @@ def publish(study: Study, folder: Path, *, partial: bool = False) -> Counts:
         "versions": _versions(origin),
     }
     results = store.Results(facts, **tables, images=sample, labels=labels)
-    store.publish(folder, results, _executed(study), origin)
+    store.publish(folder, results, _executed(study, chosen), origin)
     replaced = len(set(here) & set(published))
     return Counts(len(here) - replaced, replaced, len(kept), len(names) - len(chosen))
 
@@ -333,11 +333,12 @@ def _git(top: Path, *arguments: str, given: str = "") -> bytes:
 # ---- executed notebooks ------------------------------------------------------------------------
 
 
-def _executed(study: Study) -> dict[str, str]:
+def _executed(study: Study, chosen: Collection[str]) -> dict[str, str]:
     """The notebooks of a study as they ran, by the names they get in the book.
 
-    Every run, and for the pages one of each kind: the teacher, a student, and what follows them.
-    No path of images or of weights is in them: the name of the images and of the file replace it.
+    Every run that is published, and for the pages one of each kind: the teacher, a student, and
+    what follows them. No path of images or of weights is in them: the name of the images and of
+    the file replace it.
     """
     root = study.root
     files = {run.name: run.folder / "teacher.ipynb" for run in study.teachers}
@@ -354,6 +355,9 @@ def _executed(study: Study) -> dict[str, str]:
         files["compare"] = root / f"maps/{study.comparison.name}.ipynb"
     if study.film_table:
         files["film"] = root / f"maps/{study.film_table.name}.ipynb"
+    for run in study.runs:
+        if run.name not in chosen:
+            del files[run.name]
     names = {study.dataset: study.source.name}
     names |= {t.weights: Path(t.weights).name for t in study.teachers if t.weights}
     return {

@@ -252,7 +252,8 @@ def test_executed_notebooks_name_the_images_and_weights_and_not_their_place(mach
     note.write_text(json.dumps({"dataset": str(archive), "weights": str(weights)}))
     object.__setattr__(study, "dataset", str(archive))
     object.__setattr__(study.teachers[0], "weights", str(weights))
-    texts = publish._executed(study)
+    assert set(publish._executed(study, [])) == {"teacher"}
+    texts = publish._executed(study, [study.teachers[0].name])
     assert set(texts) == {"teacher", study.teachers[0].name}
     assert json.loads(texts["teacher"]) == {"dataset": "digits", "weights": "net.pt"}
 
