@@ -62,7 +62,7 @@ def facts(results: Results) -> dict[str, Any]:
         "distilled": _accuracy(distilled),
         "method": method,
         "names": Markdown(names(every["method"])),
-        "learnt": learnt(results.study, teacher),
+        "learnt": learnt(results.study, teacher.to_dict()),
         "teacher": percent(teacher["test_accuracy"]),
         "times": f"{teacher['parameters'] / size:.0f}",
         "teacher_size": f"{teacher['parameters']:,}",

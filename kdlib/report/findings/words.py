@@ -107,10 +107,12 @@ LEARNT = {  # regime of a teacher -> what it was trained on
 }
 
 
-def is_published(study: Mapping[str, Any], teacher: Mapping[Any, Any]) -> bool:
-    """Whether a teacher, a row of `runs`, was taken as it was published, with no epochs here."""
+def is_published(study: Mapping[str, Any], run: Mapping[Any, Any]) -> bool:
+    """Whether a row of `runs` is a teacher of every label that was used as it was published."""
+    if (run["role"], run["regime"]) != ("teacher", "full") or run["weights"] == "random":
+        return False
     settings = study.get("settings", {}).get("teacher", {})
-    return settings.get("epochs") == "0" or "epochs=0" in teacher["options"].split()
+    return settings.get("epochs") == "0" or "epochs=0" in run["options"].split()
 
 
 def learnt(study: Mapping[str, Any], teacher: Mapping[Any, Any]) -> str:
