@@ -135,7 +135,7 @@ def test_a_gallery_that_was_not_run_states_so():
 @pytest.fixture(scope="module")
 def single():
     """An invented study of one seed and one budget of labels, whose teacher was published."""
-    made = invented.make(n=60, seeds=1, labels=("10",))
+    made = invented.make(n=60, seeds=1, labels=("2",))
     settings = {"settings": {"teacher": {"epochs": "0", "weights": "4bfd9763"}}}
     runs = made.runs.copy()
     runs.loc[runs["regime"] == "full", "weights"] = "4bfd9763"
@@ -195,7 +195,7 @@ def test_softness_is_no_evidence_of_the_order_of_wrong_classes():
 
 
 def test_a_baseline_of_one_budget_reaches_no_method(single):
-    assert "`kd`: more than the 10 tried" in findings.labels.facts(single)["worth"].data
+    assert "`kd`: more than the 2 tried" in findings.labels.facts(single)["worth"].data
 
 
 def test_teachers_have_their_calibration_error(single):

@@ -190,7 +190,9 @@ def standing(
     caption. A method that was not run has a sentence.
     """
     names = [f"{name} {default}" for name, default in constants(kind).items()]
-    time = f"{cost[method]:.1f} times the baseline's, on digits" if method in cost else "not measured"
+    time = (
+        f"{cost[method]:.1f} times the baseline's, on digits" if method in cost else "not measured"
+    )
     words = f"<p>Constants: {', '.join(names) or 'none'}. Time of a training: {time}.</p>"
     rows = standings[standings["method"] == method]
     if rows.empty:

@@ -44,8 +44,7 @@ def layers(results: Results, measure: str = "knn", *, network: str | None = None
         .properties(
             title=alt.Title(
                 f"{name(measure)}, layer by layer, {network}",
-                subtitle=f"{parts.over([n])}; dots: single seeds; "
-                f"{hint(measure)}",
+                subtitle=f"{parts.over([n])}; dots: single seeds; {hint(measure)}",
             ),
             description=parts.spoken(table, "value", name(measure)),
         )

@@ -40,8 +40,7 @@ def families(standings: pd.DataFrame) -> alt.FacetChart:
     return facets.resolve_axis(x="independent").properties(
         title=alt.Title(
             "Test accuracy by family of methods",
-            subtitle=f"{parts.over(table['n'])}; grey: baseline "
-            "(no teacher); point to single out",
+            subtitle=f"{parts.over(table['n'])}; grey: baseline (no teacher); point to single out",
         ),
         description=_description(table),
     )
@@ -125,8 +124,7 @@ def dots(standings: pd.DataFrame, methods: Sequence[str]) -> alt.FacetChart:
     return panel.facet(column=column, spacing=14).properties(
         title=alt.Title(
             "Test accuracy, method by method",
-            subtitle=f"{parts.over(table['n'])}; "
-            f"dashed: {names[0]}{_arrow(table)}",
+            subtitle=f"{parts.over(table['n'])}; dashed: {names[0]}{_arrow(table)}",
         ),
         description=f"Test accuracy in percent, with {steps[0]} labels per class: {words}.",
     )
