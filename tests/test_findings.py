@@ -198,6 +198,21 @@ def test_a_baseline_of_one_budget_reaches_no_method(single):
     assert "`kd`: more than the 2 tried" in findings.labels.facts(single)["worth"].data
 
 
+def test_the_status_has_the_devices_that_trained_the_runs(single):
+    assert isinstance(findings.status.provenance(single), Markdown)
+    given = {"commit": {"abc": 3}, "code": {"12": 3}, "device": {"a GPU": 1, "": 2}, "hours": 1.5}
+    known = single._replace(study=single.study | {"provenance": given})
+    table = findings.status.provenance(known).data
+    for words in ("abc", "a GPU", "1.5"):
+        assert words in table
+
+
+def test_the_page_on_misreading_names_the_engine_of_its_maps(single):
+    assert findings.misreading.engine(single) == "our own engine"
+    package = single.faithfulness.assign(engine="ivis 2.0.11")
+    assert findings.misreading.engine(single._replace(faithfulness=package)) == "the package"
+
+
 def test_teachers_have_their_calibration_error(single):
     table = findings.regimes.teachers(single, store.brief("none of this name")).data
     assert "<td>10.0</td>" in table

@@ -46,6 +46,7 @@ def facts(results: Results) -> dict[str, Any]:
     """
     numbers: dict[str, Any] = dict.fromkeys(QUOTED, "not measured")
     numbers["all"] = len(results.labels)
+    numbers["made"] = engine(results)
     if _swept(results):
         numbers |= {
             "method": method(results),
@@ -125,6 +126,15 @@ def settings(results: Results) -> dict[str, str]:
             f"{kind}-apart": f"{seed_displacement(results, kind, distilled):.2f}",
         }
     return facts
+
+
+def engine(results: Results) -> str:
+    """Name what made the IVIS maps of the explorer."""
+    maps = results.faithfulness
+    names = set(maps.loc[maps["embedding"] == "ivis", "engine"])
+    own = {name for name in names if name.startswith("torch")}
+    words = {"our own engine": own, "the package": names - own}
+    return " and ".join(word for word, found in words.items() if found) or "neither"
 
 
 def engines(results: Results) -> dict[str, Markdown]:

@@ -96,6 +96,20 @@ def files(results: Results) -> HTML:
     return tables.table(pd.DataFrame(rows), caption)
 
 
+def provenance(results: Results) -> HTML | Markdown:
+    """Show which code trained the runs, on which devices, and for how many hours."""
+    given = results.study.get("provenance")
+    if given is None:
+        return Markdown("*This study was published without a record of where its runs come from.*")
+    rows = [
+        {"what": name, "value": value, "runs": count}
+        for name in ("commit", "code", "device")
+        for value, count in given[name].items()
+    ]
+    rows.append({"what": "hours of training", "value": f"{given['hours']:g}", "runs": ""})
+    return tables.table(pd.DataFrame(rows), "What trained the runs, and where")
+
+
 def versions(results: Results) -> HTML:
     """List the versions of what computed the results."""
     rows = pd.DataFrame(results.study["versions"].items(), columns=["package", "version"])
