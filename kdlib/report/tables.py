@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import html
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -65,14 +66,18 @@ def judged(cells: pd.DataFrame, caption: str) -> HTML:
     records = cells.to_dict("records")
     several = [c for c in ("network", "teacher", "space") if cells[c].nunique() > 1]
     units = cells["claim"].map(lambda claim: verdicts.CLAIMS[claim].unit).unique()
+    several_seeds = cells["n"] > 1  # of one seed no method has an interval to agree by
     columns = {
         "labels per class": cells["labels"],
         **{column: cells[column].replace(TITLES) for column in several},
         "verdict": [badge(cell["verdict"]) for cell in records],
         f"{', '.join(units)} [95 % interval]": [headline(cell) for cell in records],
         "seeds": cells["n"],
-        "methods that agree": [f"{cell['agree']} of {cell['methods']}" for cell in records],
-        "not told from 0": cells["undecided"].replace("", NONE),
+        "methods that agree": [
+            f"{cell['agree']} of {cell['methods']}" if enough else NONE
+            for cell, enough in zip(records, several_seeds, strict=True)
+        ],
+        "not told from 0": cells["undecided"].where(several_seeds, "").replace("", NONE),
         "against": cells["opposing"].replace("", NONE),
     }
     if cells["against"].sum() == 0:  # what would be empty only takes room
@@ -124,7 +129,7 @@ def _conditions(cells: pd.DataFrame) -> str:
     rows = []
     for (data, teacher, labels), part in cells.groupby(["data", "teacher", "labels"], sort=False):
         budget = "all labels" if labels == "all" else f"{labels} labels per class"
-        who = f"{html.escape(teacher)} teacher" if teacher else "not run"
+        who = html.escape(_teacher(teacher)) if teacher else "not run"
         words = f"{html.escape(data)}<br>{who}<br>{budget}"
         columns = "".join(
             f'<td data-claim="{cell["claim"]}"><div>{_verdict(cell)}</div></td>'
@@ -132,6 +137,14 @@ def _conditions(cells: pd.DataFrame) -> str:
         )
         rows.append(f'<tr><th scope="row">{words}</th>{columns}</tr>')
     return "".join(rows)
+
+
+def _teacher(kind: str) -> str:
+    """Write a kind of teacher, "full (4bfd9763)", as a reader knows it: of a file, published."""
+    regime, _, began = kind.partition(" (")
+    if re.fullmatch(r"[0-9a-f]{8}\)", began):
+        return f"{regime} teacher with published weights"
+    return f"{kind} teacher"
 
 
 def _verdict(cell: Mapping[Any, Any]) -> str:
@@ -177,7 +190,9 @@ def standing(
     caption. A method that was not run has a sentence.
     """
     names = [f"{name} {default}" for name, default in constants(kind).items()]
-    time = f"{cost[method]:.1f} times the baseline's" if method in cost else "not measured"
+    time = (
+        f"{cost[method]:.1f} times the baseline's, on digits" if method in cost else "not measured"
+    )
     words = f"<p>Constants: {', '.join(names) or 'none'}. Time of a training: {time}.</p>"
     rows = standings[standings["method"] == method]
     if rows.empty:
@@ -196,7 +211,7 @@ def standing(
     }
     caption = (
         f"{', '.join(filter(None, (method, *rows['network'].unique(), images)))}: "
-        "mean and 95 % t interval over seeds"
+        "mean and, of several seeds, 95 % t interval"
     )
     return HTML(words + table(pd.DataFrame(columns), caption).data)
 

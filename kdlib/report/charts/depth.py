@@ -44,8 +44,7 @@ def layers(results: Results, measure: str = "knn", *, network: str | None = None
         .properties(
             title=alt.Title(
                 f"{name(measure)}, layer by layer, {network}",
-                subtitle=f"mean of {n} seeds with 95 % t interval; dots: single seeds; "
-                f"{hint(measure)}",
+                subtitle=f"{parts.over([n])}; dots: single seeds; {hint(measure)}",
             ),
             description=parts.spoken(table, "value", name(measure)),
         )
@@ -79,8 +78,8 @@ def difference(
         .properties(
             title=alt.Title(
                 f"{name(measure)}: each method minus baseline, {network}",
-                subtitle=f"diamond: mean of {parts.counts(means['n'])} paired seeds with 95 % t "
-                f"interval; ticks: seeds; {hint(measure)}",
+                subtitle=f"diamond: {parts.over(means['n'], 'paired seeds')}; ticks: seeds; "
+                f"{hint(measure)}",
             ),
             description=parts.spoken(means, "mean", f"{name(measure)} minus the baseline's"),
         )
@@ -169,7 +168,7 @@ def similarity(results: Results, *, network: str | None = None) -> alt.FacetChar
     view: dict[str, Any] = {"name": "view", "value": views[0]}
     if len(views) > 1:
         view["bind"] = alt.binding_radio(options=views, name="view: ")
-    subtitle = f"linear CKA, {few} labels per class, mean of {parts.counts(table['n'])} seeds"
+    subtitle = f"linear CKA, {few} labels per class, mean over seeds, {parts.counts(table['n'])}"
     return (
         panel.add_params(alt.param(**view))
         .facet(column=parts.methods_column(methods), spacing=14)

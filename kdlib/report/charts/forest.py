@@ -50,7 +50,6 @@ def forest(cells: pd.DataFrame, methods: pd.DataFrame, title: str, unit: str) ->
     side = alt.Header(
         labelExpr="split(datum.value, ', ')", labelAngle=0, labelAlign="left", labelFontSize=11
     )
-    n = parts.counts(table["n"])
     means = "; ".join(
         f"{r.method}, {r.labels} labels{', ' * bool(r.where)}{r.where}: {r.mean:+.3g}"
         for r in table.itertuples()
@@ -65,7 +64,7 @@ def forest(cells: pd.DataFrame, methods: pd.DataFrame, title: str, unit: str) ->
         title=alt.Title(
             title,
             subtitle=[
-                f"{unit}; right of 0 agrees with the claim; mean of {n} seeds, 95 % t interval",
+                f"{unit}; right of 0 agrees with the claim; {parts.over(table['n'])}",
                 f"full diamond: the interval excludes 0; {ALL}: the headline of the cell",
             ],
         ),

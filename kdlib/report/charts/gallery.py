@@ -40,8 +40,7 @@ def families(standings: pd.DataFrame) -> alt.FacetChart:
     return facets.resolve_axis(x="independent").properties(
         title=alt.Title(
             "Test accuracy by family of methods",
-            subtitle=f"mean of {parts.counts(table['n'])} seeds, 95 % t interval; grey: baseline "
-            "(no teacher); point to single out",
+            subtitle=f"{parts.over(table['n'])}; grey: baseline (no teacher); point to single out",
         ),
         description=_description(table),
     )
@@ -83,7 +82,7 @@ def ranked(standings: pd.DataFrame) -> alt.LayerChart | alt.FacetChart:
         height={"step": 17},
         title=alt.Title(
             "Every method minus baseline, at one label budget",
-            subtitle=f"mean of {parts.counts(table['pairs'])} paired seeds with 95 % t interval; "
+            subtitle=f"{parts.over(table['pairs'], 'paired seeds')}; "
             f"right of 0 is better{_arrow(table)}",
         ),
         description=f"Points of test accuracy minus baseline, {steps[0]} labels per class: "
@@ -125,8 +124,7 @@ def dots(standings: pd.DataFrame, methods: Sequence[str]) -> alt.FacetChart:
     return panel.facet(column=column, spacing=14).properties(
         title=alt.Title(
             "Test accuracy, method by method",
-            subtitle=f"mean of {parts.counts(table['n'])} seeds, 95 % t interval; "
-            f"dashed: {names[0]}{_arrow(table)}",
+            subtitle=f"{parts.over(table['n'])}; dashed: {names[0]}{_arrow(table)}",
         ),
         description=f"Test accuracy in percent, with {steps[0]} labels per class: {words}.",
     )

@@ -59,8 +59,8 @@ def grid(pairs: pd.DataFrame) -> alt.FacetChart:
     return panel.facet(column=column, spacing=14).properties(
         title=alt.Title(
             "What distillation adds, pair by pair",
-            subtitle=f"test accuracy minus baseline, points: mean of {parts.counts(table['n'])} "
-            "paired seeds; ≈: the 95 % interval holds 0",
+            subtitle="test accuracy minus baseline, points: "
+            f"{parts.over(table['n'], 'paired seeds')}; ≈: an interval with 0",
         ),
         description=f"Points of test accuracy minus baseline. {words}.",
     )

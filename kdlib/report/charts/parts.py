@@ -108,6 +108,14 @@ def counts(n: Iterable[int | float]) -> str:
     return "n = " + "/".join(str(k) for k in sorted({int(k) for k in n}))
 
 
+def over(n: Iterable[int | float], noun: str = "seeds") -> str:
+    """Write what a chart averages: "mean of n = 5 seeds, 95 % t interval"; of one seed, that."""
+    numbers = [int(k) for k in n]
+    if set(numbers) == {1}:
+        return "one seed: no interval"
+    return f"mean of {counts(numbers)} {noun}, 95 % t interval"
+
+
 def number(field: str, title: str, form: str) -> alt.Tooltip:
     """Show a number of the row that is pointed at, in the format `form`."""
     return alt.Tooltip(field, title=title, format=form)

@@ -34,7 +34,7 @@ def accuracy(results: Results, *, network: str | None = None) -> alt.LayerChart 
             height=300,
             title=alt.Title(
                 f"Test accuracy of {network}",
-                subtitle=f"mean of {n} seeds with 95 % t interval; dots: single seeds",
+                subtitle=f"{parts.over([n])}; dots: single seeds",
             ),
             description=parts.spoken(table, "accuracy_pct", "Test accuracy in percent"),
         )
@@ -120,8 +120,7 @@ def gains(results: Results, *, network: str | None = None) -> alt.LayerChart | a
         height=260,
         title=alt.Title(
             f"Each method minus baseline, {network}, in points of test accuracy",
-            subtitle=f"diamond: mean of {parts.counts(means['n'])} paired seeds with 95 % t "
-            "interval; ticks: seeds",
+            subtitle=f"diamond: {parts.over(means['n'], 'paired seeds')}; ticks: seeds",
         ),
         description=parts.spoken(
             means.assign(points=100 * means["mean"]),

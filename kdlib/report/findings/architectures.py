@@ -16,10 +16,10 @@ from kdlib.report import charts, tables
 from kdlib.report.findings.words import (
     NOT_RUN,
     architecture,
-    counts,
     interval,
     main_method,
     percent,
+    seeds_of,
 )
 from kdlib.store import Results
 
@@ -52,17 +52,40 @@ def facts(results: Results) -> dict[str, Any]:
     method = main_method(table["method"], otherwise="kd")
     return {
         "main": method,
-        "holds": f"{method} beats the baseline for {_count(own)}"
-        if len(own)
-        else "Pairs of networks",
+        "holds": _holds(own, method),
+        "which": Markdown(_which(results, own)),
         "goes": goes or "What does the gain go with?",
-        "shares": listed or "not known",
+        "shares": listed or "an unknown share goes with each of the three",
         "pairs": len(own),
-        "labels": own["labels"].iloc[0] if len(own) else "few",
-        "n": counts(table["n"]),
-        **_networks(results, own),
         **_gap_and_room(own),
     }
+
+
+def _holds(own: pd.DataFrame, method: str) -> str:
+    """Head the grid: for how many pairs a method beats the baseline."""
+    if own.empty:
+        return "Pairs of networks"
+    if not own["n"].gt(1).any():
+        return "One seed of each pair: none is judged yet"
+    return f"{method} beats the baseline for {_count(own)}"
+
+
+def _which(results: Results, own: pd.DataFrame) -> str:
+    """State which networks were paired, or that none were."""
+    if own.empty:
+        return (
+            "**No other pairs were run on these images yet.** The switch at the top of the page "
+            "leads to other data sets; what stands below states how they are read."
+        )
+    few, networks = own["labels"].iloc[0], _networks(results, own)
+    return (
+        "So here teachers of several families or sizes teach students of several, with "
+        f"{few} labels per class and {seeds_of(own['n'])} a pair.\n\n"
+        f"Teachers, with their size and test accuracy: {networks['teachers']}. Students: "
+        f"{networks['students']}; a number at the end of a name, after an x, is a factor on its "
+        f"channels. Poorest of the baselines: {networks['poorest']}. All students learn from the "
+        "same recipe, made for ResNets; none got constants of its own."
+    )
 
 
 def _networks(results: Results, own: pd.DataFrame) -> dict[str, str]:
@@ -70,8 +93,6 @@ def _networks(results: Results, own: pd.DataFrame) -> dict[str, str]:
     sizes = results.runs.groupby("network")["parameters"].first()
     teachers = results.runs[results.runs["role"] == "teacher"]
     scores = teachers.groupby("network")["test_accuracy"].mean()
-    if own.empty:
-        return {"teachers": "none", "students": "none", "poorest": "not known"}
     poorest = own.loc[own["baseline"].idxmin()]
     return {
         "teachers": ", ".join(
@@ -101,10 +122,14 @@ def _gap_and_room(own: pd.DataFrame) -> dict[str, str]:
         "rule": heading,
         "gap": f"{gap:+.2f}" if pd.notna(gap) else "not known",
         "room": f"{room:+.2f}" if pd.notna(room) else "not known",
-        "removed": f"{removed.min():.0f} to {removed.max():.0f} %"
-        if len(own)
-        else "an unknown share",
+        "removed": _span(removed) if len(own) else "an unknown share",
     }
+
+
+def _span(percents: pd.Series) -> str:
+    """Write the smallest and the largest of some percents, once where they are the same."""
+    low, high = (f"{value:.0f}" for value in (percents.min(), percents.max()))
+    return f"{low} %" if low == high else f"{low} to {high} %"
 
 
 def _count(rows: pd.DataFrame) -> str:
@@ -144,6 +169,8 @@ def by_method(results: Results) -> Markdown:
 def _by_method(method: str, rows: pd.DataFrame) -> str:
     rest = rows[~(rows["low"] > 0)].to_dict("records")
     names = ", ".join(f"{row['teacher']} to {row['network']} ({_gain(row)})" for row in rest)
+    if not rows["n"].gt(1).any():
+        return f"- `{method}`, one seed, not judged: {names}."
     line = f"- `{method}` beats the baseline for {_count(rows)}"
     return f"{line}; not: {names}." if names else f"{line}."
 

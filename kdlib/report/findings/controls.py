@@ -11,7 +11,15 @@ from IPython.display import HTML, Markdown
 from kdlib.measure import standings, statistics
 from kdlib.report import charts, tables
 from kdlib.report.findings.methods import link
-from kdlib.report.findings.words import NOT_RUN, counts, gain, interval, number, percent, students
+from kdlib.report.findings.words import (
+    NOT_RUN,
+    gain,
+    interval,
+    number,
+    percent,
+    seeds_of,
+    students,
+)
 from kdlib.store import Results
 
 TAKEN = {  # control -> what it takes away, and what it leaves
@@ -39,7 +47,9 @@ TAKEN = {  # control -> what it takes away, and what it leaves
 BESIDE_KD = ("shuffled", "pseudo", "transfer", "smooth", "random")
 FIGURE = ("kd", *BESIDE_KD, "baseline", "self", "born_again", "noisy_student")
 LAYERS = ("smooth", "pseudo", "shuffled", "random", "transfer")  # whose layers are of interest
+NO_SHARE = "–"  # where kd does not beat the baseline
 GAIN = ["gain", "gain_low", "gain_high"]
+NOT_JUDGED = "one seed, not judged"
 WITH_KD = {"above": "kd", "below": "kd", statistics.EQUIVALENT: "from kd"}
 
 
@@ -79,16 +89,21 @@ class Controls:
         return (control, labels) in self.beside.index
 
     def against_kd(self, control: str, labels: str) -> str:
-        """Return where a control lies beside kd: above, below, no different or not told apart."""
+        """Return where a control lies beside kd: above, below, no different or not told apart.
+
+        Of one seed NOT_JUDGED.
+        """
         row = self.beside.loc[(control, labels)]
+        if row["n"] < 2:
+            return NOT_JUDGED
         numbers = [row[column] for column in ("mean", "low", "high", "n")]
         word = statistics.beside(*numbers, above="above", below="below")
         return word if word == statistics.UNCLEAR else f"{word} {WITH_KD[word]}"
 
     def everywhere(self, control: str) -> set[str]:
-        """Return where a control lies beside kd, over all label budgets at which it was run."""
+        """Return where a control lies beside kd, over all label budgets at which it is judged."""
         budgets = [labels for labels in self.budgets if self.was_run(control, labels)]
-        return {self.against_kd(control, labels) for labels in budgets}
+        return {self.against_kd(control, labels) for labels in budgets} - {NOT_JUDGED}
 
     def never_below(self, control: str) -> bool:
         """Whether a control was run, and lies below kd at no label budget."""
@@ -103,10 +118,10 @@ class Controls:
     def share(self, control: str, labels: str) -> str:
         """Return a control's gain in units of kd's, where kd beats the baseline."""
         if not {(control, labels), ("kd", labels)} <= set(self.gains.index):
-            return "–"
+            return NO_SHARE
         kd = self.gains.loc[("kd", labels)]
         if kd["beside"] != "better":
-            return "–"
+            return NO_SHARE
         return f"{100 * self.gains.loc[(control, labels), 'gain'] / kd['gain']:.0f} %"
 
     def facts(self) -> dict[str, str]:
@@ -122,13 +137,15 @@ class Controls:
             "right": percent(teacher) if pd.notna(teacher) else "an unknown share",
             "room": f"{100 * room:.1f}" if room is not None else "an unknown number of",
             "network": table["network"].iloc[0] if len(table) else "one network",
-            "seeds": counts(table["n"]),
+            "seeds": seeds_of(table["n"]),
         }
 
     def heading(self) -> str:
         """State what the controls show of dark knowledge."""
         if not self.was_run("shuffled", self.few):
             return "What a control leaves of a gain is what it did not take away"
+        if not self.everywhere("shuffled"):
+            return "One seed of each control: nothing is judged yet"
         if not self.never_below("shuffled"):
             return "Part of the gain is the order among wrong classes"
         if self.never_below("pseudo"):
@@ -166,6 +183,12 @@ class Controls:
 
     def conclusions(self) -> Markdown:
         """List what follows from the controls, with the fewest labels."""
+        judged = {self.against_kd(m, self.few) for m in BESIDE_KD if self.was_run(m, self.few)}
+        if judged == {NOT_JUDGED}:
+            return Markdown(
+                "Nothing yet. There is one seed of each control: every difference above is of one "
+                "pair of students, and has no interval."
+            )
         lines = []
         if self.was_run("pseudo", self.few):
             lines.append(self._softness())
@@ -179,9 +202,11 @@ class Controls:
         return Markdown("\n".join(f"- {line}" for line in lines)) if lines else NOT_RUN
 
     def _softness(self) -> str:
+        part = self.share("pseudo", self.few)
         share = (
-            f"Hard targets reach {self.share('pseudo', self.few)} of what soft ones add with "
-            f"{self.few} labels per class."
+            f"Hard targets reach {part} of what soft ones add with {self.few} labels per class."
+            if part != NO_SHARE
+            else f"Soft targets do not beat the baseline with {self.few} labels per class."
         )
         if self.as_good("pseudo"):
             return (
@@ -261,7 +286,8 @@ def layers(results: Results) -> Markdown:
     missing = [f"`{control}`" for control in ("pseudo", "shuffled") if control not in measured]
     tail = (
         f"**Open**: the layers of {' and '.join(missing)} were not measured. Whether equal "
-        "accuracy comes with equal compactness, this book does not know yet."
+        "accuracy comes with equal compactness, this study does not tell. One that measures them "
+        "is one line: `methods: [baseline, kd, pseudo, shuffled]` in a copy of its file."
         if missing
         else ""
     )

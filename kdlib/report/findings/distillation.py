@@ -115,13 +115,13 @@ def dark_table(gallery: Results) -> HTML | Markdown:
         return Markdown("*The study of methods did not run `kd` beside these controls.*")
     columns = {
         "kd minus": [f"<code>{control}</code>" for control in rows["control"]],
-        "test accuracy, points [95 % interval]": [
+        "test accuracy, points": [
             interval(values) for values in rows[["mean", "low", "high"]].to_numpy()
         ],
         "seeds": rows["n"].to_list(),
     }
     labels = rows["labels"].iloc[0]
-    caption = f"kd beside its controls, {labels} labels per class, study of methods"
+    caption = f"kd beside its controls, {labels} labels per class; 95 % t intervals over seeds"
     return tables.table(pd.DataFrame(columns), caption)
 
 
@@ -130,12 +130,22 @@ def dark_verdict(gallery: Results) -> Markdown:
     rows = dark_knowledge(gallery)
     if rows.empty:
         return Markdown("This build cannot judge whether the order of the wrong classes matters.")
-    better = [f"`{control}`" for control in rows.loc[rows["low"] > 0, "control"]]
+    several = rows[rows["n"] > 1]
+    if several.empty:
+        return Markdown("With one seed there is no interval, and nothing is judged.")
+    better = [f"`{control}`" for control in several.loc[several["low"] > 0, "control"]]
+    if "`shuffled`" in better:
+        return Markdown(
+            f"`kd` is better than {' and '.join(better)}: the order of the wrong classes seems to "
+            "matter."
+        )
     if better:
         return Markdown(
-            f"`kd` is better than {' and '.join(better)}: there the wrong classes seem to matter."
+            "`kd` is better than `pseudo`, so something in soft labels seems to matter; that it is "
+            "the order of the wrong classes is not shown."
         )
+    controls = " or ".join(f"`{control}`" for control in several["control"])
     return Markdown(
-        "`kd` is better than neither. So on these images the gain in accuracy is **no evidence of "
-        "dark knowledge**: the top class of many images is enough."
+        f"That `kd` is better than {controls} is not shown. So on these images the gain in "
+        "accuracy is **no evidence of dark knowledge**."
     )

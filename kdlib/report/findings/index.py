@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from IPython.display import Markdown
 
@@ -19,6 +20,7 @@ from kdlib.report.findings.words import (
     images,
     labelled_images,
     labels_each,
+    learnt,
     main_method,
     percent,
     students,
@@ -26,11 +28,14 @@ from kdlib.report.findings.words import (
 from kdlib.store import Results
 
 WORDS = {"higher": "higher", "lower": "lower", statistics.UNCLEAR: "not clearly different"}
-LEARNT = {  # regime of a teacher -> what it was trained on
-    "full": "was trained on every label",
-    "limited": "was trained on as few labels as its student",
-    "pretrained": "was pre-trained, and then trained on as few labels as its student",
+ONE_SEED = {  # how a single difference lies to 0
+    1: "higher in the only seed",
+    -1: "lower in the only seed",
+    0: "the same in the only seed",
 }
+AGREES = "is consistent with the claim"
+UNCLEAR = "does not clearly agree with the claim"
+NOT_JUDGED = "is one pair of students, and no evidence for the claim or against it"
 
 
 def facts(results: Results) -> dict[str, Any]:
@@ -48,21 +53,24 @@ def facts(results: Results) -> dict[str, Any]:
         cell = {"method": method, "labels": fewest}
         layers[layer] = gain(results, "silhouette", layer, **cell)
         verdicts[f"verdict{name}"] = _verdict(results, layer, **cell)
-    agrees = set(verdicts.values()) == {"higher"}
+    agrees = AGREES if set(verdicts.values()) == {"higher"} else UNCLEAR
+    if few["seed"].nunique() == 1:
+        agrees = NOT_JUDGED
     return {
         "few": labels_each(fewest),
         "baseline": _accuracy(baseline),
         "distilled": _accuracy(distilled),
         "method": method,
         "names": Markdown(names(every["method"])),
-        "learnt": LEARNT[teacher["regime"]],
+        "learnt": learnt(results.study, teacher.to_dict()),
         "teacher": percent(teacher["test_accuracy"]),
         "times": f"{teacher['parameters'] / size:.0f}",
         "teacher_size": f"{teacher['parameters']:,}",
         "student_size": f"{size:,}",
         **layers,
         **verdicts,
-        "agrees": "is consistent" if agrees else "does not clearly agree",
+        "agrees": agrees,
+        "certain": _certain(few["seed"].nunique()),
         "images": f"{len(results.labels):,}",
         "about": Markdown(images(results.study)),
         "labelled": f"{labelled:,}",
@@ -89,12 +97,22 @@ def names(methods: Iterable[str]) -> str:
 
 
 def _verdict(results: Results, layer: str, *, method: str, labels: str) -> str:
-    """Name where the silhouette of a layer lies beside the baseline's."""
+    """Name where the silhouette of a layer lies beside the baseline's; of one seed, its sign."""
     try:
         side = statistics.direction(results, "silhouette", layer, method=method, labels=labels)
     except UsageError:
         return "not known"
-    return WORDS[side]
+    table = statistics.differences(results, "silhouette")
+    cell = (table["layer"] == layer) & (table["labels"] == labels) & (table["method"] == method)
+    each = table.loc[cell, "difference"]
+    return ONE_SEED[int(np.sign(each.iloc[0]))] if len(each) == 1 else WORDS[side]
+
+
+def _certain(seeds: int) -> str:
+    """State how certain a mean over so many seeds is."""
+    if seeds == 1:
+        return "There is one seed so far: without a second there is no interval, and no verdict."
+    return "There are few seeds: an interval over so few is wide."
 
 
 def view(results: Results, **view: Any) -> Any:
@@ -106,6 +124,6 @@ def _accuracy(runs: pd.DataFrame) -> str:
     """Mean and range of test accuracy over seeds."""
     scores = 100 * runs["test_accuracy"]
     if len(scores) < 2:
-        return ", ".join([*(f"{score:.1f} %" for score in scores), "one seed"])
+        return " ".join([*(f"{score:.1f} %" for score in scores), "(one seed)"])
     span = f"{scores.min():.1f} to {scores.max():.1f}, n = {len(scores)} seeds"
     return f"{scores.mean():.1f} % ({span})"

@@ -9,7 +9,14 @@ from IPython.display import HTML, Markdown
 
 from kdlib.measure import standings, statistics
 from kdlib.report import charts, tables
-from kdlib.report.findings.words import data_set, images, interval, is_control, main_method
+from kdlib.report.findings.words import (
+    data_set,
+    images,
+    interval,
+    is_control,
+    is_published,
+    main_method,
+)
 from kdlib.store import Results
 
 WORDS = {  # of `standings.standings`, column beside
@@ -42,17 +49,39 @@ def facts(results: Results) -> dict[str, Any]:
         "baseline": interval(cells.loc[("baseline", fewest), ["accuracy", "low", "high"]], ".1f"),
         "distilled": interval(few[["accuracy", "low", "high"]], ".1f"),
         "gain": interval(few[["gain", "gain_low", "gain_high"]]),
-        "pairs": f"{few['pairs']:.0f}",
+        "pairs": f"{few['pairs']:.0f} {'pair' if few['pairs'] == 1 else 'pairs'}",
         "worth": Markdown("; ".join(_worth(cells, m, fewest) for m in at_few)),
-        "low": f"{100 * scores['baseline'].min():.1f}",
-        "high": f"{100 * scores['baseline'].max():.1f}",
+        "spread": Markdown(_spread(scores["baseline"].dropna())),
         "unpaired": interval(welch[key] for key in ("mean", "low", "high")),
-        "train": f"{results.study['train_images']:,}",
+        "expensive": Markdown(_expensive(results)),
         "test": f"{results.study['test_images']:,}",
         "dataset": data_set(results.study),
         "missing": Markdown(images(results.study) + " "),
         "network": table["network"].iloc[0],
     }
+
+
+def _spread(baseline: pd.Series) -> str:
+    """State how far the accuracies of the baseline lie apart from seed to seed."""
+    if len(baseline) < 2:
+        return (
+            "Here is one seed only: how much hangs on *which* few images have a label cannot be "
+            "seen yet, and a difference of two students is uncertain."
+        )
+    low, high = (f"{100 * score:.1f}" for score in (baseline.min(), baseline.max()))
+    return (
+        f"Baselines range from {low} to {high} %: *which* few images have a label matters, not "
+        "only what is done with them. A table of means hides that, and it makes a difference of "
+        "means uncertain."
+    )
+
+
+def _expensive(results: Results) -> str:
+    """State which labels the teachers of every label were trained on."""
+    teachers = results.runs[results.runs["role"] == "teacher"].to_dict("records")
+    if any(is_published(results.study, teacher) for teacher in teachers):
+        return "every label of the whole training set, by its publisher"
+    return f"the labels of all {results.study['train_images']:,} training images"
 
 
 def _methods(table: pd.DataFrame) -> list[str]:
@@ -77,7 +106,8 @@ def _worth(cells: pd.DataFrame, method: str, fewest: str) -> str:
         b for b in charts.budgets(cells.reset_index()) if b in baseline and baseline[b] >= target
     ]
     if not enough:
-        return f"`{method}`: more than there are"
+        most = charts.budgets(cells.reset_index())[-1]
+        return f"`{method}`: more than " + ("there are" if most == "all" else f"the {most} tried")
     return f"`{method}`: all" if enough[0] == "all" else f"`{method}`: {enough[0]} per class"
 
 

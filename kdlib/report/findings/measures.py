@@ -10,7 +10,7 @@ from IPython.display import HTML, Markdown
 from kdlib import embed
 from kdlib.measure import faithfulness, metrics
 from kdlib.report import charts, tables
-from kdlib.report.findings.words import gain, main_method, students
+from kdlib.report.findings.words import gain, main_method, seeds, students
 from kdlib.store import Results
 
 QUOTED = ("within_share", "silhouette", "probe")
@@ -19,7 +19,7 @@ ON_MAPS = {"silhouette": "Silhouette", "knn": "k-NN accuracy", "map_hulls": "Cla
 ARROWS = {"lower": "↓", "higher": "↑"}
 
 
-def facts(results: Results) -> dict[str, str | int]:
+def facts(results: Results) -> dict[str, Any]:
     """Give the paired differences that the prose quotes, at the fewest labels of the study."""
     every = students(results.runs)
     fewest, method = charts.budgets(every)[0], main_method(every["method"])
@@ -30,11 +30,21 @@ def facts(results: Results) -> dict[str, str | int]:
             gains[f"{measure}-{layer}"] = words.replace("95 % interval ", "")
     return {
         **gains,
-        "seeds": every["seed"].nunique(),
+        "seeds": Markdown(_certain(every["seed"].nunique())),
         "labels": fewest,
         "method": method,
         "n": len(results.labels),
     }
+
+
+def _certain(n: int) -> str:
+    """State how certain a mean over n seeds is."""
+    if n == 1:
+        return "With 1 seed there is no interval yet: every difference on this page is of one pair."
+    return (
+        f'With {n} seeds an interval is wide, and an interval that excludes 0 means "consistent '
+        'with", not "proved".'
+    )
 
 
 def similarity(results: Results) -> Any:
@@ -62,7 +72,8 @@ def untrained(results: Results) -> HTML | Markdown:
     rows = [(m, layer) for m in measures for layer in results.study["layers"]]
     table = pd.DataFrame(means).loc[rows].map("{:.2f}".format)
     table.insert(0, "measure, layer", [f"{charts.name(m)}, {layer}" for m, layer in rows])
-    n = f"n = {start['run'].nunique()} untrained, {every['seed'].nunique()} seeds of the others"
+    of_others = seeds(every["seed"].nunique())
+    n = f"n = {start['run'].nunique()} untrained, {of_others} of the others"
     caption = f"Before training and after, at {fewest} labels per class: {n}"
     return tables.table(table, f"{caption}; {len(results.labels)} test images")
 

@@ -12,7 +12,7 @@ from kdlib import store
 from kdlib.measure import standings
 from kdlib.plan.methods import FAMILIES, METHODS
 from kdlib.report import charts, tables
-from kdlib.report.findings.words import NOT_RUN, counts, data_set
+from kdlib.report.findings.words import NOT_RUN, data_set, seeds_of
 from kdlib.store import Results
 
 PAGES = {  # family -> its page, and what its methods copy
@@ -70,7 +70,7 @@ def facts(results: Results, side_by_side: Mapping[str, Mapping[str, float]]) -> 
         "best": _best(home),
         "side": saved if savings else "Students side by side",
         "count": len(METHODS),
-        "seeds": counts(table["n"]),
+        "seeds": seeds_of(table["n"]),
         "network": table["network"].iloc[0] if len(table) else "one network",
         "absent": f"Not run: {', '.join(absent)}." if absent else "All of them were run.",
     }
@@ -81,6 +81,8 @@ def _helps(home: pd.DataFrame) -> str:
     steps = charts.budgets(home)
     if not steps:
         return "Which methods beat the baseline?"
+    if not home["pairs"].gt(1).any():
+        return "One seed of each method: none is judged yet"
     few, most = steps[0], steps[-1]
     heading = f"{_beating(home, few)} methods beat the baseline with {few} labels per class"
     if most == few:
@@ -152,8 +154,11 @@ def _at_budget(home: pd.DataFrame, labels: str) -> str:
     parts = []
     for kind, part in (("methods", rows[~controls]), ("controls", rows[controls])):
         rest = part[part["beside"] != "better"].sort_values("gain", ascending=False)
-        count = f"{len(part) - len(rest)} of {len(part)} {kind} beat the baseline"
         names = ", ".join(_spread(row) for row in rest.to_dict("records"))
+        if len(part) and not part["pairs"].gt(1).any():
+            parts.append(f"one seed, not judged, of {kind}: {names}.")
+            continue
+        count = f"{len(part) - len(rest)} of {len(part)} {kind} beat the baseline"
         parts.append(f"{count}; not: {names}." if names else f"{count}.")
     budget = "all labels" if labels == "all" else f"{labels} labels per class"
     return f"<li><strong>{budget}</strong>: {' '.join(parts)}</li>"
@@ -162,6 +167,8 @@ def _at_budget(home: pd.DataFrame, labels: str) -> str:
 def _spread(row: Mapping[Any, Any]) -> str:
     """A method with its mean gain and the gains of single seeds, in points."""
     gain, least, most = (f"{100 * row[c]:+.1f}" for c in ("gain", "least", "most"))
+    if row["pairs"] == 1:
+        return f"{link(row['method'], row['name'])} ({gain})"
     return f"{link(row['method'], row['name'])} ({gain}; seeds {least} to {most})"
 
 

@@ -33,19 +33,20 @@ QUOTED = (  # by the chapter
     *("turned-own start", "turned-shared start", "turned-coupled", "over-best"),
     *("mean-trustworthiness", "mean-neighbours_kept", "rise-coupled", "rise-own", "rise-single"),
     *("change-trustworthiness", "change-neighbours_kept"),
-    *("engines-trust", "engines-neighbours", "engines-knn", "engines-n"),
+    "engines",
     *("first-original space", "first-own start", "first-ivis", "first-pca"),
 )
 NOISE = 0.5  # a noise floor above which the movement between two maps means nothing
 
 
-def facts(results: Results) -> dict[str, str | int]:
+def facts(results: Results) -> dict[str, Any]:
     """Give all numbers of the chapter, by the section that quotes them; words where there is none.
 
     A study may lack the sweeps, the comparison of procedures, or one of the embeddings.
     """
-    numbers: dict[str, str | int] = dict.fromkeys(QUOTED, "not measured")
+    numbers: dict[str, Any] = dict.fromkeys(QUOTED, "not measured")
     numbers["all"] = len(results.labels)
+    numbers["made"] = engine(results)
     if _swept(results):
         numbers |= {
             "method": method(results),
@@ -127,18 +128,24 @@ def settings(results: Results) -> dict[str, str]:
     return facts
 
 
-def engines(results: Results) -> dict[str, str]:
+def engine(results: Results) -> str:
+    """Name what made the IVIS maps of the explorer."""
+    maps = results.faithfulness
+    names = set(maps.loc[maps["embedding"] == "ivis", "engine"])
+    own = {name for name in names if name.startswith("torch")}
+    words = {"our own engine": own, "the package": names - own}
+    return " and ".join(word for word, found in words.items() if found) or "neither"
+
+
+def engines(results: Results) -> dict[str, Markdown]:
     """Give the gap between the means over seeds of our IVIS engine and its package, by measure.
 
-    Of the layer and the setting that both mapped: "engines-trust", -neighbours, -knn; and how many
-    maps each made: "engines-n".
+    Of the layer and the setting that both mapped, in one sentence, and how many maps each made.
     """
     sweeps = results.sweeps
     package = sweeps[sweeps["embedding"] == PACKAGE]
     if package.empty:
-        return dict.fromkeys(("engines-trust", "engines-neighbours", "engines-knn"), "–") | {
-            "engines-n": "0"
-        }
+        return {"engines": Markdown("This study did not make both of one layer.")}
     same = ["run", "layer", "setting"]
     alike = sweeps[(sweeps[same] == package[same].iloc[0]).all(axis=1)]
     alike = alike[alike["embedding"].isin(["ivis", PACKAGE])]
@@ -146,8 +153,15 @@ def engines(results: Results) -> dict[str, str]:
     maps = alike.groupby(["embedding", "seed"])[list(columns.values())].first()
     means = maps.groupby(level="embedding").mean()
     gaps = (means.loc[PACKAGE] - means.loc["ivis"]).abs()
-    facts = {f"engines-{name}": f"{gaps[column]:.3f}" for name, column in columns.items()}
-    return facts | {"engines-n": str(len(maps.loc[PACKAGE]))}
+    trust, neighbours, knn = (f"{gaps[column]:.3f}" for column in columns.values())
+    return {
+        "engines": Markdown(
+            "The two side by side, at the same `k` and number of steps: averaged over seeds, they "
+            f"differ by at most {trust} in trustworthiness, {neighbours} in the share of "
+            f"neighbours kept and {knn} in the accuracy of the five nearest "
+            f"({method(results)}, {len(maps.loc[PACKAGE])} maps by each)."
+        )
+    }
 
 
 def seed_displacement(results: Results, embedding: str, run: str) -> float:

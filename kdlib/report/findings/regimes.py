@@ -11,7 +11,14 @@ from IPython.display import HTML, Markdown
 from kdlib.measure import verdicts
 from kdlib.report import charts, tables
 from kdlib.report.findings.verdicts import sentence
-from kdlib.report.findings.words import NOT_RUN, architecture, data_set, is_control, students
+from kdlib.report.findings.words import (
+    NOT_RUN,
+    architecture,
+    data_set,
+    is_control,
+    seeds,
+    students,
+)
 from kdlib.store import Results
 
 
@@ -36,6 +43,30 @@ def sizes(results: Results) -> HTML:
     return tables.table(
         pd.DataFrame(rows), f"The networks of this study of {data_set(results.study)}"
     )
+
+
+def teachers(*studies: Results) -> HTML | Markdown:
+    """Show how accurate the teachers of some studies are, and how well calibrated."""
+    rows = pd.concat([study.runs[study.runs["role"] == "teacher"] for study in studies])
+    if rows.empty:
+        return NOT_RUN
+    rows = rows.drop_duplicates("run").assign(
+        accuracy=100 * rows["test_accuracy"], error=100 * rows["calibration_error"].astype(float)
+    )
+    by = ["regime", "network", "labels"]
+    each = rows.groupby(by, sort=False)[["accuracy", "error"]].agg(["mean", "count"])
+    columns = {
+        "regime": [f"<code>{regime}</code>" for regime, _, _ in each.index],
+        "network": [f"<code>{network}</code>" for _, network, _ in each.index],
+        "labels per class": [labels for _, _, labels in each.index],
+        "test accuracy, %": each["accuracy", "mean"].map("{:.1f}".format).to_list(),
+        "calibration error, points": [
+            "–" if pd.isna(error) else f"{error:.1f}" for error in each["error", "mean"]
+        ],
+        "teachers": each["accuracy", "count"].to_list(),
+    }
+    caption = "The teachers: means over those of each kind"
+    return tables.table(pd.DataFrame(columns), caption)
 
 
 def blocks(results: Results, example: Callable[..., Any]) -> Any:
@@ -112,10 +143,19 @@ class Outperformed:
         """Give the verdicts, and the size of the study."""
         return {
             "verdict": Markdown(sentence(self.cells, "C2")),
-            "seeds": self.students["seed"].nunique(),
-            "n": f"{self.regimes.study.get('test_images', 0):,}",
-            "dataset": data_set(self.regimes.study) or "a data set",
+            "which": Markdown(self._which()),
         }
+
+    def _which(self) -> str:
+        """State what was run, or that nothing was."""
+        if self.students.empty:
+            return (
+                "No study of such teachers was run on these images yet; the switch at the top of "
+                "the page leads to other data sets."
+            )
+        n = seeds(self.students["seed"].nunique())
+        images = f"{self.regimes.study.get('test_images', 0):,}"
+        return f"One student network on {data_set(self.regimes.study)}, {n}, {images} test images."
 
     def accuracies(self) -> Any:
         """Draw students and their teachers by regime."""

@@ -8,8 +8,8 @@ import pandas as pd
 from IPython.display import HTML, Markdown
 
 from kdlib import store
-from kdlib.report import tables
-from kdlib.report.findings.words import images
+from kdlib.report import editions, tables
+from kdlib.report.findings.words import images, is_published
 from kdlib.store import Results
 
 MOST = 250  # runs that the page lists
@@ -27,7 +27,15 @@ def facts(results: Results) -> dict[str, Any]:
         "data": study["data"],
         "code": study["code"],
         "beyond": f" The first {MOST} are listed." if len(runs) > MOST else "",
+        "notebooks": _notebooks(study["name"]),
     }
+
+
+def _notebooks(study: str) -> str:
+    """State where executed notebooks can be read: those of a study just computed, in the book."""
+    if study == editions.computed():
+        return "One of each kind can be read on the pages that follow this one."
+    return "This study was run elsewhere; notebooks without a link were not published."
 
 
 def seconds(results: Results) -> HTML:
@@ -46,6 +54,8 @@ def seconds(results: Results) -> HTML:
         rows[column] = rows[column].map("{:.1f} s".format)
     rows = rows[["network", "role", "method", "runs", "parameters", "mean", "longest"]]
     caption = "Seconds of training; of students trained side by side each has its share"
+    if any(is_published(results.study, run) for run in runs.to_dict("records")):
+        caption += "; a teacher taken as published was not trained"
     return tables.table(rows.rename(columns={"mean": "training, mean"}), caption)
 
 
@@ -84,6 +94,20 @@ def files(results: Results) -> HTML:
     ]
     caption = "Published results; what has two views is counted in one"
     return tables.table(pd.DataFrame(rows), caption)
+
+
+def provenance(results: Results) -> HTML | Markdown:
+    """Show which code trained the runs, on which devices, and for how many hours."""
+    given = results.study.get("provenance")
+    if given is None:
+        return Markdown("*This study was published without a record of where its runs come from.*")
+    rows = [
+        {"what": name, "value": value, "runs": count}
+        for name in ("commit", "code", "device")
+        for value, count in given[name].items()
+    ]
+    rows.append({"what": "hours of training", "value": f"{given['hours']:g}", "runs": ""})
+    return tables.table(pd.DataFrame(rows), "What trained the runs, and where")
 
 
 def versions(results: Results) -> HTML:

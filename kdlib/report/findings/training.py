@@ -11,7 +11,7 @@ from kdlib.measure import statistics, training
 from kdlib.measure.depth import steps
 from kdlib.plan.methods import BASELINE
 from kdlib.report import charts, explorer, tables
-from kdlib.report.findings.words import interval, main_method, number
+from kdlib.report.findings.words import interval, main_method, number, seeds
 from kdlib.store import Results
 
 NONE = Markdown("*This study follows no training: the line `film` of a study file asks for it.*")
@@ -48,7 +48,7 @@ class Followed:
     @property
     def n(self) -> str:
         """The number of seeds, with its noun."""
-        return f"{self.seeds} {'seed' if self.seeds == 1 else 'seeds'}"
+        return seeds(self.seeds)
 
     def facts(self) -> dict[str, str]:
         """Give the number of seeds."""

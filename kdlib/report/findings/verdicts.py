@@ -12,7 +12,7 @@ from IPython.display import HTML, Markdown
 from kdlib import embed, store
 from kdlib.measure import depth, verdicts
 from kdlib.report import charts, tables
-from kdlib.report.findings.words import is_control, students
+from kdlib.report.findings.words import data_set, is_control, students
 from kdlib.store import Results
 
 NOT_PROBED = Markdown("*This study measured no probes in its layers.*")
@@ -128,10 +128,11 @@ class Judged:
         every = students(self.results.runs)
         seeds = sorted(every.groupby(["network", "method", "labels"])["seed"].nunique().unique())
         borrowed = f"These are numbers of another study, `{self.borrowed}`. "
+        span = " to ".join(map(str, dict.fromkeys([seeds[0], seeds[-1]])))
         return {
-            **{claim: Markdown(sentence(self.cells, claim)) for claim in verdicts.CLAIMS},
-            "seeds": " to ".join(map(str, dict.fromkeys([seeds[0], seeds[-1]]))),
-            "dataset": self.results.study["dataset"],
+            **{claim: Markdown(self.stated(claim)) for claim in verdicts.CLAIMS},
+            "seeds": f"{span} {'seed' if span == '1' else 'seeds'}",
+            "dataset": data_set(self.results.study),
             "n": f"{len(self.results.labels):,}",
             "c4-views": Markdown(self.views("C4")),
             "borrowed": Markdown(borrowed if self.borrowed else ""),
@@ -140,6 +141,13 @@ class Judged:
             **self.maps_and_layers(),
             **self.chance(),
         }
+
+    def stated(self, claim: str) -> str:
+        """State a claim's verdicts; where it does not apply to any teacher of the study, that."""
+        kinds = verdicts.kinds(self.results)
+        if claim in set(self.cells["claim"]) or any(map(verdicts.CLAIMS[claim].asked, kinds)):
+            return sentence(self.cells, claim)
+        return "**not asked** of the teachers of this study"
 
     def views(self, claim: str) -> str:
         """List the verdicts of a claim in each view of the layers."""
@@ -163,15 +171,20 @@ class Judged:
         rows = self.cells[self.cells["claim"] == claim]
         return None if rows.empty else tables.judged(rows, f"{claim}: every cell")
 
-    def partners(self) -> dict[str, str]:
+    def partners(self) -> dict[str, Any]:
         """Count the students with a baseline as accurate, and the methods that hold beside it."""
         counts = self.control["seeds"].astype(str).str.extract(r"(\d+) of (\d+)").astype(int).sum()
         judged = self.control[self.control["n"] >= min(verdicts.WORDS)]
-        return {
-            "partners": f"{counts[0]} of {counts[1]}",
-            "better": f"{(judged['speaks'] > 0).sum()} of {len(judged)}",
-            "worse": f"{(judged['speaks'] < 0).sum()} of {len(judged)}",
-        }
+        words = f"{counts[0]:.0f} of {counts[1]:.0f} distilled students have such a partner."
+        if judged.empty:
+            words += " No method has one for three seeds, so nothing is judged."
+        else:
+            above, below = ((judged["speaks"] == sign).sum() for sign in (1, -1))
+            words += (
+                f" Of the methods with three seeds or more, {above} of {len(judged)} are still "
+                f"more compact, by an interval above 0, and {below} of {len(judged)} less."
+            )
+        return {"partners": Markdown(words)}
 
     def matched(self) -> HTML:
         """Show C3 beside a baseline that is at least as accurate."""
@@ -220,7 +233,7 @@ class Judged:
 
     def chance(self) -> dict[str, str]:
         """Give the number of headlines, and how many would exclude 0 without any effect."""
-        count = int((self.cells["n"] >= min(verdicts.WORDS)).sum())
+        count = int((self.cells["n"] > 0).sum())
         return {
             "headlines": str(count),
             "chance": f"{verdicts.LEVEL * count:.1f}",

@@ -52,6 +52,17 @@ def counts(numbers: Iterable[int], *, none: str = "no") -> str:
     return "/".join(map(str, sorted({int(number) for number in numbers}))) or none
 
 
+def seeds(n: int) -> str:
+    """Write a number of seeds with its noun: "1 seed", "5 seeds"."""
+    return f"{n} {'seed' if n == 1 else 'seeds'}"
+
+
+def seeds_of(numbers: Iterable[int]) -> str:
+    """List distinct numbers of seeds with their noun: "1 seed", "3/5 seeds", "no seeds"."""
+    words = counts(numbers)
+    return f"{words} {'seed' if words == '1' else 'seeds'}"
+
+
 def main_method(methods: Iterable[str], *, otherwise: str = "") -> str:
     """Choose the method that a chapter quotes: kd if it was run, else the first of the legend."""
     names = [method for method in charts.order(methods) if method != BASELINE]
@@ -87,6 +98,28 @@ def images(study: Mapping[str, Any]) -> str:
 def labels_each(labels: str) -> str:
     """Write a label budget: "2 labels of each class", or all."""
     return "every label" if labels == "all" else f"{labels} labels of each class"
+
+
+LEARNT = {  # regime of a teacher -> what it was trained on
+    "full": "was trained on every label",
+    "limited": "was trained on as few labels as its student",
+    "pretrained": "was pre-trained, and then trained on as few labels as its student",
+}
+
+
+def is_published(study: Mapping[str, Any], run: Mapping[Any, Any]) -> bool:
+    """Whether a row of `runs` is a teacher of every label that was used as it was published."""
+    if (run["role"], run["regime"]) != ("teacher", "full") or run["weights"] == "random":
+        return False
+    settings = study.get("settings", {}).get("teacher", {})
+    return settings.get("epochs") == "0" or "epochs=0" in run["options"].split()
+
+
+def learnt(study: Mapping[str, Any], teacher: Mapping[Any, Any]) -> str:
+    """State what a teacher, a row of `runs`, was trained on, and whether by somebody else."""
+    if is_published(study, teacher):
+        return "was trained by its publisher on every label, and is used as it was published"
+    return LEARNT[teacher["regime"]]
 
 
 def gain(results: Results, measure: str, layer: str, *, method: str, labels: str) -> str:
