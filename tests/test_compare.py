@@ -101,6 +101,8 @@ def test_the_first_images_of_each_class_are_as_many_of_all():
     labels = np.array([2, 2, 0, 1, 2, 0, 1, 1, 0])
     assert compare.first_of_each_class(labels, 6).tolist() == [0, 1, 2, 3, 5, 6]
     assert compare.first_of_each_class(labels, 4).tolist() == [0, 1, 2, 3, 5, 6]
+    in_order = np.repeat([0, 1, 2], 50)  # as an archive's images come, class by class
+    assert compare.first_of_each_class(in_order, 6).tolist() == [0, 1, 50, 51, 100, 101]
 
 
 def test_supervised_ivis_shows_even_shuffled_labels():
