@@ -216,6 +216,8 @@ def test_the_page_on_misreading_names_the_engine_of_its_maps(single):
 def test_teachers_have_their_calibration_error(single):
     table = findings.regimes.teachers(single, store.brief("none of this name")).data
     assert "<td>10.0</td>" in table
+    twice = findings.regimes.teachers(single, single).data  # a study that lends to itself
+    assert twice == table
     unknown = single._replace(runs=single.runs.assign(calibration_error=None))
     assert "<td>–</td>" in findings.regimes.teachers(unknown).data
 

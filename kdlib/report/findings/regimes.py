@@ -50,9 +50,9 @@ def teachers(*studies: Results) -> HTML | Markdown:
     rows = pd.concat([study.runs[study.runs["role"] == "teacher"] for study in studies])
     if rows.empty:
         return NOT_RUN
-    rows = rows.drop_duplicates("run").assign(
-        accuracy=100 * rows["test_accuracy"], error=100 * rows["calibration_error"].astype(float)
-    )
+    rows = rows.drop_duplicates("run").reset_index(drop=True)
+    rows["accuracy"] = 100 * rows["test_accuracy"]
+    rows["error"] = 100 * rows["calibration_error"].astype(float)
     by = ["regime", "network", "labels"]
     each = rows.groupby(by, sort=False)[["accuracy", "error"]].agg(["mean", "count"])
     columns = {
