@@ -1,6 +1,7 @@
 """Editions of the book: which there are, their pages and links, and chapters of poor studies."""
 
 import ast
+import json
 import re
 
 import numpy as np
@@ -23,11 +24,13 @@ FACTS |= {"data": "0123", "code": "4567", "versions": {"python": "3"}}
 # ---- which editions there are --------------------------------------------------------------------
 
 
-def published(folder, *names):
+def published(folder, *names, seeds=3):
     """A folder of results in which these studies measured layers."""
     for name in names:
         (folder / name).mkdir(parents=True)
         (folder / name / "measures.parquet").touch()
+        record = {"published": {"10": list(range(seeds)), "100": [0]}}
+        (folder / name / "study.json").write_text(json.dumps(record))
     return folder
 
 
@@ -38,6 +41,8 @@ def test_photographs_lead_where_they_are_published(tmp_path):
 
 
 def test_until_then_the_study_just_computed_leads(tmp_path):
+    few = published(tmp_path / "few", "cifar10", "quick", seeds=2)
+    assert [e.key for e in plan.existing("quick", few)] == ["digits", "cifar10"]
     results = published(tmp_path, "cifar100", "quick")
     assert [e.key for e in plan.existing("quick", results)] == ["digits", "cifar100"]
     assert [e.key for e in plan.existing("mine", tmp_path / "none")] == ["study-mine"]

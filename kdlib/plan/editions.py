@@ -7,10 +7,12 @@ others are in folders beside it.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import NamedTuple
 
-LEAD = "cifar10"  # where it is published; until then the study just computed
+LEAD = "cifar10"  # where seeds enough are published; until then the study just computed
+ENOUGH = 3  # seeds: with fewer no difference has an interval worth a word
 RESULTS = Path("book/results")
 
 
@@ -88,7 +90,7 @@ def existing(computed: str = "", results: Path = RESULTS) -> list[Edition]:
     """List the editions that there are results of, the leading one first.
 
     `computed` is the study just computed, whose results may not be there yet. A study without
-    layers has no book.
+    layers has no book. Photographs lead from `ENOUGH` seeds on.
     """
     names = dict.fromkeys([*(e.main for e in EDITIONS), computed])
     there = [
@@ -96,5 +98,11 @@ def existing(computed: str = "", results: Path = RESULTS) -> list[Edition]:
         for name in filter(None, names)
         if name == computed or (results / name / "measures.parquet").is_file()
     ]
-    first = LEAD if LEAD in there else computed
+    first = LEAD if LEAD in there and _seeds(results / LEAD) >= ENOUGH else computed
     return [of_study(name) for name in sorted(there, key=lambda name: name != first)]
+
+
+def _seeds(folder: Path) -> int:
+    """How many seeds a study has in the label budget that has most of them."""
+    published = json.loads((folder / "study.json").read_text()).get("published", {})
+    return max((len(seeds) for seeds in published.values()), default=0)
