@@ -352,7 +352,7 @@ def test_layers_are_compared_with_the_teachers_baseline_beside_kd(results):
     square = table.query("method == 'kd' and layer == 'block2' and teacher_layer == 'block1'")
     assert square["mean"].item() == pytest.approx(expected, abs=0.001)
     assert set(table["n"]) == {4}
-    assert "n = 4 seeds" in spec["title"]["subtitle"]
+    assert "mean over seeds, n = 4" in spec["title"]["subtitle"]
     assert "kd block2" in spec["description"]
     assert not any("bind" in param for param in spec["params"])
 

@@ -196,7 +196,7 @@ def test_the_same_run_again_gives_the_same_bits_in_the_same_place(made, tmp_path
 @pytest.mark.parametrize(
     ("mistake", "said"),
     [
-        ({"sed": 3}, "unknown parameter 'sed'; known: dataset, size, grey, normalise"),
+        ({"sed": 3}, "unknown parameter 'sed'; known: dataset, size, grey, train_images"),
         ({"labels_per_class": 500}, "labels_per_class 500; allowed: 'all' or 1 to 124"),
         ({"teacher": "teachers/nobody"}, "no run.json in"),
     ],
