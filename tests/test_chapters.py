@@ -127,7 +127,11 @@ def project(folder):
     """
     for name in ("cifar10", "smallest"):
         (folder / "book/results" / name).mkdir(parents=True)
-    (folder / "book/results/cifar10/measures.parquet").touch()
+    photographs = folder / "book/results/cifar10"  # of seeds enough, and of no run
+    (photographs / "measures.parquet").touch()
+    pd.DataFrame(columns=store.TABLES["runs"].columns).to_parquet(photographs / "runs.parquet")
+    facts = {"name": "cifar10", "dataset": "", "embeddings": [], "published": {"10": [0, 1, 2]}}
+    (photographs / "study.json").write_text(json.dumps(facts))
     for name in OWN:
         shutil.copy(BOOK / f"{name}.md", folder / "book")
     for name in ("references.md", "references.bib"):
