@@ -140,8 +140,10 @@ class Handler(SimpleHTTPRequestHandler):
 
 
 @pytest.fixture
-def server(tmp_path):
+def server(tmp_path, monkeypatch):
     """A folder, the address it is served at, and the paths that were asked for."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setattr("urllib.request._opener", None)  # of another test, with its proxies
     folder = tmp_path / "served"
     folder.mkdir()
     serving = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=folder))
