@@ -28,7 +28,7 @@ LEAD_ONLY = (  # the pages that are the same for all data sets
 )
 EXECUTED = f"{BOOK}/executed/"  # notebooks of the study just computed: in its edition
 HTML = Path("_build/html")
-Role = Literal["main", "regimes", "architectures", "methods"]
+Role = Literal["main", "regimes", "capacity", "architectures", "methods"]
 
 
 def current() -> Edition:
