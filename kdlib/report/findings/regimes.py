@@ -160,7 +160,9 @@ class Outperformed:
     def larger(self) -> Markdown:
         """State what this study of a larger student shows, or that none was trained."""
         if self.students.empty:
-            return Markdown("A larger student, trained for longer, was not trained on these images.")
+            return Markdown(
+                "A larger student, trained for longer, was not trained on these images."
+            )
         networks = ", ".join(f"`{name}`" for name in dict.fromkeys(self.students["network"]))
         n = seeds(self.students["seed"].nunique())
         return Markdown(
