@@ -46,6 +46,7 @@ TAKEN = {  # control -> what it takes away, and what it leaves
 }
 BESIDE_KD = ("shuffled", "pseudo", "transfer", "smooth", "random")
 FIGURE = ("kd", *BESIDE_KD, "baseline", "self", "born_again", "noisy_student")
+SUMMARY = ("kd", *BESIDE_KD, "baseline")
 LAYERS = ("smooth", "pseudo", "shuffled", "random", "transfer")  # whose layers are of interest
 SHARES = {  # controls whose share of kd's gain the short answer gives
     "pseudo": "the teacher's top class alone",
