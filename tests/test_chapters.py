@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import yaml
 import results as invented
+import yaml
 from conftest import cut_off
 
 from kdlib import store
