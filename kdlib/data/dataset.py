@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import os
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -18,11 +19,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from torch import Tensor
 
-from kdlib import UsageError, __version__
-from kdlib.data import sources
+from kdlib import UsageError, __version__, printable
+from kdlib.data import folders, sources
 from kdlib.data.augment import largest_shift
-from kdlib.data.sources import Listing
+from kdlib.data.sources import Listing, Picture
 from kdlib.plan.source import Source, cache, folder_name
+
+READING = 2  # counts how images are read; of another number the cache is made again
+LEAKED = 0.1  # of the test images may be training images in a split that is given
+SHOWN = 20  # classes that a summary lists
 
 
 class Images(NamedTuple):
@@ -37,6 +42,7 @@ class Images(NamedTuple):
     shift: int  # augmentation: largest shift in pixels, each way
     flip: bool  # augmentation: mirror left and right
     unlabelled: UInt8[Tensor, "u c h w"] = torch.empty(0, 1, 1, 1, dtype=torch.uint8)
+    notes: tuple[str, ...] = ()  # what was left out and decided when it was read, a line each
 
     @property
     def mean(self) -> float:
@@ -55,6 +61,31 @@ class Images(NamedTuple):
         for tensor in (self.train, self.train_labels, self.test, self.test_labels, self.unlabelled):
             digest.update(tensor.cpu().contiguous().numpy().data)
         return digest.hexdigest()[:16]
+
+    @property
+    def summary(self) -> str:
+        """What was read, in some lines: sizes, images of every class, what was left out and why."""
+        colours = "grey" if self.train.shape[1] == 1 else "colour"
+        height, width = self.train.shape[2:]
+        k = len(self.classes)
+        counts = [
+            torch.bincount(labels.cpu(), minlength=k).tolist()
+            for labels in (self.train_labels, self.test_labels)
+        ]
+        lines = [
+            f"{self.name}: {k:,} classes, {width} x {height} pixels, {colours}",
+            f"{len(self.train):,} training, {len(self.test):,} test, {len(self.unlabelled):,} "
+            "unlabelled images",
+            "training  test  class",
+        ]
+        for train, test, name in list(zip(*counts, self.classes, strict=True))[:SHOWN]:
+            lines.append(f"{train:8,}  {test:4,}  {printable(name)}")
+        if k > SHOWN:
+            most = (f"{min(each):,} to {max(each):,}" for each in counts)
+            lines.append(
+                "... and {:,} more; {} training, {} test images each".format(k - SHOWN, *most)
+            )
+        return "\n".join([*lines, *map(printable, self.notes)])
 
     def take(self, rows: Int[Tensor, " b"]) -> UInt8[Tensor, "b c h w"]:
         """The images of these rows, which count the training images, then the unlabelled ones."""
@@ -142,17 +173,24 @@ def _load(source: Source, seed: int) -> Images:
 
 def _listing(source: Source, seed: int) -> Listing:
     if source.path is not None:
-        return sources.folder(source.path, seed)
+        return folders.listing(source.path, seed)
     return sources.torchvision(source.dataset, seed)
 
 
 def _read(listing: Listing, source: Source) -> Images:
     """Decode all images of a listing into one tensor; the splits are views of it."""
     size = source.size or listing.size
-    pixels = sources.decode(listing.pictures(), sum(listing.counts), size, source.grey)
+    names: dict[int, str] = {}
+
+    def pictures() -> Iterator[Picture]:
+        for row, name, open_picture in listing.pictures():
+            names[row] = name
+            yield row, name, open_picture
+
+    pixels = sources.decode(pictures(), sum(listing.counts), size, source.grey)
     train, test, unlabelled = torch.from_numpy(pixels).split(listing.counts)
     train_labels, test_labels = torch.from_numpy(listing.labels).long().split(listing.counts[:2])
-    return Images(
+    images = Images(
         name="",
         train=train,
         train_labels=train_labels,
@@ -162,7 +200,61 @@ def _read(listing: Listing, source: Source) -> Images:
         shift=largest_shift(min(pixels.shape[2:])),
         flip=pixels.shape[1] == 3 if listing.flip is None else listing.flip,
         unlabelled=unlabelled,
+        notes=listing.notes,
     )
+    for part, x in (("training", train), ("test", test)):
+        if (x == x[:1]).all():
+            raise UsageError(
+                f"{source.dataset}: all {len(x):,} {part} images are equal, so that nothing can be "
+                "learnt or measured; allowed: images that differ"
+            )
+    return _apart(images, names, drawn=listing.drawn) if listing.own else images
+
+
+def _apart(images: Images, names: Mapping[int, str], *, drawn: bool) -> Images:
+    """Keep test images apart from all others, by their pixels.
+
+    Where the test was drawn, copies of its images are left out of the others. A split that is
+    given stays as it is, and what it shares is noted. Raises UsageError where that is more than a
+    tenth of the test images, and for a class without other images.
+    """
+    test = {x.tobytes(): row for row, x in enumerate(images.test.numpy(), len(images.train))}
+    copies = {
+        part: torch.tensor([x.tobytes() in test for x in pixels.numpy()], dtype=torch.bool)
+        for part, pixels in (("training", images.train), ("unlabelled", images.unlabelled))
+    }
+    train, unlabelled = copies.values()
+    blank = int((images.train.flatten(1) == images.train.flatten(1)[:, :1]).all(dim=1).sum())
+    notes = [f"training images of a single colour: {blank:,}"] if blank else []
+    found = " and ".join(f"{int(c.sum()):,} {part}" for part, c in copies.items() if c.any())
+    if not found:
+        return images._replace(notes=(*images.notes, *notes))
+    if not drawn:
+        leaked = {x.tobytes() for x in images.train[train].numpy()}
+        if len(leaked) > LEAKED * len(images.test):
+            row = int(train.nonzero()[0])
+            other = test[images.train[row].numpy().tobytes()]
+            raise UsageError(
+                f"{names[row]} and {names[other]} are the same image, one for training and one for "
+                f"the test, as are {len(leaked):,} of {len(images.test):,} test images; allowed: "
+                f"up to {LEAKED:.0%}"
+            )
+        notes.append(f"{found} images are test images as well: kept, as the split is given")
+        return images._replace(notes=(*images.notes, *notes))
+    notes.append(f"{found} images are left out, for they are test images as well")
+    images = images._replace(
+        train=images.train[~train],
+        train_labels=images.train_labels[~train],
+        unlabelled=images.unlabelled[~unlabelled],
+        notes=(*images.notes, *notes),
+    )
+    counts = torch.bincount(images.train_labels, minlength=len(images.classes))
+    for k in (counts == 0).nonzero().flatten().tolist():
+        raise UsageError(
+            f"class {images.classes[k]!r}: each of its images is a copy of a test image; "
+            "allowed: two images or more that differ"
+        )
+    return images
 
 
 # The cache: one file per data set and way to read it, written whole or not at all.
@@ -170,7 +262,7 @@ def _read(listing: Listing, source: Source) -> Images:
 
 def _cache_file(source: Source, seed: int) -> Path:
     """The cached file of a source in its present state."""
-    key = (__version__, source.dataset, source.size, source.grey, seed, source.listing)
+    key = (__version__, READING, source.dataset, source.size, source.grey, seed, source.listing)
     digest = hashlib.sha256(repr(key).encode()).hexdigest()[:16]
     stem = source.path.stem if source.path else source.dataset
     return cache() / f"{folder_name(stem)}-{digest}.safetensors"
@@ -199,7 +291,8 @@ def _from_cache(file: Path) -> Images | None:
     with contextlib.suppress(FileNotFoundError, SafetensorError), safe_open(file, "pt") as opened:
         rest = {k: json.loads(v) for k, v in opened.metadata().items()}
         tensors = {k: opened.get_tensor(k) for k in opened.keys()}  # noqa: SIM118
-        return Images(**tensors, **rest | {"classes": tuple(rest["classes"])})
+        lists = {name: tuple(rest[name]) for name in ("classes", "notes")}
+        return Images(**tensors, **rest | lists)
     return None
 
 
