@@ -27,6 +27,7 @@ from kdlib.plan.source import Source, cache, folder_name
 
 READING = 2  # counts how images are read; of another number the cache is made again
 LEAKED = 0.1  # of the test images may be training images in a split that is given
+LEAST = 20  # test images without which layers are not measured and mapped
 SHOWN = 20  # classes that a summary lists
 
 
@@ -321,15 +322,47 @@ def budget(
 
 
 def sample(labels: Int[Tensor, " n"], size: int) -> Int[Tensor, " m"]:
-    """A fixed, stratified sample: about `size` images, the same share of every class.
+    """A fixed, stratified sample: `size` images or all there are, the same share of every class.
 
-    The same rows for every network and seed, so that all are compared on the same images.
+    The same rows for every network and seed, so that all are compared on the same images. Two of
+    each class are among them where `size` allows it. Raises UsageError below 1.
     """
-    if not 0 < size <= len(labels):
-        raise UsageError(f"sample {size}; allowed: 1 to {len(labels)} images")
+    if size < 1:
+        raise UsageError(f"sample {size}; allowed: 1 image or more")
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
     rank = torch.empty(len(labels))  # in [0, 1) within the class of the image
-    for k in labels.cpu().unique():
+    classes = labels.cpu().unique()
+    for k in classes:
         members = order[labels.cpu()[order] == k]
         rank[members] = torch.arange(len(members)) / len(members)
-    return rank.argsort(stable=True)[:size].sort().values
+    chosen = rank.argsort(stable=True)[:size]
+    if size >= 2 * len(classes) and int(torch.bincount(labels.cpu()[chosen]).min()) < 2:
+        for k in classes:  # large classes would leave small ones a single image
+            rank[order[labels.cpu()[order] == k][:2]] = -1
+        chosen = rank.argsort(stable=True)[:size]
+    return chosen.sort().values
+
+
+def test_sample(images: Images, size: int) -> Int[Tensor, " m"]:
+    """The rows of the test images whose features are extracted: `size`, or all there are.
+
+    More where these are fewer than two of each class, without which no class can be measured.
+    """
+    return sample(images.test_labels, max(size, 2 * len(images.classes)))
+
+
+def check_sample(images: Images, size: int) -> int:
+    """How many images `test_sample` takes. Raises UsageError for too few to measure and map."""
+    rows = test_sample(images, size)
+    counts = torch.bincount(images.test_labels[rows].cpu(), minlength=len(images.classes))
+    for k in (counts < 2).nonzero().flatten().tolist():
+        raise UsageError(
+            f"class {images.classes[k]!r} has {int(counts[k])} test image; allowed: 2 or more, so "
+            "that it can be measured, or runs_only: true"
+        )
+    if len(rows) < LEAST:
+        raise UsageError(
+            f"{len(rows)} test images (sample {size}, of {len(images.test)}); allowed: {LEAST} or "
+            "more, so that layers can be measured and mapped, or runs_only: true"
+        )
+    return len(rows)
