@@ -170,7 +170,7 @@ def _check_disguise(where: str, pictures: set[str]) -> None:
     They are splits under names that are not known (fold1/, Prueba/), or each class is split.
     """
     inside: dict[str, set[str]] = {}
-    for name in pictures:
+    for name in sorted(pictures):
         head, *rest = name.split("/")
         inside.setdefault(head, set()).add(rest[0] if len(rest) > 1 else "")
     for head, folders in inside.items():
@@ -268,7 +268,7 @@ def _counted(names: Iterable[str]) -> str:
     """Files by their ending: "7 .txt, 3 .heic (with pillow-heif they are read)"."""
     counts = Counter(ending(name) or "without an ending" for name in names if name[-1] != "/")
     lines = []
-    for end, count in counts.most_common():
+    for end, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
         hint = " (read where Pillow can; .heic takes pillow-heif)" if end in FORMATS else ""
         lines.append(f"{count:,} {end}{hint}")
     return _some(lines)

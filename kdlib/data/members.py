@@ -20,7 +20,8 @@ from kdlib.plan.source import MOST_FILES, below, suffix
 
 LARGEST_FILE = 2**28  # bytes of one image: 256 MiB
 LARGEST_SKIPPED = 2**34  # bytes of a file in an archive that is not read: 16 GiB
-RATIO = 200  # by which an archive may grow when it is unpacked, above a gigabyte
+RATIO = 200  # by which an archive may grow when it is unpacked, where that is above FLOOR
+FLOOR = 2**30  # bytes
 
 # Endings of images, and what Pillow calls their format; it reads no other, whatever a file holds.
 FORMATS = {
@@ -89,7 +90,7 @@ class _Budget:
 
     def __init__(self, path: Path):
         self.path, self.files, self.total = path, 0, 0
-        self.most = max(2**30, RATIO * path.stat().st_size)
+        self.most = max(FLOOR, RATIO * path.stat().st_size)
 
     def take(self, name: str, size: int) -> None:
         """One more file of so many bytes, which is read if it is an image, or else skipped."""
