@@ -82,7 +82,7 @@ class Images(NamedTuple):
         for train, test, name in list(zip(*counts, self.classes, strict=True))[:SHOWN]:
             lines.append(f"{train:8,}  {test:4,}  {printable(name)}")
         if k > SHOWN:
-            most = (f"{min(each):,} to {max(each):,}" for each in counts)
+            most = (" to ".join(f"{n:,}" for n in sorted({min(c), max(c)})) for c in counts)
             lines.append(
                 "... and {:,} more; {} training, {} test images each".format(k - SHOWN, *most)
             )
@@ -219,22 +219,24 @@ def _apart(images: Images, names: Mapping[int, str], *, drawn: bool) -> Images:
     given stays as it is, and what it shares is noted. Raises UsageError where that is more than a
     tenth of the test images, and for a class without other images.
     """
-    test = {x.tobytes(): row for row, x in enumerate(images.test.numpy(), len(images.train))}
+    test = {digest: row for row, digest in enumerate(_digests(images.test), len(images.train))}
+    digests = {part: _digests(getattr(images, part)) for part in ("train", "unlabelled")}
     copies = {
-        part: torch.tensor([x.tobytes() in test for x in pixels.numpy()], dtype=torch.bool)
-        for part, pixels in (("training", images.train), ("unlabelled", images.unlabelled))
+        part: torch.tensor([digest in test for digest in each], dtype=torch.bool)
+        for part, each in digests.items()
     }
     train, unlabelled = copies.values()
     blank = int((images.train.flatten(1) == images.train.flatten(1)[:, :1]).all(dim=1).sum())
     notes = [f"training images of a single colour: {blank:,}"] if blank else []
-    found = " and ".join(f"{int(c.sum()):,} {part}" for part, c in copies.items() if c.any())
+    words = {"train": "training", "unlabelled": "unlabelled"}
+    found = " and ".join(f"{int(c.sum()):,} {words[k]}" for k, c in copies.items() if c.any())
     if not found:
         return images._replace(notes=(*images.notes, *notes))
     if not drawn:
-        leaked = {x.tobytes() for x in images.train[train].numpy()}
+        leaked = set(digests["train"]) & set(test)
         if len(leaked) > LEAKED * len(images.test):
             row = int(train.nonzero()[0])
-            other = test[images.train[row].numpy().tobytes()]
+            other = test[digests["train"][row]]
             raise UsageError(
                 f"{names[row]} and {names[other]} are the same image, one for training and one for "
                 f"the test, as are {len(leaked):,} of {len(images.test):,} test images; allowed: "
@@ -256,6 +258,11 @@ def _apart(images: Images, names: Mapping[int, str], *, drawn: bool) -> Images:
             "allowed: two images or more that differ"
         )
     return images
+
+
+def _digests(pixels: UInt8[Tensor, "n c h w"]) -> list[bytes]:
+    """What tells every image from those with other pixels."""
+    return [hashlib.blake2b(x, digest_size=16).digest() for x in pixels.numpy()]
 
 
 # The cache: one file per data set and way to read it, written whole or not at all.
