@@ -74,23 +74,25 @@ def test_a_sample_holds_two_of_each_class_however_unlike_their_sizes(digits):
     )
     rows = data.test_sample(many, 500)
     assert torch.bincount(many.test_labels[rows]).tolist() == [2] * 1000
-    assert data.check_sample(many, 500) == 2000
+    assert data.check_sample(many, 500, asked=True) == 2000
 
 
 def test_too_few_test_images_to_measure_are_refused_with_the_least(digits):
-    assert data.check_sample(digits, 10**6) == 500
-    assert data.check_sample(digits, 3) == 20
+    assert data.check_sample(digits, 10**6, asked=False) == 500
+    assert data.check_sample(digits, 3, asked=True) == 20
+    with pytest.raises(UsageError, match="sample 501; allowed: 1 to 500"):
+        data.check_sample(digits, 501, asked=True)
     two = digits.test_labels < 2
     few = digits._replace(
         test=digits.test[two][:19], test_labels=digits.test_labels[two][:19], classes=("0", "1")
     )
     with pytest.raises(UsageError, match=r"19 test images.* allowed: 20"):
-        data.check_sample(few, 500)
+        data.check_sample(few, 500, asked=False)
     lone = digits._replace(
         test=digits.test[:21], test_labels=torch.arange(21).clamp(max=1), classes=("ant", "bee")
     )
     with pytest.raises(UsageError, match=r"'ant' has 1 test image; allowed: 2"):
-        data.check_sample(lone, 500)
+        data.check_sample(lone, 500, asked=False)
 
 
 def test_digits_come_in_other_sizes_too():

@@ -358,8 +358,14 @@ def test_sample(images: Images, size: int) -> Int[Tensor, " m"]:
     return sample(images.test_labels, max(size, 2 * len(images.classes)))
 
 
-def check_sample(images: Images, size: int) -> int:
-    """How many images `test_sample` takes. Raises UsageError for too few to measure and map."""
+def check_sample(images: Images, size: int, *, asked: bool) -> int:
+    """How many images `test_sample` takes.
+
+    Raises UsageError for too few to measure and map, and for a `size` that was asked for, as no
+    default is, above the number of test images.
+    """
+    if asked and size > len(images.test):
+        raise UsageError(f"sample {size}; allowed: 1 to {len(images.test)} images")
     rows = test_sample(images, size)
     counts = torch.bincount(images.test_labels[rows].cpu(), minlength=len(images.classes))
     for k in (counts < 2).nonzero().flatten().tolist():
