@@ -12,11 +12,26 @@ class UsageError(ValueError):
     """Somebody asked for what cannot be: says in one line what, what was given, what is allowed.
 
     Raised where input enters kdlib. Notebooks and the command line show the line and no
-    traceback; everything else in Python sees an ordinary ValueError.
+    traceback; everything else in Python sees an ordinary ValueError. Whatever is quoted in it is
+    made `printable`.
     """
+
+    def __init__(self, message: str = ""):
+        super().__init__(printable(message))
 
     def _render_traceback_(self) -> list[str]:  # IPython asks for this when a cell fails
         return [f"Cannot go on: {self}"]
+
+
+def printable(text: str) -> str:
+    """The text in one line: what moves the cursor or turns the writing is escaped.
+
+    Letters of every script, and the joiners of some and of emoji, stay as they are.
+    """
+    joiners = "\u200c\u200d"
+    return "".join(
+        c if c.isprintable() or c in joiners else c.encode("unicode_escape").decode() for c in text
+    )
 
 
 def one_of(what: str, given: object, allowed: object) -> None:

@@ -139,7 +139,10 @@ def _check_study(study: studies.Study) -> None:
     for labels in study.labels_per_class:
         data.budget(images.train_labels, labels, 0, classes=images.classes)
     for block in list(study.blocks)[:1]:
-        data.sample(images.test_labels, study.features_of(block).sample)
+        size = study.features_of(block).sample
+        n = data.check_sample(images, size, asked="sample" in study.features)
+        for embedding, options in study.embeddings.items():
+            embed.EMBEDDERS[embedding].check(n, options or {})
 
 
 @contextlib.contextmanager

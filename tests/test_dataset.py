@@ -55,8 +55,44 @@ def test_samples_are_stratified_and_fixed(digits):
     assert counts.max() <= 22
     assert rows.equal(data.sample(digits.train_labels, 200))
     assert len(data.sample(digits.test_labels, 500)) == 500
-    with pytest.raises(UsageError, match="1 to 500"):
-        data.sample(digits.test_labels, 501)
+    with pytest.raises(UsageError, match="sample 0; allowed: 1 image"):
+        data.sample(digits.test_labels, 0)
+
+
+def test_a_sample_is_all_images_where_there_are_fewer(digits):
+    assert data.sample(digits.test_labels, 10**6).equal(torch.arange(500))
+
+
+def test_a_sample_holds_two_of_each_class_however_unlike_their_sizes(digits):
+    labels = torch.tensor([0] * 500 + [1] * 3 + [2] * 2)
+    counts = torch.bincount(labels[data.sample(labels, 20)])
+    assert counts.tolist() == [16, 2, 2]
+    many = digits._replace(
+        test=torch.zeros(3000, 1, 1, 1, dtype=torch.uint8),
+        test_labels=torch.arange(3000) % 1000,
+        classes=tuple(map(str, range(1000))),
+    )
+    rows = data.test_sample(many, 500)
+    assert torch.bincount(many.test_labels[rows]).tolist() == [2] * 1000
+    assert data.check_sample(many, 500, asked=True) == 2000
+
+
+def test_too_few_test_images_to_measure_are_refused_with_the_least(digits):
+    assert data.check_sample(digits, 10**6, asked=False) == 500
+    assert data.check_sample(digits, 3, asked=True) == 20
+    with pytest.raises(UsageError, match="sample 501; allowed: 1 to 500"):
+        data.check_sample(digits, 501, asked=True)
+    two = digits.test_labels < 2
+    few = digits._replace(
+        test=digits.test[two][:19], test_labels=digits.test_labels[two][:19], classes=("0", "1")
+    )
+    with pytest.raises(UsageError, match=r"19 test images.* allowed: 20"):
+        data.check_sample(few, 500, asked=False)
+    lone = digits._replace(
+        test=digits.test[:21], test_labels=torch.arange(21).clamp(max=1), classes=("ant", "bee")
+    )
+    with pytest.raises(UsageError, match=r"'ant' has 1 test image; allowed: 2"):
+        data.check_sample(lone, 500, asked=False)
 
 
 def test_digits_come_in_other_sizes_too():

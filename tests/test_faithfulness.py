@@ -128,6 +128,12 @@ def test_distance_correlation_agrees_with_all_pairs_and_is_free_of_scale():
     assert distance_correlation(x, np.ones((150, 2))) == 0
 
 
+def test_of_few_images_as_many_neighbours_count_as_can():
+    x, y = np.random.default_rng(0).normal(size=(20, 4)), np.arange(20) % 2
+    assert faithfulness(x, x[:, :2], y) == faithfulness(x, x[:, :2], y, k=9)
+    assert (neighbourhood_change(x, x[:, :2]) == neighbourhood_change(x, x[:, :2], k=9)).all()
+
+
 def test_neighbourhood_change_agrees_with_sets_and_is_the_error_of_each_point():
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(80, 5)), rng.normal(size=(80, 9))

@@ -343,10 +343,17 @@ def test_of_images_that_are_equal_one_counts_for_dimensions(function):
         function(Space(np.repeat(np.eye(3), 20, axis=0), np.arange(60) % 2))
 
 
+def test_of_few_images_all_others_are_the_neighbours_of_the_maximum_likelihood():
+    x, y = swiss(15, 2)
+    distances = np.sort(np.linalg.norm(x[:, None] - x[None], axis=2))[:, 1:]
+    by_hand = 1 / np.log(distances[:, -1:] / distances[:, :-1]).mean()
+    assert geometry.mle(Space(x, y)) == pytest.approx(by_hand)
+
+
 def test_dimensions_name_what_they_lack():
     x, y = swiss(20, 2)
-    with pytest.raises(UsageError, match=r"mle .* 21 .* 20"):
-        geometry.mle(Space(x, y))
+    with pytest.raises(UsageError, match=r"mle .* 10 .* 9"):
+        geometry.mle(Space(x[:9], y[:9]))
     with pytest.raises(UsageError, match=r"twonn .* 10 .* 2"):
         geometry.twonn(Space(x[:2], y[:2]))
     corners = Space(np.eye(30), np.arange(30) % 2)

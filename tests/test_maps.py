@@ -85,6 +85,35 @@ def test_quality_on_digits_is_that_of_each_method(digits, maps):
     assert measures["ivis"]["trustworthiness"] > measures["pca"]["trustworthiness"] + 0.05
 
 
+@pytest.mark.parametrize("method", EMBEDDERS)
+def test_what_few_images_limit_has_the_function_s_default_where_there_are_many(method):
+    embedder = EMBEDDERS[method]
+    defaults = inspect.signature(embedder.function).parameters
+    assert embedder.defaults(1000) == {name: defaults[name].default for name in embedder.sized}
+
+
+def test_perplexity_and_k_fit_few_images_by_default(few):
+    twenty = few[:20]
+    np.testing.assert_array_equal(embed.embed(twenty), embed.embed(twenty, perplexity=5))
+    cells = {("net", "layer"): twenty}
+    (one,), (other,) = (
+        embed.family(cells, "ivis", steps=20, **k).maps.values() for k in ({}, {"k": 9})
+    )
+    np.testing.assert_array_equal(one, other)
+    assert len(embed.restarts(cells)) == 3
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "most"),
+    [("tsne", {"perplexity": 6}, 5), ("ivis", {"k": 10}, 9), ("umap", {"k": 20}, 19)],
+)
+def test_an_option_that_is_too_large_is_refused_before_anything_is_mapped(method, options, most):
+    with pytest.raises(UsageError, match=rf"with 20 images; allowed: up to {most}"):
+        EMBEDDERS[method].check(20, options)
+    EMBEDDERS[method].check(20, dict.fromkeys(options, most))
+    EMBEDDERS[method].check(20, {})
+
+
 def test_another_seed_is_another_ivis_map(few, quick):
     assert (embed.embed(few, "ivis", seed=8, **QUICK) != quick).any()
 

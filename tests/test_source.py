@@ -7,7 +7,7 @@ import zipfile
 import pytest
 
 from kdlib import UsageError
-from kdlib.plan import source
+from kdlib.plan import runs, source, studies
 from kdlib.plan.source import Source
 
 
@@ -51,6 +51,53 @@ def test_a_path_is_known_with_and_without_its_prefix(birds, spelling):
     given = Source(spelling.format(birds))
     assert given.path == birds
     assert given.name == Source(str(birds)).name
+
+
+@pytest.mark.parametrize("spelling", ["birds.zip", "./birds.zip", "folder:birds.zip"])
+def test_an_archive_here_needs_no_prefix(birds, monkeypatch, spelling):
+    zipped(birds, birds.parent / "birds.zip")
+    monkeypatch.chdir(birds.parent)
+    run = runs.Teacher(dataset=spelling)
+    assert run.source.path == birds.parent / "birds.zip"
+    assert run.folder.parts[:2] == ("runs", "quick")
+    assert run.folder.parts[2].startswith("birds-")
+
+
+def test_a_class_that_is_deleted_makes_another_study(birds):
+    def study():
+        return studies.Study(name="mine", dataset=str(birds))
+
+    before = study()
+    assert study().root == before.root
+    shutil.rmtree(birds / "wren")
+    assert study().root != before.root
+    assert study().source.hash != before.source.hash
+
+
+def test_the_contents_of_a_folder_are_read_once_for_each_listing(birds, tmp_path, monkeypatch):
+    monkeypatch.setenv("KDLIB_CACHE", str(tmp_path / "cache"))
+    first = Source(str(birds)).hash
+    monkeypatch.setattr(source, "file_hash", None)  # would be called to read a file
+    assert Source(str(birds)).hash == first
+    (birds / "wren/1.png").unlink()
+    with pytest.raises(TypeError):
+        _ = Source(str(birds)).hash
+
+
+def test_each_real_folder_counts_once_however_many_links_lead_to_it(birds, tmp_path):
+    before = Source(str(birds))
+    files, digest = before.files, before.hash
+    (birds / "owl/up").symlink_to(birds.parent)
+    (birds / "wren/owls").symlink_to(birds / "owl")
+    (birds / "here").symlink_to(birds)
+    assert Source(str(birds)).files == files
+    assert Source(str(birds)).hash == digest
+    assert source.below(birds).links == ["here", "owl/up", "wren/owls"]
+    other = write(tmp_path / "elsewhere")
+    for name in ("first", "second"):
+        (birds / name).symlink_to(other / "owl")
+    assert source.below(birds).files[:2] == ["first/1.png", "first/2.png"]
+    assert "second" in source.below(birds).links
 
 
 def test_a_path_may_be_relative_or_in_the_home_of_the_user(birds, monkeypatch):
@@ -148,6 +195,9 @@ def test_the_files_of_a_published_set_are_those_below_its_root(tmp_path, monkeyp
         ({"dataset": "/nowhere/flowers"}, "/nowhere/flowers .*folder"),
         ({"dataset": "flowers.zip"}, "/flowers.zip .*folder"),
         ({"dataset": "~no-such-user/flowers"}, "~no-such-user/flowers .*folder"),
+        ({"dataset": "/x\0y/flowers"}, "no path"),
+        ({"dataset": "/" + 5000 * "x"}, "no path .*too long"),
+        ({"dataset": "/dev/null"}, "device or a pipe"),
         ({"dataset": "folder:flowers"}, "/flowers .*folder"),
         ({"dataset": __file__}, r"test_source.py .*\.tar\.xz"),
         ({"size": 3}, "size 3;.* 4 to 1024"),

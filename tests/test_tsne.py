@@ -213,7 +213,7 @@ def test_a_family_names_the_layer_that_fails(few):
     with pytest.raises(UsageError, match=r"map of .*: features .* 60 "):
         embed.restarts({("s", "1"): np.ones((60, 4))}, "pca")
     with pytest.raises(UsageError, match=r"perplexity .* 1 .* 15 .* 60"):
-        embed.family(few)
+        embed.family(few, perplexity=30)
     with pytest.raises(UsageError, match=r"workers .* 1; .*0"):
         embed.family(few, workers=0)
     with pytest.raises(UsageError, match="unknown option of tsne 'perplex'"):

@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import os
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -18,11 +19,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from torch import Tensor
 
-from kdlib import UsageError, __version__
-from kdlib.data import sources
+from kdlib import UsageError, __version__, printable
+from kdlib.data import folders, sources
 from kdlib.data.augment import largest_shift
-from kdlib.data.sources import Listing
+from kdlib.data.sources import Listing, Picture
 from kdlib.plan.source import Source, cache, folder_name
+
+READING = 2  # counts how images are read; of another number the cache is made again
+LEAKED = 0.1  # of the test images may be training images in a split that is given
+LEAST = 20  # test images without which layers are not measured and mapped
+SHOWN = 20  # classes that a summary lists
 
 
 class Images(NamedTuple):
@@ -37,6 +43,7 @@ class Images(NamedTuple):
     shift: int  # augmentation: largest shift in pixels, each way
     flip: bool  # augmentation: mirror left and right
     unlabelled: UInt8[Tensor, "u c h w"] = torch.empty(0, 1, 1, 1, dtype=torch.uint8)
+    notes: tuple[str, ...] = ()  # what was left out and decided when it was read, a line each
 
     @property
     def mean(self) -> float:
@@ -55,6 +62,31 @@ class Images(NamedTuple):
         for tensor in (self.train, self.train_labels, self.test, self.test_labels, self.unlabelled):
             digest.update(tensor.cpu().contiguous().numpy().data)
         return digest.hexdigest()[:16]
+
+    @property
+    def summary(self) -> str:
+        """What was read, in some lines: sizes, images of every class, what was left out and why."""
+        colours = "grey" if self.train.shape[1] == 1 else "colour"
+        height, width = self.train.shape[2:]
+        k = len(self.classes)
+        counts = [
+            torch.bincount(labels.cpu(), minlength=k).tolist()
+            for labels in (self.train_labels, self.test_labels)
+        ]
+        lines = [
+            f"{self.name}: {k:,} classes, {width} x {height} pixels, {colours}",
+            f"{len(self.train):,} training, {len(self.test):,} test, {len(self.unlabelled):,} "
+            "unlabelled images",
+            "training  test  class",
+        ]
+        for train, test, name in list(zip(*counts, self.classes, strict=True))[:SHOWN]:
+            lines.append(f"{train:8,}  {test:4,}  {printable(name)}")
+        if k > SHOWN:
+            most = (" to ".join(f"{n:,}" for n in sorted({min(c), max(c)})) for c in counts)
+            lines.append(
+                "... and {:,} more; {} training, {} test images each".format(k - SHOWN, *most)
+            )
+        return "\n".join([*lines, *map(printable, self.notes)])
 
     def take(self, rows: Int[Tensor, " b"]) -> UInt8[Tensor, "b c h w"]:
         """The images of these rows, which count the training images, then the unlabelled ones."""
@@ -142,17 +174,24 @@ def _load(source: Source, seed: int) -> Images:
 
 def _listing(source: Source, seed: int) -> Listing:
     if source.path is not None:
-        return sources.folder(source.path, seed)
+        return folders.listing(source.path, seed)
     return sources.torchvision(source.dataset, seed)
 
 
 def _read(listing: Listing, source: Source) -> Images:
     """Decode all images of a listing into one tensor; the splits are views of it."""
     size = source.size or listing.size
-    pixels = sources.decode(listing.pictures(), sum(listing.counts), size, source.grey)
+    names: dict[int, str] = {}
+
+    def pictures() -> Iterator[Picture]:
+        for row, name, open_picture in listing.pictures():
+            names[row] = name
+            yield row, name, open_picture
+
+    pixels = sources.decode(pictures(), sum(listing.counts), size, source.grey)
     train, test, unlabelled = torch.from_numpy(pixels).split(listing.counts)
     train_labels, test_labels = torch.from_numpy(listing.labels).long().split(listing.counts[:2])
-    return Images(
+    images = Images(
         name="",
         train=train,
         train_labels=train_labels,
@@ -162,7 +201,68 @@ def _read(listing: Listing, source: Source) -> Images:
         shift=largest_shift(min(pixels.shape[2:])),
         flip=pixels.shape[1] == 3 if listing.flip is None else listing.flip,
         unlabelled=unlabelled,
+        notes=listing.notes,
     )
+    for part, x in (("training", train), ("test", test)):
+        if (x == x[:1]).all():
+            raise UsageError(
+                f"{source.dataset}: all {len(x):,} {part} images are equal, so that nothing can be "
+                "learnt or measured; allowed: images that differ"
+            )
+    return _apart(images, names, drawn=listing.drawn) if listing.own else images
+
+
+def _apart(images: Images, names: Mapping[int, str], *, drawn: bool) -> Images:
+    """Keep test images apart from all others, by their pixels.
+
+    Where the test was drawn, copies of its images are left out of the others. A split that is
+    given stays as it is, and what it shares is noted. Raises UsageError where that is more than a
+    tenth of the test images, and for a class without other images.
+    """
+    test = {digest: row for row, digest in enumerate(_digests(images.test), len(images.train))}
+    digests = {part: _digests(getattr(images, part)) for part in ("train", "unlabelled")}
+    copies = {
+        part: torch.tensor([digest in test for digest in each], dtype=torch.bool)
+        for part, each in digests.items()
+    }
+    train, unlabelled = copies.values()
+    blank = int((images.train.flatten(1) == images.train.flatten(1)[:, :1]).all(dim=1).sum())
+    notes = [f"training images of a single colour: {blank:,}"] if blank else []
+    words = {"train": "training", "unlabelled": "unlabelled"}
+    found = " and ".join(f"{int(c.sum()):,} {words[k]}" for k, c in copies.items() if c.any())
+    if not found:
+        return images._replace(notes=(*images.notes, *notes))
+    if not drawn:
+        leaked = set(digests["train"]) & set(test)
+        if len(leaked) > LEAKED * len(images.test):
+            row = int(train.nonzero()[0])
+            other = test[digests["train"][row]]
+            raise UsageError(
+                f"{names[row]} and {names[other]} are the same image, one for training and one for "
+                f"the test, as are {len(leaked):,} of {len(images.test):,} test images; allowed: "
+                f"up to {LEAKED:.0%}"
+            )
+        notes.append(f"{found} images are test images as well: kept, as the split is given")
+        return images._replace(notes=(*images.notes, *notes))
+    notes.append(f"{found} images are left out, for they are test images as well")
+    images = images._replace(
+        train=images.train[~train],
+        train_labels=images.train_labels[~train],
+        unlabelled=images.unlabelled[~unlabelled],
+        notes=(*images.notes, *notes),
+    )
+    counts = torch.bincount(images.train_labels, minlength=len(images.classes))
+    for k in (counts == 0).nonzero().flatten().tolist():
+        raise UsageError(
+            f"class {images.classes[k]!r}: each of its images is a copy of a test image; "
+            "allowed: two images or more that differ"
+        )
+    return images
+
+
+def _digests(pixels: UInt8[Tensor, "n c h w"]) -> list[bytes]:
+    """What tells every image from those with other pixels."""
+    return [hashlib.blake2b(x, digest_size=16).digest() for x in pixels.numpy()]
 
 
 # The cache: one file per data set and way to read it, written whole or not at all.
@@ -170,7 +270,7 @@ def _read(listing: Listing, source: Source) -> Images:
 
 def _cache_file(source: Source, seed: int) -> Path:
     """The cached file of a source in its present state."""
-    key = (__version__, source.dataset, source.size, source.grey, seed, source.listing)
+    key = (__version__, READING, source.dataset, source.size, source.grey, seed, source.listing)
     digest = hashlib.sha256(repr(key).encode()).hexdigest()[:16]
     stem = source.path.stem if source.path else source.dataset
     return cache() / f"{folder_name(stem)}-{digest}.safetensors"
@@ -199,7 +299,8 @@ def _from_cache(file: Path) -> Images | None:
     with contextlib.suppress(FileNotFoundError, SafetensorError), safe_open(file, "pt") as opened:
         rest = {k: json.loads(v) for k, v in opened.metadata().items()}
         tensors = {k: opened.get_tensor(k) for k in opened.keys()}  # noqa: SIM118
-        return Images(**tensors, **rest | {"classes": tuple(rest["classes"])})
+        lists = {name: tuple(rest[name]) for name in ("classes", "notes")}
+        return Images(**tensors, **rest | lists)
     return None
 
 
@@ -228,15 +329,53 @@ def budget(
 
 
 def sample(labels: Int[Tensor, " n"], size: int) -> Int[Tensor, " m"]:
-    """A fixed, stratified sample: about `size` images, the same share of every class.
+    """A fixed, stratified sample: `size` images or all there are, the same share of every class.
 
-    The same rows for every network and seed, so that all are compared on the same images.
+    The same rows for every network and seed, so that all are compared on the same images. Two of
+    each class are among them where `size` allows it. Raises UsageError below 1.
     """
-    if not 0 < size <= len(labels):
-        raise UsageError(f"sample {size}; allowed: 1 to {len(labels)} images")
+    if size < 1:
+        raise UsageError(f"sample {size}; allowed: 1 image or more")
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
     rank = torch.empty(len(labels))  # in [0, 1) within the class of the image
-    for k in labels.cpu().unique():
+    classes = labels.cpu().unique()
+    for k in classes:
         members = order[labels.cpu()[order] == k]
         rank[members] = torch.arange(len(members)) / len(members)
-    return rank.argsort(stable=True)[:size].sort().values
+    chosen = rank.argsort(stable=True)[:size]
+    if size >= 2 * len(classes) and int(torch.bincount(labels.cpu()[chosen]).min()) < 2:
+        for k in classes:  # large classes would leave small ones a single image
+            rank[order[labels.cpu()[order] == k][:2]] = -1
+        chosen = rank.argsort(stable=True)[:size]
+    return chosen.sort().values
+
+
+def test_sample(images: Images, size: int) -> Int[Tensor, " m"]:
+    """The rows of the test images whose features are extracted: `size`, or all there are.
+
+    More where these are fewer than two of each class, without which no class can be measured.
+    """
+    return sample(images.test_labels, max(size, 2 * len(images.classes)))
+
+
+def check_sample(images: Images, size: int, *, asked: bool) -> int:
+    """How many images `test_sample` takes.
+
+    Raises UsageError for too few to measure and map, and for a `size` that was asked for, as no
+    default is, above the number of test images.
+    """
+    if asked and size > len(images.test):
+        raise UsageError(f"sample {size}; allowed: 1 to {len(images.test)} images")
+    rows = test_sample(images, size)
+    counts = torch.bincount(images.test_labels[rows].cpu(), minlength=len(images.classes))
+    for k in (counts < 2).nonzero().flatten().tolist():
+        raise UsageError(
+            f"class {images.classes[k]!r} has {int(counts[k])} test image; allowed: 2 or more, so "
+            "that it can be measured, or runs_only: true"
+        )
+    if len(rows) < LEAST:
+        raise UsageError(
+            f"{len(rows)} test images (sample {size}, of {len(images.test)}); allowed: {LEAST} or "
+            "more, so that layers can be measured and mapped, or runs_only: true"
+        )
+    return len(rows)

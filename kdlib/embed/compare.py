@@ -18,7 +18,6 @@ from kdlib.embed.align import unit
 from kdlib.embed.embedders import TITLES
 from kdlib.embed.maps import Cell, Maps, embed, family, restarts
 
-PERPLEXITY = 30  # or a quarter of the images
 PACKAGE = "ivis package"  # of a sweep: IVIS by its authors' package, not by our engine
 SHUFFLED = 100  # images with shuffled labels: so few that a network can memorise them
 
@@ -58,16 +57,13 @@ def procedures(
     coupled, together with all other networks in `features`; then IVIS (`steps`) and PCA.
     """
     pair = {cell: x for cell, x in features.items() if cell[0] in networks}
-    n = len(next(iter(features.values())))
-    settings: dict[str, Any] = {"perplexity": min(PERPLEXITY, n // 4)}
     own = {
-        cell: embed(x, progress=_silent, **settings)
+        cell: embed(x, progress=_silent)
         for cell, x in tqdm(pair.items(), "t-SNE, own starts", delay=2)
     }
-    settings["workers"] = workers
     maps = {"own start": own}
-    maps |= dict(zip(RESTARTED, restarts(pair, **settings), strict=True))
-    maps["coupled"] = family(features, **settings).maps
+    maps |= dict(zip(RESTARTED, restarts(pair, workers=workers), strict=True))
+    maps["coupled"] = family(features, workers=workers).maps
     maps["ivis"] = family(pair, "ivis", steps=steps, workers=workers).maps
     maps["pca"] = family(pair, "pca", workers=workers).maps
     return maps

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Float32
 
+from kdlib import UsageError
 from kdlib.embed.extras import localmap, pacmap, umap
 from kdlib.embed.ivis import ENGINES, ivis
 from kdlib.embed.tsne import tsne
@@ -31,6 +32,13 @@ def pca(
     return [layer[:, :2] for layer in layers]
 
 
+class Sized(NamedTuple):
+    """An option that the number of images limits."""
+
+    default: int
+    most: Callable[[int], int]  # its largest value, by the number of images
+
+
 @dataclass(frozen=True, kw_only=True)
 class Embedder:
     """A method that makes maps (n, 2) of prepared layers (n, c), and what is known of it."""
@@ -39,10 +47,24 @@ class Embedder:
     function: Callable[..., list[np.ndarray]]
     package: str  # on PyPI
     options: tuple[str, ...] = ()  # arguments of the function that users may set
+    sized: Mapping[str, Sized] = field(default_factory=dict)  # those that few images limit
     uses_start: bool = True  # does it begin at the points it is given?
     uses_seed: bool = True  # does it draw random numbers?
     couples: bool = False  # can it pull maps towards adjacent maps?
     engines: Mapping[str, str] = field(default_factory=dict)  # option `engine` -> its package
+
+    def defaults(self, n: int) -> dict[str, int]:
+        """The defaults of the options that n images limit: a perplexity of 30, or n / 4."""
+        return {name: min(sized.default, sized.most(n)) for name, sized in self.sized.items()}
+
+    def check(self, n: int, options: Mapping[str, Any]) -> None:
+        """Raise UsageError for an option that is too large for n images."""
+        for name, sized in self.sized.items():
+            if isinstance(given := options.get(name), int | float) and given > sized.most(n):
+                raise UsageError(
+                    f"{name} {given!r} of {self.title} with {n} images; allowed: up to "
+                    f"{sized.most(n)}"
+                )
 
     def made_by(self, options: Mapping[str, Any]) -> str:
         """The package that makes the maps, and its version: "openTSNE 1.0.4"."""
@@ -56,6 +78,7 @@ EMBEDDERS = {
         function=tsne,
         package="openTSNE",
         options=("perplexity", "early_exaggeration", "iterations"),
+        sized={"perplexity": Sized(30, lambda n: n // 4)},
         uses_seed=False,
         couples=True,
     ),
@@ -64,12 +87,31 @@ EMBEDDERS = {
         function=ivis,
         package="torch",
         options=("engine", "k", "batch", "steps", "rates", "labels", "supervision_weight"),
+        sized={"k": Sized(15, lambda n: (n - 1) // 2)},
         uses_start=False,
         engines=ENGINES,
     ),
     "pca": Embedder(title="PCA", function=pca, package="numpy", uses_start=False, uses_seed=False),
-    "umap": Embedder(title="UMAP", function=umap, package="umap-learn", options=("k", "min_dist")),
-    "pacmap": Embedder(title="PaCMAP", function=pacmap, package="pacmap", options=("k",)),
-    "localmap": Embedder(title="LocalMAP", function=localmap, package="pacmap", options=("k",)),
+    "umap": Embedder(
+        title="UMAP",
+        function=umap,
+        package="umap-learn",
+        options=("k", "min_dist"),
+        sized={"k": Sized(15, lambda n: n - 1)},
+    ),
+    "pacmap": Embedder(
+        title="PaCMAP",
+        function=pacmap,
+        package="pacmap",
+        options=("k",),
+        sized={"k": Sized(10, lambda n: (n - 1) // 2)},
+    ),
+    "localmap": Embedder(
+        title="LocalMAP",
+        function=localmap,
+        package="pacmap",
+        options=("k",),
+        sized={"k": Sized(10, lambda n: (n - 1) // 2)},
+    ),
 }
 TITLES = {key: embedder.title for key, embedder in EMBEDDERS.items()}

@@ -44,7 +44,7 @@ def embed(
     numbers: `seed` changes nothing in them. One thread, so the same bits on every call. `progress`
     is called with the fraction done, at most four times a second; without it a bar shows up on
     stderr after two seconds. EMBEDDERS lists the options of each method; its function explains
-    them.
+    them. The defaults of perplexity and k are smaller where there are few images.
 
     Raises UsageError for an unknown method or option, features that are not (n, d) with d >= 2,
     not finite or all equal, a start that is not (n, 2), too few images, and a wrong seed.
@@ -54,6 +54,7 @@ def embed(
     embedder = _embedder(method, seed, options)
     with threadpool_limits(1):
         layer = prepare(features)
+        options = embedder.defaults(len(layer)) | options
         start = _scaled_start(layer[:, :2] if start is None else start, len(layer))
         with reporting(embedder.title, progress) as report:
             (points,) = embedder.function(
@@ -99,7 +100,7 @@ def family(
     embedder = _embedder(method, seed, options)
     _check_family(features, workers)
     strength = _strength(coupling, method, features)
-    settings = dict(options)
+    settings = _sized(embedder, features) | options
     with threadpool_limits(1):
         representatives = _representatives(features)
         layers = _prepared(features, representatives)
@@ -143,6 +144,7 @@ def restarts(
     """
     embedder = _embedder(method, seed, options)
     _check_family(features, workers)
+    options = _sized(embedder, features) | options
     results = [] if first is None else [first]
     with threadpool_limits(1):
         representatives = _representatives(features)
@@ -187,6 +189,11 @@ def _embedder(method: str, seed: int, options: Mapping[str, Any]) -> Embedder:
         one_of(f"option of {method}", name, embedder.options)
     check_number("seed", seed, 0, 2**32 - 1)
     return embedder
+
+
+def _sized(embedder: Embedder, features: Mapping[Cell, np.ndarray]) -> dict[str, Any]:
+    """The defaults of the options that the number of images limits."""
+    return dict(embedder.defaults(len(next(iter(features.values())))))
 
 
 def _check_family(features: Mapping[Cell, np.ndarray], workers: int) -> None:

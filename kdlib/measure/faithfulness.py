@@ -15,6 +15,7 @@ from kdlib.measure.space import checked, finite
 from kdlib.neighbours import ranks
 
 CORE = 0.95  # of each class, whose hull is taken
+NEIGHBOURS = 15  # or as many as are fewer than half of the images
 LISTED = 10  # neighbours of every image that are stored and listed beside a map
 PAIRS = 50_000  # of images, whose distances are correlated
 
@@ -81,19 +82,20 @@ def distance_correlation(
 
 
 def neighbourhood_change(
-    features_a: Num[np.ndarray, "n d"], features_b: Num[np.ndarray, "n e"], k: int = 15
+    features_a: Num[np.ndarray, "n d"], features_b: Num[np.ndarray, "n e"], k: int | None = None
 ) -> Float[np.ndarray, " n"]:
     """Share of each image's k nearest in one space that are not among its k nearest in another.
 
     Of two layers or networks: what really changes for an image, which no motion between maps
     shows. Of a layer and its map: the error of each point, whose mean is 1 - neighbours kept. In
-    [0, 1], 0 is the same neighbours, 1 - k / (n - 1) by chance. Euclidean, exact. Raises
-    UsageError for values that are not finite, different n, and unless k < n / 2.
+    [0, 1], 0 is the same neighbours, 1 - k / (n - 1) by chance. Euclidean, exact. By default k is
+    15, or less where there are few images. Raises UsageError for values that are not finite,
+    different n, and unless k < n / 2.
     """
     a, b = finite("features_a", features_a), finite("features_b", features_b)
     if len(a) != len(b):
         raise UsageError(f"both spaces must hold the same images; given n = {len(a)}, {len(b)}")
-    _check_k(k, len(a))
+    k = _neighbours(k, len(a))
     shared = [
         ((ranks(a, rows) <= k) & (ranks(b, rows) <= k)).sum(axis=1) - 1
         for rows in neighbours.blocks(len(a), len(a))
@@ -252,14 +254,14 @@ def faithfulness(
     map: Num[np.ndarray, "n 2"],
     labels: Int[np.ndarray, " n"],
     *,
-    k: int = 15,
+    k: int | None = None,
 ) -> dict[str, float]:
     """Compute how far a map can be trusted: the five numbers of FAITHFULNESS.
 
     Distances are Euclidean, in the layer and on the map, for every method, although IVIS starts
-    from cosine neighbours. The error of each point is `neighbourhood_change` of layer and map.
-    Raises UsageError for values that are not finite, wrong lengths, one class only, and unless
-    k < n / 2 and n > 5.
+    from cosine neighbours. By default k is 15, or less where there are few images. The error of
+    each point is `neighbourhood_change` of layer and map. Raises UsageError for values that are
+    not finite, wrong lengths, one class only, and unless k < n / 2 and n > 5.
 
         faithfulness(layer, points, labels)                # {"trustworthiness": .97, ...}
     """
@@ -267,7 +269,7 @@ def faithfulness(
     points = finite("map", map)
     if points.shape != (len(x), 2):
         raise UsageError(f"map must be of shape ({len(x)}, 2); given {points.shape}")
-    _check_k(k, len(x))
+    k = _neighbours(k, len(x))
     if len(x) <= VOTES:
         raise UsageError(f"faithfulness needs more than {VOTES} images; given {len(x)}")
     values, sizes = [], []
@@ -299,6 +301,10 @@ def map_measures(points: Num[np.ndarray, "n 2"], labels: Int[np.ndarray, " n"]) 
     }
 
 
-def _check_k(k: int, n: int) -> None:
-    if not 1 <= k < n / 2:
-        raise UsageError(f"k must be between 1 and {(n - 1) // 2} for n = {n} images; given {k}")
+def _neighbours(k: int | None, n: int) -> int:
+    """How many neighbours of n images count; raises UsageError where so many cannot."""
+    most = (n - 1) // 2
+    k = min(NEIGHBOURS, most) if k is None else k
+    if not 1 <= k <= most:
+        raise UsageError(f"k must be between 1 and {most} for n = {n} images; given {k}")
+    return k

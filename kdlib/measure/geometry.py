@@ -12,7 +12,7 @@ import math
 import numpy as np
 
 from kdlib import UsageError, neighbours
-from kdlib.measure.space import NEAREST, Space
+from kdlib.measure.space import Space
 
 VOTES = 5  # nearest neighbours whose majority is the output of a k-NN probe
 PENALTY = 1e-4  # of the linear probe, chosen on pixels and random projections, not on networks
@@ -254,7 +254,7 @@ def twonn(space: Space) -> float:
     neither direction is better. Of images that are equal only one counts. Raises UsageError where
     fewer than 10 remain, or all nearest neighbours are equally far.
     """
-    distances = _distances(space, "twonn", LEAST)
+    distances = _distances(space, "twonn")
     n = len(distances)
     x = np.sort(np.log(distances[:, 1] / distances[:, 0]))[: int(n * FITTED)]
     y = -np.log1p(-np.arange(1, len(x) + 1) / n)
@@ -267,17 +267,18 @@ def mle(space: Space) -> float:
     1 / mean of log(T_20 / T_j) over the images and j = 1 .. 19, T_j the distance to the j-th
     nearest (Levina and Bickel's estimator with the inverses averaged, as MacKay and Ghahramani
     correct it). Above 0; neither direction is better. Of images that are equal only one counts.
-    Raises UsageError where fewer than 21 remain, or all neighbours are equally far.
+    Of fewer than 21 images all others are neighbours. Raises UsageError where fewer than 10
+    remain, or all neighbours are equally far.
     """
-    distances = _distances(space, "mle", NEAREST + 1)
+    distances = _distances(space, "mle")
     return float(1 / np.log(distances[:, -1:] / distances[:, :-1]).mean())
 
 
-def _distances(space: Space, name: str, least: int) -> np.ndarray:
+def _distances(space: Space, name: str) -> np.ndarray:
     distances = space.distances
     n = len(distances)
-    if n < least:
-        raise UsageError(f"{name} needs at least {least} images that differ; given {n}")
+    if n < LEAST:
+        raise UsageError(f"{name} needs at least {LEAST} images that differ; given {n}")
     if np.ptp(distances[:, :2] / distances[:, :1]) < 1e-9:
         raise UsageError(f"{name} needs distances that differ; all neighbours are equally far")
     return distances

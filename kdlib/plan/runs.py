@@ -434,7 +434,7 @@ class Features(Experiment):
     """Which trained networks' features are extracted, and of which images."""
 
     networks: list[str] = Field(default_factory=lambda: list(EXAMPLE))  # names of runs
-    sample: Count = 500  # test images, the same for every network, all classes alike
+    sample: Count = 500  # test images, the same for every network, all classes alike, or all
     train_sample: Count = 2000  # training images for the probes, or all there are
     device: Device = "auto"
     threads: Cores = 1  # of the CPU

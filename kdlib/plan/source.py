@@ -7,6 +7,7 @@ import functools
 import hashlib
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
@@ -17,6 +18,7 @@ from kdlib import UsageError, one_of
 
 ARCHIVES = (".tar.xz", ".tar.gz", ".tgz", ".tar", ".zip")
 SMALLEST, LARGEST = 4, 1024  # pixels of a side
+MOST_FILES = 10_000_000  # below one folder
 PREFIX = "folder:"  # may stand before a path; has to where the path is also the name of a data set
 
 
@@ -95,6 +97,8 @@ class Source:
         allowed = f"a folder, or a file that ends in {', '.join(ARCHIVES)}"
         if not self.path.exists():
             raise UsageError(f"data set {self.path} does not exist; allowed: {allowed}")
+        if not (self.path.is_dir() or self.path.is_file()):
+            raise UsageError(f"data set {self.path} is a device or a pipe; allowed: {allowed}")
         if self.path.is_file() and not suffix(self.path):
             raise UsageError(f"data set {self.path} is no archive; allowed: {allowed}")
 
@@ -107,10 +111,17 @@ class Source:
         if not place:
             raise UsageError(f"data set {self.dataset!r}; allowed: {', '.join(NAMES)}, or a path")
         path = Path(os.path.expanduser(place))  # noqa: PTH111  (a Path raises for ~nobody)
-        is_path = place != self.dataset or "/" in place or bool(suffix(path)) or path.exists()
-        if not is_path:
-            one_of("data set", self.dataset, [*NAMES, "or the path of a folder or an archive"])
-        return path.resolve()
+        try:
+            is_path = place != self.dataset or "/" in place or bool(suffix(path)) or path.exists()
+            if not is_path:
+                one_of("data set", self.dataset, [*NAMES, "or the path of a folder or an archive"])
+            path.resolve().exists()  # raises for a path that cannot be
+            return path.resolve()
+        except UsageError:
+            raise
+        except (OSError, ValueError, RuntimeError) as problem:  # too long, a NUL, links in a circle
+            reason = getattr(problem, "strerror", None) or problem
+            raise UsageError(f"data set {place[:80]!r} is no path ({reason})") from None
 
     @property
     def files(self) -> list[Path]:
@@ -123,7 +134,7 @@ class Source:
             tops = [Path(spec.origin).parent / file] if spec and spec.origin else []
         else:
             tops = sorted(root().glob(TORCHVISION[self.dataset].files))
-        return [file for top in tops for file in ([top] if top.is_file() else _files_below(top))]
+        return [file for top in tops for file in ([top] if top.is_file() else below(top).paths)]
 
     @property
     def listing(self) -> list[tuple[str, int, int]]:
@@ -161,7 +172,8 @@ class Source:
             name = ""
             if self.path is not None and self.path.is_dir():
                 name = Path(file).relative_to(self.path).as_posix()
-            digest.update(f"{name} {file_hash(file, size, changed)}\n".encode())
+            row = f"{name} {file_hash(file, size, changed)}\n"
+            digest.update(row.encode(errors="surrogateescape"))  # names that are no UTF-8
         return digest.hexdigest()[:8]
 
     @cached_property
@@ -208,12 +220,71 @@ def file_hash(file: str | Path, size: int, changed: int) -> str:
         return hashlib.file_digest(content, "sha256").hexdigest()[:8]
 
 
-def _files_below(folder: Path) -> list[Path]:
-    names = []
-    for place, _, files in os.walk(folder, followlinks=True):
-        below = os.path.relpath(place, folder)
-        names += [os.path.normpath(f"{below}/{file}") for file in files]
-    return [folder / name for name in sorted(names) if not hidden(name)]
+class Below(NamedTuple):
+    """What lies below a folder, each by its path from there; sorted, without what is hidden."""
+
+    top: Path
+    files: list[str]
+    folders: list[str]
+    links: list[str]  # to folders that are not followed: they lie here already, or around this one
+
+    @property
+    def paths(self) -> list[Path]:
+        """The files as whole paths."""
+        return [self.top / name for name in self.files]
+
+
+def below(top: Path) -> Below:
+    """List a folder with all below it: each real folder once, however many links lead to it.
+
+    Links to folders elsewhere are followed; those to a folder that is read anyway, or that holds
+    this one, are not. Raises UsageError for a folder that cannot be read, a pipe or a device, and
+    more files than 10 million.
+    """
+    files: list[str] = []
+    folders: list[str] = []
+    links: list[str] = []
+    skipped: list[str] = []
+    known: set[tuple[int, int]] = set()
+    real = Path(os.path.realpath(top))
+    around = {_identity(folder) for folder in (real, *real.parents)}
+    todo = [""]
+    while todo or links:  # links last: what they lead to is perhaps here
+        name = todo.pop() if todo else links.pop(0)
+        identity = _identity(top / name)
+        if identity in known or (name and identity in around):
+            skipped.append(name)
+            continue
+        known.add(identity)
+        if name:
+            folders.append(name)
+        for entry in _entries(top / name):
+            inside = f"{name}/{entry.name}" if name else entry.name
+            if hidden(f"{entry.name}/" if entry.is_dir() else entry.name):
+                continue
+            if entry.is_dir():
+                (links if entry.is_symlink() else todo).append(inside)
+            elif entry.is_file() or not os.path.exists(entry.path):  # noqa: PTH110  (a broken link)
+                files.append(inside)
+            else:
+                raise UsageError(f"{top}/{inside} is a pipe or a device; allowed: files")
+        if len(files) > MOST_FILES:
+            raise UsageError(f"{top}: more than {MOST_FILES:,} files")
+    return Below(top, sorted(files), sorted(folders), sorted(skipped))
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    """What tells a folder from all others, whatever path leads to it."""
+    state = folder.stat()
+    return state.st_dev, state.st_ino
+
+
+def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            yield from sorted(entries, key=lambda entry: entry.name)
+    except OSError as problem:
+        raise UsageError(f"{folder}: cannot be read ({problem.strerror or problem})") from None
 
 
 def root() -> Path:
