@@ -107,7 +107,7 @@ def study(file: Path, device: str = "auto", for_snakemake: Sequence[str] = ()) -
     store.writable(planned.root)
     here = Path(sys.executable).parent  # this Python's own papermill
     os.environ["PATH"] = os.pathsep.join([str(here), os.environ.get("PATH", "")])
-    settings = [f"study={file}", f"device={device}"]
+    settings = [f"study={json.dumps(str(file))}", f"device={device}"]  # a text, whatever is in it
     os.environ["KDLIB_STUDY_PROCESS"] = str(os.getpid())  # notebooks end when it does
     with _only_one():
         return run_snakemake(["--config", *settings, "--rerun-incomplete", *for_snakemake])
