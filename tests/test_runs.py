@@ -277,3 +277,11 @@ def test_layers_are_compared_with_the_own_teacher_or_a_run_that_is_named():
         runs.Measures(teacher="a")
     with pytest.raises(UsageError, match="unknown network to be mapped 'teachers/a'; one of:"):
         runs.Measures(mapped=["teachers/a"])
+
+
+def test_the_folder_of_results_may_be_below_ones_home(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    run = runs.Teacher(results="~/my runs")
+    assert run.folder == tmp_path / "my runs/quick/digits/teachers/resnet20-full-0"
+    with pytest.raises(UsageError, match=r"results '~nobody\.there/runs'; allowed: a folder"):
+        runs.Teacher(results="~nobody.there/runs")
