@@ -58,7 +58,7 @@ Seed = Annotated[Int, Field(ge=0, le=2**32 - 1)]
 Number = Annotated[float, _NUMBERS, Field(allow_inf_nan=False)]
 Positive = Annotated[Number, Field(gt=0)]
 NotNegative = Annotated[Number, Field(ge=0)]
-Width = Annotated[float, _NUMBERS, Field(gt=0, le=64, allow_inf_nan=False)]
+Width = Annotated[float, _NUMBERS, Field(gt=0, le=64.0, allow_inf_nan=False)]
 Side = Annotated[Int, Field(ge=4, le=1024)]  # of an image, in pixels
 Device = Literal["auto", "cpu", "cuda"]
 Labels = Annotated[
