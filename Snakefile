@@ -86,6 +86,8 @@ def needs(notebook):
 def settings(parameters, **more):
     """What a notebook is given beside the path of the images, which may move."""
     given = {k: v for k, v in parameters.settings().items() if k != "dataset"}
+    if not given.get("weights_names", True):  # what is new and not used runs nothing again
+        del given["weights_names"]
     return json.dumps(given | more)
 
 

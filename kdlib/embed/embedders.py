@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Float32
 
-from kdlib.embed.extras import localmap, pacmap, umap
-from kdlib.embed.ivis import ENGINES, ivis
-from kdlib.embed.tsne import tsne
+from kdlib.embed.extras import check_pairs, check_umap, localmap, pacmap, umap
+from kdlib.embed.ivis import ENGINES, check_ivis, ivis
+from kdlib.embed.tsne import check_tsne, tsne
 from kdlib.embed.workers import Progress
 
 
@@ -38,6 +38,7 @@ class Embedder:
     title: str
     function: Callable[..., list[np.ndarray]]
     package: str  # on PyPI
+    check: Callable[..., None] = lambda n: None  # of n images and options; raises UsageError
     options: tuple[str, ...] = ()  # arguments of the function that users may set
     uses_start: bool = True  # does it begin at the points it is given?
     uses_seed: bool = True  # does it draw random numbers?
@@ -55,6 +56,7 @@ EMBEDDERS = {
         title="t-SNE",
         function=tsne,
         package="openTSNE",
+        check=check_tsne,
         options=("perplexity", "early_exaggeration", "iterations"),
         uses_seed=False,
         couples=True,
@@ -63,13 +65,24 @@ EMBEDDERS = {
         title="IVIS",
         function=ivis,
         package="torch",
+        check=check_ivis,
         options=("engine", "k", "batch", "steps", "rates", "labels", "supervision_weight"),
         uses_start=False,
         engines=ENGINES,
     ),
     "pca": Embedder(title="PCA", function=pca, package="numpy", uses_start=False, uses_seed=False),
-    "umap": Embedder(title="UMAP", function=umap, package="umap-learn", options=("k", "min_dist")),
-    "pacmap": Embedder(title="PaCMAP", function=pacmap, package="pacmap", options=("k",)),
-    "localmap": Embedder(title="LocalMAP", function=localmap, package="pacmap", options=("k",)),
+    "umap": Embedder(
+        title="UMAP",
+        function=umap,
+        package="umap-learn",
+        check=check_umap,
+        options=("k", "min_dist"),
+    ),
+    "pacmap": Embedder(
+        title="PaCMAP", function=pacmap, package="pacmap", check=check_pairs, options=("k",)
+    ),
+    "localmap": Embedder(
+        title="LocalMAP", function=localmap, package="pacmap", check=check_pairs, options=("k",)
+    ),
 }
 TITLES = {key: embedder.title for key, embedder in EMBEDDERS.items()}

@@ -214,6 +214,9 @@ class Teacher(Run):
 
     labels_per_class: Labels = "all"  # images of each class that keep their label, or all
     weights: str | None = None  # it begins with: simclr, imagenet, a file, an address; None: random
+    weights_names: dict[str, str | None] = Field(
+        default_factory=dict
+    )  # beginnings of names in a checkpoint -> ours: {backbone.: ""}; null: left out
     pretrain_epochs: Count = 20  # of simclr, on all training images without labels
     head_epochs: Whole = 0  # of the classifier alone, before the `epochs` of all
     backbone_lr_factor: NotNegative = 1.0  # on the learning rate of all but the classifier
@@ -225,6 +228,8 @@ class Teacher(Run):
         super().__post_init__()
         if is_address(self.weights):
             _ = self.weights_hash  # raises for an address without one
+        if self.weights_names and (self.weights is None or self.weights in INITIAL):
+            raise UsageError(f"weights_names with weights {self.weights}; allowed: with a file's")
 
     @property
     def regime(self) -> Regime:
