@@ -15,7 +15,7 @@ from pathlib import Path
 from kdlib import UsageError
 from kdlib.plan import editions, studies
 
-STUDY_FILE = config.get("study", "studies/quick.yaml")
+STUDY_FILE = str(config.get("study", "studies/quick.yaml"))
 DEVICE = config.get("device", "cpu")
 try:
     STUDY = studies.read(STUDY_FILE, DEVICE)
@@ -86,6 +86,8 @@ def needs(notebook):
 def settings(parameters, **more):
     """What a notebook is given beside the path of the images, which may move."""
     given = {k: v for k, v in parameters.settings().items() if k != "dataset"}
+    if not given.get("weights_names", True):  # what is new and not used runs nothing again
+        del given["weights_names"]
     return json.dumps(given | more)
 
 
@@ -100,7 +102,13 @@ def of_maps(table, ends):
     return [f"{ROOT}/maps/{table.name}{end}.parquet" for end in ends] if table else []
 
 
-# Behind names, because Snakemake compares the template: what changes here runs nothing again.
+def fixed(value):
+    """A parameter that Snakemake takes as it is: braces in a plain text are wildcards to it."""
+    return lambda wildcards: value
+
+
+# All that is text is quoted (:q), so that a shell runs none of it. Behind names, because Snakemake
+# compares the template: what changes here runs nothing again.
 PAPERMILL = "papermill --engine kdlib --no-progress-bar --log-level ERROR"
 RUN = "{PAPERMILL} {input.notebook:q} {log:q} -y {params.settings:q} -r dataset {DATASET:q} -p "
 RUN_MEASURE = RUN + "threads {threads}"
@@ -162,7 +170,7 @@ rule publish:
         sample=[f"{PUBLISHED}/{file}" for file in ("sample.webp", "sample.parquet", "provenance.parquet")],
         executed=expand("{to}/executed/{page}.ipynb", to=PUBLISHED, page=PAGES),
     params:
-        study=lambda w: STUDY_FILE,
+        study=fixed(STUDY_FILE),
         images=STUDY.source.hash,
     shell:
         "python -m kdlib publish {params.study:q} --device {DEVICE}"
@@ -209,7 +217,7 @@ for number, (name, kernel) in enumerate(STUDY.kernels.items()):
         log:
             f"{ROOT}/students/{name}.ipynb",
         params:
-            settings=settings_of(kernel),
+            settings=fixed(settings_of(kernel)),
             images=STUDY.source.hash,
         resources:
             gpu=1,
@@ -233,7 +241,7 @@ for block, members in STUDY.blocks.items():
         log:
             f"{ROOT}/features/{block}.ipynb",
         params:
-            settings=settings(STUDY.features_of(block)),
+            settings=fixed(settings(STUDY.features_of(block))),
             images=STUDY.source.hash,
         resources:
             gpu=1,
@@ -259,7 +267,7 @@ for block, members in STUDY.blocks.items():
         log:
             f"{ROOT}/measures/{block}.ipynb",
         params:
-            settings=settings(STUDY.measures_of(block)),
+            settings=fixed(settings(STUDY.measures_of(block))),
         shell:
             RUN_MEASURE
 
@@ -277,7 +285,7 @@ for maps in MAPS.values():
         log:
             f"{ROOT}/maps/{maps.name}.ipynb",
         params:
-            settings=settings(maps),
+            settings=fixed(settings(maps)),
         threads: workflow.cores
         shell:
             RUN_MAPS
@@ -296,7 +304,7 @@ if COMPARISON:
         log:
             f"{ROOT}/maps/{COMPARISON.name}.ipynb",
         params:
-            settings=settings(COMPARISON),
+            settings=fixed(settings(COMPARISON)),
         threads: workflow.cores
         shell:
             RUN_MAPS
@@ -323,7 +331,7 @@ if FILM:
         log:
             f"{ROOT}/maps/{FILM.name}.ipynb",
         params:
-            settings=settings(FILM),
+            settings=fixed(settings(FILM)),
             images=STUDY.source.hash,
         threads: workflow.cores
         resources:

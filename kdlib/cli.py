@@ -16,8 +16,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from kdlib import UsageError, __version__, one_of, store
-from kdlib.plan import methods, studies
+from kdlib import UsageError, __version__, store
+from kdlib.plan import studies
 
 LOCK = Path(".snakemake/kdlib.lock")
 DEVICES = ("auto", "cpu", "cuda")
@@ -98,16 +98,18 @@ def _check() -> int:
 
 def study(file: Path, device: str = "auto", for_snakemake: Sequence[str] = ()) -> int:
     """Check a study, then let Snakemake run what it lacks. Goes on after a kill or power loss."""
+    from kdlib import precheck
+
     device = _planned_device(device)
     planned = studies.read(file, device)  # type: ignore[arg-type]
     try:
-        _check_study(planned)
+        precheck.check(planned)
     except UsageError as problem:
         raise UsageError(f"{file}: {problem}") from None
     store.writable(planned.root)
     here = Path(sys.executable).parent  # this Python's own papermill
     os.environ["PATH"] = os.pathsep.join([str(here), os.environ.get("PATH", "")])
-    settings = [f"study={file}", f"device={device}"]
+    settings = [f"study={json.dumps(str(file))}", f"device={device}"]  # a text, whatever is in it
     os.environ["KDLIB_STUDY_PROCESS"] = str(os.getpid())  # notebooks end when it does
     with _only_one():
         return run_snakemake(["--config", *settings, "--rerun-incomplete", *for_snakemake])
@@ -120,29 +122,6 @@ def _planned_device(device: str) -> str:
     from kdlib import train
 
     return train.choose_device("auto", 1).type
-
-
-def _check_study(study: studies.Study) -> None:
-    """Raise UsageError for what only the networks, the images or the embeddings can tell."""
-    from kdlib import data, embed, models
-
-    for embedding in study.embeddings:
-        one_of("embedding", embedding, embed.EMBEDDERS)
-    for layer in study.film.get("layers", ()):
-        one_of("layer of the film", layer, models.LAYERS)
-    if methods.BASELINE not in study.keys or len(study.keys) < 2:
-        allowed = f"{methods.BASELINE} and at least one more"
-        raise UsageError(f"methods {study.keys}; allowed: {allowed}")
-    for network in {run.network for run in study.runs}:
-        models.check_name(network)
-    images = data.load(study.source)
-    for labels in study.labels_per_class:
-        data.budget(images.train_labels, labels, 0, classes=images.classes)
-    for block in list(study.blocks)[:1]:
-        size = study.features_of(block).sample
-        n = data.check_sample(images, size, asked="sample" in study.features)
-        for embedding, options in study.embeddings.items():
-            embed.EMBEDDERS[embedding].check(n, options or {})
 
 
 @contextlib.contextmanager

@@ -208,7 +208,7 @@ def pretrain(network: nn.Module, images: Images, run: Teacher) -> list[Row]:
         weights: str | Path = run.weights
         if file := run.weights_file:
             weights = checkpoints.fetch(run.weights, file, run.weights_hash)
-        checkpoints.load(network, weights, new_head=None)
+        checkpoints.load(network, weights, new_head=None, names=run.weights_names)
         return []
     rows = torch.arange(len(images.train))
     batches = Batches(images, rows, run.batch_size, run.seed, False, run.augmentations)

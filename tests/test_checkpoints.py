@@ -2,8 +2,14 @@
 independent forward pass that reads the tensors by those names.
 """
 
+import argparse
+import collections
+import pathlib
 import pickle
+import types
+import zipfile
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -337,3 +343,198 @@ def test_torchvisions_weights_need_a_network_or_the_file(tmp_path, monkeypatch):
     assert network.features[0].weight.equal(other.features[0].weight)
     with pytest.raises(UsageError, match="'imagenet' of resnet8"):
         checkpoints.load(models.build("resnet8", classes=10), "imagenet")
+
+
+def small(seed=1):
+    return models.build("resnet8", classes=10, width=0.25, seed=seed)
+
+
+def holds_the_weights_of(network, other):
+    theirs = other.state_dict()
+    return all(value.equal(theirs[name]) for name, value in network.state_dict().items())
+
+
+SETTINGS = {
+    "a NumPy float": lambda: np.float64(0.93),
+    "a NumPy integer": lambda: np.int64(7),
+    "a NumPy boolean": lambda: np.bool_(True),
+    "a NumPy text": lambda: np.str_("cosine"),
+    "a NumPy array": lambda: np.arange(6.0).reshape(2, 3),
+    "argparse": lambda: argparse.Namespace(lr=0.1, out=pathlib.Path("runs"), milestones=[60, 120]),
+    "a simple namespace": lambda: types.SimpleNamespace(lr=np.float32(0.1)),
+    "a path": lambda: pathlib.Path("/data/cifar"),
+    "a path of Windows": lambda: pathlib.PureWindowsPath("C:/data"),
+    "an ordered dict": lambda: collections.OrderedDict(lr=0.1),
+    "a history": lambda: collections.defaultdict(list, loss=[1.0, np.float64(0.5)]),
+    "an optimiser": lambda: torch.optim.SGD(small().parameters(), 0.1).state_dict(),
+}
+
+
+@pytest.mark.parametrize("what", SETTINGS)
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+def test_plain_settings_beside_the_weights_are_read(what, zipped, tmp_path):
+    network, other = small(), small(seed=2)
+    whole = {"epoch": 3, "beside": SETTINGS[what](), "state_dict": network.state_dict()}
+    torch.save(whole, tmp_path / "model.th", _use_new_zipfile_serialization=zipped)
+    checkpoints.load(other, tmp_path / "model.th")
+    assert holds_the_weights_of(other, network)
+
+
+def test_arrays_of_numpy_1_are_read(tmp_path):
+    network, other = small(), small(seed=2)
+    torch.save({"best": np.float64(0.5), "model": network.state_dict()}, tmp_path / "new.th")
+    with (
+        zipfile.ZipFile(tmp_path / "new.th") as new,
+        zipfile.ZipFile(tmp_path / "old.th", "w") as old,
+    ):
+        for entry in new.infolist():
+            old.writestr(entry, new.read(entry).replace(b"numpy._core", b"numpy.core"))
+    checkpoints.load(other, tmp_path / "old.th")
+    assert holds_the_weights_of(other, network)
+
+
+class Settings:
+    """A class of a project of its own."""
+
+
+def test_a_class_of_the_files_project_is_named_and_not_read(tmp_path):
+    torch.save({"state_dict": small().state_dict(), "settings": Settings()}, tmp_path / "model.th")
+    with pytest.raises(UsageError, match=r"more than tensors and plain settings \(\S*Settings\)"):
+        checkpoints.load(small(), tmp_path / "model.th")
+
+
+@pytest.mark.parametrize("prefix", ["backbone.", "encoder.", "student.net."])
+def test_an_unknown_prefix_is_shown_with_how_to_map_it(prefix, tmp_path):
+    network, other = small(), small(seed=2)
+    weights = {f"{prefix}{name}": value for name, value in network.state_dict().items()}
+    weights["projector.weight"] = torch.ones(4, 4)
+    torch.save(weights, tmp_path / "model.th")
+    with pytest.raises(UsageError) as refused:
+        checkpoints.load(other, tmp_path / "model.th")
+    line = str(refused.value)
+    assert "\n" not in line
+    assert f"the file's names: {prefix}stem.0.weight, " in line
+    assert "wanted: stem.0.weight, " in line
+    assert f'weights_names: {{"{prefix}": "", "projector.": null}}' in line
+    checkpoints.load(other, tmp_path / "model.th", names={prefix: "", "projector.": None})
+    assert holds_the_weights_of(other, network)
+    with pytest.raises(UsageError, match=r"weights_names 'trunk\.': no name in .* begins so"):
+        checkpoints.load(other, tmp_path / "model.th", names={"trunk.": ""})
+
+
+def test_names_may_be_mapped_to_those_of_a_known_project(tmp_path):
+    theirs = {f"backbone.{name}": x for name, x in resnet(CIFAR, 1, "", "linear").items()}
+    theirs["head.weight"] = theirs.pop("backbone.linear.weight")
+    theirs["head.bias"] = theirs.pop("backbone.linear.bias")
+    torch.save(theirs, tmp_path / "model.th")
+    network = models.build("resnet8", classes=10)
+    checkpoints.load(network, tmp_path / "model.th", names={"backbone.": "", "head.": "logits."})
+    assert network.logits.weight.equal(theirs["head.weight"])
+    assert network.block1[0].conv1.weight.equal(theirs["backbone.layer1.0.conv1.weight"])
+
+
+STRANGE = {
+    "NaN": lambda x: torch.full_like(x, float("nan")),
+    "infinity": lambda x: torch.full_like(x, float("inf")),
+    "one infinity": lambda x: torch.cat([torch.full((1,), -torch.inf), x.flatten()[1:]]).reshape(
+        x.shape
+    ),
+    "too large for float32": lambda x: torch.full_like(x, 1e300, dtype=torch.float64),
+    "complex": lambda x: x.to(torch.complex64),
+    "int8": lambda x: x.to(torch.int8),
+    "int64": lambda x: x.to(torch.int64),
+    "bool": lambda x: x > 0,
+    "float8": lambda x: x.to(torch.float8_e4m3fn),
+    "quantised": lambda x: torch.quantize_per_tensor(x, 0.1, 0, torch.qint8),
+    "sparse": lambda x: x.to_sparse(),
+}
+
+
+@pytest.mark.parametrize("kind", STRANGE)
+@pytest.mark.filterwarnings("ignore:.*quantiz.*:Warning", "ignore:.*deprecated.*:Warning")
+def test_weights_that_are_no_finite_numbers_are_refused_by_their_own_name(kind, tmp_path):
+    weights = dict(resnet(CIFAR, 1, "", "linear"))
+    weights["layer2.0.conv1.weight"] = STRANGE[kind](weights["layer2.0.conv1.weight"])
+    torch.save(weights, tmp_path / "model.th")
+    network = models.build("resnet8", classes=10)
+    before = models.weights(network)
+    with pytest.raises(UsageError, match=r"layer2\.0\.conv1\.weight (is|holds) .*; allowed: "):
+        checkpoints.load(network, tmp_path / "model.th")
+    after = models.weights(network)
+    assert all((after[name] == before[name]).all() for name in before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_other_precision_are_converted(dtype, tmp_path):
+    network = small()
+    weights = {
+        k: x.to(dtype) if x.is_floating_point() else x for k, x in small().state_dict().items()
+    }
+    torch.save(weights, tmp_path / "model.th")
+    checkpoints.load(network, tmp_path / "model.th")
+    assert network.logits.weight.dtype == torch.float32
+
+
+def itself():
+    state = {"epoch": 3}
+    state["model"] = state
+    return state
+
+
+def nested():
+    state = small().state_dict()
+    for _ in range(300):
+        state = {"model": state}
+    return state
+
+
+def huge_header(file):
+    """A file of safetensors that claims 2^50 bytes."""
+    header = b'{"a":{"dtype":"F32","shape":[281474976710656],"data_offsets":[0,1125899906842624]}}'
+    file.write_bytes(len(header).to_bytes(8, "little") + header + bytes(100))
+
+
+def bomb(file):
+    """A torch file whose weights unpack to a gigabyte."""
+    torch.save({"a": torch.zeros(10)}, file.with_suffix(".small"))
+    with (
+        zipfile.ZipFile(file.with_suffix(".small")) as small_one,
+        zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as large,
+    ):
+        for entry in small_one.namelist():
+            data = small_one.read(entry)
+            large.writestr(entry, bytes(2**26) if entry.endswith("data/0") else data)
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "message"),
+    [
+        ("model.th", lambda file: torch.save(itself(), file), "holds no tensors, but epoch, model"),
+        ("model.th", lambda file: torch.save(nested(), file), "holds no tensors"),
+        ("model.th", bomb, "claims to hold more than its"),
+        ("a.safetensors", huge_header, "cannot be read"),
+        (
+            "model.th",
+            lambda file: torch.save({"a": torch.zeros(1).expand(10**6, 10**6)}, file),
+            "do not fit",
+        ),
+        ("model.th", lambda file: file.mkdir(), "there is no such file"),
+        (
+            "model.th",
+            lambda file: file.write_bytes(b"\x80\x02" + b"]" * 10**5 + b"a" * 10**5 + b"."),
+            "model.th",
+        ),
+        (
+            "model.th",
+            lambda file: file.write_bytes(b"\x80\x04\x8e" + b"\xff" * 7 + b"\x0f"),
+            "model.th",
+        ),
+    ],
+    ids=["itself", "300 dicts", "bomb", "safetensors", "expanded", "folder", "deep", "long"],
+)
+def test_hostile_files_are_refused_in_one_line(name, make, message, tmp_path):
+    make(tmp_path / name)
+    with pytest.raises(UsageError, match=message) as refused:
+        checkpoints.load(small(), tmp_path / name)
+    assert "\n" not in str(refused.value)
+    assert len(str(refused.value)) < 1000

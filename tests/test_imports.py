@@ -33,6 +33,7 @@ MAY = {
     **{module: {"store", "plan"} for module in READERS},
     "measure.comparison": {"store", "embed", "neighbours"},
     "report": {"store", "measure", "embed", "plan"},
+    "precheck": {"store", "plan", "data", "models", "embed", "train"},
     "publish": {"store", "plan", "data", "models"},
     "installation": {"embed", "vision"},
 }

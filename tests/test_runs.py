@@ -277,3 +277,24 @@ def test_layers_are_compared_with_the_own_teacher_or_a_run_that_is_named():
         runs.Measures(teacher="a")
     with pytest.raises(UsageError, match="unknown network to be mapped 'teachers/a'; one of:"):
         runs.Measures(mapped=["teachers/a"])
+
+
+def test_the_folder_of_results_may_be_below_ones_home(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    run = runs.Teacher(results="~/my runs")
+    assert run.folder == tmp_path / "my runs/quick/digits/teachers/resnet20-full-0"
+    with pytest.raises(UsageError, match=r"results '~nobody\.there/runs'; allowed: a folder"):
+        runs.Teacher(results="~nobody.there/runs")
+
+
+def test_names_of_a_checkpoints_weights_are_part_of_the_teachers_name(tmp_path):
+    file = tmp_path / "net.pt"
+    file.write_bytes(b"weights")
+    plain, mapped, other = (
+        runs.Teacher(weights=str(file), weights_names=names).name
+        for names in ({}, {"backbone.": ""}, {"backbone.": "", "head.": None})
+    )
+    assert len({plain, mapped, other}) == 3
+    assert max(map(len, (plain, mapped, other))) <= 60
+    with pytest.raises(UsageError, match="weights_names with weights simclr; allowed: with a file"):
+        runs.Teacher(weights="simclr", weights_names={"a.": ""})

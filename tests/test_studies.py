@@ -257,3 +257,49 @@ def test_every_notebook_of_a_study_is_handed_the_same_images(tmp_path):
     assert {part.root for part in parts} == {study.root}
     assert study.source.hash in str(study.root)
     assert all("train_images" not in run.name for run in study.runs)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "is empty"),
+        ("{}", "is empty"),
+        ("# methods: [baseline, kd]", "is empty"),
+        ("methods: [baseline, kd]\nmethods: [baseline, at]", "'methods' stands 2 times"),
+        ("student: {epochs: 1, width: 1, epochs: 2}", "'epochs' stands 2 times"),
+        ("maps: &a [*a]", "more than 100,000 values"),
+        ("[" * 2000, "nested too deeply"),
+        ("name: !!python/object/apply:os.system [false]", "not YAML"),
+    ],
+    ids=lambda text: text[:20] or "nothing",
+)
+def test_a_study_file_that_cannot_be_meant_is_refused(tmp_path, text, said):
+    file = tmp_path / "mine.yaml"
+    file.write_text(text)
+    with pytest.raises(UsageError, match=f"mine.yaml: .*{said}") as refused:
+        studies.read(file)
+    assert "\n" not in str(refused.value)
+
+
+def test_aliases_that_explode_are_refused_within_a_second(tmp_path):
+    lines = ["a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]"]
+    lines += [f"a{n}: &a{n} [{', '.join(['*a' + str(n - 1)] * 10)}]" for n in range(1, 12)]
+    file = tmp_path / "mine.yaml"
+    file.write_text("\n".join(lines))
+    with pytest.raises(UsageError, match="more than 100,000 values"):
+        studies.read(file)
+
+
+def test_a_number_with_an_exponent_is_a_number_wherever_one_is_read(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        "student: {weight_decay: [5e-4, 1e-3], epochs: 1e1, learning_rate: 1, width: 5e-1}\n"
+        "methods: [baseline, {method: kd, options: {temperature: 2e0, weight: 5e-1}}]\n"
+        "seeds: [1e0]\n"
+    )
+    student = studies.read(file).students[-1]
+    assert (student.weight_decay, student.epochs, student.width, student.seed) == (1e-3, 10, 0.5, 1)
+    assert student.options == {"temperature": 2, "weight": 0.5}
+    again = runs.Student(options={"at": {"weight": "1e3"}}, epochs="1e1", weight_decay="5e-4")
+    assert again.options == {"at": {"weight": 1000}}
+    assert again.name.endswith("+at.weight=1000+epochs=10")

@@ -2,7 +2,7 @@
 
 from kdlib.embed.align import align, displacement, shared_start
 from kdlib.embed.embedders import EMBEDDERS, TITLES, Embedder
-from kdlib.embed.maps import Family, embed, family, noise_floor, restarts
+from kdlib.embed.maps import Family, check, embed, family, noise_floor, restarts
 
 __all__ = [
     "EMBEDDERS",
@@ -10,6 +10,7 @@ __all__ = [
     "Embedder",
     "Family",
     "align",
+    "check",
     "displacement",
     "embed",
     "family",

@@ -10,10 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Float32
 
-from kdlib import UsageError
-from kdlib.embed.extras import localmap, pacmap, umap
-from kdlib.embed.ivis import ENGINES, ivis
-from kdlib.embed.tsne import tsne
+from kdlib.embed.extras import check_pairs, check_umap, localmap, pacmap, umap
+from kdlib.embed.ivis import ENGINES, check_ivis, ivis
+from kdlib.embed.tsne import check_tsne, tsne
 from kdlib.embed.workers import Progress
 
 
@@ -46,6 +45,7 @@ class Embedder:
     title: str
     function: Callable[..., list[np.ndarray]]
     package: str  # on PyPI
+    check: Callable[..., None] = lambda n: None  # of n images and options; raises UsageError
     options: tuple[str, ...] = ()  # arguments of the function that users may set
     sized: Mapping[str, Sized] = field(default_factory=dict)  # those that few images limit
     uses_start: bool = True  # does it begin at the points it is given?
@@ -56,15 +56,6 @@ class Embedder:
     def defaults(self, n: int) -> dict[str, int]:
         """The defaults of the options that n images limit: a perplexity of 30, or n / 4."""
         return {name: min(sized.default, sized.most(n)) for name, sized in self.sized.items()}
-
-    def check(self, n: int, options: Mapping[str, Any]) -> None:
-        """Raise UsageError for an option that is too large for n images."""
-        for name, sized in self.sized.items():
-            if isinstance(given := options.get(name), int | float) and given > sized.most(n):
-                raise UsageError(
-                    f"{name} {given!r} of {self.title} with {n} images; allowed: up to "
-                    f"{sized.most(n)}"
-                )
 
     def made_by(self, options: Mapping[str, Any]) -> str:
         """The package that makes the maps, and its version: "openTSNE 1.0.4"."""
@@ -77,6 +68,7 @@ EMBEDDERS = {
         title="t-SNE",
         function=tsne,
         package="openTSNE",
+        check=check_tsne,
         options=("perplexity", "early_exaggeration", "iterations"),
         sized={"perplexity": Sized(30, lambda n: n // 4)},
         uses_seed=False,
@@ -86,6 +78,7 @@ EMBEDDERS = {
         title="IVIS",
         function=ivis,
         package="torch",
+        check=check_ivis,
         options=("engine", "k", "batch", "steps", "rates", "labels", "supervision_weight"),
         sized={"k": Sized(15, lambda n: (n - 1) // 2)},
         uses_start=False,
@@ -96,6 +89,7 @@ EMBEDDERS = {
         title="UMAP",
         function=umap,
         package="umap-learn",
+        check=check_umap,
         options=("k", "min_dist"),
         sized={"k": Sized(15, lambda n: n - 1)},
     ),
@@ -103,6 +97,7 @@ EMBEDDERS = {
         title="PaCMAP",
         function=pacmap,
         package="pacmap",
+        check=check_pairs,
         options=("k",),
         sized={"k": Sized(10, lambda n: (n - 1) // 2)},
     ),
@@ -110,6 +105,7 @@ EMBEDDERS = {
         title="LocalMAP",
         function=localmap,
         package="pacmap",
+        check=check_pairs,
         options=("k",),
         sized={"k": Sized(10, lambda n: (n - 1) // 2)},
     ),

@@ -33,9 +33,7 @@ def umap(
     `k` nearest neighbours; points no closer than about `min_dist`. Raises UsageError unless
     2 <= k < n, and when umap-learn is not installed.
     """
-    _package("umap", "umap-learn")
-    check_number("k", k, 2, len(layers[0]) - 1, f" for n = {len(layers[0])} images")
-    check_number("min_dist", min_dist, 0, 1, whole=False)
+    check_umap(len(layers[0]), k=k, min_dist=min_dist)
     settings = {"n_neighbors": k, "min_dist": min_dist, "random_state": seed, "n_jobs": 1}
     return parallel(
         functools.partial(_fit_umap, settings=settings), layers, starts, workers, progress
@@ -84,10 +82,22 @@ def _pairs(
     k: int,
     **settings: Any,
 ) -> list[np.ndarray]:
-    _package("pacmap", "pacmap")
-    check_number("k", k, 2, (len(layers[0]) - 1) // 2, f" for n = {len(layers[0])} images")
+    check_pairs(len(layers[0]), k=k)
     fit = functools.partial(_fit_pacmap, kind=kind, k=k, seed=seed)
     return parallel(fit, layers, starts, **settings)
+
+
+def check_umap(n: int, *, k: int = 15, min_dist: int | float = 0.1) -> None:
+    """Raise UsageError unless `umap` can map n images by these options."""
+    _package("umap", "umap-learn")
+    check_number("k", k, 2, n - 1, f" for n = {n} images")
+    check_number("min_dist", min_dist, 0, 1, whole=False)
+
+
+def check_pairs(n: int, *, k: int = 10) -> None:
+    """Raise UsageError unless `pacmap` and `localmap` can map n images by these options."""
+    _package("pacmap", "pacmap")
+    check_number("k", k, 2, (n - 1) // 2, f" for n = {n} images")
 
 
 def _package(module: str, package: str) -> Any:

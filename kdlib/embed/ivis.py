@@ -22,6 +22,7 @@ from kdlib.embed.workers import Progress, parallel
 from kdlib.neighbours import nearest
 
 MAPS_PER_BATCH = 8  # on the CPU, whatever the number of workers: the same bits
+RATES = (1e-2, 3e-3)  # peak learning rates, the next one where the loss is not finite
 ENGINES = {"torch": "torch", "package": "ivis"}  # engine -> its package
 
 
@@ -36,7 +37,7 @@ def ivis(
     k: int = 15,
     batch: int = 32,
     steps: int = 5000,
-    rates: Sequence[Any] = (1e-2, 3e-3),
+    rates: Sequence[Any] = RATES,
     labels: Any = None,
     supervision_weight: int | float = 0.5,
 ) -> list[Float32[np.ndarray, "n 2"]]:
@@ -61,16 +62,17 @@ def ivis(
     ends in numbers that are not finite.
     """
     n = len(layers[0])
-    one_of("engine of ivis", engine, ENGINES)
-    if n < 3:
-        raise UsageError(f"IVIS needs at least 3 images; given n = {n}")
-    check_number("k", k, 1, (n - 1) // 2, f" for n = {n} images")
-    if not isinstance(rates, (list, tuple)) or not rates or not all(map(_is_rate, rates)):
-        raise UsageError(f"rates {rates!r}; allowed: a list of learning rates above 0")
-    check_number("batch", batch, 2)
-    check_number("steps", steps, 1)
+    check_ivis(
+        n,
+        engine=engine,
+        k=k,
+        batch=batch,
+        steps=steps,
+        rates=rates,
+        labels=labels,
+        supervision_weight=supervision_weight,
+    )
     classes = _classes(labels, n, engine)
-    check_number("supervision_weight", supervision_weight, 0, 1, whole=False)
     batch = min(batch, n)
     epochs = max(20, round(steps * batch / n))
     fit_all = _fit_torch if engine == "torch" else _fit_package
@@ -88,6 +90,30 @@ def ivis(
         f"IVIS ends in undefined numbers at every peak learning rate given, {tuple(rates)};"
         " allowed: rates at which the loss stays finite, such as 0.003"
     )
+
+
+def check_ivis(
+    n: int,
+    *,
+    engine: str = "torch",
+    k: int = 15,
+    batch: int = 32,
+    steps: int = 5000,
+    rates: Sequence[Any] = RATES,
+    labels: Any = None,
+    supervision_weight: int | float = 0.5,
+) -> None:
+    """Raise UsageError unless `ivis` can map n images by these options."""
+    one_of("engine of ivis", engine, ENGINES)
+    if n < 3:
+        raise UsageError(f"IVIS needs at least 3 images; given n = {n}")
+    check_number("k", k, 1, (n - 1) // 2, f" for n = {n} images")
+    if not isinstance(rates, (list, tuple)) or not rates or not all(map(_is_rate, rates)):
+        raise UsageError(f"rates {rates!r}; allowed: a list of learning rates above 0")
+    check_number("batch", batch, 2)
+    check_number("steps", steps, 1)
+    _classes(labels, n, engine)
+    check_number("supervision_weight", supervision_weight, 0, 1, whole=False)
 
 
 def _fit_torch(

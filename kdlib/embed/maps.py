@@ -27,6 +27,15 @@ Cell = tuple[str, str]  # network, layer
 Maps = dict[Cell, Float32[np.ndarray, "n 2"]]
 
 
+def check(
+    method: str, n: int, options: Mapping[str, Any], coupling: int | float | None = None
+) -> None:
+    """Raise UsageError unless `family` can map n images by this method and these options."""
+    embedder = _embedder(method, 0, options)
+    _strength(coupling, method, {})
+    embedder.check(n, **embedder.defaults(n) | options)
+
+
 def embed(
     features: Num[np.ndarray, "n d"],
     method: str = "tsne",

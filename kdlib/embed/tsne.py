@@ -46,12 +46,12 @@ def tsne(
     simple relative of Dynamic t-SNE (Rauber et al. 2016). Raises UsageError unless
     4 * perplexity <= n.
     """
-    n = len(layers[0])
-    if n < 4:
-        raise UsageError(f"t-SNE needs at least 4 images; given n = {n}")
-    check_number("perplexity", perplexity, 1, n // 4, f" for n = {n} images", whole=False)
-    check_number("early_exaggeration", early_exaggeration, 1, whole=False)
-    check_number("iterations", iterations, 1)
+    check_tsne(
+        len(layers[0]),
+        perplexity=perplexity,
+        early_exaggeration=early_exaggeration,
+        iterations=iterations,
+    )
     stages = [
         *_blocks(EXAGGERATED, exaggeration=early_exaggeration, momentum=0.5),
         *_blocks(iterations, exaggeration=1, momentum=0.8),
@@ -67,6 +67,21 @@ def tsne(
                     embedding[:] = points
             progress(done / total)
     return [np.asarray(embedding) for embedding in maps]
+
+
+def check_tsne(
+    n: int,
+    *,
+    perplexity: int | float = 30,
+    early_exaggeration: int | float = 12,
+    iterations: int = 250,
+) -> None:
+    """Raise UsageError unless `tsne` can map n images by these options."""
+    if n < 4:
+        raise UsageError(f"t-SNE needs at least 4 images; given n = {n}")
+    check_number("perplexity", perplexity, 1, n // 4, f" for n = {n} images", whole=False)
+    check_number("early_exaggeration", early_exaggeration, 1, whole=False)
+    check_number("iterations", iterations, 1)
 
 
 def pulled(

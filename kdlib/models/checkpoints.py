@@ -17,15 +17,20 @@ it.
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable, Mapping
-from pathlib import Path
+import zipfile
+from argparse import Namespace
+from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from pickle import UnpicklingError
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from kdlib import UsageError
@@ -37,6 +42,32 @@ from kdlib.plan.runs import content, is_address
 
 Rule = tuple[str, str | Callable[[re.Match[str]], str]]
 
+# What training loops write beside tensors: plain values, of which none runs code of the file.
+_ARRAYS = np._core.multiarray  # type: ignore[attr-defined]  # numpy.core in the files of numpy 1
+_KINDS = "Bool Int8 Int16 Int32 Int64 UInt8 UInt16 UInt32 UInt64 Float16 Float32 Float64 Str Bytes"
+_PATHS = {  # as pure paths, which every system knows
+    "PosixPath": PurePosixPath,
+    "PurePosixPath": PurePosixPath,
+    "WindowsPath": PureWindowsPath,
+    "PureWindowsPath": PureWindowsPath,
+}
+PLAIN: list[Any] = [
+    *(Namespace, SimpleNamespace, np.dtype, np.ndarray),
+    (lambda *_: {}, "collections.defaultdict"),  # into which torch puts no values
+    *(int, float, str, bool, list, dict),  # what that begins with
+    *(getattr(np.dtypes, f"{kind}DType") for kind in _KINDS.split()),
+    *((_ARRAYS.scalar, f"{place}.multiarray.scalar") for place in ("numpy.core", "numpy._core")),
+    *(
+        (_ARRAYS._reconstruct, f"{place}.multiarray._reconstruct")
+        for place in ("numpy.core", "numpy._core")
+    ),
+    *(
+        (path, f"{place}.{name}")
+        for place in ("pathlib", "pathlib._local")
+        for name, path in _PATHS.items()
+    ),
+]
+DEPTH = 10  # of dicts around the weights
 NESTS = ("state_dict", "model_state_dict", "model", "net")  # keys that hold the weights
 PREFIXES = ("module.", "model.", "net.", "_orig_mod.")  # left by wrappers
 _WRN: tuple[Rule, ...] = (
@@ -103,34 +134,122 @@ def fetch(weights: str, file: Path, digest: str) -> Path:
     return file
 
 
-def load(network: nn.Module, weights: str | Path, *, new_head: bool | None = False) -> list[str]:
+def load(
+    network: nn.Module,
+    weights: str | Path,
+    *,
+    new_head: bool | None = False,
+    names: Mapping[str, str | None] | None = None,
+) -> list[str]:
     """Load the weights of a file into a network, in place; returns the names of those not loaded.
 
-    `weights` is a safetensors file or a torch file (tensors only: no code of it is run), with names
-    as here or of `NAMINGS`; or "imagenet", for the published weights of EfficientNet-lite0, timm's
-    and torchvision's networks. Only with `new_head` does the classifier stay as initialised, for
-    other classes; with None where it is of other classes. Raises UsageError, naming keys and
-    shapes, unless every weight finds its place.
+    `weights` is a safetensors file or a torch file (tensors and plain settings: no code of it is
+    run), with names as here or of `NAMINGS`; or "imagenet", for the published weights of
+    EfficientNet-lite0, timm's and torchvision's networks. `names` maps beginnings of names in the
+    file to ours, {"backbone.": "", "projector.": None}; those of None are left out. Only with
+    `new_head` does the classifier stay as initialised, for other classes; with None where it is of
+    other classes. Raises UsageError, naming keys and shapes, unless every weight finds its place,
+    and for weights that are not finite or no real numbers.
     """
     tensors = _imagenet(network) if str(weights) == "imagenet" else _tensors(Path(weights))
+    if names:
+        tensors = _mapped(tensors, names, weights)
     head = layers(network)["logits"].module + "."
-    attempts = []
-    for rules in NAMINGS.values():
-        renamed = {_renamed(name, rules): x for name, x in tensors.items()}
-        if new_head:
-            renamed = {name: x for name, x in renamed.items() if not name.startswith(head)}
-        attempts.append((differences(network.state_dict(), renamed), renamed))
-    differ, best = min(attempts, key=lambda attempt: len(attempt[0]))
+    differ, best = _best(network, tensors, head if new_head else None)
     others = [line for line in differ if not line.startswith(head)]
     if others or (differ and new_head is False):
-        hint = "" if others else "; new_head leaves the classifier as initialised"
+        hint = "; new_head leaves the classifier as initialised"
         raise UsageError(
-            f"weights {weights} do not fit: {len(differ)} differ; {'; '.join(differ[:3])}{hint}"
+            f"weights {weights} do not fit: {len(differ)} differ; {'; '.join(differ[:3])}"
+            f"{_beside(network, tensors, head, len(others)) if others else hint}"
         )
     fresh = [name for name in network.state_dict() if differ and name.startswith(head)]
-    loaded = {name: x for name, x in best.items() if name not in fresh}
+    loaded = {name: tensors[own] for name, own in best.items() if name not in fresh}
+    _check_values(network, loaded, best, weights)
     network.load_state_dict(loaded, strict=False)
     return fresh
+
+
+def _best(
+    network: nn.Module, tensors: Mapping[str, Tensor], left_out: str | None = None
+) -> tuple[list[str], dict[str, str]]:
+    """What differs under the naming that fits best, and under it: our name -> the file's.
+
+    Without the weights that begin with `left_out`.
+    """
+    attempts = []
+    for rules in NAMINGS.values():
+        renamed = {_renamed(name, rules): name for name in tensors}
+        if left_out:
+            renamed = {name: own for name, own in renamed.items() if not name.startswith(left_out)}
+        found = {name: tensors[own] for name, own in renamed.items()}
+        attempts.append((differences(network.state_dict(), found), renamed))
+    return min(attempts, key=lambda attempt: len(attempt[0]))
+
+
+def _mapped(
+    tensors: Mapping[str, Tensor], names: Mapping[str, str | None], weights: str | Path
+) -> dict[str, Tensor]:
+    """The tensors by other names. Raises UsageError for a beginning that no name has."""
+    mapped = {}
+    for beginning in names:
+        if not any(name.startswith(beginning) for name in tensors):
+            raise UsageError(
+                f"weights_names {beginning!r}: no name in {weights} begins so; there are "
+                f"{', '.join(list(tensors)[:3])}, ..."
+            )
+    for name, value in tensors.items():
+        known = [beginning for beginning in names if name.startswith(beginning)]
+        longest = max(known, key=len, default="")
+        ours = names.get(longest, longest)
+        if ours is not None:
+            mapped[ours + name[len(longest) :]] = value
+    return mapped
+
+
+def _beside(network: nn.Module, tensors: Mapping[str, Tensor], head: str, differ: int) -> str:
+    """The file's own names beside the wanted ones; where a prefix is in the way, how to map it."""
+    theirs, ours = (", ".join(list(each)[:3]) for each in (tensors, network.state_dict()))
+    words = f"; the file's names: {theirs}, ...; wanted: {ours}, ..."
+    parts = [name.split(".") for name in tensors]
+    beginnings = {".".join(p[:n]) + "." for p in parts for n in (1, 2) if len(p) > n}
+    counts = {}
+    for beginning in sorted(beginnings)[:50]:
+        part = {n.removeprefix(beginning): x for n, x in tensors.items() if n.startswith(beginning)}
+        lines = _best(network, part)[0]
+        counts[beginning] = sum(not line.startswith(head) for line in lines)
+    best = min(counts, key=lambda beginning: counts[beginning], default="")
+    if best and counts[best] < differ:
+        rest = sorted({f"{p[0]}." for p in parts if not ".".join(p).startswith(best)})
+        mapping = {best: "", **dict.fromkeys(rest)}
+        words += f"; weights_names: {json.dumps(mapping)} takes what begins with {best}"
+    return words
+
+
+def _check_values(
+    network: nn.Module,
+    loaded: Mapping[str, Tensor],
+    own: Mapping[str, str],
+    weights: str | Path,
+) -> None:
+    """Raise UsageError for a weight that is no finite number where the network has one."""
+    wanted = network.state_dict()
+    for name, value in loaded.items():
+        floating = wanted[name].is_floating_point()
+        allowed = FLOATS if floating else WHOLE
+        plain = value.layout is torch.strided and not value.is_quantized and not value.is_meta
+        if value.dtype not in allowed or not plain:
+            kind = str(value.dtype if plain else value.layout).removeprefix("torch.")
+            listed = ", ".join(str(dtype).removeprefix("torch.") for dtype in allowed)
+            raise UsageError(f"weights {weights}: {own[name]} is {kind}; allowed: {listed}")
+        if floating and not bool(torch.isfinite(value.to(wanted[name].dtype)).all()):
+            raise UsageError(
+                f"weights {weights}: {own[name]} holds NaN or infinity; allowed: numbers"
+            )
+
+
+FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+WHOLE = (torch.int64, torch.int32, torch.int16, torch.uint8)
 
 
 def _renamed(name: str, rules: tuple[Rule, ...]) -> str:
@@ -142,8 +261,9 @@ def _renamed(name: str, rules: tuple[Rule, ...]) -> str:
 def _tensors(file: Path) -> dict[str, Tensor]:
     """The tensors of a checkpoint by name, without nesting and without a wrapper's prefix."""
     state: Any = _read(file)
-    while isinstance(state, Mapping):
-        inner = [state[name] for name in NESTS if isinstance(state.get(name), Mapping)]
+    for _ in range(DEPTH):
+        inner = [state[k] for k in NESTS if isinstance(state, Mapping) and k in state]
+        inner = [value for value in inner if isinstance(value, Mapping)]
         if not inner:
             break
         state = inner[0]
@@ -151,27 +271,57 @@ def _tensors(file: Path) -> dict[str, Tensor]:
         raise UsageError(f"weights {file}: holds a {type(state).__name__}, not a state_dict")
     tensors = {str(name): value for name, value in state.items() if isinstance(value, Tensor)}
     if not tensors:
-        raise UsageError(f"weights {file}: holds no tensors, but {', '.join(map(str, state))[:80]}")
+        raise UsageError(f"weights {file}: holds no tensors, but {_listed(state)}")
     while prefix := next((p for p in PREFIXES if all(k.startswith(p) for k in tensors)), None):
         tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
     return tensors
 
 
+def _listed(names: Iterable[Any]) -> str:
+    """The first names in one line."""
+    return " ".join(", ".join(str(name) for name in islice(names, 5)).split())[:80] or "nothing"
+
+
 def _read(file: Path) -> Any:
+    """What a file holds, once its sizes are checked; no code of it is run."""
+    if not file.is_file():
+        raise UsageError(f"weights {file}: there is no such file")
     try:
         if file.suffix == ".safetensors":
             return safetensors.torch.load_file(file)
-        return torch.load(file, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise UsageError(f"weights {file}: there is no such file") from error
+        _check_sizes(file)
+        with torch.serialization.safe_globals(PLAIN):
+            return torch.load(file, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         raise UsageError(
-            f"weights {file}: is no torch file, or holds more than tensors, which is not read "
-            "for safety; allowed: a saved state_dict"
+            f"weights {file}: is no torch file, or holds more than tensors and plain settings"
+            f"{_stranger(str(error))}, which is not read for safety; allowed: a saved state_dict"
         ) from error
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise UsageError(f"weights {file}: cannot be read: {reason}") from error
+    except UsageError:
+        raise
+    except Exception as error:  # a damaged file raises anything
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise UsageError(f"weights {file}: cannot be read: {reason[:200]}") from error
+
+
+def _stranger(message: str) -> str:
+    """The class or function that torch refuses, in brackets, where its message names one."""
+    found = re.search(r"GLOBAL ([\w.]+)|Unsupported (?:global|class) ([\w.]+)", message)
+    return f" ({found[1] or found[2]})" if found else ""
+
+
+def _check_sizes(file: Path) -> None:
+    """Raise UsageError for an archive whose entries are larger than the file, or compressed.
+
+    torch stores them as they are: what unpacks to more is made to fill the memory.
+    """
+    if not zipfile.is_zipfile(file):
+        return
+    size = file.stat().st_size
+    with zipfile.ZipFile(file) as archive:
+        entries = archive.infolist()
+    if sum(entry.file_size for entry in entries) > size:
+        raise UsageError(f"weights {file}: claims to hold more than its {size:,} bytes; not read")
 
 
 def _imagenet(network: nn.Module) -> dict[str, Tensor]:

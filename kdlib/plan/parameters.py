@@ -7,6 +7,7 @@ one line: what, what was given, what is allowed.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from functools import cache, wraps
@@ -23,28 +24,47 @@ from kdlib import UsageError
 Kind = TypeVar("Kind")
 
 
-def _number(value: object) -> object:
-    """YAML takes 5e-4 for text; it is a number."""
+def number(value: object) -> object:
+    """A number that YAML takes for text, 5e-4 or 1e3, and those in lists and dicts; all else as is.
+
+    A whole number is an int, which a parameter that is a float takes, too.
+    """
     if isinstance(value, str):
         try:
-            return float(value)
+            found = float(value)
         except ValueError:
             return value
+        return int(found) if found.is_integer() else found
+    if isinstance(value, list):
+        return [_exponent(each) for each in value]
+    if isinstance(value, dict):
+        return {key: _exponent(each) for key, each in value.items()}
     return value
 
 
-Whole = Annotated[int, Field(ge=0)]
-Count = Annotated[int, Field(ge=1)]
-AtLeastTwo = Annotated[int, Field(ge=2)]
-Cores = Annotated[int, Field(ge=1, le=1024)]
-Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
-Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
+def _exponent(value: object) -> object:
+    """As `number`, inside of lists and dicts: other texts there may be meant as they are."""
+    return value if isinstance(value, str) and not EXPONENT.fullmatch(value) else number(value)
+
+
+EXPONENT = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+")
+_NUMBERS = BeforeValidator(number)
+Int = Annotated[int, _NUMBERS]
+Whole = Annotated[Int, Field(ge=0)]
+Count = Annotated[Int, Field(ge=1)]
+AtLeastTwo = Annotated[Int, Field(ge=2)]
+Cores = Annotated[Int, Field(ge=1, le=1024)]
+Seed = Annotated[Int, Field(ge=0, le=2**32 - 1)]
+Number = Annotated[float, _NUMBERS, Field(allow_inf_nan=False)]
 Positive = Annotated[Number, Field(gt=0)]
 NotNegative = Annotated[Number, Field(ge=0)]
-Width = Annotated[float, Field(gt=0, le=64, allow_inf_nan=False)]
-Side = Annotated[int, Field(ge=4, le=1024)]  # of an image, in pixels
+Width = Annotated[float, _NUMBERS, Field(gt=0, le=64.0, allow_inf_nan=False)]
+Side = Annotated[Int, Field(ge=4, le=1024)]  # of an image, in pixels
 Device = Literal["auto", "cpu", "cuda"]
-Labels = Annotated[int, Field(ge=1)] | Literal["all"]  # images of each class that keep their label
+Labels = Annotated[
+    Annotated[int, Field(ge=1)] | Literal["all"], _NUMBERS
+]  # images of each class that keep their label
+Options = Annotated[dict[Any, Any], _NUMBERS]  # of a method, an embedding, a network
 
 # Parameters that have another name than in an earlier version.
 RENAMED = {

@@ -26,6 +26,7 @@ from kdlib.plan.parameters import (
     Labels,
     NotNegative,
     Number,
+    Options,
     Positive,
     Seed,
     Side,
@@ -89,6 +90,8 @@ class Experiment:
 
     def __post_init__(self) -> None:
         plain("study", self.study)
+        if os.path.expanduser(self.results).startswith("~"):  # noqa: PTH111  (Path raises here)
+            raise UsageError(f"results {self.results!r}; allowed: a folder, ~ for your own")
 
     @cached_property
     def source(self) -> Source:
@@ -98,7 +101,7 @@ class Experiment:
     @property
     def root(self) -> Path:
         """The folder of the study's results on these images."""
-        return Path(self.results, self.study, self.source.name)
+        return Path(os.path.expanduser(self.results), self.study, self.source.name)  # noqa: PTH111
 
     def settings(self) -> dict[str, Any]:
         """The parameters that results depend on."""
@@ -118,9 +121,7 @@ class Run(Experiment):
 
     network: str = "resnet20"  # a name of kdlib.models.NETWORKS, of torchvision, module:callable
     width: Width = 1.0  # factor on the number of channels
-    network_options: dict[str, Any] = Field(
-        default_factory=dict
-    )  # of its architecture: {shortcut: conv}
+    network_options: Options = Field(default_factory=dict)  # of its architecture: {shortcut: conv}
     normalise: str = "data"  # of CONSTANTS; own: the network's; data: the training images'
     input_size: Side | None = None  # side in pixels to which the network enlarges its images
     augment: str = "own"  # the data set's own shifts and flips, or several: shift+flip+cutout
@@ -213,6 +214,9 @@ class Teacher(Run):
 
     labels_per_class: Labels = "all"  # images of each class that keep their label, or all
     weights: str | None = None  # it begins with: simclr, imagenet, a file, an address; None: random
+    weights_names: dict[str, str | None] = Field(
+        default_factory=dict
+    )  # beginnings of names in a checkpoint -> ours: {backbone.: ""}; null: left out
     pretrain_epochs: Count = 20  # of simclr, on all training images without labels
     head_epochs: Whole = 0  # of the classifier alone, before the `epochs` of all
     backbone_lr_factor: NotNegative = 1.0  # on the learning rate of all but the classifier
@@ -224,6 +228,8 @@ class Teacher(Run):
         super().__post_init__()
         if is_address(self.weights):
             _ = self.weights_hash  # raises for an address without one
+        if self.weights_names and (self.weights is None or self.weights in INITIAL):
+            raise UsageError(f"weights_names with weights {self.weights}; allowed: with a file's")
 
     @property
     def regime(self) -> Regime:
@@ -315,7 +321,7 @@ class Student(Run):
     snapshots: list[int] = Field(
         default_factory=list
     )  # epochs after which weights are kept; 0: before
-    options: dict[Any, Any] = Field(
+    options: Options = Field(
         default_factory=dict
     )  # of the method: {temperature: 2}; {at: {weight: 9}}
     students: list[Any] = Field(
@@ -476,7 +482,7 @@ class Maps(Experiment):
     embedding: str = "tsne"  # a name of kdlib.embed.EMBEDDERS
     coupling: Number | None = None  # of t-SNE maps; 0: none; default .1, .2 for one network
     seed: Seed = 0  # of the embedding
-    options: dict[Any, Any] = Field(default_factory=dict)  # of the embedding: {perplexity: 50}
+    options: Options = Field(default_factory=dict)  # of the embedding: {perplexity: 50}
     workers: Cores = 2  # maps made at the same time; the result does not depend on it
 
     def __post_init__(self) -> None:
@@ -505,7 +511,7 @@ class Film(Experiment):
     )  # students with snapshots
     mapped: list[str] = Field(default_factory=list)  # those of them that are mapped; empty: all
     layers: list[str] = Field(default_factory=lambda: ["block2", "block3"])  # that are mapped
-    options: dict[Any, Any] = Field(default_factory=dict)  # of t-SNE: {perplexity: 50}
+    options: Options = Field(default_factory=dict)  # of t-SNE: {perplexity: 50}
     device: Device = "auto"
     threads: Cores = 1  # of the CPU
     workers: Cores = 2  # maps made at the same time; the result does not depend on it

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from kdlib import UsageError
 from kdlib.plan import methods
-from kdlib.plan.parameters import Count, Side, check, parameters
+from kdlib.plan.parameters import EXPONENT, Count, Int, Side, check, number, parameters
 from kdlib.plan.runs import (
     Comparison,
     Experiment,
@@ -60,7 +60,7 @@ class Study:
         default_factory=lambda: [methods.BASELINE, "kd"]
     )  # by name, or with parameters of their own: {method: kd, options: {temperature: 2}}
     labels_per_class: list[Any] = Field(default_factory=lambda: [2])
-    seeds: list[int] = Field(default_factory=lambda: [0])
+    seeds: list[Int] = Field(default_factory=lambda: [0])
     students_per_kernel: Count = 5  # of one teacher, label budget and seed, trained side by side
     runs_only: bool = False  # train and test, but extract no features: no measures, maps or film
     features: dict[str, Any] = Field(default_factory=dict)  # parameters of notebooks/features.ipynb
@@ -445,6 +445,38 @@ def _distinct(runs: Iterable[Any]) -> list[Any]:
     return list({run.name: run for run in runs}.values())
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML as most expect it: 5e-4 is a number, and no name stands twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Raise UsageError for a name that stands twice, of which YAML would keep the last."""
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for name, count in Counter(names).items():
+            if count > 1:
+                line = node.start_mark.line + 1
+                raise UsageError(f"{name!r} stands {count} times in one place, from line {line} on")
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver("!exponent", EXPONENT, list("-+.0123456789"))
+_Loader.add_constructor("!exponent", lambda _, node: number(node.value))
+LARGEST = 100_000  # values in a study file, those of an alias each time
+
+
+def _check_size(given: dict[Any, Any]) -> None:
+    """Raise UsageError for more values than a study has: aliases of aliases, or of themselves."""
+    todo: list[Any] = [given]
+    count = 0
+    while todo:
+        value = todo.pop()
+        inner = value.values() if isinstance(value, dict) else value
+        if isinstance(value, dict | list):
+            todo.extend(inner)
+            count += len(value)
+        if count > LARGEST:
+            raise UsageError(f"holds more than {LARGEST:,} values; allowed: fewer, with no loops")
+
+
 def read(file: str | Path, device: Literal["cpu", "cuda"] = "cpu") -> Study:
     """Read a study file, to be run on a device.
 
@@ -455,12 +487,17 @@ def read(file: str | Path, device: Literal["cpu", "cuda"] = "cpu") -> Study:
         there = ", ".join(str(f) for f in sorted(Path("studies").glob("*.yaml"))) or "none"
         raise UsageError(f"no study file {file}; in studies/: {there}")
     try:
-        given = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+        given = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)
+        if not given:
+            raise UsageError("is empty; allowed: one line at least, as methods: [baseline, kd]")
         if not isinstance(given, dict):
             raise UsageError("not a list of names and values")
+        _check_size(given)
         given = {str(name): value for name, value in given.items()}
         check(Study, given, among=tuple(n for n in Study.__annotations__ if n != "device"))
         return Study(**({"name": file.stem} | given | {"device": device}))
+    except RecursionError:
+        raise UsageError(f"{file}: nested too deeply") from None
     except (yaml.YAMLError, UnicodeDecodeError) as problem:
         raise UsageError(f"{file}: not YAML: {' '.join(str(problem).split())}") from None
     except UsageError as problem:

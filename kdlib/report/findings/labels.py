@@ -77,11 +77,15 @@ def _spread(baseline: pd.Series) -> str:
 
 
 def _expensive(results: Results) -> str:
-    """State which labels the teachers of every label were trained on."""
-    teachers = results.runs[results.runs["role"] == "teacher"].to_dict("records")
-    if any(is_published(results.study, teacher) for teacher in teachers):
-        return "every label of the whole training set, by its publisher"
-    return f"the labels of all {results.study['train_images']:,} training images"
+    """State which labels the teachers of every label were trained on, if there are any."""
+    teachers = results.runs[results.runs["role"] == "teacher"]
+    full = teachers[teachers["regime"] == "full"].to_dict("records")
+    if not full:
+        return "No teacher of this study was trained on every label."
+    labels = f"the labels of all {results.study['train_images']:,} training images"
+    if any(is_published(results.study, teacher) for teacher in full):
+        labels = "every label of the whole training set, by its publisher"
+    return f"A `full` teacher was trained on {labels}. *Few labels* is true of the student only."
 
 
 def _methods(table: pd.DataFrame) -> list[str]:
@@ -124,7 +128,9 @@ def table(results: Results) -> HTML:
         "seeds": rows["n"].to_list(),
     }
     network = rows["network"].iloc[0]
-    caption = f"Students {network}: means with 95 % t intervals over seeds"
+    several = rows["n"].max() > 1
+    words = "means with 95 % t intervals over seeds" if several else "one seed, no interval"
+    caption = f"Students {network}: {words}"
     return tables.table(pd.DataFrame(columns), caption)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import myst_nb
 import pandas as pd
-from IPython.display import Markdown
+from IPython.display import HTML, Markdown
 
 from kdlib import UsageError
 from kdlib.measure import statistics
@@ -17,12 +17,15 @@ from kdlib.report import charts
 from kdlib.store import Results
 
 NOT_RUN = Markdown("*Not run.*")
+NOTHING = HTML("<span></span>")
 NO_MAPS = Markdown("*This study has no maps of its layers.*")
 
 
 def glue(facts: Mapping[str, Any]) -> None:
     """Hand facts to the page of a chapter, which quotes them by {glue:text} or {glue}."""
     for name, value in facts.items():
+        if isinstance(value, Markdown) and not value.data.strip():  # a page would show its repr
+            value = NOTHING
         myst_nb.glue(name, value, display=False)
 
 
