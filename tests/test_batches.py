@@ -105,3 +105,9 @@ def test_named_augmentations_replace_those_of_the_set(digits):
 def test_an_unknown_augmentation_names_the_known(digits):
     with pytest.raises(UsageError, match=r"'blur'.* shift, flip, cutout"):
         data.Batches(digits, torch.arange(9), 4, 0, augment=("blur",))
+
+
+def test_images_without_any_spread_are_refused_before_training(digits):
+    black = digits._replace(train=torch.zeros_like(digits.train))
+    with pytest.raises(UsageError, match="all pixels of all training images of digits have one"):
+        data.Batches(black, torch.arange(20), 10, seed=0)

@@ -303,6 +303,15 @@ def test_images_of_a_single_colour_are_counted(top):
     assert "training images of a single colour: 1" in data.load(top).notes
 
 
+def test_images_that_hardly_differ_are_noted(top):
+    for i, place in enumerate(("train/a", "train/b", "test/a", "test/b")):
+        (top / place).mkdir(parents=True)
+        picture = Image.new("L", (64, 64), 7)
+        picture.putpixel((i, 0), 9)
+        picture.save(top / place / "0.png")
+    assert "hardly differ: their standard deviation is 0.0" in str(data.load(top).notes)
+
+
 def test_a_link_to_a_folder_around_it_is_not_followed(top):
     two_classes(top, "train", "test", train_n=2, test_n=1)
     (top / "train/ant/up").symlink_to(top)

@@ -125,6 +125,11 @@ def test_every_notebook_runs_by_hand_and_lands_where_its_parameters_say(made):
         assert alike.groupby("view").size().tolist() == ([36, 36] if student else [])
         assert alike["value"].between(-1, 1).all()
     assert len(store.load_run(results / "quick/digits" / networks[1])["labelled"]) == 50
+    printed = (results.parent / "teacher.ipynb").read_text()
+    assert "digits: 10 classes, 8 x 8 pixels, grey" in printed
+    assert "1,297 training, 500 test, 0 unlabelled images" in printed
+    assert "sample 200: 200 test images" in (results.parent / "features.ipynb").read_text()
+    assert "'perplexity': 30" in (results.parent / "embed.ipynb").read_text()
     maps = pd.read_parquet(next((results / "quick/digits/maps").glob("tsne-2-*[0-9a-f].parquet")))
     assert maps.groupby(["run", "layer"]).size().tolist() == [200] * 12
     assert maps[["x", "y"]].notna().all().all()

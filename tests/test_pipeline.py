@@ -217,6 +217,11 @@ def test_a_failing_notebook_says_why_and_where_and_the_others_go_on(project, stu
         ("student: {network: resnet9}", "unknown network 'resnet9'; one of: resnet8"),
         ("labels_per_class: [500]", "labels_per_class 500; allowed: 'all' or 1 to 124"),
         ("features: {sample: 501}", "sample 501; allowed: 1 to 500"),
+        (
+            "embeddings: {tsne: {perplexity: 126}}",
+            "perplexity 126 of t-SNE with 500 images; allowed",
+        ),
+        ("embeddings: {ivis: {k: 250}}", "k 250 of IVIS with 500 images; allowed: up to 249"),
         ("methods: [kd]", "allowed: baseline and at least one more"),
         ("embeddings: {umapp: {}}", "embedding 'umapp'; one of: tsne, ivis"),
         ("film: {epochs: [0], layers: [blok]}", "layer of the film 'blok'; one of: stem, block1"),

@@ -86,7 +86,8 @@ class Batches:
     their own: runs of one seed train on the same labelled images in the same order, with or
     without the unlabelled ones. `augment` names augmentations, in order, that replace the set's
     own shift and flip; `strong` adds the same images under RandAugment and cutout, and changes no
-    other. Raises UsageError for an unknown augmentation.
+    other. Raises UsageError for an unknown augmentation,
+    and for images without any spread.
     """
 
     images: Images
@@ -105,6 +106,11 @@ class Batches:
         n = len(self.images.train) + len(self.images.unlabelled)
         self.steps = -(-n // self.size)
         self._mean, self._std = self.images.mean, self.images.std
+        if self._std == 0:  # every normalised value would be undefined
+            raise UsageError(
+                f"all pixels of all training images of {self.images.name} have one value; allowed: "
+                "images that differ"
+            )
         rows = [self.labelled]
         if self.unlabelled and len(self.labelled) < n:
             rows.append(torch.arange(n))

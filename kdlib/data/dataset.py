@@ -228,6 +228,11 @@ def _apart(images: Images, names: Mapping[int, str], *, drawn: bool) -> Images:
     train, unlabelled = copies.values()
     blank = int((images.train.flatten(1) == images.train.flatten(1)[:, :1]).all(dim=1).sum())
     notes = [f"training images of a single colour: {blank:,}"] if blank else []
+    if 0 < 255 * images.std < 1:
+        notes.append(
+            f"the training images hardly differ: their standard deviation is {255 * images.std:.2g} "
+            "of 255, to which they are scaled, so that training may fail"
+        )
     words = {"train": "training", "unlabelled": "unlabelled"}
     found = " and ".join(f"{int(c.sum()):,} {words[k]}" for k, c in copies.items() if c.any())
     if not found:
