@@ -120,7 +120,7 @@ def _check(key: str, options: dict[str, Any]) -> None:
             raise UsageError(f"unknown option {option!r} of method {key!r}; one of: {allowed}")
         default = defaults[option]
         types = (int, float) if isinstance(default, float) else type(default)
-        if not isinstance(value, types) or isinstance(value, bool):
+        if not isinstance(value, types) or isinstance(value, bool) != isinstance(default, bool):
             raise UsageError(f"option {option} of {key} is like {default!r}, given {value!r}")
 
 
