@@ -39,6 +39,7 @@ class Method(nn.Module, ABC):
     warm_up_rate: float = 1.0  # learning rate of the first stage, in units of the run's
     warm_up_student: bool = True  # the first stage needs the student's outputs
     main_teacher: bool = True  # the main stage needs the teacher's outputs
+    temperature: float = 1.0  # at which the probabilities of several teachers are averaged
 
     def __init__(self, student: Forward, teacher: Forward):
         super().__init__()
