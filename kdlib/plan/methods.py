@@ -85,7 +85,7 @@ def check_several(name: str) -> None:
     if len(parts) > 1 or not all(part.several for part in parts):
         allowed = ", ".join(key for key, facts in METHODS.items() if facts.several)
         raise UsageError(
-            f"method {name!r} with several teachers; allowed: one teacher, or {allowed}"
+            f"method {name!r} with several teachers; allowed: one teacher, or one of {allowed}"
         )
 
 

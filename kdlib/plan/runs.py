@@ -481,7 +481,7 @@ class Measures(Experiment):
     """Which networks' layers are measured, and whose layers theirs are compared with."""
 
     networks: list[str] = Field(default_factory=lambda: list(EXAMPLE))  # names of runs
-    teacher: str = ""  # a trained run; empty: each student is compared with its own teacher
+    teacher: str = ""  # a trained run; empty: each student's own teacher, of several the first
     mapped: list[str] = Field(
         default_factory=list
     )  # networks whose maps are measured, and not kept

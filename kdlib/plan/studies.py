@@ -299,9 +299,9 @@ class Study:
             if not any(part.unlabelled for part in parts):
                 unused.append("unlabelled")
             fixed = {k: v for k, v in fixed.items() if k not in unused}
-        names = [teacher.name for teacher in teachers]
-        cell = {"labels_per_class": labels, "seed": seed}
-        cell["teacher"] = names if len(names) > 1 else names[0]
+        runs = [teacher.name for teacher in teachers]
+        several = {"teacher": runs if len(runs) > 1 else runs[0]}
+        cell = {"labels_per_class": labels, "seed": seed} | several
         yield self._make(Student, "student", fixed | cell).on(self.device)
 
     @cached_property
@@ -446,14 +446,14 @@ def _members(entry: dict[str, Any]) -> list[dict[str, Any]]:
     """The teachers of an entry of `teacher`: itself, or those of an ensemble."""
     if "ensemble" not in entry:
         return [entry]
-    members = entry["ensemble"]
+    members: Any = entry["ensemble"]
     whole = isinstance(members, list) and all(isinstance(member, dict) for member in members)
     if not whole or len(members) < 2 or len(entry) > 1:
         raise UsageError(
             f"teacher: {entry!r}; allowed: an ensemble of two teachers or more, by itself: "
             "{ensemble: [{network: resnet20}, {network: resnet14}]}"
         )
-    return members
+    return list(members)
 
 
 def _options(how: dict[str, Any] | None) -> dict[str, Any]:
