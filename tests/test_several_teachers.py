@@ -1,13 +1,21 @@
 """Several teachers of one student: the mean of their softened probabilities."""
 
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
-from kdlib import UsageError, data, distill, models, train
+from kdlib import UsageError, data, distill, models, store, train
 from kdlib.distill import schemes
 from kdlib.plan import methods, runs, studies
 
+ROOT = Path(__file__).parents[1]
+TINY = {"train_images": 100}
 A, B = "teachers/resnet20-full-0", "teachers/resnet14-full-0"
 
 
@@ -238,3 +246,63 @@ def test_an_ensemble_that_cannot_be_is_said_in_one_line(given, line):
     with pytest.raises(UsageError, match=line) as error:
         studies.Study(name="mine", **given)
     assert "\n" not in str(error.value)
+
+
+def test_by_hand_a_student_has_two_teachers_and_is_compared_with_the_first(tmp_path):
+    results, names = str(tmp_path / "runs"), []
+    for seed in (0, 1):
+        given = {"network": "resnet8", "seed": seed, "epochs": 0, "results": results}
+        papermill("teacher", tmp_path, given | TINY)
+        names.append(f"teachers/resnet8-full-{seed}+epochs=0")
+    given = {"teacher": names, "epochs": 1, "results": results, "cached_teacher": True}
+    done = papermill("student", tmp_path, given | TINY)
+    run = runs.Student(**given, **TINY)
+    record = store.load_run(run.folder)
+    assert record["parameters"]["teacher"] == names
+    assert "teachers=" in record["facts"]["options"]
+    assert all(f"teacher {name}: " in done for name in names)
+    networks = [*names, run.name]
+    papermill("features", tmp_path, {"networks": networks, "sample": 20, "results": results} | TINY)
+    assert store.teacher_of(run.root, run.name) == names[0]
+
+
+def papermill(notebook, folder, given):
+    """Run a notebook, and return the outputs that it printed."""
+    out = folder / f"{notebook}.ipynb"
+    command = [Path(sys.executable).parent / "papermill", "--engine", "kdlib"]
+    command += [ROOT / f"notebooks/{notebook}.ipynb", out, "-y", json.dumps(given)]
+    done = subprocess.run(
+        [*command, "--no-progress-bar", "--log-level", "ERROR"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return out.read_text()
+
+
+def test_the_pipeline_waits_for_every_teacher_of_an_ensemble(tmp_path):
+    study = tmp_path / "two.yaml"
+    study.write_text(
+        "teacher: {ensemble: [{network: resnet8}, {network: resnet14}]}\n"
+        "methods: [kd]\nruns_only: true\n"
+    )
+    command = [sys.executable, "-m", "snakemake", "--dry-run", "--workflow-profile", "none"]
+    command += ["--snakefile", ROOT / "Snakefile", "--directory", tmp_path, "--cores", "1"]
+    for name in ("notebooks", "kdlib"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    done = subprocess.run(
+        [*command, "--config", f"study={study}"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = (done.stdout + done.stderr).splitlines()
+    start = next(i for i, line in enumerate(lines) if "rule student_" in line)
+    inputs = next(line for line in lines[start:] if line.strip().startswith("input: "))
+    for network in ("resnet8", "resnet14"):
+        assert f"runs/two/digits/teachers/{network}-full-0/weights.safetensors" in inputs

@@ -316,6 +316,7 @@ class Student(Run):
     )
     teacher_labels: Literal["all", "same"] | None = None  # of one given by its network; None: all
     unlabelled: bool = True  # a method with a teacher learns from every training image
+    unlabelled_batch_size: AtLeastTwo | None = None  # unlabelled images per step; None: batch_size
     cached_teacher: bool = False  # its logits once for each image and its mirror image, not shifted
     snapshots: list[int] = Field(
         default_factory=list
@@ -420,7 +421,8 @@ class Student(Run):
         """
         texts = super().changed | texts_of(self.options)
         if len(self._teachers) > 1:
-            texts["teachers"] = _text([PurePosixPath(run).name for run in self.teacher_runs])
+            each = (plain_text(PurePosixPath(run).name) for run in self.teacher_runs)
+            texts["teachers"] = "_".join(each)
         return dict(sorted(texts.items()))
 
     def _stem(self) -> str:
