@@ -277,3 +277,11 @@ def test_layers_are_compared_with_the_own_teacher_or_a_run_that_is_named():
         runs.Measures(teacher="a")
     with pytest.raises(UsageError, match="unknown network to be mapped 'teachers/a'; one of:"):
         runs.Measures(mapped=["teachers/a"])
+
+
+def test_the_unlabelled_batch_size_is_named_where_it_is_set():
+    assert "unlabelled_batch_size" not in runs.Student().name
+    run = runs.Student(batch_size=16, unlabelled_batch_size=64)
+    assert run.name.endswith("-kd-2-0+batch_size=16+unlabelled_batch_size=64")
+    with pytest.raises(UsageError, match="unlabelled_batch_size 1; allowed: 2 or more"):
+        runs.Student(unlabelled_batch_size=1)

@@ -82,12 +82,13 @@ class Batches:
 
     A step has up to `size` labelled images, and with `unlabelled` another `size` of all training
     images and of the set's unlabelled ones, without their labels; `unlabelled_size` is how many
-    where it is given, and then the steps of an epoch are counted by it, with and without the
-    unlabelled images. Where every image is labelled they add nothing and are left out. Labelled and unlabelled images are drawn by generators of
-    their own: runs of one seed train on the same labelled images in the same order, with or
-    without the unlabelled ones. `augment` names augmentations, in order, that replace the set's
-    own shift and flip; `strong` adds the same images under RandAugment and cutout, and changes no
-    other. Raises UsageError for an unknown augmentation and sizes below 1.
+    where it is given, and then counts the steps of an epoch, with and without the unlabelled
+    images. Where every image is labelled they add nothing and are left out. Labelled and
+    unlabelled images are drawn by generators of their own: runs of one seed train on the same
+    labelled images in the same order, with or without the unlabelled ones. `augment` names
+    augmentations, in order, that replace the set's own shift and flip; `strong` adds the same
+    images under RandAugment and cutout, and changes no other. Raises UsageError for an unknown
+    augmentation and sizes below 1.
     """
 
     images: Images
