@@ -205,7 +205,7 @@ for number, (name, kernel) in enumerate(STUDY.kernels.items()):
         priority: len(STUDY.kernels) - number  # all of the first seed, then all of the next
         input:
             **needs("student"),
-            teacher=expand("{root}/{name}/{file}", root=ROOT, name=kernel.teacher_run, file=TRAINED),
+            teacher=expand("{root}/{name}/{file}", root=ROOT, name=kernel.teacher_runs, file=TRAINED),
         output:
             expand(
                 "{root}/{name}/{file}",

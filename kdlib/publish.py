@@ -130,7 +130,7 @@ def _whole_cells(study: Study, there: Collection[str]) -> list[str]:
     cells: dict[tuple[str, int], set[str]] = {}
     for run in study.students:
         cell = cells.setdefault((str(run.labels_per_class), run.seed), set())
-        cell |= {run.name, run.teacher_run}
+        cell |= {run.name, *run.teacher_runs}
     whole = set().union(*(cell for cell in cells.values() if cell <= set(there)))
     if not whole:
         raise UsageError(

@@ -431,10 +431,12 @@ def _ordered(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
 def teacher_of(root: Path, run: str, named: str = "") -> str:
     """The run whose layers those of `run` are compared with: `named`, or its own teacher.
 
-    A baseline's is the teacher of its study. Empty for a teacher. Raises UsageError unless both
-    have features of the same images.
+    A baseline's is the teacher of its study, that of a student of several its first. Empty for a
+    teacher. Raises UsageError unless both have features of the same images.
     """
-    teacher = named or str(load_run(root / run)["parameters"].get("teacher", ""))
+    own_teacher = load_run(root / run)["parameters"].get("teacher", "")
+    first = own_teacher[0] if isinstance(own_teacher, list) else own_teacher
+    teacher = named or str(first)
     if teacher in ("", run):
         return ""
     own, other = load_layers(root / run), load_layers(root / teacher)

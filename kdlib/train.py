@@ -137,7 +137,7 @@ def fit(
     run: Run,
     *,
     method: str | None = None,
-    teacher: nn.Module | None = None,
+    teacher: nn.Module | Sequence[nn.Module] | None = None,
     **options: Any,
 ) -> Trained:
     """Train one network in place, on the device that holds `batches`: `fit_many` of one.
@@ -154,9 +154,15 @@ def fit(
 
 
 def fit_many(
-    jobs: Sequence[TrainingJob], batches: Batches, teacher: nn.Module | None = None
+    jobs: Sequence[TrainingJob],
+    batches: Batches,
+    teacher: nn.Module | Sequence[nn.Module] | None = None,
 ) -> list[Trained]:
     """Train several networks side by side, on the same batches, with one teacher.
+
+    Of a list of teachers each computes every batch, by its own normalisation and input size, and
+    the mean of their probabilities counts as one teacher's (`distill.schemes.ensemble`), for
+    methods that allow it.
 
     The teacher computes each batch once for all students that need it. Nothing else is shared: on
     the CPU each student ends with the same bits as trained by itself.
@@ -177,8 +183,8 @@ def fit_many(
     is replaced by its `models.low_precision_copy`. Raises UsageError where a method does not fit
     the networks, and when a loss is no longer finite.
     """
-    if teacher is not None:
-        _frozen(teacher, batches.images.train.device)
+    for each in _listed(teacher):
+        _frozen(each, batches.images.train.device)
     trainers = [Trainer(job, teacher, batches) for job in jobs]
     batches.strong = batches.strong or any(trainer.loss.facts.strong for trainer in trainers)
     epochs = max(trainer.planned_epochs for trainer in trainers)
@@ -224,6 +230,8 @@ class TeacherRequest(NamedTuple):
     unlabelled: bool  # of all images of a batch, not of the labelled ones only
     precision: str  # float32 or bfloat16
     cached: bool  # its logits for the images as they are, not for each augmented view
+    others: tuple[nn.Module, ...] = ()  # teachers beside it; the mean of all counts
+    temperature: float = 1.0  # at which their probabilities are averaged
 
 
 class Teachers:
@@ -262,14 +270,28 @@ class Teachers:
     def _forward(
         self, request: TeacherRequest, x: Float[Tensor, "b c h w"], layers: Iterable[str] = ()
     ) -> Forward:
-        """The outputs of a request's teacher."""
-        teacher = request.teacher
-        assert teacher is not None
-        if request.precision == "bfloat16":
+        """The outputs of a request's teacher, or the logits that stand for all of its teachers."""
+        assert request.teacher is not None
+        first = self._observe(request.teacher, request.precision, x, layers)
+        if not request.others:
+            return first
+        others = [self._observe(each, request.precision, x) for each in request.others]
+        each = torch.stack([first.logits, *(other.logits for other in others)])
+        return Forward(distill.schemes.ensemble(each, request.temperature), {})
+
+    def _observe(
+        self,
+        teacher: nn.Module,
+        precision: str,
+        x: Float[Tensor, "b c h w"],
+        layers: Iterable[str] = (),
+    ) -> Forward:
+        """The outputs of one teacher."""
+        if precision == "bfloat16":
             if teacher not in self.copies:
                 self.copies[teacher] = models.low_precision_copy(teacher, x[:2])
             teacher = self.copies[teacher]
-        with _autocast(x.device, request.precision):
+        with _autocast(x.device, precision):
             return models.observe(teacher, x, layers)
 
     def _lookup(self, request: TeacherRequest, batch: Batch) -> Forward:
@@ -342,12 +364,21 @@ class Trainer:
     request: TeacherRequest  # for each batch of this stage
     sums: dict[str, Tensor]  # of each term of the loss, over the steps of this epoch
 
-    def __init__(self, job: TrainingJob, teacher: nn.Module | None, batches: Batches):
+    def __init__(
+        self,
+        job: TrainingJob,
+        teacher: nn.Module | Sequence[nn.Module] | None,
+        batches: Batches,
+    ):
         self.job, self.images, self.steps = job, batches.images, len(batches)
         self.device = batches.images.train.device
         self.precision = job.run.on("cuda" if self.device.type == "cuda" else "cpu").precision
         self.network = job.network
-        self.teacher = teacher if methods.needs_teacher(job.method) else None
+        teachers = _listed(teacher) if methods.needs_teacher(job.method) else []
+        if len(teachers) > 1:
+            methods.check_several(job.method)
+        self.teacher = teachers[0] if teachers else None
+        self.others = tuple(teachers[1:])
         if self.teacher is not None:
             _check_sizes(job, self.teacher)
         self.history: list[Row] = []
@@ -427,6 +458,8 @@ class Trainer:
             self.job.unlabelled and self.loss.facts.unlabelled,
             self.precision,
             self.job.cached_teacher,
+            self.others,
+            self.loss.temperature if self.others else 1.0,
         )
         if self.job.cached_teacher and self.teacher is not None and self.loss.layers:
             raise UsageError(
@@ -488,6 +521,8 @@ class Trainer:
             student, teacher = models.observe(self.network.eval(), x), distill.NO_TEACHER
             if self.teacher is not None:
                 teacher = models.observe(self.teacher, x)
+            for other in self.others:
+                _check_classes(teacher.logits, other(x))
         loss = distill.build(job.method, student, teacher, seed=seed, **job.options)
         if loss.facts.untrained and self.teacher is not None:
             self.teacher = _frozen(models.reinitialise(self.teacher, seed), self.device)
@@ -510,6 +545,22 @@ def _check_sizes(job: TrainingJob, teacher: nn.Module) -> None:
             f"{job.method}: the student must be {allowed}; "
             f"student {ours:,} parameters, teacher {theirs:,}"
         )
+
+
+def _check_classes(first: Tensor, other: Tensor) -> None:
+    """Raise UsageError unless two teachers have the same number of classes."""
+    if first.shape != other.shape:
+        raise UsageError(
+            f"teachers of {first.shape[1]} and {other.shape[1]} classes; "
+            "allowed: several of as many classes"
+        )
+
+
+def _listed(teacher: nn.Module | Sequence[nn.Module] | None) -> list[nn.Module]:
+    """The teachers, as a list."""
+    if teacher is None:
+        return []
+    return [teacher] if isinstance(teacher, nn.Module) else list(teacher)
 
 
 def _frozen(teacher: nn.Module, device: torch.device) -> nn.Module:

@@ -111,3 +111,41 @@ def test_images_without_any_spread_are_refused_before_training(digits):
     black = digits._replace(train=torch.zeros_like(digits.train))
     with pytest.raises(UsageError, match="all pixels of all training images of digits have one"):
         data.Batches(black, torch.arange(20), 10, seed=0)
+
+
+def test_labelled_and_unlabelled_batches_may_be_of_unequal_size(digits):
+    labelled = data.budget(digits.train_labels, 5, 1)
+    with_others, without = (
+        data.Batches(digits, labelled, 8, 1, unlabelled=unlabelled, unlabelled_size=64)
+        for unlabelled in (True, False)
+    )
+    assert len(with_others) == len(without) == 21  # each unlabelled image once
+    rows = []
+    for a, b in zip(with_others, without, strict=True):
+        assert a.y.equal(b.y)  # paired as ever
+        assert a.x[: len(a.y)].equal(b.x)
+        assert len(a.y) <= 8
+        rows.append(a.rows[len(a.y) :])
+    assert [len(part) for part in rows[:-1]] == [64] * 20
+    assert sorted(torch.cat(rows).tolist()) == list(range(1297))
+
+
+def test_batches_of_one_size_are_the_same_bits_whether_it_is_given_once_or_twice(digits):
+    labelled = data.budget(digits.train_labels, 2, 0)
+    once, twice = (
+        list(data.Batches(digits, labelled, 32, 0, unlabelled_size=size)) for size in (None, 32)
+    )
+    for a, b in zip(once, twice, strict=True):
+        assert a.x.equal(b.x)
+        assert a.rows.equal(b.rows)
+
+
+def test_where_every_image_is_labelled_the_unlabelled_size_counts_for_nothing(digits):
+    batches = data.Batches(digits, torch.arange(1297), 32, 0, unlabelled_size=512)
+    assert len(batches) == 41
+    assert sum(len(batch.x) for batch in batches) == 1297
+
+
+def test_an_unlabelled_size_that_cannot_be_is_refused(digits):
+    with pytest.raises(UsageError, match="batch size 0; allowed: 1 or more"):
+        data.Batches(digits, torch.arange(20), 8, 0, unlabelled_size=0)

@@ -298,3 +298,11 @@ def test_names_of_a_checkpoints_weights_are_part_of_the_teachers_name(tmp_path):
     assert max(map(len, (plain, mapped, other))) <= 60
     with pytest.raises(UsageError, match="weights_names with weights simclr; allowed: with a file"):
         runs.Teacher(weights="simclr", weights_names={"a.": ""})
+
+
+def test_the_unlabelled_batch_size_is_named_where_it_is_set():
+    assert "unlabelled_batch_size" not in runs.Student().name
+    run = runs.Student(batch_size=16, unlabelled_batch_size=64)
+    assert run.name.endswith("-kd-2-0+batch_size=16+unlabelled_batch_size=64")
+    with pytest.raises(UsageError, match="unlabelled_batch_size 1; allowed: 2 or more"):
+        runs.Student(unlabelled_batch_size=1)

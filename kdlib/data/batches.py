@@ -81,13 +81,14 @@ class Batches:
     """The batches of one run. Iterating once is one epoch: as many steps as the whole set needs.
 
     A step has up to `size` labelled images, and with `unlabelled` another `size` of all training
-    images and of the set's unlabelled ones, without their labels. Where every image is labelled
-    they add nothing and are left out. Labelled and unlabelled images are drawn by generators of
-    their own: runs of one seed train on the same labelled images in the same order, with or
-    without the unlabelled ones. `augment` names augmentations, in order, that replace the set's
-    own shift and flip; `strong` adds the same images under RandAugment and cutout, and changes no
-    other. Raises UsageError for an unknown augmentation,
-    and for images without any spread.
+    images and of the set's unlabelled ones, without their labels; `unlabelled_size` is how many
+    where it is given, and then counts the steps of an epoch, with and without the unlabelled
+    images. Where every image is labelled they add nothing and are left out. Labelled and
+    unlabelled images are drawn by generators of their own: runs of one seed train on the same
+    labelled images in the same order, with or without the unlabelled ones. `augment` names
+    augmentations, in order, that replace the set's own shift and flip; `strong` adds the same
+    images under RandAugment and cutout, and changes no other. Raises UsageError for an unknown
+    augmentation, sizes below 1 and images without any spread.
     """
 
     images: Images
@@ -97,14 +98,18 @@ class Batches:
     unlabelled: bool = True
     augment: tuple[str, ...] | None = None  # of AUGMENTATIONS
     strong: bool = False
+    unlabelled_size: int | None = None  # None: as `size`
 
     def __post_init__(self) -> None:
-        if self.size < 1:
-            raise UsageError(f"batch size {self.size!r}; allowed: 1 or more")
+        sizes = [self.size, self.size if self.unlabelled_size is None else self.unlabelled_size]
+        for size in sizes:
+            if size < 1:
+                raise UsageError(f"batch size {size!r}; allowed: 1 or more")
         for name in self.augment or ():
             one_of("augmentation", name, AUGMENTATIONS)
         n = len(self.images.train) + len(self.images.unlabelled)
-        self.steps = -(-n // self.size)
+        partly = len(self.labelled) < n
+        self.steps = -(-n // sizes[partly])
         self._mean, self._std = self.images.mean, self.images.std
         if self._std == 0:  # every normalised value would be undefined
             raise UsageError(
@@ -112,10 +117,10 @@ class Batches:
                 "images that differ"
             )
         rows = [self.labelled]
-        if self.unlabelled and len(self.labelled) < n:
+        if self.unlabelled and partly:
             rows.append(torch.arange(n))
         self._loaders = [
-            _Loader(self.images, part, self.size, 2 * self.seed + i, self.augment)
+            _Loader(self.images, part, sizes[i], 2 * self.seed + i, self.augment)
             for i, part in enumerate(rows)
         ]
 

@@ -43,6 +43,7 @@ class Combined(Method):
         self.warm_up_rate = min((part.warm_up_rate for part in self.first), default=1.0)
         self.warm_up_student = any(part.warm_up_student for part in self.first)
         self.main_teacher = any(p.facts.teacher and p.main_teacher for p in self.members)
+        self.temperature = next((p.temperature for p in self.members if p.facts.teacher), 1.0)
 
     def setup(self, images: int, student: nn.Module) -> None:
         for part in self.members:
@@ -120,7 +121,7 @@ def _check(key: str, options: dict[str, Any]) -> None:
             raise UsageError(f"unknown option {option!r} of method {key!r}; one of: {allowed}")
         default = defaults[option]
         types = (int, float) if isinstance(default, float) else type(default)
-        if not isinstance(value, types) or isinstance(value, bool):
+        if not isinstance(value, types) or isinstance(value, bool) != isinstance(default, bool):
             raise UsageError(f"option {option} of {key} is like {default!r}, given {value!r}")
 
 

@@ -55,7 +55,7 @@ class Smooth(Method):
         return {"labels": cross_entropy(student, batch, self.smoothing)}
 
 
-@method("pseudo", title="pseudo-labels", cite="lee2013pseudo", control=True)
+@method("pseudo", title="pseudo-labels", cite="lee2013pseudo", control=True, several=True)
 class Pseudo(Method):
     """Cross-entropy with the teacher's top class of every image: more labels, and nothing else.
 
@@ -71,7 +71,7 @@ class Pseudo(Method):
         return {"pseudo": F.cross_entropy(student.logits, teacher.logits.argmax(1))}
 
 
-@method("shuffled", title="shuffled KD", cite="furlanello2018born", control=True)
+@method("shuffled", title="shuffled KD", cite="furlanello2018born", control=True, several=True)
 class Shuffled(KD):
     """KD without dark knowledge: the teacher's non-target probabilities go to the wrong classes.
 

@@ -28,6 +28,7 @@ from kdlib.distill.method import (
     full_precision,
     method,
     pointwise,
+    pooled,
     squared,
     widths,
 )
@@ -98,15 +99,34 @@ class AT(LayerLoss):
 
     Zagoruyko & Komodakis 2017, eq. 2 with p = 2, at the three blocks. Departs from it: mean
     squared difference and weight 1000, as the benchmark code, so that weights compare.
+
+    pool_maps=True takes maps of unequal size, for which the paper (section 3.1) interpolates the
+    attention maps: the larger features are averaged down first, as the benchmark code does. One
+    pixel has no attention map, so it is refused.
     """
 
     layers = equal_maps = BLOCKS
 
-    def __init__(self, student: Forward, teacher: Forward, *, weight: float = 1000.0):
-        super().__init__(student, teacher, weight)
+    def __init__(
+        self,
+        student: Forward,
+        teacher: Forward,
+        *,
+        weight: float = 1000.0,
+        pool_maps: bool = False,
+    ):
+        super().__init__(student, teacher, weight, pool_maps=pool_maps)
+        for layer in self.layers if pool_maps else ():
+            ours, theirs = student.features[layer].shape, teacher.features[layer].shape
+            if ours[2:] != theirs[2:] and min(ours[2], theirs[2]) * min(ours[3], theirs[3]) == 1:
+                raise UsageError(
+                    f"at with pool_maps needs maps of more than one pixel at {layer}; "
+                    f"student {tuple(ours[1:])}, teacher {tuple(theirs[1:])}"
+                )
 
     def distance(self, layer: str, student: Tensor, teacher: Tensor) -> Float[Tensor, ""]:
-        return squared(attention(student), attention(teacher))
+        ours, theirs = pooled(student, teacher)
+        return squared(attention(ours), attention(theirs))
 
 
 @full_precision
@@ -269,6 +289,9 @@ class FT(LayerLoss):
     is not trained. Main stage: CE + 200 mean |n(encode(f_t)) - n(translate(f_s))|, n = unit length,
     paraphraser frozen, the translator trained with the student. Three 3x3 convolutions each. The
     benchmark's weight, without the mean of squares over channels that it takes of both first.
+
+    pool_maps=True takes maps of unequal size: the larger factors are averaged down to the smaller,
+    as the benchmark's code does.
     """
 
     layers = equal_maps = ("block3",)
@@ -282,8 +305,9 @@ class FT(LayerLoss):
         weight: float = 200.0,
         share: float = 0.5,
         warm_up_epochs: int = 10,
+        pool_maps: bool = False,
     ):
-        super().__init__(student, teacher, weight)
+        super().__init__(student, teacher, weight, pool_maps=pool_maps)
         check_positive("share", share)
         self.warm_up_epochs = check_warm_up(warm_up_epochs)
         ours, theirs = widths("block3", student, teacher)
@@ -299,8 +323,9 @@ class FT(LayerLoss):
     def distance(self, layer: str, student: Tensor, teacher: Tensor) -> Float[Tensor, ""]:
         self.encode.eval()  # frozen, statistics of BatchNorm included
         with torch.no_grad():
-            factors = unit(self.encode(teacher))
-        return (unit(self.translate(student)) - factors).abs().mean()
+            factors = self.encode(teacher)
+        ours, theirs = pooled(self.translate(student), factors)
+        return (unit(ours) - unit(theirs)).abs().mean()
 
 
 @full_precision
@@ -326,15 +351,20 @@ class NST(LayerLoss):
     Huang and Wang 2017: the squared maximum mean discrepancy mean k(t, t) + mean k(s, s) - 2 mean
     k(s, t) over the channels of each image, maps of unit length, polynomial kernel k(a, b) =
     (a . b)^2; the benchmark's weight 50 at the three blocks, CE 1.
+
+    pool_maps=True takes maps of unequal size: the larger is averaged down to the smaller, as the
+    benchmark's code does.
     """
 
     layers = equal_maps = BLOCKS
 
-    def __init__(self, student: Forward, teacher: Forward, *, weight: float = 50.0):
-        super().__init__(student, teacher, weight)
+    def __init__(
+        self, student: Forward, teacher: Forward, *, weight: float = 50.0, pool_maps: bool = False
+    ):
+        super().__init__(student, teacher, weight, pool_maps=pool_maps)
 
     def distance(self, layer: str, student: Tensor, teacher: Tensor) -> Float[Tensor, ""]:
-        return selectivity(student, teacher)
+        return selectivity(*pooled(student, teacher))
 
 
 @full_precision
@@ -354,12 +384,17 @@ class VID(LayerLoss):
     under a Gaussian, sum_l mean 1/2 [(mu(f_s) - f_t)^2 / v + log v]; mu is three 1x1 convolutions,
     v one trained variance per channel that starts at 5. The benchmark's weight 1 at the three
     blocks, CE 1. Can be negative: a log-density has no floor at zero.
+
+    pool_maps=True takes maps of unequal size: the larger is averaged down to the smaller, the
+    student's before mu, as the benchmark's code does.
     """
 
     layers = equal_maps = BLOCKS
 
-    def __init__(self, student: Forward, teacher: Forward, *, weight: float = 1.0):
-        super().__init__(student, teacher, weight)
+    def __init__(
+        self, student: Forward, teacher: Forward, *, weight: float = 1.0, pool_maps: bool = False
+    ):
+        super().__init__(student, teacher, weight, pool_maps=pool_maps)
         self.mean, self.spread = nn.ModuleDict(), nn.ParameterDict()
         start = math.log(math.expm1(5 - 1e-5))  # softplus makes a variance of 5 of it
         for layer in self.layers:
@@ -371,7 +406,8 @@ class VID(LayerLoss):
             self.spread[layer] = nn.Parameter(torch.full((after,), start))
 
     def distance(self, layer: str, student: Tensor, teacher: Tensor) -> Float[Tensor, ""]:
-        return gaussian(self.mean[layer](student), teacher, self.spread[layer])
+        ours, theirs = pooled(student, teacher)
+        return gaussian(self.mean[layer](ours), theirs, self.spread[layer])
 
 
 @full_precision

@@ -40,12 +40,13 @@ def softened(
     return temperature**2 * _divergence(ours, theirs).mean()
 
 
-@method("kd", title="KD", cite="hinton2015distilling")
+@method("kd", title="KD", cite="hinton2015distilling", several=True)
 class KD(Method):
     """Match the teacher's class probabilities, softened by a temperature.
 
     Hinton et al. 2015: a CE(y, p_s) + b T^2 KL(p_t^T || p_s^T), mean over the batch, with the
-    benchmark's a = 0.1, b = 0.9, T = 4. The second term uses the unlabelled images too.
+    benchmark's a = 0.1, b = 0.9, T = 4. The second term uses the unlabelled images too. Of several
+    teachers p_t is the mean of their p_t^T (You et al. 2017, see `schemes.ensemble`).
     """
 
     least_classes: ClassVar[int] = 2

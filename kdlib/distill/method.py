@@ -39,6 +39,7 @@ class Method(nn.Module, ABC):
     warm_up_rate: float = 1.0  # learning rate of the first stage, in units of the run's
     warm_up_student: bool = True  # the first stage needs the student's outputs
     main_teacher: bool = True  # the main stage needs the teacher's outputs
+    temperature: float = 1.0  # at which the probabilities of several teachers are averaged
 
     def __init__(self, student: Forward, teacher: Forward):
         super().__init__()
@@ -65,11 +66,14 @@ class LayerLoss(Method):
 
     equal_maps: ClassVar[tuple[str, ...]] = ()  # layers whose maps must agree in height and width
 
-    def __init__(self, student: Forward, teacher: Forward, weight: float):
+    def __init__(
+        self, student: Forward, teacher: Forward, weight: float, *, pool_maps: bool | None = None
+    ):
+        """`pool_maps` is the option of that name, None in a method that has none."""
         super().__init__(student, teacher)
         self.weight = weight
         for layer in self.equal_maps:
-            check_size(self.facts.key, layer, student, teacher)
+            check_size(self.facts.key, layer, student, teacher, pool_maps)
 
     @abstractmethod
     def distance(
@@ -192,11 +196,35 @@ def check_classes(key: str, student: Forward, teacher: Forward, least: int = 2) 
         raise UsageError(f"{key} needs {allowed} at logits; student {ours}, teacher {theirs}")
 
 
-def check_size(key: str, layer: str, student: Forward, teacher: Forward) -> None:
-    """Raise UsageError unless both networks have maps of equal height and width at `layer`."""
+def check_size(
+    key: str, layer: str, student: Forward, teacher: Forward, pool_maps: bool | None = None
+) -> None:
+    """Raise UsageError unless both networks have maps of equal height and width at `layer`.
+
+    With `pool_maps` any two maps will do; None stands for a method without that option.
+    """
     ours, theirs = student.features[layer].shape, teacher.features[layer].shape
-    if len(ours) != 4 or ours[2:] != theirs[2:]:
-        raise UsageError(
-            f"{key} needs maps of equal height and width at {layer}; "
-            f"student {tuple(ours[1:])}, teacher {tuple(theirs[1:])}"
-        )
+    maps = len(ours) == len(theirs) == 4
+    if maps and (pool_maps or ours[2:] == theirs[2:]):
+        return
+    hint = "; pool_maps: true averages the larger map" if maps and pool_maps is not None else ""
+    raise UsageError(
+        f"{key} needs maps of equal height and width at {layer}; "
+        f"student {tuple(ours[1:])}, teacher {tuple(theirs[1:])}{hint}"
+    )
+
+
+def pooled(
+    student: Float[Tensor, "b c h w"], teacher: Float[Tensor, "b d i j"]
+) -> tuple[Float[Tensor, "b c m n"], Float[Tensor, "b d m n"]]:
+    """Average the larger of two maps down to the other's height and width.
+
+    As the benchmark's code does for AT, NST, VID and FT. Maps of equal size are returned as they
+    are.
+    """
+    size = (min(student.shape[2], teacher.shape[2]), min(student.shape[3], teacher.shape[3]))
+    ours, theirs = (
+        f if tuple(f.shape[2:]) == size else F.adaptive_avg_pool2d(f, size)
+        for f in (student, teacher)
+    )
+    return ours, theirs

@@ -34,6 +34,21 @@ def imitated(
     return -(temperature**2) * (target * F.log_softmax(student / temperature, dim=1)).sum(1)
 
 
+@full_precision
+def ensemble(logits: Float[Tensor, "m b k"], temperature: float) -> Float[Tensor, "b k"]:
+    """The logits that stand for m teachers: at T their probabilities are the mean of the teachers'.
+
+    You et al. 2017 (Learning from Multiple Teacher Networks, KDD), the average of the softened
+    outputs: softmax(z / T) = mean_i softmax(z_i / T), solved by z = z_1 + T log(mean_i p_i / p_1),
+    which for equal teachers is z_1 to the bit. Departs from it: no triplets of intermediate
+    features, and no voting.
+    """
+    log_p = F.log_softmax(logits / temperature, dim=2)
+    ratio = log_p - log_p[0]  # in logarithms
+    largest = ratio.amax(0)
+    return logits[0] + temperature * (largest + (ratio - largest).exp().mean(0).log())
+
+
 @method("born_again", title="born again", cite="furlanello2018born", same_network=True)
 class BornAgain(Method):
     """Distil a network into one of its own architecture, generation after generation.
@@ -83,7 +98,7 @@ class DML(Method):
         }
 
 
-@method("transfer", title="transfer", cite="chen2020big")
+@method("transfer", title="transfer", cite="chen2020big", several=True)
 class Transfer(Method):
     """Distil without labels: soft targets alone, on all images.
 

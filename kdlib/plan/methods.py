@@ -37,6 +37,7 @@ class MethodFacts:
     same_network: bool = False  # the student has its teacher's architecture
     no_smaller: bool = False  # the student has as many parameters as its teacher, or more
     untrained: bool = False  # the teacher's weights are initialised again
+    several: bool = False  # takes several teachers at once: the mean of their probabilities
     strong: bool = False  # the student is trained on strongly augmented images
 
 
@@ -76,6 +77,16 @@ def parse(name: str, what: str = "method") -> list[MethodFacts]:
         if len(parts) > 1 and (part.same_network or part.strong or part.untrained):
             raise UsageError(f"{what} {name!r}: {part.key} cannot be combined with others")
     return parts
+
+
+def check_several(name: str) -> None:
+    """Raise UsageError where a method needs one teacher, and cannot learn from several at once."""
+    parts = [part for part in parse(name) if part.teacher]
+    if len(parts) > 1 or not all(part.several for part in parts):
+        allowed = ", ".join(key for key, facts in METHODS.items() if facts.several)
+        raise UsageError(
+            f"method {name!r} with several teachers; allowed: one teacher, or one of {allowed}"
+        )
 
 
 def needs_teacher(name: str) -> bool:

@@ -71,7 +71,10 @@ LONGEST = 120  # characters of a run's name
 LONGEST_TEACHER = 50  # of the last part of a teacher's, which is part of its students' names
 
 # What options of a method or an embedding may not be called: its other arguments.
-RESERVED = ("seed", "method", "teacher", "student", "features", "start", "progress", "workers")
+RESERVED = (
+    *("seed", "method", "teacher", "teachers", "student"),
+    *("features", "start", "progress", "workers"),
+)
 
 
 @parameters
@@ -314,9 +317,12 @@ class Student(Run):
     width: Width = 0.5
     method: str = "kd"  # a name of kdlib.plan.methods.METHODS, or several: kd+at
     labels_per_class: Labels = 2  # images of each class that keep their label, or all
-    teacher: str = "resnet20"  # a network's name, or a trained run's: teachers/resnet20-full-0
+    teacher: str | list[str] = (
+        "resnet20"  # a network's name, or a trained run's: teachers/resnet20-full-0; or several
+    )
     teacher_labels: Literal["all", "same"] | None = None  # of one given by its network; None: all
     unlabelled: bool = True  # a method with a teacher learns from every training image
+    unlabelled_batch_size: AtLeastTwo | None = None  # unlabelled images per step; None: batch_size
     cached_teacher: bool = False  # its logits once for each image and its mirror image, not shifted
     snapshots: list[int] = Field(
         default_factory=list
@@ -350,14 +356,19 @@ class Student(Run):
                 raise UsageError(
                     f"snapshots {epoch!r}; allowed: 0 to {self.epochs}, the run's epochs"
                 )
-        if "/" in self.teacher:
-            _run_name("teacher", self.teacher, among=("teachers",))
-            if self.teacher_labels is not None:
-                raise UsageError(
-                    f"teacher_labels {self.teacher_labels!r} beside the run {self.teacher}; "
-                    "allowed: with a network's name only"
-                )
-        _ = self.teacher_run, self.each  # raise for bad values
+        for teacher in self._teachers:
+            if "/" in teacher:
+                _run_name("teacher", teacher, among=("teachers",))
+                if self.teacher_labels is not None:
+                    raise UsageError(
+                        f"teacher_labels {self.teacher_labels!r} beside the run {teacher}; "
+                        "allowed: with a network's name only"
+                    )
+        if not self._teachers or len(set(self.teacher_runs)) < len(self._teachers):
+            raise UsageError(f"teacher {self.teacher!r}; allowed: one or more, each once")
+        if len(self._teachers) > 1:
+            methods.check_several(self.method)
+        _ = self.each  # raises for bad values
 
     def _check_cached(self, parts: Sequence[methods.MethodFacts]) -> None:
         """Raise UsageError where a teacher's logits for the images as they are do not suffice."""
@@ -373,11 +384,24 @@ class Student(Run):
                 )
 
     @property
+    def _teachers(self) -> list[str]:
+        """The teachers as given."""
+        return [self.teacher] if isinstance(self.teacher, str) else self.teacher
+
+    @property
+    def teacher_runs(self) -> list[str]:
+        """The teachers' runs: as given, or that of a given network with default settings."""
+        return [self._run_of(teacher) for teacher in self._teachers]
+
+    @property
     def teacher_run(self) -> str:
-        """The teacher's run: as given, or that of the given network with default settings."""
-        if "/" in self.teacher:
-            return self.teacher
-        how: dict[str, Any] = {"network": self.teacher, "precision": self.precision}
+        """The teacher's run; of several the first, whose layers the student's are compared with."""
+        return self.teacher_runs[0]
+
+    def _run_of(self, teacher: str) -> str:
+        if "/" in teacher:
+            return teacher
+        how: dict[str, Any] = {"network": teacher, "precision": self.precision}
         labels = self.labels_per_class if self.teacher_labels == "same" else "all"
         seed = 0 if labels == "all" else self.seed
         return Teacher(**how, labels_per_class=labels, seed=seed).name
@@ -398,8 +422,14 @@ class Student(Run):
 
     @property
     def changed(self) -> dict[str, str]:
-        """As `Run.changed`, and the method's options; of one of several methods as at.weight."""
-        return dict(sorted((super().changed | texts_of(self.options)).items()))
+        """As `Run.changed`, the method's options (of one of several methods as at.weight), and its
+        teachers where they are several.
+        """
+        texts = super().changed | texts_of(self.options)
+        if len(self._teachers) > 1:
+            each = (plain_text(PurePosixPath(run).name) for run in self.teacher_runs)
+            texts["teachers"] = "_".join(each)
+        return dict(sorted(texts.items()))
 
     def _stem(self) -> str:
         teacher = PurePosixPath(self.teacher_run).name
@@ -407,9 +437,13 @@ class Student(Run):
         return f"students/{teacher}/{super()._stem()}-{end}"
 
     def record(self, teacher: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """As `Run.record`; `teacher` are the facts of its teacher's record, where it has one."""
+        """As `Run.record`; `teacher` are the facts of its teacher's record, where it has one.
+
+        Of several teachers they are the first one's, and the options name all.
+        """
         record = super().record()
-        record["parameters"]["teacher"] = self.teacher_run
+        several = len(self._teachers) > 1
+        record["parameters"]["teacher"] = self.teacher_runs if several else self.teacher_run
         needed = methods.needs_teacher(self.method)
         own = teacher if needed and teacher else {"network": "", "regime": "", "weights": ""}
         uses_unlabelled = any(part.unlabelled for part in methods.parse(self.method))
@@ -455,7 +489,7 @@ class Measures(Experiment):
     """Which networks' layers are measured, and whose layers theirs are compared with."""
 
     networks: list[str] = Field(default_factory=lambda: list(EXAMPLE))  # names of runs
-    teacher: str = ""  # a trained run; empty: each student is compared with its own teacher
+    teacher: str = ""  # a trained run; empty: each student's own teacher, of several the first
     mapped: list[str] = Field(
         default_factory=list
     )  # networks whose maps are measured, and not kept

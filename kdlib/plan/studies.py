@@ -45,6 +45,8 @@ class Study:
     """The grid of a study file: which networks are trained, measured and mapped.
 
     Below `teacher` and `student` a list is one more axis: every value is crossed with all others.
+    `teacher: [a, b]` are two teachers, each with students of its own; `teacher: {ensemble: [a, b]}`
+    are two that teach every student together, and may be an entry of such a list.
     """
 
     name: str
@@ -83,7 +85,7 @@ class Study:
             raise UsageError("film of a study with runs_only: true; allowed: without runs_only")
         if not self.embeddings and not self.runs_only:
             raise UsageError("embeddings is empty; a study needs at least one")
-        for given in self._teacher_entries:
+        for given in self._teacher_members:
             self._check_fixed("teacher", given)
         self._check_fixed("features", self.features, "networks")
         self._check_fixed("student", self.student, "method")
@@ -139,7 +141,7 @@ class Study:
         """The lists below `teacher` and `student`, by name."""
         return {
             f"{part}: {name}": value
-            for part, entries in (("teacher", self._teacher_entries), ("student", [self.student]))
+            for part, entries in (("teacher", self._teacher_members), ("student", [self.student]))
             for given in entries
             for name, value in given.items()
             if isinstance(value, list)
@@ -149,9 +151,18 @@ class Study:
     def _teacher_entries(self) -> list[dict[str, Any]]:
         return self.teacher if isinstance(self.teacher, list) else [self.teacher]
 
-    def _teacher_grid(self) -> list[dict[str, Any]]:
-        """The parameters of every teacher, but for labels and seed."""
-        return [point for given in self._teacher_entries for point in _grid(given)]
+    @property
+    def _teacher_members(self) -> list[dict[str, Any]]:
+        """The entries of `teacher`, those of an ensemble one by one."""
+        return [member for entry in self._teacher_entries for member in _members(entry)]
+
+    def _teacher_grid(self) -> list[tuple[dict[str, Any], ...]]:
+        """The parameters of every teacher, but for labels and seed; of an ensemble, of each."""
+        return [
+            point
+            for entry in self._teacher_entries
+            for point in product(*(_grid(member) for member in _members(entry)))
+        ]
 
     @cached_property
     def source(self) -> Source:
@@ -211,7 +222,11 @@ class Study:
     def teachers(self) -> list[Teacher]:
         """All teachers: those of every label once, the others per label budget and seed."""
         cells = product(self.seeds, self.labels_per_class, self._teacher_grid())
-        return _distinct(self._teacher(given, labels, seed) for seed, labels, given in cells)
+        return _distinct(
+            self._teacher(given, labels, seed)
+            for seed, labels, members in cells
+            for given in members
+        )
 
     def _teacher(self, given: dict[str, Any], labels: int | str, seed: int) -> Teacher:
         """The teacher of one cell: of every label one for all, of the same labels one for each."""
@@ -263,27 +278,30 @@ class Study:
         entry: str | dict[str, Any],
         labels: int | str,
         seed: int,
-        given: dict[str, Any],
+        given: tuple[dict[str, Any], ...],
         fixed: dict[str, Any],
     ) -> Iterator[Student]:
         """One student; where it has its teacher's network, the baseline of that network, too."""
-        teacher, own = self._teacher(given, labels, seed), _parameters_of(entry)
+        teachers = [self._teacher(member, labels, seed) for member in given]
+        own = _parameters_of(entry)
         parts = methods.parse(own["method"])
         if any(part.same_network or part.no_smaller for part in parts):
             names = ("network", "width", "network_options", "normalise", "input_size")
-            network = {name: getattr(teacher, name) for name in names}
+            network = {name: getattr(teachers[0], name) for name in names}
             if methods.BASELINE in self.methods:
                 baseline = network | {"method": methods.BASELINE}
                 yield from self._cell(baseline, labels, seed, given, fixed)
             own = own | network
         fixed = fixed | own
         if not any(part.teacher for part in parts):  # the same for all teachers
-            teacher = self._teacher(self._teacher_grid()[0], labels, seed)
+            teachers = [self._teacher(self._teacher_grid()[0][0], labels, seed)]
             unused = ["cached_teacher"]
             if not any(part.unlabelled for part in parts):
                 unused.append("unlabelled")
             fixed = {k: v for k, v in fixed.items() if k not in unused}
-        cell = {"labels_per_class": labels, "seed": seed, "teacher": teacher.name}
+        runs = [teacher.name for teacher in teachers]
+        several = {"teacher": runs if len(runs) > 1 else runs[0]}
+        cell = {"labels_per_class": labels, "seed": seed} | several
         yield self._make(Student, "student", fixed | cell).on(self.device)
 
     @cached_property
@@ -338,7 +356,7 @@ class Study:
         """The networks whose layers are mapped, of the first variants, teachers first."""
         axes = self.axes | {"seeds": self.seeds[:1]} | self.maps
         students = self._students(**axes, all_variants=False)
-        teachers = {student.teacher_run for student in students}
+        teachers = {name for student in students for name in student.teacher_runs}
         return [*(run for run in self.teachers if run.name in teachers), *students]
 
     @property
@@ -422,6 +440,20 @@ def _parameters_of(entry: str | dict[str, Any]) -> dict[str, Any]:
     if not isinstance(given.get("method"), str):
         raise UsageError(f"methods: {entry!r}; allowed: a name, or {{method: kd, width: 1}}")
     return given
+
+
+def _members(entry: dict[str, Any]) -> list[dict[str, Any]]:
+    """The teachers of an entry of `teacher`: itself, or those of an ensemble."""
+    if "ensemble" not in entry:
+        return [entry]
+    members: Any = entry["ensemble"]
+    whole = isinstance(members, list) and all(isinstance(member, dict) for member in members)
+    if not whole or len(members) < 2 or len(entry) > 1:
+        raise UsageError(
+            f"teacher: {entry!r}; allowed: an ensemble of two teachers or more, by itself: "
+            "{ensemble: [{network: resnet20}, {network: resnet14}]}"
+        )
+    return list(members)
 
 
 def _options(how: dict[str, Any] | None) -> dict[str, Any]:
