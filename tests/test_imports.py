@@ -33,6 +33,10 @@ MAY = {
     **{module: {"store", "plan"} for module in READERS},
     "measure.comparison": {"store", "embed", "neighbours"},
     "report": {"store", "measure", "embed", "plan"},
+    # Networks as they are, and all that is known of them: both halves, up to the page.
+    "foreign": {
+        *("store", "plan", "data", "models", "train", "measure", "embed", "neighbours", "report"),
+    },
     "publish": {"store", "plan", "data", "models"},
     "installation": {"embed", "vision"},
 }

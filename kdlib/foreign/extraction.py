@@ -83,9 +83,7 @@ def _ready(choice: Look, seed: Seed, images: Pictures, device: torch.device) -> 
     with layers.in_evaluation(network):
         if not paths and hasattr(network, "architecture"):
             paths = _named_alike(network)
-        anatomy = layers.find(
-            name, network, x, paths=paths, classes=classes, tokens=choice.tokens
-        )
+        anatomy = layers.find(name, network, x, paths=paths, classes=classes, tokens=choice.tokens)
     return Ready(seed, network, preparation, anatomy)
 
 

@@ -54,9 +54,7 @@ def read(path: Path) -> Features:
     return Features(networks, arrays.get("labels"), names, arrays.get("images"))
 
 
-def nested(
-    arrays: Mapping[str, np.ndarray], where: str
-) -> dict[str, list[dict[str, np.ndarray]]]:
+def nested(arrays: Mapping[str, np.ndarray], where: str) -> dict[str, list[dict[str, np.ndarray]]]:
     """Arrays by "network/layer" as network -> seed -> layer -> array, in their order.
 
     Raises UsageError for a name without a slash, and where there is none at all.

@@ -165,9 +165,7 @@ def _parts(output: Any) -> list[Any]:
 # ---- one forward pass --------------------------------------------------------------------------
 
 
-def _trace(
-    name: str, network: nn.Module, x: Tensor
-) -> tuple[dict[str, Call], Tensor | None, str]:
+def _trace(name: str, network: nn.Module, x: Tensor) -> tuple[dict[str, Call], Tensor | None, str]:
     """What every module did in one forward pass, in the order in which they ended."""
     calls: dict[str, Call] = {}
     starts: dict[str, int] = {}
@@ -232,12 +230,12 @@ def _choose(calls: Mapping[str, Call], output: Tensor | None) -> list[Call]:
     while True:
         stages = _stages(_distinct(units, output))
         large = [unit for unit in units if _grows(unit, calls)]
-        if len(stages) >= FEWEST or len(_distinct(units, output)) > EVENLY or not large:
+        if _enough(stages) or len(_distinct(units, output)) > EVENLY or not large:
             break
         widest = max(large, key=lambda unit: unit.depth - unit.start)
         place = units.index(widest)
         units = units[:place] + _below(widest.path, calls) + units[place + 1 :]
-    if len(stages) < FEWEST:
+    if not _enough(stages):
         return _evenly(_distinct(units, output))
     if len(stages) > MOST:
         last = len(stages) - 1
@@ -283,6 +281,15 @@ def _stages(units: Sequence[Call]) -> list[Call]:
         for i, unit in enumerate(units)
         if i == len(units) - 1 or _resolution(units[i + 1]) != _resolution(unit)
     ]
+
+
+def _enough(stages: Sequence[Call]) -> bool:
+    """Whether stages show the network: three, none of them most of it, or four."""
+    if len(stages) <= FEWEST:
+        ends = [0, *(stage.depth for stage in stages)]
+        widest = max(b - a for a, b in zip(ends, ends[1:], strict=False)) if stages else 0
+        return len(stages) == FEWEST and widest <= 0.6 * ends[-1]
+    return True
 
 
 def _evenly(units: Sequence[Call]) -> list[Call]:
@@ -352,7 +359,7 @@ def _vectors(x: Tensor, reading: str, b: int) -> Float[Tensor, "b d"]:
         return x
     if reading == "class token":
         return x[:, 0]
-    if reading in ("mean of tokens",):
+    if reading == "mean of tokens":
         return x.mean(1)
     if reading == "mean of positions, channels last":
         return x.mean((1, 2))

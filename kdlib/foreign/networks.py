@@ -39,7 +39,11 @@ class Preparation(NamedTuple):
         is_bytes = x.dtype == torch.uint8
         x = x.float()
         if x.shape[1] != self.channels:
-            x = x.mean(1, keepdim=True) if self.channels == 1 else x.expand(-1, self.channels, -1, -1)
+            x = (
+                x.mean(1, keepdim=True)
+                if self.channels == 1
+                else x.expand(-1, self.channels, -1, -1)
+            )
         if is_bytes:
             mean, std = (torch.tensor(v, device=x.device).reshape(-1, 1, 1) for v in self.constants)
             x = (x / 255 - mean) / std
@@ -107,7 +111,9 @@ def _built(
             try:
                 module = importlib.import_module(source.place)
             except ImportError as error:
-                raise UsageError(f"network {name!r}: cannot import {source.place}: {error}") from None
+                raise UsageError(
+                    f"network {name!r}: cannot import {source.place}: {error}"
+                ) from None
         return _called(name, source, module, classes, channels)
 
 
@@ -123,7 +129,8 @@ def _known(name: str, source: Reference, classes: int, channels: int, size: int)
         library = torchvision.torchvision
         try:
             return library.models.get_model(  # type: ignore[no-any-return]
-                source.name, weights="DEFAULT" if published else None,
+                source.name,
+                weights="DEFAULT" if published else None,
                 **({} if published else {"num_classes": classes}),
             )
         except (OSError, TypeError, ValueError) as error:
@@ -132,9 +139,7 @@ def _known(name: str, source: Reference, classes: int, channels: int, size: int)
     return build(source.name, classes=classes, channels=channels, size=size)
 
 
-def _timm(
-    name: str, source: Reference, classes: int | None, channels: int, size: int
-) -> nn.Module:
+def _timm(name: str, source: Reference, classes: int | None, channels: int, size: int) -> nn.Module:
     library = timm.library()
     if not library.is_model(source.name):
         near = library.list_models(f"*{source.name[:6]}*")[:5] or library.list_models()[:5]

@@ -11,11 +11,14 @@ import math
 import shutil
 from collections.abc import Mapping, Sequence
 from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from kdlib import UsageError, embed, one_of, store
@@ -108,7 +111,7 @@ def run(
     left_out: dict[str, str] = {}
     results = _results(choice, folder, subjects, sample, teacher, left_out)
     store.publish(folder, results)
-    _tidy(folder / WORK, subjects, choice)
+    _tidy(folder / WORK, subjects)
     _say(results.study, folder)
     _page(folder)
     return store.load(folder)
@@ -234,7 +237,7 @@ def _pictures(
     if train is not None:
         if found.labels is None:
             raise UsageError("train is given without labels of the images; allowed: both")
-        more = pictures.given(*train, found.classes)
+        more = pictures.given(train[0], train[1], found.classes)
         if more.images is None or more.labels is None:
             raise UsageError("train needs images and labels; given one of them")
         found = found._replace(train=more.images, train_labels=more.labels)
@@ -304,7 +307,8 @@ def _results(
         other = None if subject.network == teacher else of_teacher
         key = key_of(subject.key, other and other.key, labels, sample.train_labels)
         if not (work / key / "left_out.parquet").is_file():
-            _measure(work, key, subject, other, sample)
+            with threadpool_limits(choice.threads):
+                _measure(work, key, subject, other, sample)
         measures.append(store.load_table("measures", work, key).assign(run=subject.run))
         similar.append(store.load_table("similarity", work, key).assign(run=subject.run))
         missing = store.load_frame(work / key / "left_out.parquet")
@@ -379,8 +383,8 @@ def _map_key(kind: str, mapped: Sequence[Subject], labels: np.ndarray | None) ->
     return key_of(kind, [(s.run, s.key) for s in mapped], labels)
 
 
-def _tidy(work: Path, subjects: Sequence[Subject], choice: Look) -> None:
-    """Delete what was computed for other inputs and has been replaced: nothing of this look."""
+def _tidy(work: Path, subjects: Sequence[Subject]) -> None:
+    """Delete features of other inputs, which are large."""
     keep = {subject.key for subject in subjects}
     for place in work.glob("*/features.safetensors"):
         if place.parent.name not in keep:
@@ -451,11 +455,8 @@ def _say(study: Mapping[str, Any], folder: Path) -> None:
 
 def _page(folder: Path) -> None:
     """Write the page that can be sent, where the report can make it."""
-    try:
-        from kdlib.report import page
-    except ImportError:
-        return
-    page.save(folder, folder / PAGE)
+    if find_spec("kdlib.report.page") is not None:
+        import_module("kdlib.report.page").save(folder, folder / PAGE)
 
 
 def save_features(folder: Path, subject: Mapping[str, Any]) -> None:

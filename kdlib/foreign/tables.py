@@ -15,7 +15,8 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from kdlib import UsageError, embed, store
-from kdlib.measure import faithfulness, metrics, similarity as similarities
+from kdlib.measure import faithfulness, metrics
+from kdlib.measure import similarity as similarities
 from kdlib.measure.metrics import MEASURES
 from kdlib.measure.space import Space
 

@@ -96,7 +96,8 @@ def neighbourhood_change(
     _check_k(k, len(a))
     own, other = (neighbours.nearest(x, k).rows for x in (a, b))
     shared = (own[:, :, None] == other[:, None, :]).sum(axis=(1, 2))
-    return 1 - shared / k
+    change: np.ndarray = 1 - shared / k
+    return change
 
 
 def nearest(features: Num[np.ndarray, "n d"], k: int = LISTED) -> Int[np.ndarray, "n k"]:

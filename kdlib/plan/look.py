@@ -105,7 +105,7 @@ def _check_file(features: str) -> None:
 
 
 def constants(normalise: str) -> Constants | None:
-    """What images are normalised by: a name of CONSTANTS, "none", or numbers as ".5,.4,.4:.2,.2,.2".
+    """What images are normalised by: of CONSTANTS, "none", or numbers as ".5,.4,.4:.2,.2,.2".
 
     None for "own" and "data", which depend on the network and the images. Raises UsageError.
     """
@@ -118,7 +118,9 @@ def constants(normalise: str) -> Constants | None:
     try:
         mean, std = (tuple(map(float, part.split(","))) for part in normalise.split(":"))
     except ValueError:
-        one_of("normalise", normalise, [*NORMALISE, "or means and deviations, as .5,.4,.4:.2,.2,.2"])
+        one_of(
+            "normalise", normalise, [*NORMALISE, "or means and deviations, as .5,.4,.4:.2,.2,.2"]
+        )
         raise
     if len(mean) != len(std) or min(std) <= 0:
         raise UsageError(f"normalise {normalise!r}; allowed: as many deviations above 0 as means")
@@ -182,7 +184,7 @@ def _expanded(name: str, given: Any) -> list[Any]:
     if not pattern or pattern in INITIAL or is_address(pattern):
         return [reference]
     pattern = str(Path(pattern).expanduser())
-    files = [pattern] if Path(pattern).is_file() else sorted(glob.glob(pattern), key=natural)
+    files = [pattern] if Path(pattern).is_file() else sorted(glob.glob(pattern), key=natural)  # noqa: PTH207  (a Path knows no pattern with a root)
     if not files:
         raise UsageError(f"network {name!r}: there is no file {pattern}")
     return [reference._replace(checkpoint=file) for file in files]
