@@ -1,8 +1,9 @@
-"""Files of features: networks, their layers and numbers for each image, made by any program. No torch.
+"""Files of features: networks, their layers, numbers for each image, made by any program.
 
 Names are nested by slashes: `network/layer` holds an array (n, d). Beside them may stand `labels`
 (n,), whole numbers or names; `classes`, the names of classes 0, 1, ...; `images`, bytes (n, h, w)
-or (n, h, w, 3). Several seeds of one network are `network@0/layer`, `network@1/layer`.
+or (n, h, w, 3). Several seeds of one network are `network@0/layer`, `network@1/layer`. Nothing
+of it needs torch.
 
     .npz           one array for each name, layers in the order in which they were saved
     .safetensors   as well; layers in natural order (block2 before block10), as the format keeps

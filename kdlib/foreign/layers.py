@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
+from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -287,7 +288,7 @@ def _enough(stages: Sequence[Call]) -> bool:
     """Whether stages show the network: three, none of them most of it, or four."""
     if len(stages) <= FEWEST:
         ends = [0, *(stage.depth for stage in stages)]
-        widest = max(b - a for a, b in zip(ends, ends[1:], strict=False)) if stages else 0
+        widest = max(b - a for a, b in pairwise(ends)) if stages else 0
         return len(stages) == FEWEST and widest <= 0.6 * ends[-1]
     return True
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,10 +19,11 @@ from torch.nn import functional as F
 from kdlib import UsageError
 from kdlib.models import NETWORKS, build, checkpoints, efficientnet, timm
 from kdlib.plan.look import Reference, constants
-from kdlib.plan.runs import Constants, Teacher, content, is_address
+from kdlib.plan.runs import CONSTANTS, Constants, Teacher, is_address
 
 CLASSES = ("classes", "num_classes", "n_classes", "nclass")  # arguments of a callable
 CHANNELS = ("channels", "in_channels", "in_chans", "num_channels")
+PUBLISHED = 224  # pixels by side of the images that torchvision's weights are for
 ORDINARY = 1000  # classes of a network as published, where its builder does not say
 
 
@@ -80,8 +81,6 @@ def make(name: str, source: Any, classes: int | None, channels: int, size: int) 
 
 def fingerprint(source: Any, network: nn.Module) -> str:
     """What tells a network apart from others: its structure and all of its weights."""
-    import hashlib
-
     digest = hashlib.sha256(repr(network).encode())
     for name, tensor in network.state_dict().items():
         if isinstance(tensor, Tensor):
@@ -231,7 +230,8 @@ def _arguments(
         elif needed:
             allowed = ", ".join((CLASSES[0], CLASSES[1], CHANNELS[0], CHANNELS[1]))
             raise UsageError(
-                f"network {name!r}: {source.name} needs {key!r}; allowed without a default: {allowed}"
+                f"network {name!r}: {source.name} needs {key!r}; allowed without a default: "
+                f"{allowed}"
             )
     return given
 
@@ -301,39 +301,23 @@ def preparation(
 
 def _own(network: nn.Module, source: Any) -> tuple[Constants | None, int | None]:
     """Mean and deviation, and the side in pixels, that a network says of itself."""
-    config = getattr(network, "pretrained_cfg", None) or getattr(network, "default_cfg", None)
     published = isinstance(source, Reference) and source.checkpoint == "imagenet"
+    config = getattr(network, "pretrained_cfg", None)
     if isinstance(config, Mapping) and {"mean", "std"} <= {*config}:
-        fixed = published or config.get("fixed_input_size")
-        sizes = config.get("input_size") if published else getattr(network, "img_size", None)
-        patches = getattr(getattr(network, "patch_embed", None), "img_size", None)
-        size = None
-        if fixed:
-            size = sizes[-1] if isinstance(sizes, tuple | list) else (patches or (None,))[-1]
-        return Constants(tuple(config["mean"]), tuple(config["std"])), size
+        size = getattr(getattr(network, "patch_embed", None), "img_size", None)
+        if published:
+            size = config["input_size"]
+        elif not config.get("fixed_input_size"):
+            size = None
+        return Constants(tuple(config["mean"]), tuple(config["std"])), size and size[-1]
     if published:
-        from kdlib.plan.runs import CONSTANTS
-
-        if isinstance(source, Reference) and source.name == efficientnet.NAME:
-            return CONSTANTS[efficientnet.NORMALISE], 224
-        return CONSTANTS["imagenet"], 224
+        name = efficientnet.NORMALISE if source.name == efficientnet.NAME else "imagenet"
+        return CONSTANTS[name], PUBLISHED
     return None, None
 
 
 def _takes(network: nn.Module, channels: int) -> int:
     """How many channels a network's first convolution has; as many as there are, without one."""
     first = next((m for m in network.modules() if isinstance(m, nn.Conv2d)), None)
-    takes = channels if first is None else first.in_channels * (1 if first.groups == 1 else 1)
+    takes = channels if first is None else first.in_channels
     return takes if {takes, channels} == {1, 3} else channels
-
-
-@contextmanager
-def placed(network: nn.Module, device: torch.device, *, move: bool) -> Iterator[torch.device]:
-    """Where a network computes: on `device` if it may be moved, else where it is."""
-    if move:
-        network.to(device)
-    own = next((p.device for p in network.parameters()), device)
-    yield own
-
-
-__all__ = ["Preparation", "content", "fingerprint", "make", "placed", "preparation"]

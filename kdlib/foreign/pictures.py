@@ -1,4 +1,4 @@
-"""The images that networks are looked at with: which they are, their labels, the sample. No torch."""
+"""The images that networks are looked at with: which they are, their labels, the sample."""
 
 from __future__ import annotations
 
@@ -117,8 +117,8 @@ def _labels(
     )
     if not whole or (labels.size and labels.min() < 0):
         raise UsageError(
-            f"labels are {labels.dtype}, some not whole, missing or below 0; allowed: whole numbers "
-            "from 0, or names"
+            f"labels are {labels.dtype}, some not whole, missing or below 0; allowed: whole "
+            "numbers from 0, or names"
         )
     numbers = labels.astype(np.int64)
     most = int(numbers.max(initial=-1)) + 1

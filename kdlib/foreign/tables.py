@@ -157,9 +157,11 @@ def _probe(
 ) -> float:
     """A measure that needs training images: with them, or by halves."""
     if trained is not None:
+        _check_classes(trained.train[1])
         return metrics.measure(trained, measures=[name])[name]
     if labels is None:
         raise UsageError("needs the class of every image; this space was given none")
+    _check_classes(labels)
     first = _half(labels)
     folds = [(first, ~first), (~first, first)]
     values = [
@@ -167,6 +169,13 @@ def _probe(
         for a, b in folds
     ]
     return float(np.average(values, weights=[a.sum() for a, _ in folds]))
+
+
+def _check_classes(labels: Int[np.ndarray, " n"]) -> None:
+    """Raise UsageError where a probe would be fitted to a class of hardly an image."""
+    k = len(np.unique(labels))
+    if len(labels) < 4 * k:
+        raise UsageError(f"needs four images of each class; given {len(labels)} of {k} classes")
 
 
 def _half(labels: Int[np.ndarray, " n"]) -> np.ndarray:
