@@ -231,7 +231,7 @@ def _choose(calls: Mapping[str, Call], output: Tensor | None) -> list[Call]:
     while True:
         stages = _stages(_distinct(units, output))
         large = [unit for unit in units if _grows(unit, calls)]
-        if _enough(stages) or len(_distinct(units, output)) > EVENLY or not large:
+        if _enough(stages) or len(_distinct(units, output)) >= EVENLY or not large:
             break
         widest = max(large, key=lambda unit: unit.depth - unit.start)
         place = units.index(widest)
