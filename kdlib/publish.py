@@ -25,6 +25,7 @@ from kdlib.plan.studies import Study
 
 OF_MAPS = ("maps", "faithfulness")  # tables whose rows belong to a run and an embedding
 WHOLE = ("comparison", "sweeps", "film", "training")  # tables of one notebook: not merged
+ROUNDING = 0.002  # test accuracy that other hardware may change
 COMMITS = 300  # the newest, that are searched for the code of a training
 
 
@@ -49,7 +50,7 @@ def publish(study: Study, folder: Path, *, partial: bool = False) -> Counts:
 
     Raises UsageError where a run is missing, without `partial`; where no label budget and seed is
     whole, with it; and where published runs, which would be kept, are of other images, another
-    sample of them or other settings.
+    sample of them or other settings, or have a teacher that ended elsewhere when trained anew.
     """
     images = data.load(study.source)
     names = [run.name for run in study.runs]
@@ -73,6 +74,7 @@ def publish(study: Study, folder: Path, *, partial: bool = False) -> Counts:
     labels = images.test_labels[rows].numpy()
     if before is not None:
         _check_alike(folder, before.study, facts)
+        _check_teachers(folder, before.runs, tables["runs"], kept)
         tables = _merge(before, tables, chosen)
         earlier = store.load_provenance(folder)
         origin = pd.concat([earlier[~earlier["run"].isin(here)], origin], ignore_index=True)
@@ -228,6 +230,24 @@ def _check_alike(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> N
             raise UsageError(
                 f"{folder} was published with other {what} ({old}, now {new}); delete it, or give "
                 "this study a name of its own"
+            )
+
+
+def _check_teachers(
+    folder: Path, before: pd.DataFrame, now: pd.DataFrame, kept: Collection[str]
+) -> None:
+    """Raise UsageError where a teacher of runs that are kept was trained anew to another accuracy.
+
+    Another machine may round differently, so that a few images change sides.
+    """
+    old, new = (t.set_index("run")["test_accuracy"] for t in (before, now))
+    for run in kept:
+        teacher = before.set_index("run").at[run, "teacher"]
+        if teacher in old and teacher in new and abs(new[teacher] - old[teacher]) > ROUNDING:
+            raise UsageError(
+                f"{folder} holds {run} of a teacher with test accuracy {old[teacher]:.4f}; "
+                f"{teacher} was trained anew and has {new[teacher]:.4f}: publish from a machine "
+                "that has its students, too, or delete the folder"
             )
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import results as invented
+import yaml
 from conftest import cut_off
 
 from kdlib import store
@@ -142,8 +143,9 @@ def project(folder):
     for name in others:
         (folder / f"book/{name}.md").write_text(f"# {name}\n\n## Another chapter\n")
     chapters = (*OWN[1:], "references", *sorted(others & {*editions.CHAPTERS}))
-    parts = "".join(f"- file: book/{name}\n" for name in chapters)
-    (folder / "_toc.yml").write_text(f"format: jb-book\nroot: book/index\nchapters:\n{parts}")
+    part = {"caption": "All", "chapters": [{"file": f"book/{name}"} for name in chapters]}
+    contents = {"format": "jb-book", "root": "book/index", "parts": [part]}
+    (folder / "_toc.yml").write_text(yaml.safe_dump(contents))
     for name in ("_config.yml", "kdlib", "studies"):
         (folder / name).symlink_to(ROOT / name)
 

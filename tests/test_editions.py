@@ -64,11 +64,15 @@ def test_editions_have_folders_and_studies_that_no_other_has():
 # ---- their pages and links -----------------------------------------------------------------------
 
 
-def pages(entries):
-    """All pages of a part of a table of contents."""
+def pages(contents):
+    """All pages of a table of contents."""
+    return [page for part in contents["parts"] for page in below(part["chapters"])]
+
+
+def below(entries):
     for entry in entries:
         yield entry.get("file") or entry["glob"]
-        yield from pages(entry.get("sections", []))
+        yield from below(entry.get("sections", []))
 
 
 @pytest.fixture(scope="module")
@@ -77,17 +81,17 @@ def contents():
 
 
 def test_the_leading_edition_has_every_page_and_a_smaller_one_its_chapters(contents):
-    whole = set(pages(contents["chapters"]))
-    lead = set(pages(editions.contents(contents, lead=True, own=True)["chapters"]))
-    small = set(pages(editions.contents(contents, lead=False, own=False)["chapters"]))
-    own = set(pages(editions.contents(contents, lead=False, own=True)["chapters"]))
+    whole = set(pages(contents))
+    lead = set(pages(editions.contents(contents, lead=True, own=True)))
+    small = set(pages(editions.contents(contents, lead=False, own=False)))
+    own = set(pages(editions.contents(contents, lead=False, own=True)))
     assert lead == whole
     assert small == {f"book/{name}" for name in editions.CHAPTERS} - {contents["root"]}
     assert own - small == {p for p in whole if p.startswith("book/executed/")}
 
 
 def test_executed_notebooks_are_in_the_edition_of_their_study(contents):
-    lead = set(pages(editions.contents(contents, lead=True, own=False)["chapters"]))
+    lead = set(pages(editions.contents(contents, lead=True, own=False)))
     assert not any(page.startswith("book/executed/") for page in lead)
 
 
@@ -116,7 +120,7 @@ def test_the_switch_leads_from_a_page_that_others_lack_to_their_first(three, mon
 
 def test_every_page_of_the_book_is_a_chapter_or_has_a_link_in_the_sidebar(contents):
     listed = {f"book/{name}" for name in (*editions.CHAPTERS, *editions.LEAD_ONLY)}
-    rest = set(pages(contents["chapters"])) - listed
+    rest = set(pages(contents)) - listed
     assert all(page.startswith(("book/executed/", "book/reference/")) for page in rest)
     links = dict(editions.lead_pages("book/labels", BOOK)).values()
     assert next(iter(links)) == "../../book/logits.html"

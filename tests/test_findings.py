@@ -285,6 +285,27 @@ def test_a_control_is_as_good_as_kd_only_by_a_test(gains, as_good, word):
     assert not controls.as_good("shuffled")  # not run
 
 
+def test_the_short_answer_states_the_shares_of_the_controls():
+    low, high = [0.5, 0.6, 0.7], [0.8, 0.9, 1.0]
+    most = {"pseudo": [0.79, 0.88, 0.98], "shuffled": high}
+    part = {"pseudo": [0.6, 0.7, 0.8]}
+    short = [
+        findings.controls.Controls(gallery(baseline=low, kd=high, **more)).short().data
+        for more in (most, part, {})
+    ]
+    assert all("adds +30.0" in words for words in short)
+    assert "(`pseudo`) reaches 94 %; soft" in short[0]
+    assert "(`shuffled`) reaches 100 %" in short[0]
+    assert "worth most" in short[0]
+    assert "reaches 33 %" in short[1]
+    assert "worth most" not in short[1]
+    assert "no control" in short[2]
+    one = findings.controls.Controls(gallery(baseline=[0.5], kd=[0.8], pseudo=[0.8])).short().data
+    assert "one seed" in one
+    assert "%" not in one
+    assert "did not run" in findings.controls.Controls(gallery(baseline=low)).short().data
+
+
 def test_kd_is_compared_with_its_controls_in_pairs():
     rows = findings.distillation.dark_knowledge(
         gallery(kd=[0.8, 0.9, 1.0], shuffled=[0.7, 0.81, 0.89], pseudo=[0.8, 0.9, 1.0])
@@ -475,7 +496,7 @@ def test_many_cells_of_a_claim_are_counted_by_word(judged):
 
 def test_the_overview_holds_the_study_of_the_book_and_every_published_one(study):
     data = findings.verdicts.studies(study, study)
-    assert list(data)[:2] == ["digits (invented)", "digits"]
+    assert list(data) == ["digits (invented)", "CIFAR-10", "digits"]
     published = [s.results.study["name"] for s in data["digits"]]
     assert "regimes" in published
     own = study._replace(study=study.study | {"name": "quick"})

@@ -178,15 +178,28 @@ def test_a_run_trained_anew_takes_nothing_over(machine):
     machine.publish(partial=True)
     machine.forget()
     machine.train((2, 0), accuracy=0.75)
+    machine.save(machine.study.teachers[0], 0.501, machine.rows)  # other hardware
     assert machine.publish(partial=True) == (0, 4, 3, 6)
     results = store.load(machine.to)
     accuracy = results.runs.set_index("run")["test_accuracy"]
-    new = {run.name for run in machine.study.runs if run.seed == 0} & set(accuracy.index)
+    assert accuracy.pop(machine.study.teachers[0].name) == 0.501
+    new = {run.name for run in machine.study.students if run.seed == 0} & set(accuracy.index)
     assert {run: value for run, value in accuracy.items() if run in new} == dict.fromkeys(new, 0.75)
     assert set(accuracy[~accuracy.index.isin(new)]) == {0.5}
     assert results.maps.empty
     values = results.measures.set_index("run")["value"]
-    assert values.to_dict() == accuracy.to_dict()
+    assert values.drop(machine.study.teachers[0].name).to_dict() == accuracy.to_dict()
+
+
+def test_students_of_a_teacher_that_ended_elsewhere_are_not_joined(machine):
+    machine.train((2, 0), (2, 1))
+    machine.publish(partial=True)
+    before = {file: file.read_bytes() for file in machine.to.rglob("*.*")}
+    machine.forget()
+    machine.train((2, 0), accuracy=0.75)
+    with pytest.raises(UsageError, match=r"test accuracy 0\.5000; .* trained anew and has 0\.7500"):
+        machine.publish(partial=True)
+    assert {file: file.read_bytes() for file in machine.to.rglob("*.*")} == before
 
 
 def test_a_comparison_of_a_run_trained_anew_is_not_kept_in_part(machine):

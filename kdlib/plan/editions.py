@@ -19,8 +19,8 @@ RESULTS = Path("book/results")
 class Edition(NamedTuple):
     """One data set: how the switch calls it, and the studies that its chapters read.
 
-    Chapters read the `main` study; those on teachers, on pairs of networks and on all methods read
-    the study of that role, which is empty where there is none.
+    Chapters read the `main` study; those on teachers, on a student of more capacity, on pairs of
+    networks and on all methods read the study of that role, which is empty where there is none.
     """
 
     key: str  # its folder, unless it leads
@@ -28,6 +28,7 @@ class Edition(NamedTuple):
     words: str  # what the images are
     main: str
     regimes: str = ""
+    capacity: str = ""
     architectures: str = ""
     methods: str = ""
     whole: int = 0  # images of the original data set, where a study may have fewer
@@ -36,14 +37,20 @@ class Edition(NamedTuple):
     @property
     def studies(self) -> list[str]:
         """Every study that it reads, each once."""
-        names = (self.main, self.regimes, self.architectures, self.methods)
+        names = (*self.judging, self.architectures, self.methods)
         return list(dict.fromkeys(filter(None, names)))
+
+    @property
+    def judging(self) -> list[str]:
+        """The studies that judge the paper's claims, each once."""
+        return list(dict.fromkeys(filter(None, (self.main, self.regimes, self.capacity))))
 
 
 EDITIONS = (
     Edition(
         *("cifar10", "CIFAR-10", "photographs of ten kinds of animals and vehicles", "cifar10"),
         regimes="cifar10_pretrained",
+        capacity="cifar10_capacity",
         architectures="cifar10_architectures",
         methods="cifar10",
         whole=60_000,
@@ -78,7 +85,8 @@ def of_study(name: str) -> Edition:
         if edition.main == name:
             return edition
     words = f"the images of the study {name}"
-    return Edition(f"study-{name}", name, words, name, name, name, name)
+    roles = dict.fromkeys(("regimes", "architectures", "methods"), name)
+    return Edition(f"study-{name}", name, words, name, **roles)
 
 
 def reading(study: str) -> Edition:

@@ -20,15 +20,15 @@ from kdlib.plan.editions import Edition
 
 BOOK = "book"
 CHAPTERS = (  # what reads the studies of an edition, and the page of what is cited there
-    *("index", "distillation", "regimes", "labels", "layers", "measures", "verdicts", "methods"),
-    *("architectures", "controls", "misreading", "training", "status", "references"),
+    *("index", "summary", "distillation", "labels", "layers", "measures", "controls", "verdicts"),
+    *("methods", "architectures", "regimes", "misreading", "training", "status", "references"),
 )
 LEAD_ONLY = (  # the pages that are the same for all data sets
     *("logits", "features", "relations", "schemes", "again", "notation", "log", "reference"),
 )
 EXECUTED = f"{BOOK}/executed/"  # notebooks of the study just computed: in its edition
 HTML = Path("_build/html")
-Role = Literal["main", "regimes", "architectures", "methods"]
+Role = Literal["main", "regimes", "capacity", "architectures", "methods"]
 
 
 def current() -> Edition:
@@ -88,7 +88,8 @@ def contents(whole: dict[str, Any], *, lead: bool, own: bool) -> dict[str, Any]:
             chosen.append(rest | ({"sections": sections} if sections else {}))
         return chosen
 
-    return whole | {"chapters": select(whole["chapters"])}
+    parts = [part | {"chapters": select(part["chapters"])} for part in whole["parts"]]
+    return whole | {"parts": [part for part in parts if part["chapters"]]}
 
 
 def build(key: str, just_computed: str) -> int:

@@ -46,7 +46,13 @@ TAKEN = {  # control -> what it takes away, and what it leaves
 }
 BESIDE_KD = ("shuffled", "pseudo", "transfer", "smooth", "random")
 FIGURE = ("kd", *BESIDE_KD, "baseline", "self", "born_again", "noisy_student")
+SUMMARY = ("kd", *BESIDE_KD, "baseline")
 LAYERS = ("smooth", "pseudo", "shuffled", "random", "transfer")  # whose layers are of interest
+SHARES = {  # controls whose share of kd's gain the short answer gives
+    "pseudo": "the teacher's top class alone",
+    "shuffled": "soft targets with the wrong classes in another order",
+}
+MOST = 75  # percent of kd's gain
 NO_SHARE = "–"  # where kd does not beat the baseline
 GAIN = ["gain", "gain_low", "gain_high"]
 NOT_JUDGED = "one seed, not judged"
@@ -153,6 +159,37 @@ class Controls:
         if self.as_good("shuffled"):
             return "The order among wrong classes is not what helps here"
         return "That the order among wrong classes helps is not shown here"
+
+    def short(self) -> Markdown:
+        """Answer in a paragraph why distillation helps, with the fewest labels of the study."""
+        if not self._has_gain("kd"):
+            return Markdown("The study that this edition reads did not run what would tell.")
+        row = self.gains.loc[("kd", self.few)]
+        source = f"`{self.gallery.study['name']}`, {self.few} labels per class"
+        if row["n"] < 2:
+            return Markdown(f"Not known yet: the controls have one seed ({source}).")
+        added = (
+            f"`kd` adds {interval(row[GAIN])} points of test accuracy to the baseline ({source})"
+        )
+        shares = {control: self.share(control, self.few) for control in SHARES}
+        listed = [
+            f"{words} (`{control}`) reaches {shares[control]}"
+            for control, words in SHARES.items()
+            if shares[control] != NO_SHARE
+        ]
+        if not listed:
+            return Markdown(f"{added}; no control with a share of that was run.")
+        rest = f" Of that, {'; '.join(listed)}. {self.heading()}."
+        return Markdown(f"{added}.{rest}{self._most(shares['pseudo'])}")
+
+    def _most(self, share: str) -> str:
+        """State where most of the gain comes from, if hard targets reach most of it."""
+        if share == NO_SHARE or float(share.removesuffix(" %")) < MOST:
+            return ""
+        return (
+            " So a class for every unlabelled image, from a teacher that is mostly right, is "
+            "worth most of what distillation adds."
+        )
 
     def figure(self, methods: Sequence[str] = FIGURE) -> Any:
         """Draw the accuracies of kd and the controls."""

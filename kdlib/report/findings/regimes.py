@@ -157,6 +157,19 @@ class Outperformed:
         images = f"{self.regimes.study.get('test_images', 0):,}"
         return f"One student network on {data_set(self.regimes.study)}, {n}, {images} test images."
 
+    def larger(self) -> Markdown:
+        """State what this study of a larger student shows, or that none was trained."""
+        if self.students.empty:
+            return Markdown(
+                "A larger student, trained for longer, was not trained on these images."
+            )
+        networks = ", ".join(f"`{name}`" for name in dict.fromkeys(self.students["network"]))
+        n = seeds(self.students["seed"].nunique())
+        return Markdown(
+            f"A larger student, {networks}, was trained for longer in the study "
+            f"`{self.regimes.study['name']}`, {n}. C2 there: {sentence(self.cells, 'C2')}."
+        )
+
     def accuracies(self) -> Any:
         """Draw students and their teachers by regime."""
         return NOT_RUN if self.students.empty else charts.regimes(self.regimes)

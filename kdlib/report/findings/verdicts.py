@@ -11,17 +11,13 @@ from IPython.display import HTML, Markdown
 
 from kdlib import embed, store
 from kdlib.measure import depth, verdicts
+from kdlib.plan.editions import EDITIONS
 from kdlib.report import charts, tables
 from kdlib.report.findings.words import data_set, is_control, students
 from kdlib.store import Results
 
 NOT_PROBED = Markdown("*This study measured no probes in its layers.*")
 VIEWS = [verdicts.LAYERS, verdicts.FLAT]
-DATA = {  # published studies of each data set: the main one, and what else judges its claims
-    "digits": ("quick", "regimes"),
-    "CIFAR-10": ("cifar10", "cifar10_pretrained"),
-    "CIFAR-100": ("cifar100",),
-}
 MEASURED = ("measures", "faithfulness")  # tables that claims rest on, beside the runs
 LISTED = 6  # cells of a claim that a sentence lists; of more it counts the words
 
@@ -34,15 +30,15 @@ def rule() -> Markdown:
 def studies(results: Results, flat: Results) -> dict[str, list[verdicts.Study]]:
     """Collect every published study by data set, and the one that the book is built for.
 
-    That one comes first if it is none of DATA. A data set without any runs is left out.
+    That one comes first if no edition of the book reads it. A data set without runs is left out.
     """
     data: dict[str, list[verdicts.Study]] = {}
-    own = verdicts.Study(results, flat)
-    if results.study["name"] not in {name for names in DATA.values() for name in names}:
-        data[f"{results.study['dataset']} ({results.study['name']})"] = [own]
-    for title, names in DATA.items():
-        found = [own if name == results.study["name"] else _published(name) for name in names]
-        data[title] = [study for study in found if len(study.results.runs)]
+    own, name = verdicts.Study(results, flat), results.study["name"]
+    if not any(name in edition.judging for edition in EDITIONS):
+        data[f"{results.study['dataset']} ({name})"] = [own]
+    for edition in EDITIONS:
+        found = [own if other == name else _published(other) for other in edition.judging]
+        data[edition.title] = [study for study in found if len(study.results.runs)]
     return {title: found for title, found in data.items() if found}
 
 
