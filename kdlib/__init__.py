@@ -1,6 +1,7 @@
 """Why does knowledge distillation work? Train, look into the layers, compare."""
 
 import os
+from typing import Any
 
 # ivis needs Keras 2. The switch has to be set before anything imports TensorFlow.
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
@@ -39,3 +40,12 @@ def one_of(what: str, given: object, allowed: object) -> None:
     names = list(allowed)  # type: ignore[call-overload]
     if given not in names:
         raise UsageError(f"unknown {what} {given!r}; one of: {', '.join(map(str, names))}")
+
+
+def __getattr__(name: str) -> Any:
+    """`kdlib.look`, imported when it is first used."""
+    if name == "look":
+        from kdlib.foreign.reading import look
+
+        return look
+    raise AttributeError(f"module 'kdlib' has no attribute {name!r}")

@@ -76,9 +76,104 @@ def _parser(for_snakemake: Sequence[str]) -> argparse.ArgumentParser:
     command.add_argument("--computed", default="quick", help="the study computed on this machine")
     command.set_defaults(call=lambda a: _book(a.edition, a.computed))
 
+    _add_look(commands.add_parser("look", help="look into networks that were trained elsewhere"))
+
     command = commands.add_parser("check", help="is the installation sound?")
     command.set_defaults(call=lambda a: _check())
     return parser
+
+
+def _add_look(command: argparse.ArgumentParser) -> None:
+    """The arguments of `look`: the parameters of `plan.look.Look`."""
+    command.add_argument("folder", nargs="?", default="look", help="of the results and the page")
+    command.add_argument("--data", help="a data set by name, a folder or an archive of images")
+    command.add_argument("--size", type=int, help="side in pixels that images are brought to")
+    command.add_argument("--grey", action="store_true", help="colour images made grey")
+    command.add_argument(
+        "--network",
+        action="append",
+        default=[],
+        metavar="NAME=NETWORK[@CHECKPOINT]",
+        help="nets.py:student, package.nets:student, timm:resnet50 or resnet20; several "
+        "checkpoints by a pattern, kd-*.pt, are seeds of one network",
+    )
+    command.add_argument("--features", help="instead of networks: .npz, .safetensors, .parquet")
+    command.add_argument(
+        "--layers",
+        action="append",
+        default=[],
+        metavar="[NAME=]LAYER,LAYER",
+        help="paths of modules; default: the last of every stage",
+    )
+    command.add_argument("--teacher", help="that others are compared with; default: so called")
+    command.add_argument("--sample", type=int, help="images looked at; default: 1,000, or all")
+    command.add_argument("--embeddings", default="tsne,pca", help="tsne, ivis, pca, ...")
+    command.add_argument(
+        "--normalise",
+        action="append",
+        default=[],
+        metavar="[NAME=]CONSTANTS",
+        help="own, data, none, imagenet, cifar10, ..., or .5,.4,.4:.2,.2,.2",
+    )
+    command.add_argument("--input-size", action="append", default=[], metavar="[NAME=]PIXELS")
+    command.add_argument("--tokens", default="auto", choices=("auto", "class", "mean"))
+    command.add_argument("--device", default="auto", choices=DEVICES)
+    command.add_argument("--threads", type=int, default=2)
+    command.epilog = "Needs no training and no study. A page that can be sent is in the folder."
+    command.set_defaults(call=look)
+
+
+def look(command: argparse.Namespace) -> None:
+    """Look into networks that were trained elsewhere, or into a file of features."""
+    from kdlib.foreign import reading
+    from kdlib.plan.look import Look
+
+    networks = _by_name("network", command.network)
+    if "" in networks:
+        raise UsageError(f"network {networks['']!r}; allowed: NAME=NETWORK or NAME=NETWORK@FILE")
+    layers = {name: text.split(",") for name, text in _by_name("layers", command.layers).items()}
+    sizes = {k: _pixels(v) for k, v in _by_name("input-size", command.input_size).items()}
+    choice = Look(
+        folder=command.folder,
+        data=command.data,
+        size=command.size,
+        grey=command.grey,
+        networks=networks,
+        features=command.features,
+        layers=layers.get("", layers or []),
+        teacher=command.teacher,
+        sample=command.sample,
+        embeddings=command.embeddings.split(","),
+        normalise=_for_all(_by_name("normalise", command.normalise), "own"),
+        input_size=_for_all(sizes, None),
+        tokens=command.tokens,
+        device=command.device,
+        threads=command.threads,
+    )
+    reading.run(choice)
+
+
+def _by_name(what: str, given: Sequence[str]) -> dict[str, str]:
+    """NAME=VALUE by name; a value for all networks under "". Raises UsageError for one twice."""
+    values: dict[str, str] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals:
+            name, value = "", text
+        if name in values or ("" in values) or (name == "" and values):
+            raise UsageError(f"{what} {text!r}; allowed: once for each network, or once for all")
+        values[name] = value
+    return values
+
+
+def _for_all(values: dict[str, Any], default: Any) -> Any:
+    return values.get("", values or default)
+
+
+def _pixels(text: str) -> int:
+    if not text.isdigit():
+        raise UsageError(f"input-size {text!r}; allowed: a number of pixels")
+    return int(text)
 
 
 def _book(edition: str, computed: str) -> int:

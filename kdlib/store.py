@@ -235,6 +235,17 @@ def load_table(table: str, root: str | Path, name: str, view: str | None = None)
     return frame
 
 
+def save_frame(path: Path, rows: pd.DataFrame) -> None:
+    """Write rows that are no table of results."""
+    _write_parquet(path, rows)
+
+
+def load_frame(path: Path) -> pd.DataFrame:
+    """Read the rows of `save_frame`."""
+    rows: pd.DataFrame = _read(path, pd.read_parquet, "what wrote it")
+    return rows
+
+
 def _place(table: str, root: Path, name: str) -> tuple[Path, Table]:
     entry = MAP_MEASURES if table == "map_measures" else TABLES[table]
     path = root / entry.file.format(name) if "{}" in entry.file else root / name / entry.file
@@ -245,7 +256,8 @@ def _viewed(table: pd.DataFrame, view: str | None) -> pd.DataFrame:
     return table if view is None else table[table["view"] == view].reset_index(drop=True)
 
 
-def _empty(table: str) -> pd.DataFrame:
+def empty(table: str) -> pd.DataFrame:
+    """One table of results without rows."""
     return pd.DataFrame(columns=pd.Index(TABLES[table].columns))
 
 
@@ -465,8 +477,10 @@ def load(folder: str | Path | None = None, *, view: str | None = "pooled") -> Re
     for name in ("measures", "similarity"):
         tables[name] = _viewed(tables[name], view)
     labels = _read(folder / "sample.parquet", pd.read_parquet, made_by)["label"].to_numpy()
-    read = partial(_read_sheet, shape=(len(labels), *study["image"]))
-    images = _read(folder / "sample.webp", read, made_by)
+    images = np.zeros((0, 1, 1, 1), np.uint8)
+    if study["image"] is not None:
+        read = partial(_read_sheet, shape=(len(labels), *study["image"]))
+        images = _read(folder / "sample.webp", read, made_by)
     return Results(study, **tables, images=images, labels=labels)
 
 
@@ -480,7 +494,7 @@ def brief(study: str, *tables: str, view: str = "pooled") -> Results:
     for name in tables:
         one_of("table", name, TABLES)
     folder = locate(f"book/results/{study}")
-    found = {name: _empty(name) for name in TABLES}
+    found = {name: empty(name) for name in TABLES}
     facts: dict[str, Any] = {"name": study, "dataset": "", "embeddings": []}
     if (folder / "study.json").is_file():
         facts = _read(folder / "study.json", _json, "publish")
@@ -505,7 +519,7 @@ def publish(
     `executed` are the texts of notebooks as they ran, to lie below executed/ under the names
     given. `provenance` has the columns PROVENANCE, a row for each run. Images of more than PLAIN
     pixels a side lose what WebP takes from them; study.json gets their height, width and channels
-    as "image".
+    as "image", null where there are no images.
     """
     part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
     try:
@@ -517,8 +531,10 @@ def publish(
         if provenance is not None:
             _write_parquet(part / "provenance.parquet", provenance[PROVENANCE])
         _write_parquet(part / "sample.parquet", pd.DataFrame({"label": results.labels}))
-        _write(part / "sample.webp", partial(_write_sheet, results.images))
-        shape = {"image": list(results.images.shape[1:])}
+        shape: dict[str, Any] = {"image": None}
+        if len(results.images):
+            _write(part / "sample.webp", partial(_write_sheet, results.images))
+            shape = {"image": list(results.images.shape[1:])}
         _write_json(part / "study.json", results.study | shape)
         _move(part, folder)
     finally:
@@ -576,7 +592,7 @@ def gather(
     Without `layers` there are runs only, and the other tables are empty. Raises UsageError where
     a file is missing, and where two networks were trained or extracted on different images.
     """
-    tables = {name: _empty(name) for name in TABLES}
+    tables = {name: empty(name) for name in TABLES}
     data = load_run(root / names[0])["data"]
     columns, rows = TABLES["runs"].columns, []
     for name in names:
@@ -600,7 +616,7 @@ def _gather_layers(root: Path, runs: pd.DataFrame, maps: list[str]) -> dict[str,
     for kind in ("measures", "similarity", "map_measures"):
         tables[kind] = _together(load_table(kind, root, name) for name in names)
     for kind in ("maps", "faithfulness", "neighbours"):
-        tables[kind] = _together([_empty(kind), *(load_table(kind, root, name) for name in maps)])
+        tables[kind] = _together([empty(kind), *(load_table(kind, root, name) for name in maps)])
     tables["faithfulness"] = _together([tables["faithfulness"], tables.pop("map_measures")])
     tables["neighbours"] = tables["neighbours"].drop_duplicates()  # the same beside every map
     mapped = runs["run"].isin(tables["maps"]["run"]) & (runs["role"] == "teacher")

@@ -34,6 +34,10 @@ MAY = {
     "measure.comparison": {"store", "embed", "neighbours"},
     "report": {"store", "measure", "embed", "plan"},
     "precheck": {"store", "plan", "data", "models", "embed", "train"},
+    # Networks as they are, and all that is known of them: both halves, up to the page.
+    "foreign": {
+        *("store", "plan", "data", "models", "train", "measure", "embed", "neighbours", "report"),
+    },
     "publish": {"store", "plan", "data", "models"},
     "installation": {"embed", "vision"},
 }

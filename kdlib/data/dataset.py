@@ -230,8 +230,8 @@ def _apart(images: Images, names: Mapping[int, str], *, drawn: bool) -> Images:
     notes = [f"training images of a single colour: {blank:,}"] if blank else []
     if 0 < 255 * images.std < 1:
         notes.append(
-            f"the training images hardly differ: their standard deviation is {255 * images.std:.2g} "
-            "of 255, to which they are scaled, so that training may fail"
+            "the training images hardly differ: their standard deviation is "
+            f"{255 * images.std:.2g} of 255, to which they are scaled, so that training may fail"
         )
     words = {"train": "training", "unlabelled": "unlabelled"}
     found = " and ".join(f"{int(c.sum()):,} {words[k]}" for k, c in copies.items() if c.any())

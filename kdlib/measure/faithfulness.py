@@ -96,11 +96,10 @@ def neighbourhood_change(
     if len(a) != len(b):
         raise UsageError(f"both spaces must hold the same images; given n = {len(a)}, {len(b)}")
     k = _neighbours(k, len(a))
-    shared = [
-        ((ranks(a, rows) <= k) & (ranks(b, rows) <= k)).sum(axis=1) - 1
-        for rows in neighbours.blocks(len(a), len(a))
-    ]
-    return 1 - np.concatenate(shared) / k
+    own, other = (neighbours.nearest(x, k).rows for x in (a, b))
+    shared = (own[:, :, None] == other[:, None, :]).sum(axis=(1, 2))
+    change: np.ndarray = 1 - shared / k
+    return change
 
 
 def nearest(features: Num[np.ndarray, "n d"], k: int = LISTED) -> Int[np.ndarray, "n k"]:
@@ -252,20 +251,23 @@ MAP_MEASURES: dict[str, Measure] = {  # of maps made separately for each layer, 
 def faithfulness(
     features: Num[np.ndarray, "n d"],
     map: Num[np.ndarray, "n 2"],
-    labels: Int[np.ndarray, " n"],
+    labels: Int[np.ndarray, " n"] | None,
     *,
     k: int | None = None,
+    step: int = 1,
 ) -> dict[str, float]:
     """Compute how far a map can be trusted: the five numbers of FAITHFULNESS.
 
     Distances are Euclidean, in the layer and on the map, for every method, although IVIS starts
     from cosine neighbours. By default k is 15, or less where there are few images. The error of
-    each point is `neighbourhood_change` of layer and map. Raises UsageError for values that are
-    not finite, wrong lengths, one class only, and unless k < n / 2 and n > 5.
+    each point is `neighbourhood_change` of layer and map. Neighbours are among all images, of every
+    image or, where these are many, of every `step`-th. Without labels there is no `map_knn`.
+    Raises UsageError for values that are not finite, wrong lengths, one class only, and unless
+    k < n / 2 and n > 5.
 
         faithfulness(layer, points, labels)                # {"trustworthiness": .97, ...}
     """
-    x, y = checked(features, labels)
+    x = finite("features", features) if labels is None else checked(features, labels)[0]
     points = finite("map", map)
     if points.shape != (len(x), 2):
         raise UsageError(f"map must be of shape ({len(x)}, 2); given {points.shape}")
@@ -273,19 +275,20 @@ def faithfulness(
     if len(x) <= VOTES:
         raise UsageError(f"faithfulness needs more than {VOTES} images; given {len(x)}")
     values, sizes = [], []
-    for rows in neighbours.blocks(len(x), len(x)):
+    for block in neighbours.blocks(-(-len(x) // step), len(x)):
+        rows = slice(block.start * step, block.stop * step, step)
         both = ranks(x, rows), ranks(points, rows)
         ranked = [f(*both, k) for f in (trustworthiness, continuity, neighbours_kept)]
-        values.append([*ranked, map_knn(both[1], y)])
+        values.append([*ranked, 0.0 if labels is None else map_knn(both[1], labels)])
         sizes.append(len(both[0]))
     trustworthy, continuous, preserved, knn = np.average(values, axis=0, weights=sizes).tolist()
-    return {
+    numbers = {
         "trustworthiness": trustworthy,
         "continuity": continuous,
         "neighbours_kept": preserved,
         "distance_correlation": distance_correlation(x, points),
-        "map_knn": knn,
     }
+    return numbers if labels is None else numbers | {"map_knn": knn}
 
 
 def map_measures(points: Num[np.ndarray, "n 2"], labels: Int[np.ndarray, " n"]) -> dict[str, float]:

@@ -19,7 +19,8 @@ class Space:
 
     Takes features (n, d) and labels (n,), and for the probes those of training images: (m, d) and
     (m,). `x` are the features as float64, centred; `y` the classes as 0 .. k - 1; the spectrum,
-    the neighbours and the class means are computed at their first use.
+    the neighbours and the class means are computed at their first use. Without labels there is
+    no `y`, and what needs it raises UsageError.
 
     Raises UsageError for values that are not finite, wrong lengths or widths, one class only, and
     features that are all equal.
@@ -30,15 +31,17 @@ class Space:
     def __init__(
         self,
         features: Num[np.ndarray, "n d"],
-        labels: Int[np.ndarray, " n"],
+        labels: Int[np.ndarray, " n"] | None,
         train_features: Num[np.ndarray, "m d"] | None = None,
         train_labels: Int[np.ndarray, " m"] | None = None,
     ):
-        self.raw, self.labels = checked(features, labels)  # (n, d), (n,)
+        if labels is None:
+            self.raw, self._labels = finite("features", features), None
+        else:
+            self.raw, self._labels = checked(features, labels)  # (n, d), (n,)
         if (self.raw == self.raw[0]).all():
             raise UsageError(f"features must differ; all {len(self.raw)} rows are equal")
         self.x = self.raw - self.raw.mean(axis=0)
-        self.classes, self.y = np.unique(self.labels, return_inverse=True)
         self._train = None
         if train_features is not None and train_labels is not None:
             self._train = checked(train_features, train_labels, "training ")
@@ -47,6 +50,23 @@ class Space:
                     f"training features have {self._train[0].shape[1]} columns; "
                     f"the features have {self.x.shape[1]}"
                 )
+
+    @property
+    def labels(self) -> Int[np.ndarray, " n"]:
+        """The labels as they were given. Raises UsageError where there are none."""
+        if self._labels is None:
+            raise UsageError("needs the class of every image; this space was given none")
+        return self._labels
+
+    @cached_property
+    def classes(self) -> Int[np.ndarray, " k"]:
+        """The distinct labels, sorted."""
+        return np.unique(self.labels)
+
+    @cached_property
+    def y(self) -> Int[np.ndarray, " n"]:
+        """The class of each image, as its number in `classes`."""
+        return np.searchsorted(self.classes, self.labels)
 
     @property
     def trained(self) -> bool:

@@ -347,3 +347,21 @@ def _imagenet(network: nn.Module) -> dict[str, Tensor]:
             f"weights 'imagenet' of {name}: cannot fetch {published.url} ({error}); "
             f"put the file into {folder}"
         ) from error
+
+
+def load_any(network: nn.Module, weights: str | Path) -> None:
+    """Load the weights of a file into a network of anybody's, in place, every one of them.
+
+    Read as by `load`; a network that names its layers as ours takes the names of `NAMINGS`, too.
+    Raises UsageError, naming keys and shapes, unless every weight finds its place.
+    """
+    if "logits" in layers(network) and hasattr(network, "architecture"):
+        load(network, weights)
+        return
+    tensors = _tensors(Path(weights))
+    if differ := differences(network.state_dict(), tensors):
+        kind = type(network).__name__
+        raise UsageError(
+            f"weights {weights} do not fit {kind}: {len(differ)} differ; {'; '.join(differ[:3])}"
+        )
+    network.load_state_dict(tensors, strict=False)

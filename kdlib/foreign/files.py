@@ -1,0 +1,108 @@
+"""Files of features: networks, their layers, numbers for each image, made by any program.
+
+Names are nested by slashes: `network/layer` holds an array (n, d). Beside them may stand `labels`
+(n,), whole numbers or names; `classes`, the names of classes 0, 1, ...; `images`, bytes (n, h, w)
+or (n, h, w, 3). Several seeds of one network are `network@0/layer`, `network@1/layer`. Nothing
+of it needs torch.
+
+    .npz           one array for each name, layers in the order in which they were saved
+    .safetensors   as well; layers in natural order (block2 before block10), as the format keeps
+                   none; `classes` as JSON in its metadata
+    .parquet       one row for each image: a column of lists `network/layer`, or columns of numbers
+                   `network/layer/0`, `network/layer/1`, ...; and a column `labels`
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from safetensors import SafetensorError, safe_open
+
+from kdlib import UsageError
+from kdlib.plan.look import natural
+
+OTHERS = ("labels", "classes", "images")  # names that are no layer's
+BROKEN = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, SafetensorError, TypeError)
+
+
+class Features(NamedTuple):
+    """What a file of features holds."""
+
+    networks: dict[str, list[dict[str, np.ndarray]]]  # network -> seed -> layer -> (n, d)
+    labels: np.ndarray | None
+    classes: tuple[str, ...] | None
+    images: np.ndarray | None
+
+
+def read(path: Path) -> Features:
+    """Read a file of features. Raises UsageError for one that cannot be read or holds none."""
+    readers = {".npz": _npz, ".safetensors": _safetensors, ".parquet": _parquet}
+    try:
+        arrays = readers[path.suffix](path)
+    except BROKEN as problem:
+        reason = " ".join(str(problem).split()) or type(problem).__name__
+        raise UsageError(f"features {path}: cannot be read: {reason}") from problem
+    networks = nested({key: x for key, x in arrays.items() if key not in OTHERS}, str(path))
+    classes = arrays.get("classes")
+    names = None if classes is None else tuple(map(str, classes.tolist()))
+    return Features(networks, arrays.get("labels"), names, arrays.get("images"))
+
+
+def nested(arrays: Mapping[str, np.ndarray], where: str) -> dict[str, list[dict[str, np.ndarray]]]:
+    """Arrays by "network/layer" as network -> seed -> layer -> array, in their order.
+
+    Raises UsageError for a name without a slash, and where there is none at all.
+    """
+    by_name: dict[str, dict[str, np.ndarray]] = {}
+    for key, array in arrays.items():
+        name, slash, layer = key.partition("/")
+        if not (slash and name and layer):
+            raise UsageError(
+                f"features {where}: {key!r}; allowed: network/layer, {', '.join(OTHERS)}"
+            )
+        by_name.setdefault(name, {})[layer] = array
+    if not by_name:
+        raise UsageError(f"features {where}: no features; allowed: arrays called network/layer")
+    networks: dict[str, list[dict[str, np.ndarray]]] = {}
+    for name, layers in by_name.items():
+        seed = re.fullmatch(r"(.+)@\d+", name)
+        networks.setdefault(seed[1] if seed else name, []).append(layers)
+    return networks
+
+
+def _npz(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path, allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
+
+
+def _safetensors(path: Path) -> dict[str, np.ndarray]:
+    with safe_open(path, "numpy") as file:
+        arrays = {name: file.get_tensor(name) for name in sorted(file.keys(), key=natural)}
+        notes = file.metadata() or {}
+    if "classes" in notes:
+        arrays["classes"] = np.array(json.loads(notes["classes"]))
+    return arrays
+
+
+def _parquet(path: Path) -> dict[str, np.ndarray]:
+    table = pd.read_parquet(path)
+    arrays: dict[str, Any] = {}
+    columns: dict[str, list[str]] = {}
+    for column in map(str, table.columns):
+        name, _, number = column.rpartition("/")
+        if column == "labels":
+            arrays[column] = table[column].to_numpy()
+        elif number.isdigit() and "/" in name:
+            columns.setdefault(name, []).append(column)
+        else:
+            arrays[column] = np.stack([np.asarray(row) for row in table[column]])
+    for name, parts in columns.items():
+        arrays[name] = table[sorted(parts, key=natural)].to_numpy()
+    return arrays

@@ -1,0 +1,323 @@
+"""Networks that were trained elsewhere: made from what names them, with their weights."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kdlib import UsageError
+from kdlib.models import NETWORKS, build, checkpoints, efficientnet, timm
+from kdlib.plan.look import Reference, constants
+from kdlib.plan.runs import CONSTANTS, Constants, Teacher, is_address
+
+CLASSES = ("classes", "num_classes", "n_classes", "nclass")  # arguments of a callable
+CHANNELS = ("channels", "in_channels", "in_chans", "num_channels")
+PUBLISHED = 224  # pixels by side of the images that torchvision's weights are for
+ORDINARY = 1000  # classes of a network as published, where its builder does not say
+
+
+class Preparation(NamedTuple):
+    """What is done to bytes of images before a network gets them."""
+
+    constants: Constants
+    size: int | None  # side in pixels; None: as the images are
+    channels: int  # grey images are repeated, coloured ones made grey, where the network says so
+    words: str
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(b, c, h, w) bytes as the network wants them; numbers are only resized."""
+        is_bytes = x.dtype == torch.uint8
+        x = x.float()
+        if x.shape[1] != self.channels:
+            x = (
+                x.mean(1, keepdim=True)
+                if self.channels == 1
+                else x.expand(-1, self.channels, -1, -1)
+            )
+        if is_bytes:
+            mean, std = (torch.tensor(v, device=x.device).reshape(-1, 1, 1) for v in self.constants)
+            x = (x / 255 - mean) / std
+        if self.size is None or tuple(x.shape[2:]) == (self.size, self.size):
+            return x
+        shrinks = min(x.shape[2:]) > self.size
+        return F.interpolate(x, (self.size, self.size), mode="bilinear", antialias=shrinks)
+
+
+def make(name: str, source: Any, classes: int | None, channels: int, size: int) -> nn.Module:
+    """The network of a Reference, with its weights; one that is in memory as it is.
+
+    It is built for the classes of the images, and if its weights are of others then as its own
+    code builds it. Raises UsageError, one line that names the network.
+    """
+    if isinstance(source, nn.Module):
+        return source
+    if not isinstance(source, Reference):
+        raise UsageError(
+            f"network {name!r}: a {type(source).__name__}; allowed: a torch Module, a text such as "
+            "'nets.py:student@kd.pt', or a list of these"
+        )
+    problem: UsageError | None = None
+    for count in (classes, None):
+        try:
+            network = _built(name, source, count, channels, size)
+            _load(name, network, source)
+            return network
+        except UsageError as error:
+            problem = problem or error
+    assert problem is not None
+    raise problem
+
+
+def fingerprint(source: Any, network: nn.Module) -> str:
+    """What tells a network apart from others: its structure and all of its weights."""
+    digest = hashlib.sha256(repr(network).encode())
+    for name, tensor in network.state_dict().items():
+        if isinstance(tensor, Tensor):
+            digest.update(name.encode())
+            array = tensor.detach().cpu().contiguous()
+            digest.update(array.reshape(-1).view(torch.uint8).numpy().data)
+    if isinstance(source, Reference) and source.kind == "file":
+        digest.update(Path(source.place).expanduser().read_bytes())
+    return digest.hexdigest()[:16]
+
+
+# ---- building ----------------------------------------------------------------------------------
+
+
+def _built(
+    name: str, source: Reference, classes: int | None, channels: int, size: int
+) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        if source.kind == "known":
+            return _known(name, source, classes or ORDINARY, channels, size)
+        if source.kind == "timm":
+            return _timm(name, source, classes, channels, size)
+        if source.kind == "file":
+            module = _module_of(str(Path(source.place).expanduser().resolve()))
+        else:
+            try:
+                module = importlib.import_module(source.place)
+            except ImportError as error:
+                raise UsageError(
+                    f"network {name!r}: cannot import {source.place}: {error}"
+                ) from None
+        return _called(name, source, module, classes, channels)
+
+
+def _known(name: str, source: Reference, classes: int, channels: int, size: int) -> nn.Module:
+    """One of kdlib's networks; of torchvision's as its own code builds it."""
+    from kdlib.models import check_name, torchvision
+
+    check_name(source.name)
+    if source.name in NETWORKS or source.name == efficientnet.NAME:
+        return build(source.name, classes=classes, channels=channels, size=size)
+    published = source.checkpoint == "imagenet"
+    if published or channels == 3:
+        library = torchvision.torchvision
+        try:
+            return library.models.get_model(  # type: ignore[no-any-return]
+                source.name,
+                weights="DEFAULT" if published else None,
+                **({} if published else {"num_classes": classes}),
+            )
+        except (OSError, TypeError, ValueError) as error:
+            reason = str(error).partition("\n")[0]
+            raise UsageError(f"network {name!r}: torchvision's {source.name}: {reason}") from error
+    return build(source.name, classes=classes, channels=channels, size=size)
+
+
+def _timm(name: str, source: Reference, classes: int | None, channels: int, size: int) -> nn.Module:
+    library = timm.library()
+    if not library.is_model(source.name):
+        near = library.list_models(f"*{source.name[:6]}*")[:5] or library.list_models()[:5]
+        raise UsageError(f"network {name!r}: timm has no {source.name!r}; some: {', '.join(near)}")
+    published = source.checkpoint == "imagenet"
+    given: dict[str, Any] = {} if published else {"in_chans": channels}
+    if classes is not None and not published:
+        given["num_classes"] = classes
+    if not published and library.models.get_pretrained_cfg_value(source.name, "fixed_input_size"):
+        given["img_size"] = size
+    try:
+        network: nn.Module = library.create_model(source.name, pretrained=published, **given)
+    except (OSError, RuntimeError, TypeError, ValueError, AssertionError) as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise UsageError(f"network {name!r}: timm's {source.name}: {reason}") from error
+    return network
+
+
+@cache
+def _module_of(file: str) -> Any:
+    """The module that a file holds; what lies beside it can be imported by it."""
+    path = Path(file)
+    if not path.is_file():
+        raise UsageError(f"there is no file {file}")
+    spec = importlib.util.spec_from_file_location(f"_look_{abs(hash(file))}_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look for it there
+    sys.path.insert(0, str(path.parent))
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # whatever foreign code raises
+        del sys.modules[spec.name]
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise UsageError(f"{file} cannot be run: {type(error).__name__}: {reason}") from error
+    finally:
+        sys.path.remove(str(path.parent))
+    return module
+
+
+def _called(
+    name: str, source: Reference, module: Any, classes: int | None, channels: int
+) -> nn.Module:
+    """The network of a callable, which gets the classes and channels that it has arguments for."""
+    made = module
+    for part in source.name.split("."):
+        made = getattr(made, part, None)
+    if made is None:
+        there = [key for key, value in vars(module).items() if callable(value) and key[0] != "_"]
+        raise UsageError(
+            f"network {name!r}: {source.place} has no {source.name!r}; it has: "
+            f"{', '.join(there[:8]) or 'no callable'}"
+        )
+    if isinstance(made, nn.Module):
+        return made
+    if not callable(made):
+        raise UsageError(f"network {name!r}: {source.name} is a {type(made).__name__}; allowed: a "
+                         "callable that returns a torch Module, or a Module")  # fmt: skip
+    try:
+        network = made(**_arguments(name, source, made, classes, channels))
+    except UsageError:
+        raise
+    except Exception as error:  # whatever foreign code raises
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise UsageError(f"network {name!r}: {source.name}() fails: {reason}") from error
+    if not isinstance(network, nn.Module):
+        kind = type(network).__name__
+        raise UsageError(f"network {name!r}: {source.name}() is a {kind}; allowed: a torch Module")
+    return network
+
+
+def _arguments(
+    name: str, source: Reference, made: Callable[..., Any], classes: int | None, channels: int
+) -> dict[str, Any]:
+    given: dict[str, Any] = {}
+    try:
+        parameters = inspect.signature(made).parameters
+    except (TypeError, ValueError):
+        return given
+    for key, parameter in parameters.items():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            continue
+        needed = parameter.default is parameter.empty
+        if key in CLASSES and (needed or classes is not None):
+            given[key] = classes or ORDINARY
+        elif key in CHANNELS and needed:
+            given[key] = channels
+        elif needed:
+            allowed = ", ".join((CLASSES[0], CLASSES[1], CHANNELS[0], CHANNELS[1]))
+            raise UsageError(
+                f"network {name!r}: {source.name} needs {key!r}; allowed without a default: "
+                f"{allowed}"
+            )
+    return given
+
+
+# ---- weights -----------------------------------------------------------------------------------
+
+
+def _load(name: str, network: nn.Module, source: Reference) -> None:
+    published = source.checkpoint == "imagenet"
+    if not source.checkpoint or (published and source.kind == "timm"):
+        return
+    if published and not hasattr(network, "architecture"):  # torchvision's, which has them
+        return
+    weights: str | Path = source.checkpoint
+    if is_address(source.checkpoint):
+        made = Teacher(weights=source.checkpoint)
+        assert made.weights_file is not None
+        weights = checkpoints.fetch(source.checkpoint, made.weights_file, made.weights_hash)
+    try:
+        checkpoints.load_any(network, weights)
+    except UsageError as problem:
+        raise UsageError(f"network {name!r}: {problem}") from None
+
+
+# ---- preparation -------------------------------------------------------------------------------
+
+
+def preparation(
+    network: nn.Module,
+    source: Any,
+    normalise: str,
+    size: int | None,
+    data: Constants,
+    channels: int,
+) -> Preparation:
+    """How images are made ready for a network: what was asked for, else what it says of itself.
+
+    A network says so by timm's `pretrained_cfg`, or is published with ImageNet's weights; the
+    size only where it is fixed or the weights are published. Else `data`, the images' own mean
+    and deviation. Raises UsageError for numbers of channels that do not fit.
+    """
+    own, own_size = _own(network, source)
+    words = normalise
+    wanted = constants(normalise)
+    if normalise == "own":
+        wanted, words = own, "its own constants"
+    if wanted is None:
+        wanted, words = data, "the images' own mean and deviation"
+    takes = _takes(network, channels)
+    note = ""
+    if takes != channels:
+        note = ", grey repeated" if channels == 1 else ", made grey"
+    if len(wanted.mean) not in (1, takes):
+        if takes == 1:
+            wanted = Constants(
+                (sum(wanted.mean) / len(wanted.mean),), (sum(wanted.std) / len(wanted.std),)
+            )
+        else:
+            raise UsageError(
+                f"normalise by {len(wanted.mean)} channels, of images of {takes}; allowed: data"
+            )
+    size = size if size is not None else own_size
+    if size is not None:
+        note += f", resized to {size} x {size}"
+    return Preparation(wanted, size, takes, f"normalised by {words}{note}")
+
+
+def _own(network: nn.Module, source: Any) -> tuple[Constants | None, int | None]:
+    """Mean and deviation, and the side in pixels, that a network says of itself."""
+    published = isinstance(source, Reference) and source.checkpoint == "imagenet"
+    config = getattr(network, "pretrained_cfg", None)
+    if isinstance(config, Mapping) and {"mean", "std"} <= {*config}:
+        size = getattr(getattr(network, "patch_embed", None), "img_size", None)
+        if published:
+            size = config["input_size"]
+        elif not config.get("fixed_input_size"):
+            size = None
+        return Constants(tuple(config["mean"]), tuple(config["std"])), size and size[-1]
+    if published:
+        name = efficientnet.NORMALISE if source.name == efficientnet.NAME else "imagenet"
+        return CONSTANTS[name], PUBLISHED
+    return None, None
+
+
+def _takes(network: nn.Module, channels: int) -> int:
+    """How many channels a network's first convolution has; as many as there are, without one."""
+    first = next((m for m in network.modules() if isinstance(m, nn.Conv2d)), None)
+    takes = channels if first is None else first.in_channels
+    return takes if {takes, channels} == {1, 3} else channels

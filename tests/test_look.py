@@ -1,0 +1,595 @@
+"""Looking into networks that were trained elsewhere, and into features that never saw torch."""
+
+import json
+import subprocess
+import sys
+from textwrap import dedent
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.numpy import save_file
+from torch import nn
+
+import kdlib
+from kdlib import UsageError, cli, store
+from kdlib.foreign import extraction, layers, pictures, tables
+from kdlib.plan import look as plan
+
+NETS = """
+    import torch
+    from torch import nn
+    from torch.nn import functional as F
+
+    class Odd(nn.Module):
+        '''No layer of it is called as ours are.'''
+
+        def __init__(self, num_classes=7, width=4):
+            super().__init__()
+            self.first = nn.Conv2d(1, width, 3, padding=1)
+            self.middle = nn.Sequential(nn.Conv2d(width, width, 3, 2, 1), nn.BatchNorm2d(width))
+            self.last = nn.Sequential(nn.Conv2d(width, 2 * width, 3, 2, 1), nn.ReLU())
+            self.out = nn.Linear(2 * width, num_classes)
+
+        def forward(self, x):
+            x = self.last(F.relu(self.middle(F.relu(self.first(x)))))
+            return self.out(x.mean((2, 3)))
+
+    def student(num_classes):
+        return Odd(num_classes, 4)
+
+    def wants(depth):
+        return Odd()
+
+    number = 3
+"""
+
+
+class Tiny(nn.Module):
+    """A small transformer: tokens, blocks that are all alike, a tuple as its output."""
+
+    def __init__(self, classes=10, blocks=6, class_token=False):
+        super().__init__()
+        self.patches = nn.Conv2d(1, 8, 2, 2)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, 8)) if class_token else None
+        block = [nn.TransformerEncoderLayer(8, 2, 16, batch_first=True) for _ in range(blocks)]
+        self.blocks = nn.ModuleList(block)
+        self.head = nn.Linear(8, classes)
+
+    def forward(self, x):
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        if self.cls_token is not None:
+            x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], 1)
+        for block in self.blocks:
+            x = block(x)
+        return {"aux": x, "logits": self.head(x.mean(1))}
+
+
+def sequential(width=4, classes=10):
+    torch.manual_seed(width)
+    return nn.Sequential(
+        *(nn.Conv2d(1, width, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(width, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+        nn.Linear(8, classes),
+    )
+
+
+def found(network, size=8, channels=1, **options):
+    torch.manual_seed(0)
+    x = torch.randn(3, channels, size, size)
+    with layers.in_evaluation(network):
+        return layers.find("net", network, x, **options)
+
+
+def named(anatomy):
+    return [layer.name for layer in anatomy.layers]
+
+
+@pytest.fixture
+def nets(tmp_path):
+    file = tmp_path / "nets.py"
+    file.write_text(dedent(NETS))
+    return file
+
+
+@pytest.fixture
+def few(digits):
+    """Sixty of the digits."""
+    return digits.test[:60], digits.test_labels[:60]
+
+
+def looked(networks, images=None, labels=None, folder="look", **options):
+    options.setdefault("embeddings", ["pca"])
+    return kdlib.look(networks, images, labels, folder=str(folder), **options)
+
+
+# ---- which layers ------------------------------------------------------------------------------
+
+
+def test_layers_are_the_last_outputs_of_the_stages():
+    assert named(found(sequential(), classes=10)) == ["1", "5", "8", "logits"]
+
+
+def test_layers_of_a_transformer_lie_evenly_in_its_depth():
+    anatomy = found(Tiny(), classes=10)
+    assert named(anatomy) == [
+        *("blocks.0", "blocks.1", "blocks.2", "blocks.4", "blocks.5", "logits"),
+    ]
+    assert {layer.reading for layer in anatomy.layers[:-1]} == {"mean of tokens"}
+    assert anatomy.notes == ["its output is a dict: the (n, 10) in it is taken"]
+
+
+def test_a_class_token_stands_for_the_image_where_there_is_one():
+    network = Tiny(class_token=True)
+    assert found(network, classes=10).layers[0].reading == "class token"
+    assert found(network, classes=10, tokens="mean").layers[0].reading == "mean of tokens"
+
+
+def test_tokens_first_is_told_from_images_first():
+    network = nn.TransformerEncoderLayer(8, 2, 16)  # (tokens, n, 8)
+    output = network(torch.randn(5, 3, 8))
+    assert layers.first_tensor(output, 3).shape == (3, 5, 8)
+
+
+def test_channels_last_are_told_from_channels_first():
+    class Last(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.head = nn.Conv2d(1, 6, 1), nn.Linear(6, 5), nn.Linear(5, 10)
+
+        def forward(self, x):
+            return self.head(self.b(self.a(x).permute(0, 2, 3, 1)).mean((1, 2)))
+
+    network, x = Last(), torch.randn(3, 1, 8, 8)
+    anatomy = found(network, classes=10)
+    (layer,) = (layer for layer in anatomy.layers if layer.name == "b")
+    assert layer.reading == "mean of positions, channels last"
+    with layers.in_evaluation(network):
+        features = layers.observe(network, x, [layer])["b"]
+        by_hand = network.b(network.a(x).permute(0, 2, 3, 1)).mean((1, 2))
+    torch.testing.assert_close(features, by_hand)
+
+
+def test_a_deep_network_gives_eight_layers_evenly():
+    stages = [nn.Sequential(nn.Conv2d(4, 4, 3, 1, 0), nn.ReLU()) for _ in range(12)]
+    network = nn.Sequential(nn.Conv2d(1, 4, 1), *stages, nn.Flatten(), nn.Linear(256, 10))
+    names = named(found(network, size=32, classes=10))
+    assert len(names) == 8
+    assert names[-2:] == ["12", "logits"]
+
+
+def test_features_are_the_mean_over_positions_and_the_network_is_left_as_it_was():
+    network = sequential()
+    network[4].eval()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    modes = [module.training for module in network.modules()]
+    x = torch.randn(5, 1, 8, 8)
+    with layers.in_evaluation(network):
+        features = layers.observe(network, x, found(network, classes=10).layers)
+        by_hand = network[:2](x).mean((2, 3))
+    torch.testing.assert_close(features["1"], by_hand)
+    assert [module.training for module in network.modules()] == modes
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in network.modules())
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+def test_an_output_of_other_classes_is_said_to_predict_nothing():
+    anatomy = found(sequential(classes=12), classes=10)
+    assert named(anatomy)[-1] == "output"
+    assert anatomy.notes == ["its output (n, 12) is not of 10 classes: no predictions"]
+
+
+@pytest.mark.parametrize(
+    ("paths", "words"),
+    [
+        (["9.c"], "unknown layer '9.c'; one of its 12 modules or logits, such as"),
+        ([""], "''"),
+    ],
+)
+def test_a_layer_that_is_none_is_refused(paths, words):
+    with pytest.raises(UsageError, match=words):
+        found(sequential(), paths=paths)
+
+
+def test_images_that_a_network_cannot_take_are_refused():
+    with pytest.raises(UsageError, match=r"'net': cannot take images of \(3, 8, 8\): "):
+        found(sequential(), channels=3)
+
+
+# ---- unequal depth -----------------------------------------------------------------------------
+
+
+def test_layers_are_laid_side_by_side_by_relative_depth():
+    assert tables.beside(["a", "b", "c"], ["1", "2", "3", "4", "5"]) == {
+        "a": "1",
+        "b": "3",
+        "c": "5",
+    }
+    assert tables.depths(1) == [1.0]
+    assert tables.in_order({"x": ["a", "z"], "y": ["a", "m", "z"]}) == ["a", "m", "z"]
+
+
+def test_maps_of_unequal_depth_take_the_places_of_the_deepest():
+    x = np.random.default_rng(0).normal(size=(30, 4))
+    places, cells = tables._by_place({"s": dict.fromkeys("abc", x), "t": dict.fromkeys("12345", x)})
+    assert [place for run, place in places if run == "s"] == ["0", "2", "4"]
+    assert cells["s", "2"] == ("s", "b")
+
+
+# ---- a whole look ------------------------------------------------------------------------------
+
+
+def test_networks_in_memory_give_the_tables_of_a_study(few, tmp_path, capsys):
+    networks = {"teacher": sequential(), "Schüler <b>": Tiny(blocks=4)}
+    results = looked(networks, *few, tmp_path / "mine", embeddings=["tsne", "pca"])
+    runs = results.runs.set_index("run")
+    assert runs["role"].to_dict() == {"teacher": "teacher", "Schüler <b>": "student"}
+    assert runs["teacher"].tolist() == ["", "teacher"]
+    study = results.study
+    assert study["foreign"]
+    assert study["seeds"] == {"teacher": 1, "Schüler <b>": 1}
+    assert (study["sample"], len(results.images), len(results.labels)) == (60, 60, 60)
+    for network in study["networks"]:
+        own = results.maps[results.maps["run"] == network["run"]]
+        assert set(own["layer"]) == set(network["layers"])
+        assert len(own) == 60 * len(network["layers"]) * 2
+        assert network["depths"][0] == 0
+        assert network["depths"][-1] == 1
+    assert results.maps[["x", "y", "error"]].notna().all().all()
+    similar = results.similarity
+    assert set(similar["run"]) == {"Schüler <b>"}
+    assert len(similar) == 6 * 4
+    cka = results.measures[results.measures["measure"] == "cka"].set_index("layer")["value"]
+    cell = similar.set_index(["layer", "teacher_layer"])["value"]
+    assert cka["logits"] == pytest.approx(cell["logits", "logits"])
+    assert set(results.predictions["run"]) == set(runs.index)
+    output = capsys.readouterr().out
+    assert "teacher: 1, 5, 8, logits; normalised by the images' own mean and deviation" in output
+    assert "one seed of each network: a difference of two is no evidence about a method" in output
+
+
+def test_the_accuracy_is_that_of_the_predictions(few, tmp_path):
+    network = sequential()
+    results = looked({"net": network}, *few, tmp_path / "look")
+    x = few[0].float() / 255
+    x = (x - x.mean()) / x.std(unbiased=False)
+    right = (network.eval()(x).argmax(1) == few[1]).float().mean()
+    assert results.runs["test_accuracy"].tolist() == pytest.approx([float(right)])
+
+
+def test_what_is_done_is_not_done_again_unless_inputs_change(few, tmp_path, monkeypatch):
+    network = sequential()
+    looked({"net": network}, *few, tmp_path / "look")
+    done = []
+    for module, name in ((extraction, "_extracted"), (tables, "measures"), (tables, "maps")):
+        real = getattr(module, name)
+        spy = lambda *a, real=real, name=name: done.append(name) or real(*a)  # noqa: E731
+        monkeypatch.setattr(module, name, spy)
+    looked({"net": network}, *few, tmp_path / "look")
+    assert done == []
+    looked({"net": network}, *few, tmp_path / "look", embeddings=["pca", "tsne"])
+    assert done == ["maps"]
+    with torch.no_grad():
+        network[0].weight += 1
+    looked({"net": network}, *few, tmp_path / "look")
+    assert done == ["maps", "_extracted", "measures", "maps"]
+    assert len(list((tmp_path / "look/.look").glob("*/features.safetensors"))) == 1
+
+
+def test_several_files_are_seeds_of_one_network(nets, few, tmp_path, capsys):
+    sys.path.insert(0, str(tmp_path))
+    try:
+        import nets as module
+    finally:
+        sys.path.remove(str(tmp_path))
+    for seed in (2, 10):
+        torch.manual_seed(seed)
+        network = nn.DataParallel(module.student(10))
+        torch.save({"state_dict": network.state_dict(), "epoch": 3}, tmp_path / f"kd-{seed}.pt")
+    del sys.modules["nets"]
+    text = f"{nets}:student@{tmp_path}/kd-*.pt"
+    results = looked({"kd": text, "alone": f"{nets}:Odd"}, *few, tmp_path / "look")
+    runs = results.runs.set_index("run")
+    assert runs["seed"].to_dict() == {"kd 0": 0, "kd 1": 1, "alone": 0}
+    assert runs["weights"].tolist() == ["kd-2.pt", "kd-10.pt", ""]
+    assert results.study["seeds"] == {"kd": 2, "alone": 1}
+    assert set(results.maps["run"]) == {"kd 0", "alone"}
+    assert set(results.measures["run"]) == {"kd 0", "kd 1", "alone"}
+    output = capsys.readouterr().out
+    assert "no evidence" not in output
+    assert "no checkpoint: as it is made, perhaps untrained" in output
+    assert str(tmp_path) not in (tmp_path / "look/study.json").read_text()
+
+
+def test_a_checkpoint_of_other_classes_is_read_by_a_network_of_its_own_default(nets, few, tmp_path):
+    torch.manual_seed(0)
+    namespace = {}
+    exec(dedent(NETS), namespace)
+    torch.save(namespace["Odd"]().state_dict(), tmp_path / "seven.pt")
+    results = looked({"net": f"{nets}:Odd@{tmp_path}/seven.pt"}, *few, tmp_path / "look")
+    assert results.predictions.empty
+    assert "output" in results.study["layers"]
+    assert results.runs["test_accuracy"].isna().all()
+
+
+def test_names_of_ours_of_timm_and_of_torchvision_are_networks(few, tmp_path):
+    from kdlib.vision import torchvision  # first: timm imports it
+
+    assert torchvision
+    pytest.importorskip("timm")
+    networks = {"ours": "resnet8", "timm": "timm:resnet10t", "vision": "squeezenet1_1"}
+    images = np.repeat(np.asarray(few[0]), 4, axis=2).repeat(4, axis=3)
+    results = looked(networks, images[:24], few[1][:24], tmp_path / "look", sample=24)
+    ours, of_timm, vision = results.study["networks"]
+    assert ours["layers"] == ["stem", "block1", "block2", "block3", "pool", "logits"]
+    assert "its own constants" in of_timm["preparation"]
+    assert "grey repeated" in vision["preparation"]
+
+
+def test_as_many_classes_as_images_and_two(tmp_path):
+    x = np.random.default_rng(0).normal(size=(60, 5))
+    for labels in (np.arange(60), np.arange(60) % 2):
+        results = looked({"net": {"a": x}}, None, labels, tmp_path / f"{labels.max()}")
+        assert {"effective_rank", "twonn"} <= set(results.measures["measure"])
+    assert "silhouette" in set(results.measures["measure"])
+    alone = store.load(tmp_path / "59")
+    assert "every class needs two images" in alone.study["left_out"]["silhouette"]
+
+
+def test_without_labels_what_needs_them_is_left_out_and_said(few, tmp_path, capsys):
+    results = looked({"net": sequential()}, few[0], None, tmp_path / "look", embeddings=["tsne"])
+    assert results.labels.tolist() == [-1] * 60
+    assert not results.study["labelled"]
+    assert set(results.measures["measure"]) == {
+        *("participation_ratio", "effective_rank", "twonn", "mle"),
+    }
+    assert "trustworthiness" in set(results.faithfulness["measure"])
+    assert "map_knn" not in set(results.faithfulness["measure"])
+    assert results.predictions.empty
+    output = capsys.readouterr().out
+    assert ": needs the class of every image; this space was given none" in output
+    assert "left out: " in output
+
+
+def test_twenty_images_are_enough(few, tmp_path):
+    results = looked(
+        {"net": sequential()}, few[0][:20], few[1][:20], tmp_path / "look",
+        embeddings=["tsne", "pca"],
+    )  # fmt: skip
+    assert len(results.maps) == 20 * 4 * 2
+
+
+def test_training_images_are_what_probes_are_fitted_to(digits, few, tmp_path):
+    train = (digits.train[:200], digits.train_labels[:200])
+    results = looked({"net": sequential()}, *few, tmp_path / "look", train=train)
+    assert results.study["probes"] == "training images"
+    probe = results.measures[results.measures["measure"] == "knn"]["value"]
+    assert probe.between(0.2, 1).all()
+
+
+def test_a_data_set_gives_its_test_images(digits, tmp_path):
+    results = looked({"net": sequential()}, "digits", None, tmp_path / "look", sample=100)
+    assert results.study["dataset"] == "digits"
+    assert len(results.labels) == 100
+    assert np.bincount(results.labels).tolist() == [10] * 10
+
+
+# ---- features of any program -------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def arrays():
+    labels = np.arange(60) % 3
+    draw = np.random.default_rng(0)
+    made = {
+        f"{name}/{layer}": (draw.normal(size=(60, 4)) + i * labels[:, None]).astype("float32")
+        for name, depth in (("old", 3), ("new", 2))
+        for i, layer in enumerate([f"block{9 + i}" for i in range(depth)])
+    }
+    return made, labels
+
+
+def written(kind, path, arrays, labels):
+    if kind == ".npz":
+        np.savez(path, labels=np.array(["b", "c", "ä"])[labels], **arrays)
+    elif kind == ".safetensors":
+        save_file({**arrays, "labels": labels}, path, {"classes": json.dumps(["b", "c", "ä"])})
+    elif kind == ".parquet":
+        table = pd.DataFrame({key: list(x) for key, x in arrays.items() if "old" in key})
+        wide = {f"{k}/{j}": x[:, j] for k, x in arrays.items() if "new" in k for j in range(4)}
+        table.assign(**wide, labels=np.array(["b", "c", "ä"])[labels]).to_parquet(path)
+    return path
+
+
+@pytest.mark.parametrize("kind", plan.FILES)
+def test_a_file_of_features_is_read(kind, arrays, tmp_path):
+    path = written(kind, tmp_path / f"features{kind}", *arrays)
+    results = looked(path, folder=tmp_path / "look", teacher="old", embeddings=["tsne", "pca"])
+    assert {n["run"]: n["layers"] for n in results.study["networks"]} == {
+        "old": ["block9", "block10", "block11"],
+        "new": ["block9", "block10"],
+    }
+    assert results.study["classes"] == ["b", "c", "ä"]
+    assert results.labels.tolist() == arrays[1].tolist()
+    assert len(results.images) == 0
+    assert results.study["image"] is None
+    knn = results.measures.query("measure == 'knn' and run == 'old'").set_index("layer")["value"]
+    assert knn["block11"] > 0.7 > knn["block9"]
+    assert results.runs["parameters"].isna().all()
+
+
+def test_features_need_no_torch(arrays, tmp_path):
+    path = written(".npz", tmp_path / "features.npz", *arrays)
+    code = f"""
+import sys, kdlib
+kdlib.look({str(path)!r}, folder={str(tmp_path / "look")!r}, embeddings=["tsne", "pca"])
+assert "torch" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_seeds_and_logits_and_images_of_a_file(arrays, tmp_path):
+    made, labels = arrays
+    logits = np.eye(3, dtype="float32")[labels] + 0.1 * made["old/block9"][:, :3] ** 0
+    logits[:6] = logits[:6, ::-1]
+    seeds = {"kd@0/logits": logits, "kd@1/logits": logits + 1}
+    images = np.zeros((60, 5, 4, 3), np.uint8)
+    np.savez(tmp_path / "f.npz", labels=labels, images=images, **seeds)
+    results = looked(tmp_path / "f.npz", folder=tmp_path / "look")
+    right = (logits.argmax(1) == labels).mean()
+    assert results.runs["run"].tolist() == ["kd 0", "kd 1"]
+    assert results.runs["test_accuracy"].tolist() == [right, right]
+    assert results.images.shape == images.shape
+
+
+# ---- mistakes ----------------------------------------------------------------------------------
+
+X = np.random.default_rng(0).normal(size=(40, 3))
+
+
+@pytest.mark.parametrize(
+    ("networks", "images", "labels", "options", "words"),
+    [
+        ({}, np.zeros((40, 8, 8)), None, {}, "no networks are given"),
+        ({"a": "nets"}, None, None, {}, "no images are given"),
+        ({"a": {"x": X[:, 0]}}, None, None, {}, "layer x is float64"),
+        ({"a": {"x": X * np.nan}}, None, None, {}, "40 of 40 images have NaN or infinity"),
+        ({"a": {"x": X}, "b": {"y": X[1:]}}, None, None, {}, "'b': layer y is of 39 images"),
+        ({"a": {"x": np.ones((40, 3))}}, None, None, {}, "is the same for all 40 images"),
+        ({"a": {"x": X[:19]}}, None, None, {}, "19 images; allowed: 20 or more"),
+        ({"a": {"x": X}}, None, [0] * 39, {}, r"labels are \(39,\), of 40 images"),
+        ({"a": {"x": X}}, None, [-1] * 40, {}, "missing or below 0"),
+        ({"a": {"x": X}}, np.zeros((39, 8, 8)), None, {}, "39 images beside features of 40"),
+        ({"a": {"x": X}}, np.zeros((40, 8, 8, 4)), None, {}, "of 1 or 3 channels"),
+        ({"a": {"x": X}}, None, None, {"sample": 41}, "sample 41; allowed: 20 to 40 images"),
+        ({"a": {"x": X}}, None, None, {"sample": 3}, "sample 3; allowed: 20 to 32,767"),
+        ({"a": {"x": X}}, None, None, {"teacher": "b"}, "unknown teacher 'b'; one of: a"),
+        ({"a": {"x": X}}, None, None, {"layers": ["y"]}, "unknown layer of 'a' 'y'; one of: x"),
+        ({"a": {"x": X}}, None, None, {"layers": {"b": ["x"]}}, "unknown network of layers 'b'"),
+        ({"a": {"x": X}}, None, None, {"embeddings": ["tnse"]}, "unknown embedding 'tnse'"),
+        ({"a": {"x": X}}, None, None, {"embeddings": []}, "embeddings is empty"),
+        ({"a": {"x": X}}, None, None, {"perplexity": 3}, "unknown parameter 'perplexity'"),
+        ({" a": {"x": X}}, None, None, {}, "printable characters"),
+        ({"a": [{"x": X}] * 2, "a 0": {"x": X}}, None, None, {}, "would be called 'a 0'"),
+        ({"a": "resnet8@no.pt"}, np.zeros((40, 8, 8)), None, {}, "there is no file no.pt"),
+        ({"a": "resnet8@no-*.pt"}, np.zeros((40, 8, 8)), None, {}, "there is no file no-"),
+        ({"a": "what ever"}, np.zeros((40, 8, 8)), None, {}, "allowed: file.py:callable"),
+        ({"a": "resnet9"}, np.zeros((40, 8, 8)), None, {}, "unknown network 'resnet9'"),
+        ({"a": "no.py:f"}, np.zeros((40, 8, 8)), None, {}, "there is no file .*no.py"),
+        ({"a": "no_module:f"}, np.zeros((40, 8, 8)), None, {}, "cannot import no_module"),
+        ({"a": 3}, np.zeros((40, 8, 8)), None, {}, "'a': a int; allowed: a torch Module"),
+        ({"a": "resnet8"}, np.zeros((40, 8, 8)), None, {"normalise": "imagnet"}, "'imagnet'"),
+        ({"a": "resnet8"}, np.zeros((40, 8, 8)), None, {"normalise": "1,2:3"}, "as many"),
+    ],
+)
+def test_what_is_wrong_is_one_line(networks, images, labels, options, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=words) as caught:
+        looked(networks, images, labels, tmp_path / "look", **options)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "look").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("nobody", "has no 'nobody'; it has: Odd, student, wants"),
+        ("number", "a int; allowed: a callable"),
+        ("wants", "needs 'depth'; allowed without a default: classes, num_classes"),
+    ],
+)
+def test_a_callable_that_does_not_fit_is_one_line(nets, few, tmp_path, name, words):
+    with pytest.raises(UsageError, match=words):
+        looked({"net": f"{nets}:{name}"}, *few, tmp_path / "look")
+
+
+def test_a_checkpoint_of_another_network_is_one_line(nets, few, tmp_path):
+    torch.save(sequential().state_dict(), tmp_path / "other.pt")
+    with pytest.raises(UsageError, match=r"'net': weights .*other.pt do not fit Odd: \d+ differ"):
+        looked({"net": f"{nets}:Odd@{tmp_path}/other.pt"}, *few, tmp_path / "look")
+
+
+def test_a_network_that_computes_nan_is_named(few, tmp_path):
+    network = sequential()
+    network[3].weight.data[0, 0, 0, 0] = torch.nan
+    with pytest.raises(UsageError, match="'net': layer 5: 60 of 60 images have NaN or infinity"):
+        looked({"net": network}, *few, tmp_path / "look")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"no archive", "cannot be read"),
+        ({"kd": X}, "allowed: network/layer"),
+        ({}, "no features"),
+    ],
+)
+def test_a_file_that_is_none_of_features_is_one_line(content, words, tmp_path):
+    path = tmp_path / "features.npz"
+    path.write_bytes(content) if isinstance(content, bytes) else np.savez(path, **content)
+    with pytest.raises(UsageError, match=words):
+        looked(path, folder=tmp_path / "look")
+
+
+def test_results_of_a_study_are_not_written_over(tmp_path):
+    (tmp_path / "study.json").write_text('{"name": "quick"}')
+    with pytest.raises(UsageError, match="holds the results of a study"):
+        looked({"a": {"x": X}}, folder=tmp_path)
+
+
+# ---- the command -------------------------------------------------------------------------------
+
+
+def test_the_command_looks(nets, tmp_path, capsys):
+    out = tmp_path / "my look (1)"
+    given = ["look", str(out), "--data", "digits", "--sample", "40", "--embeddings", "pca"]
+    given += ["--network", f"odd={nets}:student", "--layers", "odd=first,last"]
+    given += ["--normalise", "none", "--input-size", "odd=16"]
+    assert cli.main(given) == 0
+    study = store.load(out).study
+    (network,) = study["networks"]
+    assert network["layers"] == ["first", "last"]
+    assert network["preparation"] == "normalised by none, resized to 16 x 16"
+    assert "odd: first, last; normalised by none" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (["--network", "nets.py:a"], "allowed: NAME=NETWORK"),
+        (["--network", "a=x.py:f", "--network", "a=y.py:f"], "once for each network"),
+        (["--features", "no.npz"], "there is no such file"),
+        (["--features", "no.csv"], "allowed: a file that ends in .npz"),
+        (["--input-size", "big"], "allowed: a number of pixels"),
+        ([], "no images are given"),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_one_line(given, words, tmp_path, capsys):
+    assert cli.main(["look", str(tmp_path / "look"), *given]) == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert error.count("\n") == 1
+
+
+# ---- images ------------------------------------------------------------------------------------
+
+
+def test_thumbnails_fit_on_one_sheet_however_many_there_are():
+    for n, side in ((20, 64), (10_000, 64), (32_767, 20)):
+        images = np.broadcast_to(np.zeros((1, 1, 100, 80), np.uint8), (n, 1, 100, 80))
+        if n > 10_000:
+            images = images[:, :, ::5, ::5]
+        shape = pictures.thumbnails(images).shape
+        assert max(shape[1:3]) <= side
+        assert -(-n // pictures.COLUMNS) * shape[1] <= pictures.SHEET
+
+
+def test_a_sample_is_stratified_and_the_same_each_time():
+    labels = np.repeat([0, 1], [300, 100])
+    rows = pictures.rows(400, labels, 40)
+    assert np.bincount(labels[rows]).tolist() == [30, 10]
+    assert np.array_equal(rows, pictures.rows(400, labels, 40))
