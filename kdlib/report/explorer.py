@@ -19,7 +19,7 @@ from kdlib import UsageError, embed, one_of
 from kdlib.measure import metrics
 from kdlib.plan.methods import BASELINE
 from kdlib.report import charts, onefile
-from kdlib.report.networks import GROUP, depths, describe, layers_of
+from kdlib.report.networks import depths, describe, group, layers_of
 from kdlib.store import Results
 
 MISSING = -32768  # the int16 of a point, neighbour or map that does not exist
@@ -111,7 +111,7 @@ class Explorer(anywidget.AnyWidget):
         return numbers
 
     def save(self, path: str | Path) -> None:
-        """Write one HTML file that shows this view to anybody: no kernel, no network, no other file.
+        """Write one HTML file that shows this view: no kernel, no network, no other file.
 
         Below the explorer it has the curves of the measures over the layers and a table of
         numbers: means over seeds with their 95 % t intervals, where networks have several. Raises
@@ -478,7 +478,7 @@ def _range(results: Results, measure: str, reels: list[dict[str, Any]]) -> list[
 def _curves(results: Results, networks: pd.DataFrame, measure: str) -> list[dict[str, Any]]:
     """Return, per network, the measure's value at every layer and its range over all seeds."""
     values = results.measures[results.measures["measure"] == measure].merge(results.runs, on="run")
-    seeds = values.groupby([*GROUP, "labels", "layer"])["value"]
+    seeds = values.groupby([*group(results.study), "labels", "layer"])["value"]
     values = values.assign(low=seeds.transform("min"), high=seeds.transform("max"))
     values["seeds"] = seeds.transform("count")
     axes = _axes(results, networks, "run", "layer")

@@ -1,4 +1,4 @@
-"""The networks of results: their names for people, their layers, and which differ in the seed only."""
+"""The networks of results: their names, their layers, and which differ in the seed only."""
 
 from __future__ import annotations
 
@@ -10,10 +10,15 @@ import pandas as pd
 from kdlib.plan.methods import BASELINE, METHODS
 from kdlib.store import Results
 
-GROUP = (  # columns of `runs` that networks share which differ in nothing but labels and seed
+_GROUP = (  # columns of `runs` that networks share which differ in nothing but labels and seed
     *("role", "network", "method", "teacher_network", "regime", "weights"),
     *("options", "unlabelled", "precision"),
 )
+
+
+def group(study: dict[str, Any]) -> list[str]:
+    """List the columns of `runs` that are the same for all seeds and budgets of one network."""
+    return ["role", "network"] if study.get("foreign") else list(_GROUP)
 
 
 def layers_of(results: Results, run: str) -> list[str]:
@@ -35,7 +40,7 @@ def describe(row: dict[str, Any], study: dict[str, Any]) -> dict[str, Any]:
     words = _named(row, study) if study.get("foreign") else _trained(row)
     return {
         "run": row["run"],
-        "family": " ".join(str(row[column]) for column in GROUP),
+        "family": " ".join(str(row[column]) for column in group(study)),
         **words,
         "parameters": int(row["parameters"]) if math.isfinite(row["parameters"]) else None,
         "accuracy": float(row["test_accuracy"]) if math.isfinite(row["test_accuracy"]) else None,
