@@ -29,7 +29,9 @@ NEAREST = 10  # neighbours of each image
 MANY = 20  # classes, from which on names would cover the maps
 BRUSHES = ("box", "lasso")  # what dragging over a map draws
 MOST = 32_767  # images, of which int16 can number the neighbours
-SIDES = {2500: 48, MOST: 32}  # largest thumbnail in pixels, by the number of images up to which
+MANY_IMAGES = 2500  # from which on thumbnails are smaller
+SIDE, SIDE_OF_MANY = 48, 32  # largest thumbnail, in pixels
+QUALITY, QUALITY_OF_MANY = 80, 60  # WebP's scale to 100
 COLUMNS = 40  # thumbnails in a row of the sprite; more where they are many
 STATIC = Path(__file__).parent / "static"
 SCRIPTS = (  # of static/explorer, in this order
@@ -285,14 +287,15 @@ def sprite(images: np.ndarray) -> bytes:
         tile = tile if list(tile.size) == size else tile.resize(size, Image.Resampling.LANCZOS)
         sheet.paste(tile, (i % columns * size[0], i // columns * size[1]))
     file = io.BytesIO()
-    sheet.save(file, "WEBP", lossless=size[0] * size[1] <= 256, quality=80)
+    quality = QUALITY if n <= MANY_IMAGES else QUALITY_OF_MANY
+    sheet.save(file, "WEBP", lossless=size[0] * size[1] <= 256, quality=quality)
     return file.getvalue()
 
 
 def _tile(images: np.ndarray) -> list[int]:
     """Return width and height of an image in the sprite, and how many stand in a row."""
     n, h, w = images.shape[:3]
-    side = next((side for most, side in SIDES.items() if n <= most), min(SIDES.values()))
+    side = SIDE if n <= MANY_IMAGES else SIDE_OF_MANY
     shrink = min(1.0, side / max(h, w))
     columns = max(COLUMNS, math.ceil(n**0.5))
     return [max(1, round(w * shrink)), max(1, round(h * shrink)), columns]

@@ -117,8 +117,9 @@ def _summary(results: Results, networks: pd.DataFrame) -> str:
     study = results.study
     classes = len(study["classes"])
     names = list(dict.fromkeys(networks["family"]))
+    data = "" if study["dataset"] == "images" else f" of {study['dataset']}"
     facts = [
-        f"{len(results.labels):,} images of {study['dataset']}",
+        f"{len(results.labels):,} images{data}",
         f"{classes:,} classes" if classes else "no labels",
         f"{len(names)} networks" if len(names) > 1 else "one network",
     ]
@@ -184,7 +185,11 @@ def _curves(results: Results, networks: pd.DataFrame, numbers: pd.DataFrame) -> 
         f"{looks[family]}/></svg> {escape(family)}</li>"
         for family in used
     )
-    figures = [_figure(m, rows, layers, looks) for m, rows in _by_measure(numbers)]
+    figures = [
+        _figure(measure, rows, layers, looks)
+        for measure, rows in _by_measure(numbers)
+        if rows["family"].duplicated().any()  # of one layer there is no curve
+    ]
     return f'<ul class="legend">{keys}</ul><div class="charts">{"".join(figures)}</div>'
 
 
@@ -236,7 +241,8 @@ def _figure(
             marks.append(_dot(x, y, cell["half"] * scale, look, text))
     title, hint = charts.name(measure), charts.hint(measure)
     label = escape(f"{title} layer by layer. {'; '.join(words)}")
-    picture = f'<svg role="img" viewBox="0 0 {WIDTH} {HEIGHT}" aria-label="{label}">{"".join(marks)}</svg>'
+    frame = f'<svg role="img" viewBox="0 0 {WIDTH} {HEIGHT}" aria-label="{label}">'
+    picture = f"{frame}{''.join(marks)}</svg>"
     caption = f"<b>{escape(title)}</b> <span>{escape(hint)}</span>"
     return f"<figure><figcaption>{caption}</figcaption>{picture}</figure>"
 
@@ -249,7 +255,8 @@ def _dot(x: float, y: float, half: float, look: str, text: str) -> str:
     """Draw a mean, with its interval where it has one; the words appear at the pointer."""
     bar = ""
     if np.isfinite(half):
-        bar = f'<line class="bar" {look} x1="{x:.1f}" x2="{x:.1f}" y1="{y - half:.1f}" y2="{y + half:.1f}"/>'
+        ends = f'x1="{x:.1f}" x2="{x:.1f}" y1="{y - half:.1f}" y2="{y + half:.1f}"'
+        bar = f'<line class="bar" {look} {ends}/>'
     dot = f'<circle {look} cx="{x:.1f}" cy="{y:.1f}" r="2.5"/>'
     return f"<g><title>{escape(text)}</title>{bar}{dot}</g>"
 
