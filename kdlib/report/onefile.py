@@ -236,7 +236,7 @@ def _figure(
         marks.append(f'<polyline {look} points="{path}"/>')
         for x, y, name in points:
             cell = own.loc[name]
-            text = f"{family}, {name}: {_cell(cell)}"
+            text = f"{family}, {name}: {_cell(cell['mean'], cell['half'])}"
             words.append(text)
             marks.append(_dot(x, y, cell["half"] * scale, look, text))
     title, hint = charts.name(measure), charts.hint(measure)
@@ -298,10 +298,10 @@ def _ticks(low: float, high: float) -> list[float]:
 # ---- tables ------------------------------------------------------------------------------------
 
 
-def _cell(row: pd.Series) -> str:
+def _cell(mean: float, half: float) -> str:
     """Return a mean, with half of its interval where there is one."""
-    mean = f"{row['mean']:.3f}" if abs(row["mean"]) < 100 else f"{row['mean']:.4g}"
-    return mean if not np.isfinite(row["half"]) else f"{mean} ± {row['half']:.3f}"
+    words = f"{mean:.3f}" if abs(mean) < 100 else f"{mean:.4g}"
+    return words if not np.isfinite(half) else f"{words} ± {half:.3f}"
 
 
 def _networks(results: Results, networks: pd.DataFrame) -> str:
@@ -327,10 +327,8 @@ def _numbers(results: Results, networks: pd.DataFrame, numbers: pd.DataFrame) ->
     if numbers.empty:
         return ""
     measures = _measures(numbers)
-    cells = {
-        (row["family"], row["layer"], row["measure"]): _cell(row)
-        for row in numbers.to_dict("records")
-    }
+    keys = zip(numbers["family"], numbers["layer"], numbers["measure"], strict=True)
+    cells = dict(zip(keys, map(_cell, numbers["mean"], numbers["half"]), strict=True))
     rows = [
         [family, layer, *(cells.get((family, layer, measure), "–") for measure in measures)]
         for family, run in _first(networks).items()
