@@ -18,7 +18,8 @@ function curve(app) {
   function scales() {
     const [low, high] = data.ranges[app.good.measure][0] == null ? [0, 1] : data.ranges[app.good.measure];
     const step = [0.05, 0.1, 0.2, 0.25, 0.5, 1, 2, 5, 10, 20, 50, 100].find((s) => (high - low) / s <= 4) || (high - low) / 4;
-    const [from, to] = [Math.floor(low / step) * step, Math.ceil(high / step) * step || step];
+    const from = Math.floor(low / step) * step;
+    const to = Math.max(from + step, Math.ceil(high / step) * step); // a measure may be one number everywhere
     const ticks = Array.from({ length: Math.round((to - from) / step) + 1 }, (_, i) => from + i * step);
     const width = picture.clientWidth || 600;
     const last = app.stops() - 1;
