@@ -168,7 +168,7 @@ function legend(app) {
     } });
   const ring = make("span", { className: "kd-key" }, make("i", { className: "kd-ring" }), "misclassified");
   const shade = make("select", { "aria-label": "What colours mean", onchange: () => app.set("shade", shade.value) },
-    ...shades.map((value) => make("option", { value }, MEANINGS[value])));
+    ...shades.map((value) => make("option", { value }, value === "class" && !classes.length ? "nothing" : MEANINGS[value])));
   const most = make("span");
   const ramp = make("span", { className: "kd-key kd-ramp" }, "none", ...SHADES.map((fill) =>
     make("i", { className: "kd-shade", style: `background:${fill}` })), most);
