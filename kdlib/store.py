@@ -151,6 +151,11 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     _write(path, lambda part: part.write_text(text))
 
 
+def save_text(path: Path, text: str) -> None:
+    """Write a text. Raises UsageError where that is not possible."""
+    _write(path, partial(Path.write_text, data=text, encoding="utf-8"))
+
+
 def _write_parquet(path: Path, table: pd.DataFrame) -> None:
     write = partial(table.to_parquet, index=False, compression="zstd", compression_level=9)
     _write(path, write)

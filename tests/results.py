@@ -271,3 +271,75 @@ def _nearest(run: str, layer: str, features: np.ndarray) -> pd.DataFrame:
     images, ranks = np.indices(near.shape)
     places = {"image": images.ravel(), "rank": ranks.ravel(), "neighbour": near.ravel()}
     return pd.DataFrame({"run": run, "layer": layer, **places})
+
+
+def foreign(
+    networks: dict[str, Sequence[str]],
+    n: int = 60,
+    *,
+    classes: Sequence[str] = ("cat", "dog", "eel"),
+    seeds: int = 1,
+    pictured: bool = True,
+) -> Results:
+    """Invent networks that somebody trained elsewhere, each with layers of its own.
+
+    Without `classes` there are no labels. Of several seeds the first has maps.
+    """
+    generator = np.random.default_rng(0)
+    truth = np.arange(n) % len(classes) if classes else np.full(n, -1)
+    rows: dict[str, list[pd.DataFrame]] = {name: [] for name in TABLES}
+    described = []
+    for (name, layers), seed in itertools.product(networks.items(), range(seeds)):
+        run = name if seeds == 1 else f"{name} {seed}"
+        facts = {"role": "teacher" if name == "teacher" else "student", "weights": f"{run}.pt"}
+        facts |= {"network": name, "method": name, "seed": seed, "labels": "", "unlabelled": False}
+        right = {"parameters": 1e6 if classes else np.nan, "test_accuracy": 0.8}
+        right |= {} if classes else {"test_accuracy": np.nan}
+        rows["runs"].append(table_of_runs([facts | right | {"run": run}]))
+        described.append({"run": run, "network": name, "seed": seed, "layers": list(layers)})
+        described[-1] |= {"readings": ["as given"], "source": "file.npz", "notes": []}
+        guess = {"prediction": np.where(generator.random(n) < 0.8, truth, 0)}
+        if classes:
+            frame = pd.DataFrame({"run": run, "image": np.arange(n)} | guess)
+            rows["predictions"].append(frame)
+        for layer in layers:
+            values = {"knn": 0.5 + 0.1 * seed} if classes else {}
+            values |= {"effective_rank": 3.0 + 2 * seed}
+            keys = {"run": run, "layer": layer, "view": "pooled"}
+            rows["measures"] += [
+                pd.DataFrame([keys | {"measure": m, "value": v}]) for m, v in values.items()
+            ]
+            if seed == 0:
+                _foreign_maps(run, layer, truth, rows, generator)
+    tables = {
+        name: pd.concat(parts, ignore_index=True)[TABLES[name].columns]
+        if parts
+        else pd.DataFrame(columns=TABLES[name].columns)
+        for name, parts in rows.items()
+    }
+    study = {
+        **{"foreign": True, "name": "look", "dataset": "images", "classes": list(classes)},
+        **{"layers": list(dict.fromkeys(layer for own in networks.values() for layer in own))},
+        **{"embeddings": ["tsne", "pca"], "networks": described},
+        **{"seeds": dict.fromkeys(networks, seeds), "left_out": {}},
+        **{"labelled": bool(classes), "pictured": pictured, "probes": ""},
+    }
+    shape = (n, 12, 12, 3) if pictured else (0, 1, 1, 1)
+    images = generator.integers(0, 256, shape).astype(np.uint8)
+    return Results(study, **tables, images=images, labels=truth)
+
+
+def _foreign_maps(
+    run: str, layer: str, truth: np.ndarray, rows: dict[str, list[pd.DataFrame]], generator: Any
+) -> None:
+    n = len(truth)
+    for embedding in ("tsne", "pca"):
+        x, y = generator.normal(size=(2, n)).round(3) + truth % 7
+        keys = {"run": run, "layer": layer, "embedding": embedding}
+        points = {"image": np.arange(n), "x": x, "y": y, "error": generator.random(n)}
+        rows["maps"].append(pd.DataFrame(keys | points))
+        keys |= {"measure": "trustworthiness", "value": 0.9, "engine": "any", "coupling": 0.1}
+        rows["faithfulness"].append(pd.DataFrame([keys]))
+    near = {"image": np.repeat(np.arange(n), 10), "rank": np.tile(np.arange(10), n)}
+    near["neighbour"] = generator.integers(0, n, 10 * n)
+    rows["neighbours"].append(pd.DataFrame({"run": run, "layer": layer} | near))

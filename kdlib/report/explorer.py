@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Collection, Mapping
+import math
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ from PIL import Image
 
 from kdlib import UsageError, embed, one_of
 from kdlib.measure import metrics
-from kdlib.plan.methods import BASELINE, METHODS
-from kdlib.report import charts
+from kdlib.plan.methods import BASELINE
+from kdlib.report import charts, onefile
+from kdlib.report.networks import depths, describe, group, layers_of
 from kdlib.store import Results
 
 MISSING = -32768  # the int16 of a point, neighbour or map that does not exist
@@ -26,13 +28,13 @@ TRAINED = -1  # the epoch of trained networks, beside those of the film
 NEAREST = 10  # neighbours of each image
 MANY = 20  # classes, from which on names would cover the maps
 BRUSHES = ("box", "lasso")  # what dragging over a map draws
+MOST = 32_767  # images, of which int16 can number the neighbours
+MANY_IMAGES = 2500  # from which on thumbnails are smaller
 SIDE = 48  # largest thumbnail, in pixels
-COLUMNS = 40  # thumbnails in a row of the sprite
-GROUP = (  # columns of `runs` that networks share which differ in nothing but labels and seed
-    *("role", "network", "method", "teacher_network", "regime", "weights"),
-    *("options", "unlabelled", "precision"),
-)
-
+SIDE_OF_MANY = 32
+QUALITY = 80  # of the sprite, WebP's scale to 100
+QUALITY_OF_MANY = 60
+COLUMNS = 40  # thumbnails in a row of the sprite; more where they are many
 STATIC = Path(__file__).parent / "static"
 SCRIPTS = (  # of static/explorer, in this order
     *("document", "view", "controls", "maps", "painting", "pointer"),
@@ -40,6 +42,7 @@ SCRIPTS = (  # of static/explorer, in this order
 )
 CONSTANTS = {
     **{"MISSING": MISSING, "UNKNOWN": UNKNOWN, "TRAINED": TRAINED, "NEAREST": NEAREST},
+    "MANY": MANY,
     **{"BRUSHES": BRUSHES, "COLOURS": charts.CLASSES},
 }
 
@@ -84,7 +87,9 @@ class Explorer(anywidget.AnyWidget):
     meta = traitlets.Dict().tag(sync=True)  # what is known before a network is chosen: see _meta
     parts = traitlets.Dict().tag(sync=True)  # run -> all of that network, as bytes: see _parts
     labels = traitlets.Bytes().tag(sync=True)  # int16 [image]
-    sprite = traitlets.Bytes().tag(sync=True)  # WebP, COLUMNS images in a row
+    sprite = traitlets.Bytes().tag(sync=True)  # WebP, rows of images; empty without images
+
+    results: Results | None = None  # what is shown; not sent to the page
 
     @traitlets.validate("left", "right", "layer", "embedding", "measure", "shade", "epoch", "brush")
     def _check_choice(self, proposal: dict[str, Any]) -> str | int:
@@ -109,11 +114,25 @@ class Explorer(anywidget.AnyWidget):
                 raise _RefusedError(f"no {title} {number} among the {trait}; {limits}")
         return numbers
 
+    def save(self, path: str | Path) -> None:
+        """Write one HTML file that shows this view: no kernel, no network, no other file.
+
+        Below the explorer it has the curves of the measures over the layers and a table of
+        numbers: means over seeds with their 95 % t intervals, where networks have several. Raises
+        UsageError for a path that does not end in .html or cannot be written, and for an explorer
+        without results.
+
+        >>> explorer.show(store.load("book/results/quick")).save("distilled.html")
+        """
+        if self.results is None:
+            raise UsageError("this explorer holds no results; make it by explorer.show(results)")
+        onefile.write(self, self.results, Path(path))
+
     def _choices(self, trait: str) -> list[Any]:
         if trait in ("left", "right"):
             return [network["run"] for network in self.meta["networks"]]
         if trait in ("measure", "embedding"):
-            return [choice["key"] for choice in self.meta[f"{trait}s"]]
+            return [choice["key"] for choice in self.meta[f"{trait}s"]] or [""]
         if trait == "epoch":
             return [TRAINED, *sorted({e for reel in self.meta["film"] for e in reel["epochs"]})]
         return list(BRUSHES) if trait == "brush" else self.meta[f"{trait}s"]
@@ -136,7 +155,8 @@ def show(
 
     left and right are names of runs with maps in `results`; by default the baseline with
     the fewest labels, and the `kd` student of the same labels and seed. `view` takes the other
-    traits of the view by their names: layer="block3", embedding="ivis", measure="silhouette",
+    traits of the view by their names: layer="block3" (or "50 %" of the depth, where networks have
+    layers of their own), embedding="ivis", measure="silhouette",
     shade="error", epoch=5 (of the film of training), selected=[image numbers], hidden=[class
     numbers], names=False, brush="lasso".
 
@@ -147,6 +167,8 @@ def show(
     """
     if results.maps.empty:
         raise UsageError("these results hold no maps; embed some layers first, then publish")
+    if len(results.labels) > MOST:
+        raise UsageError(f"the explorer shows at most {MOST:,} images; given {len(results.labels)}")
     for name in view:
         one_of("view option", name, VIEW)
     networks = mapped(results)
@@ -156,13 +178,15 @@ def show(
     defaults = _defaults(results, networks)
     start = {**defaults, "left": left or defaults["left"], **view}
     start["right"] = right or _partner(networks, start["left"])
-    return Explorer(
+    explorer = Explorer(
         meta=_meta(results, networks, reels) | {"defaults": defaults},
         parts=_parts(results, networks, reels),
         labels=np.asarray(results.labels, "<i2").tobytes(),
         sprite=sprite(results.images),
         **start,
     )
+    explorer.results = results
+    return explorer
 
 
 def mapped(results: Results) -> pd.DataFrame:
@@ -181,17 +205,32 @@ def mapped(results: Results) -> pd.DataFrame:
     return runs.loc[keys.sort_values(list(keys)).index].reset_index(drop=True)
 
 
+def stops(results: Results, runs: Iterable[str]) -> dict[str, float]:
+    """Name the places of the slider, with their relative depths from 0 to 1.
+
+    Where all networks have the same layers these are their names; otherwise "0 %", "25 %", ...:
+    every depth at which one of them has a layer.
+    """
+    lists = {tuple(layers_of(results, run)) for run in runs}
+    if len(lists) == 1:
+        return dict(zip(*lists, depths(len(next(iter(lists)))), strict=True))
+    places = {depth for layers in lists for depth in depths(len(layers))}
+    return {f"{100 * depth:.3g} %": depth for depth in sorted(places)}
+
+
 def _defaults(results: Results, networks: pd.DataFrame) -> dict[str, Any]:
     """Return the view that opens when nothing else is chosen."""
-    layers = list(results.study["layers"])
-    baselines = networks[(networks["role"] == "student") & (networks["method"] == BASELINE)]
-    left = (networks if baselines.empty else baselines)["run"].iloc[0]
+    layers, measures = list(stops(results, networks["run"])), _measures(results)
+    students = networks[networks["role"] == "student"]
+    baselines = students[students["method"] == BASELINE]
+    choices = [table for table in (baselines, students, networks) if not table.empty]
+    left = choices[0]["run"].iloc[0]
     return {
         "left": left,
         "right": _partner(networks, left),
-        "layer": "block2" if "block2" in layers else layers[0],
+        "layer": "block2" if "block2" in layers else layers[len(layers) // 2],
         "embedding": results.study["embeddings"][0],
-        "measure": "knn",
+        "measure": "knn" if "knn" in measures else next(iter(measures), ""),
         "shade": "class",
         "epoch": TRAINED,
         "selected": [],
@@ -207,7 +246,8 @@ def _partner(networks: pd.DataFrame, run: str) -> str:
     others = networks[networks["run"] != run]
     alike = ["role", "network", "labels", "seed"]
     same = others[(others[alike] == own[alike]).all(axis=1)]
-    for candidates in (same[same["method"] == "kd"], same, others):
+    equals = others[others["role"] == own["role"]]
+    for candidates in (same[same["method"] == "kd"], same, equals, others):
         if not candidates.empty:
             return candidates["run"].iloc[0]
     return run
@@ -234,24 +274,33 @@ def quantise(points: np.ndarray) -> np.ndarray:
 
 
 def sprite(images: np.ndarray) -> bytes:
-    """Lay all images on one WebP sheet, COLUMNS in a row, in their order; (n, h, w, c) uint8."""
+    """Lay all images on one WebP sheet, row by row, in their order; (n, h, w, c) uint8.
+
+    Up to 1,600 images 40 stand in a row; more make a square, for no browser draws a sheet of more
+    than 16,383 pixels a side. Empty without images.
+    """
     n, c = len(images), images.shape[-1]
-    size = _thumbnail(images)
-    sheet = Image.new("RGB", (COLUMNS * size[0], -(-n // COLUMNS) * size[1]))
+    if not n:
+        return b""
+    *size, columns = _tile(images)
+    sheet = Image.new("RGB", (columns * size[0], -(-n // columns) * size[1]))
     for i, image in enumerate(images):
         tile = Image.fromarray(image[..., 0] if c == 1 else image).convert("RGB")
-        tile = tile if tile.size == size else tile.resize(size, Image.Resampling.LANCZOS)
-        sheet.paste(tile, (i % COLUMNS * size[0], i // COLUMNS * size[1]))
+        tile = tile if list(tile.size) == size else tile.resize(size, Image.Resampling.LANCZOS)
+        sheet.paste(tile, (i % columns * size[0], i // columns * size[1]))
     file = io.BytesIO()
-    sheet.save(file, "WEBP", lossless=size[0] * size[1] <= 256, quality=80)
+    quality = QUALITY if n <= MANY_IMAGES else QUALITY_OF_MANY
+    sheet.save(file, "WEBP", lossless=size[0] * size[1] <= 256, quality=quality)
     return file.getvalue()
 
 
-def _thumbnail(images: np.ndarray) -> tuple[int, int]:
-    """Return width and height of an image in the sprite."""
-    h, w = images.shape[1:3]
-    shrink = min(1.0, SIDE / max(h, w))
-    return max(1, round(w * shrink)), max(1, round(h * shrink))
+def _tile(images: np.ndarray) -> list[int]:
+    """Return width and height of an image in the sprite, and how many stand in a row."""
+    n, h, w = images.shape[:3]
+    side = SIDE if n <= MANY_IMAGES else SIDE_OF_MANY
+    shrink = min(1.0, side / max(h, w))
+    columns = max(COLUMNS, math.ceil(n**0.5))
+    return [max(1, round(w * shrink)), max(1, round(h * shrink)), columns]
 
 
 def _spread(
@@ -281,7 +330,7 @@ def _axes(results: Results, networks: pd.DataFrame, *names: str) -> dict[str, Co
         "run": networks["run"],
         "embedding": results.study["embeddings"],
         "layer": results.study["layers"],
-        "image": range(len(results.images)),
+        "image": range(len(results.labels)),
     }
     return {name: axes[name] for name in names}
 
@@ -295,7 +344,7 @@ def _gather_maps(results: Results, networks: pd.DataFrame, values: str | list[st
 def _errors(results: Results, networks: pd.DataFrame) -> np.ndarray:
     """Return the share of neighbours that each dot lost, as bytes; nothing if never measured."""
     if "error" not in results.maps:
-        return np.zeros(0, np.uint8)
+        return np.zeros((0, 0, len(results.study["layers"])), np.uint8)
     errors = _gather_maps(results, networks, "error")
     whole = np.round(errors.clip(0, 1) * (UNKNOWN - 1))
     return np.where(np.isnan(errors), UNKNOWN, whole).astype(np.uint8)
@@ -304,7 +353,7 @@ def _errors(results: Results, networks: pd.DataFrame) -> np.ndarray:
 def _neighbours(results: Results, networks: pd.DataFrame) -> np.ndarray:
     """Gather each image's nearest in the layers themselves, [network][layer][image][NEAREST]."""
     if results.neighbours.empty:
-        return np.zeros(0, "<i2")
+        return np.zeros((0, len(results.study["layers"])), "<i2")
     axes = _axes(results, networks, "run", "layer", "image") | {"rank": range(NEAREST)}
     return _spread(results.neighbours, axes, "neighbour", MISSING).astype("<i2")
 
@@ -331,7 +380,7 @@ def _reels(results: Results, networks: pd.DataFrame) -> list[dict[str, Any]]:
 
 def _frames(results: Results, reels: list[dict[str, Any]]) -> np.ndarray:
     """Return the maps of some films, (frame, image, 2) int16, reel by reel, epoch by epoch."""
-    images, frames = range(len(results.images)), [np.zeros((0, len(results.images), 2), "<i2")]
+    images, frames = range(len(results.labels)), [np.zeros((0, len(results.labels), 2), "<i2")]
     for reel in reels:
         film = results.film[results.film["run"] == reel["run"]]
         film = film[film["layer"] == reel["layer"]]
@@ -345,8 +394,8 @@ def _parts(
 ) -> dict[str, bytes]:
     """Pack each network by itself, so that a page need not load those that it does not show.
 
-    A part is the length of its facts as uint32, the facts as JSON (curves of the measures,
-    faithfulness of its maps, reels of its film, sizes in bytes of what follows), and then
+    A part is the length of its facts as uint32, the facts as JSON (its layers, curves of the
+    measures, faithfulness of its maps, reels of its film, sizes in bytes of what follows), and then
     coordinates int16 [embedding][layer][image][2], neighbours int16 [layer][image][NEAREST],
     predictions int16 [image], frames int16 [reel][epoch][image][2] and errors uint8
     [embedding][layer][image]. Neighbours and errors are empty where none were stored.
@@ -355,18 +404,28 @@ def _parts(
     errors, neighbours = _errors(results, networks), _neighbours(results, networks)
     predictions, faithfulness = _predictions(results, networks), _faithfulness(results, networks)
     curves = {measure: _curves(results, networks, measure) for measure in _measures(results)}
+    known = list(results.study["layers"])
     parts = {}
     for i, run in enumerate(networks["run"]):
+        layers = layers_of(results, run)
+        at = [known.index(layer) for layer in layers]
         own = [reel for reel in reels if reel["run"] == run]
         facts = {
-            "curves": {measure: curve[i] for measure, curve in curves.items()},
-            "faithfulness": faithfulness[i],
+            "layers": layers,
+            "curves": {measure: _at(curve[i], at) for measure, curve in curves.items()},
+            "faithfulness": [[maps[k] for k in at] for maps in faithfulness[i]],
             "film": own,
         }
-        arrays = [coordinates[i], neighbours[i : i + 1], predictions[i]]
-        arrays += [_frames(results, own), errors[i : i + 1]]
+        arrays = [coordinates[i][:, at], neighbours[i : i + 1, at], predictions[i]]
+        arrays += [_frames(results, own), errors[i : i + 1, :, at]]
         parts[run] = _pack(facts, [array.tobytes() for array in arrays])
     return parts
+
+
+def _at(curve: dict[str, Any], places: list[int]) -> dict[str, Any]:
+    """Take some layers of a curve."""
+    rows = {key: [row[i] for i in places] for key, row in curve.items() if key != "seeds"}
+    return rows | {"seeds": curve["seeds"]}
 
 
 def _pack(facts: dict[str, Any], arrays: list[bytes]) -> bytes:
@@ -382,21 +441,24 @@ def _pack(facts: dict[str, Any], arrays: list[bytes]) -> bytes:
 def _meta(results: Results, networks: pd.DataFrame, reels: list[dict[str, Any]]) -> dict[str, Any]:
     """Gather what is known of all networks before one is chosen, as plain JSON."""
     study, measures = results.study, _measures(results)
+    places = stops(results, networks["run"])
     shades = ["class"]
     if "error" in results.maps:
         shades.append("error")
     if not results.neighbours.empty:
         shades.append("change")
     return {
-        "n": len(results.images),
+        "n": len(results.labels),
         "classes": [str(name) for name in study["classes"]],
-        "layers": list(study["layers"]),
+        "layers": list(places),
+        "depths": list(places.values()),
+        "aligned": len({tuple(layers_of(results, run)) for run in networks["run"]}) == 1,
         "embeddings": [{"key": e, "name": embed.TITLES.get(e, e)} for e in study["embeddings"]],
-        "networks": [_network(row) for row in networks.to_dict("records")],
+        "networks": [describe(row, study) for row in networks.to_dict("records")],
         "measures": [{"key": m, "name": charts.name(m), "hint": charts.hint(m)} for m in measures],
         "ranges": {m: _range(results, m, reels) for m in measures},
         "film": [{key: reel[key] for key in ("run", "layer", "epochs")} for reel in reels],
-        "tile": [*_thumbnail(results.images), COLUMNS],
+        "tile": _tile(results.images) if len(results.images) else None,
         "shades": shades,
         "share": VIEW,
         "study": f"book/results/{study['name']}",
@@ -418,53 +480,10 @@ def _range(results: Results, measure: str, reels: list[dict[str, Any]]) -> list[
     return [_number(min(finite)), _number(max(finite))] if finite else [None, None]
 
 
-def _network(row: dict[str, Any]) -> dict[str, Any]:
-    """Name a network for people: `name` in words, `short` beside a curve, `group` in the menu.
-
-    `family` is the same for all seeds and budgets of labels of one network.
-    """
-    labels = "all labels" if row["labels"] == "all" else f"{row['labels']} labels per class"
-    group = f"{row['role']} {row['network']}"
-    if row["role"] == "teacher":
-        kind = title = "teacher"
-        short = kind if row["regime"] == "full" else f"{kind} ({row['regime']})"
-    else:
-        short = row["method"]
-        kind, title = _method(short)
-    if row["teacher_network"]:
-        group += f" of {row['teacher_network']} ({row['regime']})"
-    if kind == "control":
-        group += ", controls"
-    if row["options"]:
-        short, title = (f"{words} {row['options']}" for words in (short, title))
-    return {
-        "run": row["run"],
-        "family": " ".join(str(row[column]) for column in GROUP),
-        "short": short,
-        "name": f"{title}, {labels}, seed {row['seed']}",
-        "group": group,
-        "labels": labels,
-        "seed": f"seed {row['seed']}",
-        "parameters": int(row["parameters"]),
-        "accuracy": float(row["test_accuracy"]),
-        "kind": kind,
-    }
-
-
-def _method(name: str) -> tuple[str, str]:
-    """Return the kind of a student (baseline, control or distilled) and its method in words."""
-    if name == BASELINE:
-        return "baseline", "baseline (no teacher)"
-    facts = METHODS.get(name)
-    if facts is None:  # several at once, "kd+at"
-        return "distilled", name
-    return ("control" if facts.control else "distilled"), facts.title
-
-
 def _curves(results: Results, networks: pd.DataFrame, measure: str) -> list[dict[str, Any]]:
     """Return, per network, the measure's value at every layer and its range over all seeds."""
     values = results.measures[results.measures["measure"] == measure].merge(results.runs, on="run")
-    seeds = values.groupby([*GROUP, "labels", "layer"])["value"]
+    seeds = values.groupby([*group(results.study), "labels", "layer"])["value"]
     values = values.assign(low=seeds.transform("min"), high=seeds.transform("max"))
     values["seeds"] = seeds.transform("count")
     axes = _axes(results, networks, "run", "layer")

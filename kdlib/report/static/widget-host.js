@@ -37,6 +37,12 @@
     return array;
   }
 
+  async function inflate(array) {
+    if (!window.DecompressionStream) throw new Error("This page needs a browser of 2023 or later.");
+    const stream = new Blob([array]).stream().pipeThrough(new DecompressionStream("deflate"));
+    return new Uint8Array(await new Response(stream).arrayBuffer());
+  }
+
   // ---- a model as anywidget modules know it, with nobody at the other end
   class Model {
     constructor(state) {
@@ -73,8 +79,11 @@
   function load(id) {
     models[id] = models[id] || (async () => {
       const { state, buffers = [] } = records[id];
-      await Promise.all(buffers.map(async ({ path, data, src }) => {
-        const read = async () => new DataView(bytes(src ? await sidecar(src) : data).buffer);
+      await Promise.all(buffers.map(async ({ path, data, src, deflated }) => {
+        const read = async () => {
+          const array = bytes(src ? await sidecar(src) : data);
+          return new DataView((deflated ? await inflate(array) : array).buffer);
+        };
         const owner = path.slice(0, -1).reduce((object, key) => object[key], state);
         owner[path[path.length - 1]] = path[0] === "parts" ? read : await read();
       }));

@@ -36,8 +36,10 @@ function networkSelect(app, side) {
       const family = networks.filter((network) => network.family === current.family);
       fill(labels, current.run, closest(current, "labels", family).map(option("labels")));
       fill(seeds, current.run, family.filter((network) => network.labels === current.labels).map(option("seed")));
-      const fixed = [labels.hidden ? `${current.labels} · ` : "", seeds.hidden ? `${current.seed} · ` : ""];
-      facts.replaceChildren(...fixed, make("b", {}, percent(current.accuracy)), ` test accuracy · ${size(current.parameters)} parameters`);
+      const words = [labels.hidden && current.labels, seeds.hidden && current.seed,
+        current.accuracy != null && [make("b", {}, percent(current.accuracy)), " test accuracy"],
+        current.parameters != null && `${size(current.parameters)} parameters`].filter(Boolean);
+      facts.replaceChildren(...words.flatMap((word, i) => [...(i ? [" · "] : []), ...[word].flat()]));
     },
   };
 }
@@ -112,10 +114,8 @@ function walk({ label, play: title, pause, stops, at, choose }) {
 }
 
 function depthSlider(app) {
-  const { layers } = app.data;
-  const stops = layers.map((name) => [name, name]);
-  return walk({ label: "Layer", play: "Play through the layers", pause: 1100, stops: () => stops,
-    at: () => app.at("layer"), choose: (i) => app.set("layer", layers[i]) });
+  return walk({ label: "Layer", play: "Play through the layers", pause: 1100,
+    stops: () => Array.from({ length: app.stops() }, (_, i) => app.stopName(i)), at: app.stop, choose: app.go });
 }
 
 const moment = (epoch) => (epoch === TRAINED ? "trained" : epoch === 0 ? "before training" : `after ${epoch} epoch${epoch === 1 ? "" : "s"}`);
@@ -148,6 +148,7 @@ function film(app) {
 
 function legend(app) {
   const { classes, labels, n, shades } = app.data;
+  const predicts = () => SIDES.some((side) => app.part(side).predicts) && classes.length > 0;
   const members = (c) => Array.from({ length: n }, (_, i) => i).filter((i) => labels[i] === c);
   const point = (c) => { app.pointed = c; app.draw(); };
   const toggle = (c) => app.set("hidden", classes.map((_, i) => i).filter((i) => app.hidden.has(i) !== (i === c)));
@@ -160,21 +161,28 @@ function legend(app) {
       onpointerenter: () => point(c), onpointerleave: () => point(-1) }, icon, name);
   });
   const names = make("input", { type: "checkbox", onchange: () => app.set("names", names.checked) });
+  const find = make("input", { type: "search", placeholder: `find one of ${thousands(classes.length)} classes`,
+    "aria-label": "Find a class", hidden: classes.length <= MANY, oninput: () => {
+      const words = find.value.trim().toLocaleLowerCase();
+      buttons.forEach((button, c) => { button.hidden = !classes[c].toLocaleLowerCase().includes(words); });
+    } });
+  const ring = make("span", { className: "kd-key" }, make("i", { className: "kd-ring" }), "misclassified");
   const shade = make("select", { "aria-label": "What colours mean", onchange: () => app.set("shade", shade.value) },
-    ...shades.map((value) => make("option", { value }, MEANINGS[value])));
+    ...shades.map((value) => make("option", { value }, value === "class" && !classes.length ? "nothing" : MEANINGS[value])));
   const most = make("span");
   const ramp = make("span", { className: "kd-key kd-ramp" }, "none", ...SHADES.map((fill) =>
     make("i", { className: "kd-shade", style: `background:${fill}` })), most);
   return {
     element: make("div", { className: "kd-legend", role: "group", "aria-label": "Classes and colours" },
       make("label", { className: "kd-muted", hidden: shades.length < 2 }, "colour: ", shade), ramp,
-      ...buttons, make("span", { className: "kd-key" }, make("i", { className: "kd-ring" }), "misclassified",
-        make("label", { className: "kd-key" }, names, "names"))),
+      find, make("span", { className: "kd-muted", hidden: classes.length > 0 }, "no classes are known"), ...buttons,
+      ring, make("label", { className: "kd-key", hidden: !classes.length }, names, "names")),
     update() {
       shade.value = app.shade();
       shade.disabled = app.epoch !== TRAINED;
       shade.title = shade.disabled ? "known of trained networks only" : "what colours mean";
       ramp.hidden = app.shade() === "class";
+      ring.hidden = !predicts();
       most.textContent = MOST[app.shade()] || "";
       names.checked = app.good.names;
       buttons.forEach((button, c) => button.setAttribute("aria-pressed", String(!app.hidden.has(c))));

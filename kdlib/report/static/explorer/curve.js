@@ -8,7 +8,7 @@ function curve(app) {
   const picture = svg("svg", { class: "kd-curve", role: "img", height });
   picture.addEventListener("click", (event) => {
     const i = event.target.dataset?.layer;
-    if (i !== undefined) app.set("layer", data.layers[+i]);
+    if (i !== undefined) app.go(+i);
   });
   const select = make("select", { "aria-label": "Measure of the curve", onchange: () => app.set("measure", select.value) },
     ...data.measures.map(({ key, name }) => make("option", { value: key }, name)));
@@ -18,17 +18,19 @@ function curve(app) {
   function scales() {
     const [low, high] = data.ranges[app.good.measure][0] == null ? [0, 1] : data.ranges[app.good.measure];
     const step = [0.05, 0.1, 0.2, 0.25, 0.5, 1, 2, 5, 10, 20, 50, 100].find((s) => (high - low) / s <= 4) || (high - low) / 4;
-    const [from, to] = [Math.floor(low / step) * step, Math.ceil(high / step) * step || step];
+    const from = Math.floor(low / step) * step;
+    const to = Math.max(from + step, Math.ceil(high / step) * step); // a measure may be one number everywhere
     const ticks = Array.from({ length: Math.round((to - from) / step) + 1 }, (_, i) => from + i * step);
     const width = picture.clientWidth || 600;
-    const column = (width - gutter) / data.layers.length;
+    const last = app.stops() - 1;
+    const column = (width - gutter) / (last + 1);
     picture.setAttribute("viewBox", `0 0 ${width} ${height}`); // paper has another width
     return { ticks, width, column,
-      x: (i) => gutter + (i + 0.5) * column,
+      x: (i, n) => gutter + (relative(i, n) * last + 0.5) * column,
       y: (v) => 12 + (1 - (v - from) / (to - from)) * (height - 24) };
   }
   /** A path through the layers that have a value. */
-  const path = (values, { x, y }) => values.map((v, i) => (v == null ? "" : `${x(i)},${y(v)}`)).filter(Boolean).join(" ");
+  const path = (values, { x, y }) => values.map((v, i) => (v == null ? "" : `${x(i, values.length)},${y(v)}`)).filter(Boolean).join(" ");
 
   function side(name, scale) {
     const { values, low, high, seeds } = app.part(name).curves[app.good.measure];
@@ -38,9 +40,9 @@ function curve(app) {
       group.append(svg("polygon", { class: "kd-band", points: edge }));
     }
     group.append(svg("polyline", { points: path(values, scale) }));
-    const dot = (i, v, r) => v != null && group.append(svg("circle", { cx: scale.x(i), cy: scale.y(v), r }));
+    const dot = (i, v, r) => v != null && group.append(svg("circle", { cx: scale.x(i, values.length), cy: scale.y(v), r }));
     values.forEach((v, i) => dot(i, v, 2.6));
-    dot(app.at("layer"), app.value(app.good.measure, name), 5);
+    dot(app.own(name), app.value(app.good.measure, name), 5);
     return group;
   }
   /** Numbers at the current layer and names at the end, pushed apart where they would meet. */
@@ -49,24 +51,24 @@ function curve(app) {
     const group = svg("g");
     const write = (name, x, y, anchor, text) =>
       group.append(svg("text", { x, y, "text-anchor": anchor, class: `kd-word kd-${name}` }, text));
-    const now = app.at("layer");
-    const end = data.layers.length - 1;
     const here = { left: app.value(app.good.measure, "left"), right: app.value(app.good.measure, "right") };
     const above = (a, b) => (a ?? 0) > (b ?? 0) ? { left: -10, right: 18 } : { left: 18, right: -10 };
     for (const [s, values] of [["left", a], ["right", b]]) {
+      const [now, end] = [app.own(s), values.length - 1];
       if (here[s] != null) {
         const y = scale.y(here[s]) + above(here.left, here.right)[s];
-        write(s, scale.x(now), Math.max(10, Math.min(height - 2, y)), "middle", fixed(here[s]));
+        write(s, scale.x(now, values.length), Math.max(10, Math.min(height - 2, y)), "middle", fixed(here[s]));
       }
-      const apart = Math.abs(scale.y(a[end] ?? 0) - scale.y(b[end] ?? 0)) < 13 ? above(a[end], b[end])[s] / 2.2 : 0;
-      if (values[end] != null && scale.column > 80) write(s, scale.x(end) + 10, scale.y(values[end]) + 4 + apart, "start", app.network(s).short);
+      const apart = Math.abs(scale.y(a.at(-1) ?? 0) - scale.y(b.at(-1) ?? 0)) < 13 ? above(a.at(-1), b.at(-1))[s] / 2.2 : 0;
+      if (values[end] != null && scale.column > 80) write(s, scale.x(end, values.length) + 10, scale.y(values[end]) + 4 + apart, "start", app.network(s).short);
     }
     return group;
   }
   return {
-    element: make("div", { className: "kd-curves" },
+    element: make("div", { className: "kd-curves", hidden: !data.measures.length },
       make("div", { className: "kd-curve-head" }, make("label", {}, select), hint, summary), picture),
     update() {
+      if (!data.measures.length) return;
       const scale = scales();
       const measure = data.measures[app.at("measure")];
       select.value = measure.key;
@@ -74,17 +76,17 @@ function curve(app) {
       const grid = scale.ticks.map((v) => [
         svg("line", { class: "kd-grid", x1: gutter, x2: scale.width, y1: scale.y(v), y2: scale.y(v) }),
         svg("text", { class: "kd-axis", x: gutter - 8, y: scale.y(v) + 4, "text-anchor": "end" }, `${+v.toFixed(2)}`)]);
-      const here = svg("rect", { class: "kd-here", x: gutter + app.at("layer") * scale.column, y: 0, width: scale.column, height, rx: 6 });
-      const targets = data.layers.map((name, i) => svg("rect", { class: "kd-target", "data-layer": i, y: 0, height,
-        x: gutter + i * scale.column, width: scale.column }, svg("title", {}, `go to ${name}`)));
+      const here = svg("rect", { class: "kd-here", x: gutter + app.stop() * scale.column, y: 0, width: scale.column, height, rx: 6 });
+      const targets = Array.from({ length: app.stops() }, (_, i) => svg("rect", { class: "kd-target", "data-layer": i, y: 0, height,
+        x: gutter + i * scale.column, width: scale.column }, svg("title", {}, `go to ${app.stopName(i)[1]}`)));
       picture.replaceChildren(here, ...grid.flat(), ...SIDES.map((s) => side(s, scale)), words(scale), ...targets);
       const [a, b] = SIDES.map((s) => app.part(s).curves[measure.key].values);
       const [u, v] = SIDES.map((s) => app.value(measure.key, s));
       const gap = u == null || v == null ? "" : ` (${v >= u ? "+" : "−"}${Math.abs(v - u).toFixed(2)})`;
       const number = (s, value) => make("b", { className: `kd-${s}` }, `${app.network(s).short} ${fixed(value)}`);
-      summary.replaceChildren(`${app.good.layer}${app.epoch === TRAINED ? "" : ` ${moment(app.epoch)}`}: `, number("left", u), ", ", number("right", v), gap);
-      picture.setAttribute("aria-label", `${measure.name} at ${data.layers.join(", ")}. ` + SIDES.map((s, i) =>
-        `${app.network(s).name}: ${[a, b][i].map(fixed).join(", ")}`).join(". "));
+      summary.replaceChildren(`${app.stopName(app.stop())[0]}${app.epoch === TRAINED ? "" : ` ${moment(app.epoch)}`}: `, number("left", u), ", ", number("right", v), gap);
+      picture.setAttribute("aria-label", `${measure.name}${data.aligned ? ` at ${data.layers.join(", ")}` : ""}. ` + SIDES.map((s, i) =>
+        `${app.network(s).name}${data.aligned ? "" : ` at ${app.part(s).layers.join(", ")}`}: ${[a, b][i].map(fixed).join(", ")}`).join(". "));
     },
   };
 }

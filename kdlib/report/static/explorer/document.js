@@ -17,6 +17,11 @@ const thousands = (v) => v.toLocaleString("en");
 const size = (v) => (v >= 1e6 ? `${(v / 1e6).toFixed(1)} M` : v >= 1e3 ? `${Math.round(v / 1e3)} k` : `${v}`);
 const fixed = (v) => (v == null ? "–" : v.toFixed(2));
 
+/** The relative depth of layer i of n, 0 to 1; the only layer is the last. */
+const relative = (i, n) => (n > 1 ? i / (n - 1) : 1);
+/** The place among n that is nearest to a relative depth. */
+const nearestTo = (depth, n) => Math.floor(depth * (n - 1) + 0.5);
+
 /** Make an element: properties by name, "on..." as listeners, "aria-..." and such as attributes. */
 function make(tag, properties = {}, ...children) {
   const element = document.createElement(tag);

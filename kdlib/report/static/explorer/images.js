@@ -1,7 +1,10 @@
 // Single images: the tooltip, the selection, and the line of Python.
 
-function thumbnail(app, image, zoom) {
+/** An image with its longer side of about so many pixels; its number, where there are no images. */
+function thumbnail(app, image, pixels) {
+  if (!app.data.tile) return make("span", { className: "kd-muted" }, `#${image}`);
   const [w, h, columns] = app.data.tile;
+  const zoom = Math.max(1, Math.round(pixels / Math.max(w, h)));
   return make("span", { className: "kd-thumb", style: `width:${w * zoom}px;height:${h * zoom}px;`
     + `background:url(${app.sheet}) -${(image % columns) * w * zoom}px -${Math.floor(image / columns) * h * zoom}px`
     + ` / ${w * columns * zoom}px auto;image-rendering:${w < 24 ? "pixelated" : "auto"}` });
@@ -12,6 +15,7 @@ function tooltip(app) {
   const { data } = app;
   const element = make("div", { className: "kd-tip", hidden: true, role: "status" });
   const prediction = (side, image) => {
+    if (!app.part(side).predicts) return "";
     const predicted = app.part(side).prediction(image);
     const bad = app.part(side).wrong(image);
     return make("div", { className: `kd-network kd-${side}` }, make("i", { className: "kd-mark" }),
@@ -21,17 +25,18 @@ function tooltip(app) {
   const sameClass = (image) => {
     const counts = SIDES.map((side) => [...(app.near(side)?.subarray(image * NEAREST, (image + 1) * NEAREST) || [])]
       .filter((i) => data.labels[i] === data.labels[image]).length);
-    return `lines: its ${NEAREST} nearest in ${app.good.layer}, ${counts[0]} left and ${counts[1]} right of its class`;
+    const where = app.layer("left") === app.layer("right") ? app.layer("left") : "the layer";
+    return `lines: its ${NEAREST} nearest in ${where}${data.labels[image] < 0 ? "" : `, ${counts[0]} left and ${counts[1]} right of its class`}`;
   };
   return {
     element,
     show(image, from) {
       element.hidden = image < 0 || !from?.place(image);
       if (element.hidden) return;
-      const zoom = Math.max(1, Math.round(72 / Math.max(...data.tile.slice(0, 2))));
       const lines = app.near("left") && app.near("right");
-      element.replaceChildren(thumbnail(app, image, zoom), make("div", {}, make("div", {},
-        "class ", make("b", {}, data.classes[data.labels[image]] ?? "?"), make("span", { className: "kd-muted" }, ` · image ${image}`)),
+      const known = data.labels[image] < 0 ? [] : ["class ", make("b", {}, data.classes[data.labels[image]] ?? "?"), " · "];
+      element.replaceChildren(...(data.tile ? [thumbnail(app, image, 72)] : []), make("div", {}, make("div", {},
+        ...known, make("span", { className: "kd-muted" }, `image ${image}`)),
         ...SIDES.map((s) => prediction(s, image)), make("div", { className: "kd-muted kd-company", hidden: !lines }, lines ? sameClass(image) : "")));
       const [outer, inner] = [app.root.getBoundingClientRect(), from.canvas.getBoundingClientRect()];
       const onPage = ([x, y]) => [inner.left - outer.left + (x * inner.width) / from.canvas.width, inner.top - outer.top + (y * inner.height) / from.canvas.height];
@@ -81,10 +86,12 @@ function selection(app) {
   const count = make("p", { className: "kd-count", "aria-live": "polite" });
   const strip = make("div", { className: "kd-strip" });
   const item = (i) => {
-    const thumb = thumbnail(app, i, Math.max(1, Math.round(32 / data.tile[0])));
+    const thumb = thumbnail(app, i, 32);
     const marks = SIDES.map((s) => make("i", { className: app.part(s).wrong(i) ? "kd-bad" : "" }));
-    const predictions = SIDES.map((s) => `${app.network(s).short} predicts ${data.classes[app.part(s).prediction(i)] ?? "?"}`).join(", ");
-    return make("span", { className: "kd-item", title: `image ${i}, class ${data.classes[data.labels[i]]}: ${predictions}`,
+    const predictions = SIDES.filter((s) => app.part(s).predicts)
+      .map((s) => `${app.network(s).short} predicts ${data.classes[app.part(s).prediction(i)] ?? "?"}`).join(", ");
+    const known = data.labels[i] < 0 ? "" : `, class ${data.classes[data.labels[i]]}`;
+    return make("span", { className: "kd-item", title: `image ${i}${known}${predictions && `: ${predictions}`}`,
       onpointerenter: () => app.point(i), onpointerleave: () => app.point(-1) }, thumb, make("span", { className: "kd-marks" }, ...marks));
   };
   return {
@@ -94,6 +101,9 @@ function selection(app) {
       if (line.textContent !== python(app)) status.textContent = "";
       line.textContent = python(app);
       const [a, b] = SIDES.map(app.network);
+      const judged = data.classes.length > 0 && SIDES.every((s) => app.part(s).predicts);
+      fixedBy.hidden = lostBy.hidden = !judged;
+      copy.hidden = !data.study;
       const [won, lost] = a.kind === "baseline" && b.kind === "distilled"
         ? ["distillation puts right", "distillation gets newly wrong"]
         : a.short !== b.short ? [`only ${b.short} is right`, `only ${a.short} is right`] : ["only right-hand is right", "only left-hand is right"];
@@ -102,8 +112,8 @@ function selection(app) {
       const images = [...app.selected].sort((i, j) => data.labels[i] - data.labels[j] || i - j);
       const bad = (s) => images.filter((i) => app.part(s).wrong(i)).length;
       count.textContent = images.length
-        ? `${thousands(images.length)} of ${thousands(data.n)} images selected; wrong: ${bad("left")} left, ${bad("right")} right`
-        : "Drag over either map to follow those images through both networks; point at a dot to see its image.";
+        ? `${thousands(images.length)} of ${thousands(data.n)} images selected${judged ? `; wrong: ${bad("left")} left, ${bad("right")} right` : ""}`
+        : `Drag over either map to follow those images through both networks; point at a dot to see ${data.tile ? "its image" : "which it is"}.`;
       strip.hidden = !images.length;
       strip.replaceChildren(...images.slice(0, most).map(item));
       if (images.length > most) strip.append(make("span", { className: "kd-muted" }, `and ${thousands(images.length - most)} more`));

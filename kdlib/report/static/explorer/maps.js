@@ -43,28 +43,31 @@ function projection({ width }) {
 function panel(app, side) {
   const { data } = app;
   const canvas = make("canvas", { tabIndex: 0, role: "application", "aria-roledescription": "map" });
+  const layerName = make("p", { className: "kd-layer", hidden: data.aligned });
   const trust = make("p", { className: "kd-trust" });
   const loading = make("p", { className: "kd-loading", role: "status", hidden: true }); // seen after a while only
   const self = {
     side, canvas,
     pen: canvas.getContext("2d", { willReadFrequently: true }), // pixels are written by hand
-    element: make("figure", { className: `kd-panel kd-${side}` }, canvas, loading, trust),
+    element: make("figure", { className: `kd-panel kd-${side}` }, canvas, loading, layerName, trust),
     dots: null, // a passage of the images' coordinates
     middles: null, // a passage of the classes' medians, where their names stand
     order: null, // which images are painted, in which order and as what
     trail: null, // where the pointer went while dragging
     update() {
-      const [network, layer] = [app.network(side), app.at("layer")];
+      const [network, layer] = [app.network(side), app.own(side)];
       const kind = data.titles[app.good.embedding];
       const still = app.epoch === TRAINED;
       const faith = still ? app.part(side).faithfulness[app.at("embedding")][layer]
-        : app.part(side).measured(app.good.layer, app.epoch);
+        : app.part(side).measured(app.layer(side), app.epoch);
+      layerName.replaceChildren(make("b", {}, app.layer(side)), make("span", { className: "kd-muted" },
+        ` layer ${layer + 1} of ${app.part(side).layers.length}`));
       loading.hidden = !app.pending[side];
       loading.textContent = `loading ${app.chosen(side).name} …`;
       const failed = app.failed[side] ? [make("b", { className: "kd-nothing" }, app.failed[side]), `. Still ${network.name}. `] : [];
       trust.replaceChildren(...failed, ...trustWords(still ? `${kind} map` : `${kind} map ${moment(app.epoch)}`, faith));
       self.element.classList.toggle("kd-adrift", faith.noise_floor > 0.5);
-      canvas.setAttribute("aria-label", `${kind} map of ${data.n} images at ${data.layers[layer]} of ${network.name}, ${moment(app.epoch)}. `
+      canvas.setAttribute("aria-label", `${kind} map of ${data.n} images at ${app.layer(side)} of ${network.name}, ${moment(app.epoch)}. `
         + "Left and right arrow: layer. Up and down arrow: image by image, with Shift the selected ones. Enter: select that image, or no longer. Escape: clear the selection.");
     },
     retarget() {

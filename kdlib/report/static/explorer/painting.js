@@ -23,6 +23,7 @@ function stamp(app, r, fill, kind, { ring, alpha }, width) {
   };
 }
 
+const LOOKS = COLOURS.length * SHAPES.length; // of classes; after these they come again
 const PASSES = [{ ring: false, alpha: 0.13 }, { ring: true, alpha: 0.13 }, { ring: false, alpha: 0.9 }, { ring: true, alpha: 0.9 }];
 
 /** The stamps of all classes and shades, by pass; made anew when size or theme changes. */
@@ -31,7 +32,9 @@ function stamps(app, width) {
   if (app.stamps?.key === key) return app.stamps;
   const r = dotSize(app.data, width);
   const make = (fill, kind) => PASSES.map((pass) => stamp(app, r, fill, kind, pass, width));
-  const classes = app.data.classes.map((_, c) => make(colour(c), shape(c)));
+  const looks = Math.min(LOOKS, app.data.classes.length);
+  const classes = Array.from({ length: looks }, (_, c) => make(colour(c), shape(c)));
+  classes[LOOKS] = make("#888", "circle"); // of images without a label
   const shades = [...SHADES, "#888"].map((fill) => make(fill, "circle"));
   app.stamps = { key, classes, shades };
   return app.stamps;
@@ -47,12 +50,12 @@ function order(app, { side }) {
   const changed = shade === "change" && changes(app.near("left"), app.near("right"), data.n);
   const passes = PASSES.map(() => []);
   data.labels.forEach((c, i) => {
-    if (c < 0 || hidden.has(c)) return;
+    if (hidden.has(c)) return;
     const bright = (!selected.size || selected.has(i)) && (pointed < 0 || c === pointed);
     passes[2 * bright + part.wrong(i)].push(i);
   });
   const which = Uint16Array.from(data.labels, (c, i) => (changed ? level(changed[i])
-    : errors ? level(errors[i] === UNKNOWN ? -1 : errors[i] / (UNKNOWN - 1)) : Math.max(0, c)));
+    : errors ? level(errors[i] === UNKNOWN ? -1 : errors[i] / (UNKNOWN - 1)) : c < 0 ? LOOKS : c % LOOKS));
   return { passes: passes.map((images) => Uint32Array.from(images)), which, kind: shade === "class" ? "classes" : "shades" };
 }
 

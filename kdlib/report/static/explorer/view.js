@@ -6,13 +6,14 @@ function bytes(view) {
 }
 
 /** All of one network: facts as JSON, then arrays, one after another (explorer.py packs them). */
-function unpack({ n, layers }, labels, view) {
+function unpack({ n }, labels, view) {
   const all = bytes(view);
   const head = new DataView(all.buffer).getUint32(0, true);
   const { sizes, ...facts } = JSON.parse(new TextDecoder().decode(all.subarray(4, 4 + head)));
   const place = (i) => 4 + head + sizes.slice(0, i).reduce((sum, size) => sum + size, 0);
   const [coordinates, neighbours, predictions, frames] = [0, 1, 2, 3].map((i) => new Int16Array(all.buffer, place(i), sizes[i] / 2));
   const errors = all.subarray(place(4));
+  const { layers } = facts;
   const known = neighbours.length > 0;
   const reel = (layer) => facts.film.findIndex((r) => r.layer === layer);
   return {
@@ -42,15 +43,16 @@ function unpack({ n, layers }, labels, view) {
       const { epochs, values } = facts.film[reel(layer)];
       return Object.fromEntries(Object.entries(values).map(([key, row]) => [key, row[epochs.indexOf(epoch)]]));
     },
+    predicts: predictions.some((c) => c !== MISSING),
     prediction: (image) => predictions[image],
-    wrong: (image) => predictions[image] !== labels[image],
+    wrong: (image) => labels[image] >= 0 && predictions[image] !== MISSING && predictions[image] !== labels[image],
   };
 }
 
 function decode(model) {
   const meta = model.get("meta");
   const labels = new Int16Array(bytes(model.get("labels")).buffer);
-  const [parts, loading] = [{}, {}]; // by run: what is there, and what is under way
+  const [parts, loading] = [Object.create(null), Object.create(null)]; // by run: what is there, and what is under way
   return {
     ...meta,
     labels,
@@ -60,7 +62,7 @@ function decode(model) {
       right: meta.networks.map((network) => network.run),
       layer: meta.layers,
       embedding: meta.embeddings.map(({ key }) => key),
-      measure: meta.measures.map((measure) => measure.key),
+      measure: meta.measures.length ? meta.measures.map((measure) => measure.key) : [""],
       shade: meta.shades,
       epoch: [TRAINED, ...meta.film.flatMap(({ epochs }) => epochs)],
       names: [true, false],
@@ -97,7 +99,7 @@ function start(model, root) {
     epoch: TRAINED, // that of both maps: the trait's, where there is a film of the view
     hover: -1, // an image
     pointed: -1, // a class, while the pointer is on it in the legend
-    sheet: URL.createObjectURL(new Blob([bytes(model.get("sprite"))], { type: "image/webp" })),
+    sheet: data.tile && URL.createObjectURL(new Blob([bytes(model.get("sprite"))], { type: "image/webp" })),
   };
   for (const key of Object.keys(data.allowed)) app.good[key] = data.allowed[key][0];
   app.at = (key) => data.allowed[key].indexOf(app.good[key]);
@@ -126,26 +128,41 @@ function start(model, root) {
     model.set(key, value);
     model.save_changes();
   };
-  app.step = (by) => {
-    const to = Math.max(0, Math.min(data.layers.length - 1, app.at("layer") + by));
-    app.set("layer", data.layers[to]);
+  // Networks of unequal layers stand side by side by relative depth: a stop for each layer of the deeper
+  // one, and beside it the other's nearest.
+  app.stops = () => Math.max(...SIDES.map((side) => app.part(side).layers.length));
+  app.stop = () => nearestTo(data.depths[app.at("layer")], app.stops());
+  app.own = (side, stop = app.stop()) => nearestTo(relative(stop, app.stops()), app.part(side).layers.length);
+  app.layer = (side, stop = app.stop()) => app.part(side).layers[app.own(side, stop)];
+  /** A stop by the layer's name, or by its depth where the two names differ; and in words. */
+  app.stopName = (stop) => {
+    const [left, right] = SIDES.map((side) => app.layer(side, stop));
+    if (left === right) return [left, left];
+    const depth = `${Math.round(100 * relative(stop, app.stops()))} %`;
+    return [depth, `${depth} of the depth: ${left} left, ${right} right`];
   };
+  app.go = (stop) => {
+    const to = relative(stop, app.stops());
+    const far = data.depths.map((depth) => Math.abs(depth - to));
+    app.set("layer", data.layers[far.indexOf(Math.min(...far))]);
+  };
+  app.step = (by) => app.go(Math.max(0, Math.min(app.stops() - 1, app.stop() + by)));
   app.select = (images) => app.set("selected", [...images].sort((a, b) => a - b));
   /** The epochs of which both networks have a map of this layer. */
   app.epochs = () => {
     if (app.good.embedding !== "tsne") return [];
-    const [left, right] = SIDES.map((side) => data.epochs(app.good[side], app.good.layer));
+    const [left, right] = SIDES.map((side) => data.epochs(app.good[side], app.layer(side)));
     return left.filter((epoch) => right.includes(epoch));
   };
   app.map = (side) => (app.epoch === TRAINED
-    ? app.part(side).map(app.at("embedding"), app.at("layer"))
-    : app.part(side).frame(app.good.layer, app.epoch));
+    ? app.part(side).map(app.at("embedding"), app.own(side))
+    : app.part(side).frame(app.layer(side), app.epoch));
   /** Neighbours, errors and changes are known of trained networks only. */
-  app.near = (side) => (app.epoch === TRAINED ? app.part(side).neighbours(app.at("layer")) : null);
+  app.near = (side) => (app.epoch === TRAINED ? app.part(side).neighbours(app.own(side)) : null);
   /** A measure of the current layer: of the trained network, or at the epoch of the film. */
   app.value = (measure, side) => (app.epoch === TRAINED
-    ? app.part(side).curves[measure].values[app.at("layer")]
-    : app.part(side).measured(app.good.layer, app.epoch)[measure] ?? null);
+    ? app.part(side).curves[measure].values[app.own(side)]
+    : app.part(side).measured(app.layer(side), app.epoch)[measure] ?? null);
   app.shade = () => (app.epoch === TRAINED ? app.good.shade : "class");
   // Take over the traits; refuse impossible values (a mistyped link, for instance).
   app.read = () => {
