@@ -33,7 +33,7 @@ def check(
     """Raise UsageError unless `family` can map n images by this method and these options."""
     embedder = _embedder(method, 0, options)
     _strength(coupling, method, {})
-    embedder.check(n, **embedder.defaults(n) | options)
+    embedder.check(n, **{**embedder.defaults(n), **options})
 
 
 def embed(

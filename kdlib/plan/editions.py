@@ -85,8 +85,9 @@ def of_study(name: str) -> Edition:
         if edition.main == name:
             return edition
     words = f"the images of the study {name}"
-    roles = dict.fromkeys(("regimes", "architectures", "methods"), name)
-    return Edition(f"study-{name}", name, words, name, **roles)
+    return Edition(
+        f"study-{name}", name, words, name, regimes=name, architectures=name, methods=name
+    )
 
 
 def reading(study: str) -> Edition:
