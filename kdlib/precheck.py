@@ -54,6 +54,8 @@ def _check(study: Study) -> None:
     from kdlib import data, embed, models, train
     from kdlib.data.augment import AUGMENTATIONS
 
+    torch.set_num_threads(1)  # two images are too few for more
+
     for embedding in study.embeddings:
         one_of("embedding", embedding, embed.EMBEDDERS)
     for layer in study.film.get("layers", ()):
@@ -80,7 +82,6 @@ def _check(study: Study) -> None:
         return network
 
     by_key = {_key(run): run for run in study.runs}
-    batches = data.Batches(images, torch.arange(2), 2, 0)
     _check_weights(study.teachers, built)
     teachers = {run.name: run for run in study.teachers}
     done = set()
@@ -90,9 +91,9 @@ def _check(study: Study) -> None:
         if case in done:
             continue
         done.add(case)
-        job = train.job(train.build(run, images), run)._replace(snapshots=())
+        job = train.job(train.build(run, images), run)
         needed = methods.needs_teacher(run.method)
-        train.Trainer(job, built(_key(teacher)) if needed else None, batches)
+        train.method_of(job, built(_key(teacher)) if needed else None, images)
 
 
 def _key(run: Run) -> str:
