@@ -120,11 +120,10 @@ def test_a_killed_study_goes_on_by_itself_and_keeps_what_was_done(project, studi
     assert told["embeddings"] == ["tsne"]
 
 
-def test_progress_says_which_notebook_how_many_of_how_many_and_time_left(studied):
+def test_progress_says_which_notebook_and_how_many_of_how_many(studied):
     lines = [line for line in studied.splitlines() if line.startswith("[")]
     total = int(lines[-1].split("/")[1].split("]")[0])
     assert lines[-1].startswith(f"[{total}/{total}] ")
-    assert any(" left" in line for line in lines[:-1])
     assert "Everything" not in studied
 
 
@@ -299,8 +298,11 @@ def test_a_shell_hands_every_text_of_a_study_on_as_it_is(project, tmp_path):
     texts = {key: json.dumps(str(path))[1:-1] for key, path in texts.items()}
     (project / "studies/others.yaml").write_text(OTHERS.format(**texts))
     done = subprocess.run(
-        [sys.executable, "-m", "snakemake", "publish", "--dry-run", "--printshellcmds"]
-        + ["--cores", "1", "--logger", "--config", 'study="studies/others.yaml"', "device=cpu"],
+        [
+            *(sys.executable, "-m", "snakemake", "publish", "--dry-run", "--printshellcmds"),
+            *("--cores", "1", "--workflow-profile", "none"),
+            *("--config", 'study="studies/others.yaml"', "device=cpu"),
+        ],
         cwd=project,
         env={**os.environ, "PYTHONPATH": str(project)},
         capture_output=True,
