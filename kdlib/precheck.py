@@ -54,6 +54,8 @@ def _check(study: Study) -> None:
     from kdlib import data, embed, models, train
     from kdlib.data.augment import AUGMENTATIONS
 
+    torch.set_num_threads(1)  # two images are too few for more
+
     for embedding in study.embeddings:
         one_of("embedding", embedding, embed.EMBEDDERS)
     for layer in study.film.get("layers", ()):
@@ -81,19 +83,19 @@ def _check(study: Study) -> None:
         return network
 
     by_key = {_key(run): run for run in study.runs}
-    batches = data.Batches(images, torch.arange(2), 2, 0)
     _check_weights(study.teachers, built)
     teachers = {run.name: run for run in study.teachers}
     done = set()
     for run in study.students:
-        teacher = teachers[run.teacher_run]
-        case = (_key(run), _key(teacher), run.method, repr(run.options))
+        keys = [_key(teachers[name]) for name in run.teacher_runs]
+        case = (_key(run), tuple(keys), run.method, repr(run.options))
         if case in done:
             continue
         done.add(case)
-        job = train.job(train.build(run, images), run)._replace(snapshots=())
-        needed = methods.needs_teacher(run.method)
-        train.Trainer(job, built(_key(teacher)) if needed else None, batches)
+        job = train.job(train.build(run, images), run)
+        needed = keys if methods.needs_teacher(run.method) else []
+        first, *others = map(built, needed) if needed else [None]
+        train.method_of(job, first, images, [each for each in others if each is not None])
 
 
 def _key(run: Run) -> str:

@@ -375,12 +375,8 @@ class Trainer:
         self.precision = job.run.on("cuda" if self.device.type == "cuda" else "cpu").precision
         self.network = job.network
         teachers = _listed(teacher) if methods.needs_teacher(job.method) else []
-        if len(teachers) > 1:
-            methods.check_several(job.method)
         self.teacher = teachers[0] if teachers else None
         self.others = tuple(teachers[1:])
-        if self.teacher is not None:
-            _check_sizes(job, self.teacher)
         self.history: list[Row] = []
         self.frozen: list[nn.Parameter] = []
         self.snapshots: dict[int, dict[str, np.ndarray]] = {}
@@ -513,21 +509,40 @@ class Trainer:
         self.frozen = []
 
     def _method(self) -> Method:
-        """Build the method, sized by one forward pass of both networks on two images."""
+        """The method of this job; its teacher initialised again where the method asks for that."""
         job, images, seed = self.job, self.images, self.job.run.seed
-        x = normalised(images.train[:2], images.mean, images.std)
         self.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        with torch.no_grad():
-            student, teacher = models.observe(self.network.eval(), x), distill.NO_TEACHER
-            if self.teacher is not None:
-                teacher = models.observe(self.teacher, x)
-            for other in self.others:
-                _check_classes(teacher.logits, other(x))
-        loss = distill.build(job.method, student, teacher, seed=seed, **job.options)
+        loss = method_of(job, self.teacher, images, self.others)
         if loss.facts.untrained and self.teacher is not None:
             self.teacher = _frozen(models.reinitialise(self.teacher, seed), self.device)
         loss.setup(len(images.train) + len(images.unlabelled), self.network.train())
         return loss.to(self.device)
+
+
+def method_of(
+    job: TrainingJob,
+    teacher: nn.Module | None,
+    images: Images,
+    others: Sequence[nn.Module] = (),
+) -> Method:
+    """Build a job's method, sized by one forward pass of both networks on two images.
+
+    `others` are teachers beside the first. All networks are on the images' device, and in
+    evaluation mode afterwards. Raises UsageError where the method does not fit the networks or
+    does not allow several teachers, and for options that it does not have.
+    """
+    if others:
+        methods.check_several(job.method)
+    if teacher is not None:
+        _check_sizes(job, teacher)
+    x = normalised(images.train[:2], images.mean, images.std)
+    with torch.no_grad():
+        ours, theirs = models.observe(job.network.eval(), x), distill.NO_TEACHER
+        if teacher is not None:
+            theirs = models.observe(teacher.eval(), x)
+        for other in others:
+            _check_classes(theirs.logits, other.eval()(x))
+    return distill.build(job.method, ours, theirs, seed=job.run.seed, **job.options)
 
 
 def _check_sizes(job: TrainingJob, teacher: nn.Module) -> None:

@@ -12,6 +12,7 @@ import textwrap
 import threading
 import time
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from statistics import mean
 from typing import Any
@@ -19,6 +20,7 @@ from typing import Any
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
 
+LAST = ("publish", "edition", "book")  # steps that come once, at the end
 BEAT = 30  # seconds between signs of life where the output is no terminal
 
 
@@ -50,19 +52,26 @@ def duration(seconds: float) -> str:
     return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def time_left(left: Counter[str], shares: dict[str, list[float]], spent: float = 0.0) -> str:
+def time_left(
+    left: Counter[str], shares: dict[str, list[float]], running: Iterable[tuple[str, float]] = ()
+) -> str:
     """The time that the jobs left take, from the mean share of finished jobs of their kinds.
 
-    left: jobs not yet finished, by kind; shares: seconds of the finished ones; spent: seconds
-    of the running ones. Kinds of which no job has finished are named instead.
+    left: jobs not yet finished, by kind; shares: seconds of the finished ones; running: kind and
+    seconds so far of those that run. Empty, rather than a guess, where no job of a kind has
+    finished yet, but for the last steps, and where a job runs for longer than those of its kind.
     """
-    measured = {name: count for name, count in left.items() if shares.get(name)}
-    unknown = [name for name, count in left.items() if count and name not in measured]
-    seconds = sum(count * mean(shares[name]) for name, count in measured.items())
-    if not any(measured.values()):
+    kinds = [name for name, count in left.items() if count]
+    measured = [name for name in kinds if shares.get(name)]
+    last = [name for name in kinds if name not in measured]
+    if not measured or any(name not in LAST for name in last):
         return ""
-    length = duration(max(0.0, seconds - spent))
-    return f"{length} left and {', '.join(unknown)}" if unknown else f"{length} left"
+    seconds = sum(left[name] * mean(shares[name]) for name in measured)
+    for name, spent in running:
+        if name in measured and spent > mean(shares[name]):
+            return ""
+        seconds -= spent if name in measured else 0
+    return f"{duration(seconds)} left{', then ' if last else ''}{', '.join(last)}"
 
 
 class LogHandler(LogHandlerBase):
@@ -150,12 +159,8 @@ class LogHandler(LogHandlerBase):
 
     def _remaining(self) -> str:
         """The time left, behind a semicolon; nothing where nothing is measured."""
-        spent = sum(
-            min(job.share, mean(self.shares[job.kind]))
-            for job in self.running.values()
-            if self.shares[job.kind]
-        )
-        text = time_left(self.left, self.shares, spent)
+        running = [(job.kind, job.share) for job in self.running.values()]
+        text = time_left(self.left, self.shares, running)
         return f"; {text}" if text else ""
 
     def _print(self, text: str) -> None:

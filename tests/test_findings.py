@@ -538,3 +538,24 @@ def test_signs_of_maps_are_compared_with_their_layers(judged):
 def test_chance_is_a_share_of_the_headlines(judged):
     facts = judged.chance()
     assert float(facts["chance"]) == pytest.approx(0.05 * int(facts["headlines"]), abs=0.051)
+
+
+def test_a_study_with_a_limited_teacher_and_one_seed_says_so_in_the_chapter_on_labels():
+    made = invented.make(n=30, seeds=1, labels=("2",))
+    runs = made.runs.assign(regime=made.runs["regime"].replace("full", "limited"))
+    mine = made._replace(study=made.study | SIZES | {"name": "mine"}, runs=runs)
+    facts = findings.labels.facts(mine)
+    assert facts["expensive"].data == "No teacher of this study was trained on every label."
+    assert "one seed, no interval" in findings.labels.table(mine).data
+    assert "every label" not in findings.labels.table(mine).data
+
+
+def test_nothing_is_glued_as_nothing(monkeypatch):
+    glued = {}
+    monkeypatch.setattr(
+        "kdlib.report.findings.words.myst_nb.glue",
+        lambda name, value, display: glued.update({name: value}),
+    )
+    findings.glue({"a": Markdown(""), "b": Markdown("words"), "c": 3})
+    assert isinstance(glued["a"], HTML)
+    assert glued["b"].data == "words"

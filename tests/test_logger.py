@@ -54,10 +54,23 @@ def test_a_failure_names_the_executed_notebook(send):
 
 def test_time_left_is_the_mean_of_each_kind_times_its_jobs():
     assert time_left({"student": 4}, {"student": [10, 20]}) == "60 s left"
-    assert time_left({"student": 4}, {"student": [10, 20]}, spent=10) == "50 s left"
-    assert time_left({"student": 1, "maps": 2}, {"student": [600]}) == "10 min left and maps"
+    assert time_left({"student": 4}, {"student": [10, 20]}, [("student", 10)]) == "50 s left"
+    assert (
+        time_left({"student": 1, "publish": 1}, {"student": [600]}) == "10 min left, then publish"
+    )
     assert time_left({"maps": 2, "student": 0}, {"student": [600]}) == ""
     assert time_left({"student": 0}, {"student": [600]}) == ""
+
+
+def test_no_time_is_given_that_was_not_measured():
+    assert time_left({"student": 1, "maps": 2}, {"student": [600]}) == ""
+    late = [("student", 601)]  # longer than any before: nobody knows how much longer
+    assert time_left({"student": 2, "publish": 1}, {"student": [600]}, late) == ""
+
+
+def test_time_left_counts_down_while_a_job_runs():
+    words = [time_left({"maps": 2}, {"maps": [60]}, [("maps", n)]) for n in (0, 15, 30, 60)]
+    assert words == ["2 min left", "2 min left", "2 min left", "60 s left"]
 
 
 @pytest.mark.parametrize(

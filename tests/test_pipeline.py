@@ -2,8 +2,10 @@
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -11,10 +13,13 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 import safetensors.torch
+import torch
 from filelock import FileLock
+from PIL import Image
 
 from kdlib import cli, models
 
@@ -62,8 +67,12 @@ def planned(project, **options):
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    """A copy of the project, killed at a random-looking moment of its first study."""
-    folder = tmp_path_factory.mktemp("project")
+    """A copy of the project, killed at a random-looking moment of its first study.
+
+    Its path is one that a shell would take apart.
+    """
+    folder = tmp_path_factory.mktemp("project") / "a (b) 'c' $d [e] & {f} `g`"
+    folder.mkdir()
     for name in NAMES:
         source = ROOT / name
         ignore = shutil.ignore_patterns("__pycache__", "results", "executed")
@@ -111,11 +120,10 @@ def test_a_killed_study_goes_on_by_itself_and_keeps_what_was_done(project, studi
     assert told["embeddings"] == ["tsne"]
 
 
-def test_progress_says_which_notebook_how_many_of_how_many_and_time_left(studied):
+def test_progress_says_which_notebook_and_how_many_of_how_many(studied):
     lines = [line for line in studied.splitlines() if line.startswith("[")]
     total = int(lines[-1].split("/")[1].split("]")[0])
     assert lines[-1].startswith(f"[{total}/{total}] ")
-    assert any(" left" in line for line in lines[:-1])
     assert "Everything" not in studied
 
 
@@ -192,18 +200,20 @@ def test_weights_that_were_fetched_since_train_nothing_again(project, tmp_path, 
 
 
 def test_a_failing_notebook_says_why_and_where_and_the_others_go_on(project, studied):
-    study = project / "studies/broken.yaml"
+    name = "studies/it's $(touch PWNED) {broken} `touch PWNED`; touch PWNED & [x].yaml"
+    study = project / name
     text = (project / "studies/smoke.yaml").read_text()
     study.write_text(
-        text.replace("[baseline, kd]", "[{method: baseline, options: {temperature: 3}}, kd]")
-        + "students_per_kernel: 1"
+        text.replace("[baseline, kd]", "[{method: baseline, learning_rate: 1e30}, kd]")
+        + "students_per_kernel: 1\nname: broken\n"
     )
-    code, said = run(project, file="studies/broken.yaml")
+    code, said = run(project, file=name)
     assert code == 1
-    assert "Error: unknown option 'temperature' of method 'baseline'; one of: none" in said
+    assert "no longer finite" in said
     failed = next(line for line in said.splitlines() if line.startswith("FAILED student"))
     executed = project / failed.split(": ")[-1].strip()
-    assert "unknown option" in executed.read_text()
+    assert "no longer finite" in executed.read_text()
+    assert not list(project.glob("**/PWNED"))
     students = project / "runs/broken/digits/students/resnet8-full-0+epochs=1"
     assert [f.parent.name for f in students.glob("*/run.json")] == ["resnet8x0.5-kd-2-0+epochs=1"]
     assert "1 failed; the others are done and kept" in said
@@ -224,6 +234,25 @@ def test_a_failing_notebook_says_why_and_where_and_the_others_go_on(project, stu
         ("embeddings: {ivis: {k: 250}}", "k 250 of IVIS with 500 images; allowed: up to 249"),
         ("methods: [kd]", "allowed: baseline and at least one more"),
         ("embeddings: {umapp: {}}", "embedding 'umapp'; one of: tsne, ivis"),
+        ("embeddings: {tsne: {perplexity: 400}}", "perplexity must be"),
+        ("embeddings: {tsne: {perplexitty: 4}}", "unknown option of tsne 'perplexitty'"),
+        ("embeddings: {pca: {}, ivis: {k: 15, steps: 0}}", "steps must be"),
+        (
+            "methods: [baseline, {method: kd, options: {temperatur: 2}}]",
+            "unknown option 'temperatur' of method 'kd'",
+        ),
+        (
+            "methods: [baseline, {method: kd, options: {temperature: hot}}]",
+            "option temperature of kd",
+        ),
+        ("methods: [baseline, kd]\nstudent: {network_options: {shortcut: b}}", "shortcut"),
+        ("teacher: {network_options: {nothing: 1}}", "unknown option 'nothing' of resnet20"),
+        ("teacher: {augment: shift+flop}", "unknown augmentation 'flop'"),
+        ('student: {augment: "$(touch PWNED)"}', "unknown augmentation '$(touch PWNED)'"),
+        ('teacher: {weights: "a$(touch PWNED)b"}', "weights a$(touch PWNED)b: there is no such"),
+        ("teacher: {network: resnet8}\nteacher_x: 1", "unknown parameter 'teacher_x'"),
+        ("student: {normalise: imagenet}", "normalise by 3 channels, of images of 1"),
+        ("name: a&touch PWNED", "allowed: a plain name"),
         ("film: {epochs: [0], layers: [blok]}", "layer of the film 'blok'; one of: stem, block1"),
     ],
     ids=lambda v: v.split(":")[0] if ":" in v else "",
@@ -238,6 +267,7 @@ def test_a_study_that_cannot_be_stops_before_it_starts(project, text, said, monk
     assert said in output
     assert len(output.strip().splitlines()) == 1
     assert not (project / "runs/wrong").exists()
+    assert not list(project.glob("PWNED"))
 
 
 def test_a_second_study_waits_for_the_one_that_runs(project, studied):
@@ -249,3 +279,56 @@ def test_a_second_study_waits_for_the_one_that_runs(project, studied):
     said, _ = process.communicate(timeout=120)
     assert process.returncode == 0
     assert "Everything is up to date." in said
+
+
+OTHERS = """
+dataset: "{folder}"
+teacher: {{network: resnet8, width: 0.25, epochs: 0, weights: "{weights}"}}
+student: {{epochs: 0}}
+embeddings: {{pca: {{}}}}
+features: {{sample: 4}}
+"""
+
+
+def test_a_shell_hands_every_text_of_a_study_on_as_it_is(project, tmp_path):
+    odd = tmp_path / "a $(touch PWNED) `touch PWNED` {b} 'c' [d] & ; | > \\ * ~ # !"
+    rng = np.random.default_rng(0)
+    for part, label, i in itertools.product(("train", "test"), "ab", range(3)):
+        (odd / part / label).mkdir(parents=True, exist_ok=True)
+        image = rng.integers(0, 255, (8, 8, 3), dtype=np.uint8)
+        Image.fromarray(image).save(odd / part / label / f"{i}.png")
+    network = models.build("resnet8", classes=2, width=0.25)
+    torch.save(network.state_dict(), odd.with_suffix(".pt"))
+    texts = {"folder": odd, "weights": odd.with_suffix(".pt")}
+    texts = {key: json.dumps(str(path))[1:-1] for key, path in texts.items()}
+    (project / "studies/others.yaml").write_text(OTHERS.format(**texts))
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "snakemake", "publish", "--dry-run", "--printshellcmds"),
+            *("--cores", "1", "--workflow-profile", "none"),
+            *("--config", 'study="studies/others.yaml"', "device=cpu"),
+        ],
+        cwd=project,
+        env={**os.environ, "PYTHONPATH": str(project)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    commands = re.findall(r"papermill --engine kdlib .*", done.stdout + done.stderr)
+    assert len(commands) >= 5, done.stderr
+    shell = "papermill() { printf '%s\\0' \"$@\"; }; set -euo pipefail; "
+    for command in commands:
+        ran = subprocess.run(
+            ["bash", "-c", shell + command],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        arguments = ran.stdout.split("\0")
+        assert arguments[arguments.index("dataset") + 1] == str(odd)
+        settings = json.loads(arguments[arguments.index("-y") + 1])
+        assert settings["study"] == "others"
+        if "weights" in settings:
+            assert settings["weights"] == str(odd.with_suffix(".pt"))
+    assert not list(tmp_path.glob("**/PWNED"))

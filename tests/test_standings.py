@@ -133,3 +133,8 @@ def test_a_grid_with_a_hole_has_no_shares():
 
 def test_no_runs_make_no_pairs():
     assert standings.pairs(MADE._replace(runs=MADE.runs.iloc[:0])).empty
+
+
+def test_a_study_without_a_distilled_method_has_no_pairs():
+    runs = MADE.runs[MADE.runs["method"].isin(["baseline", "smooth"])]
+    assert standings.pairs(MADE._replace(runs=runs)).empty

@@ -74,6 +74,8 @@ def pairs(results: Results) -> pd.DataFrame:
     by = ["teacher", *GROUP]
     table = distilled.drop_duplicates([*by, "seed"])
     table = table.merge(baseline, on=PAIR, suffixes=("", "_baseline"))
+    if table.empty:  # no method with a teacher, or no baseline beside it
+        return pd.DataFrame(columns=PAIRED)
     table["difference"] = table[ACCURACY] - table[f"{ACCURACY}_baseline"]
     means = table.groupby(by)[[ACCURACY, f"{ACCURACY}_baseline"]].mean()
     means.columns = pd.Index(["accuracy", "baseline"])

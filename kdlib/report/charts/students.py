@@ -70,6 +70,8 @@ def regimes(results: Results, *, network: str | None = None) -> alt.FacetChart:
         data=table,
     ).properties(width=parts.share(600, len(panels)), height=260)
     column = alt.Column("regime:N", sort=panels, title="what the teacher learnt from")
+    several = table["n"].max() > 1
+    spread = "mean over seeds; band: 95 % interval" if several else "one seed, no interval"
     few = budgets(table)[0]
     means = "; ".join(
         f"{row.regime}, {label(row.method)} {row.mean:.1f}"
@@ -81,7 +83,7 @@ def regimes(results: Results, *, network: str | None = None) -> alt.FacetChart:
         .properties(
             title=alt.Title(
                 f"Test accuracy of {network} and of its teachers",
-                subtitle="line: mean over seeds; band: 95 % interval; dashed: the teachers",
+                subtitle=f"line: {spread}; dashed: the teachers",
             ),
             description=f"Mean test accuracy in percent with {few} labels per class: {means}.",
         )

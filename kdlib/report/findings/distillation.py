@@ -121,7 +121,9 @@ def dark_table(gallery: Results) -> HTML | Markdown:
         "seeds": rows["n"].to_list(),
     }
     labels = rows["labels"].iloc[0]
-    caption = f"kd beside its controls, {labels} labels per class; 95 % t intervals over seeds"
+    several = rows["n"].max() > 1
+    words = "95 % t intervals over seeds" if several else "one seed, no interval"
+    caption = f"kd beside its controls, {labels} labels per class; {words}"
     return tables.table(pd.DataFrame(columns), caption)
 
 
