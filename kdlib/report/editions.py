@@ -24,7 +24,8 @@ CHAPTERS = (  # what reads the studies of an edition, and the page of what is ci
     *("methods", "architectures", "regimes", "misreading", "training", "status", "references"),
 )
 LEAD_ONLY = (  # the pages that are the same for all data sets
-    *("logits", "features", "relations", "schemes", "again", "look", "notation", "log", "reference"),
+    *("logits", "features", "relations", "schemes", "again", "look", "notation", "log"),
+    "reference",
 )
 EXECUTED = f"{BOOK}/executed/"  # notebooks of the study just computed: in its edition
 HTML = Path("_build/html")
