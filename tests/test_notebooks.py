@@ -11,7 +11,7 @@ import pytest
 
 from kdlib import UsageError, store
 from kdlib.measure import metrics
-from kdlib.plan import parameters, runs
+from kdlib.plan import look, parameters, runs
 
 ROOT = Path(__file__).parents[1]
 MADE_BY = {
@@ -22,9 +22,16 @@ MADE_BY = {
     "embed": runs.Maps,
     "compare": runs.Comparison,
     "film": runs.Film,
+    "look": look.Look,
+}
+LOOK = {  # a look has none that would do anything
+    "data": "digits",
+    "networks": {
+        "teacher": "resnet20@runs/quick/digits/teachers/resnet20-full-0/weights.safetensors"
+    },
 }
 # Defaults that a class fills in from others: here, as a notebook says them.
-STARTS = {"student": {"teacher": "resnet20"}, "film": {"mapped": []}}
+STARTS = {"student": {"teacher": "resnet20"}, "film": {"mapped": []}, "look": LOOK}
 
 
 def cells(name, kind="code"):

@@ -13,10 +13,11 @@ from tqdm import tqdm
 
 from kdlib import UsageError, models, store, train
 from kdlib.data import forward_size
-from kdlib.foreign import layers, networks, pictures, reading
+from kdlib.foreign import layers, networks, pictures
+from kdlib.foreign import subjects as stored
 from kdlib.foreign.networks import Preparation
 from kdlib.foreign.pictures import Pictures
-from kdlib.foreign.reading import Subject
+from kdlib.foreign.subjects import Subject
 from kdlib.plan import look as plan
 from kdlib.plan.look import Look, Reference, Seed
 from kdlib.plan.runs import Constants
@@ -46,7 +47,7 @@ def subjects(choice: Look, images: Pictures, work: Path) -> tuple[list[Subject],
     sample = images.take(rows)
     if images.train is not None and images.train_labels is not None:
         m = len(images.train)
-        few = pictures.rows(m, images.train_labels, min(m, reading.TRAIN))
+        few = pictures.rows(m, images.train_labels, min(m, stored.TRAIN))
         sample = sample._replace(train=images.train[few], train_labels=images.train_labels[few])
     threads = torch.get_num_threads()
     try:
@@ -124,15 +125,15 @@ def _subject(
     """The features of one network, read where they are known."""
     seed, network, preparation, anatomy = ready
     what = networks.fingerprint(seed.source, network)
-    key = reading.key_of(what, tuple(preparation), anatomy.layers, sample.hash)
+    key = stored.key_of(what, tuple(preparation), anatomy.layers, sample.hash)
     folder = work / key
     if not (folder / "features.safetensors").is_file():
         parts = {}
         for part, pixels in (("test", sample.images), ("train", sample.train)):
             parts[part] = {} if pixels is None else _extracted(ready, pixels, device, part)
         for layer, x in parts["test"].items():
-            reading.check_layer(seed.run, layer, x)
-        reading.save_features(folder, parts)
+            stored.check_layer(seed.run, layer, x)
+        stored.save_features(folder, parts)
     found = store.load_layers(folder)
     facts: dict[str, Any] = {
         "source": _described(seed.source, network),

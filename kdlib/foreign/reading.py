@@ -5,7 +5,6 @@ No training and no study file. What is written is what the book reads of a study
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import shutil
@@ -14,7 +13,7 @@ from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,27 +23,15 @@ from tqdm import tqdm
 from kdlib import UsageError, embed, one_of, store
 from kdlib.foreign import files, pictures, tables
 from kdlib.foreign.pictures import Pictures
+from kdlib.foreign.subjects import Subject, check_layer, hash_of, key_of
 from kdlib.plan import look as plan
 from kdlib.plan.look import Look
 from kdlib.plan.source import Source
-from kdlib.store import Layers, Results
+from kdlib.store import Results
 
 WORK = ".look"  # in the results' folder: what need not be computed again
 PAGE = "look.html"
 BAR = partial(tqdm, delay=2, leave=False)
-TRAIN = 2000  # training images for the probes, or all there are
-
-
-class Subject(NamedTuple):
-    """One network with the features of the sample, however it came to them."""
-
-    run: str  # how it is called in every table
-    network: str
-    seed: int
-    key: str  # of its features: what they depend on
-    layers: dict[str, np.ndarray]  # layer -> (n, d), from first to last
-    train: dict[str, np.ndarray]  # of training images; empty without
-    facts: dict[str, Any]  # source, parameters, readings, preparation
 
 
 def look(
@@ -192,18 +179,6 @@ def _chosen(choice: Look, network: str, layers: Mapping[str, Any]) -> dict[str, 
     return {name: layers[name] for name in wanted}
 
 
-def check_layer(network: str, layer: str, x: np.ndarray) -> None:
-    """Raise UsageError unless features are finite numbers (n, d), d at least 2, that differ."""
-    where = f"network {network!r}: layer {layer}"
-    if x.dtype.kind not in "fiub" or x.ndim != 2 or x.shape[1] < 2:
-        raise UsageError(f"{where} is {x.dtype} {x.shape}; allowed: numbers (n, d), d at least 2")
-    bad = int((~np.isfinite(x.astype(np.float32))).any(axis=1).sum())
-    if bad:
-        raise UsageError(f"{where}: {bad} of {len(x)} images have NaN or infinity in it")
-    if len(x) and (x == x[0]).all():
-        raise UsageError(f"{where} is the same for all {len(x)} images; leave it out")
-
-
 def _beside(
     choice: Look, images: Any, labels: Any, classes: Sequence[str] | None, n: int
 ) -> Pictures:
@@ -262,15 +237,6 @@ def _of_images(images: Any) -> Pictures:
         train_labels=images.train_labels.cpu().numpy(),
         moments=(images.mean, images.std),
     )
-
-
-def hash_of(layers: Mapping[str, np.ndarray]) -> str:
-    """What tells features apart from others."""
-    digest = hashlib.sha256()
-    for name, x in layers.items():
-        digest.update(f"{name} {x.shape} {x.dtype}".encode())
-        digest.update(np.ascontiguousarray(x).data)
-    return digest.hexdigest()[:16]
 
 
 def _teacher(choice: Look, subjects: Sequence[Subject]) -> str:
@@ -333,14 +299,6 @@ def _results(
     study = _study(choice, folder, subjects, sample, teacher, left_out, n)
     shown = np.full(n, -1) if labels is None else labels
     return Results(study, **frames, images=pictures.thumbnails(sample.images), labels=shown)
-
-
-def key_of(*parts: Any) -> str:
-    """A name for what depends on these, and on how it is computed."""
-    digest = hashlib.sha256(store.code_hash().encode())
-    for part in parts:
-        digest.update(part.tobytes() if isinstance(part, np.ndarray) else repr(part).encode())
-    return digest.hexdigest()[:16]
 
 
 def _measure(
@@ -457,19 +415,3 @@ def _page(folder: Path) -> None:
     """Write the page that can be sent, where the report can make it."""
     if find_spec("kdlib.report.page") is not None:
         import_module("kdlib.report.page").save(folder, folder / PAGE)
-
-
-def save_features(folder: Path, subject: Mapping[str, Any]) -> None:
-    """Write the features of one network to the folder of its key."""
-    no_rows = np.zeros(0, np.int64)
-    store.save_layers(
-        folder,
-        Layers(
-            train=subject["train"],
-            train_labels=no_rows,
-            test=subject["test"],
-            test_labels=no_rows,
-            test_rows=no_rows,
-            train_rows=no_rows,
-        ),
-    )
