@@ -134,10 +134,11 @@ function start(model, root) {
   app.stop = () => nearestTo(data.depths[app.at("layer")], app.stops());
   app.own = (side, stop = app.stop()) => nearestTo(relative(stop, app.stops()), app.part(side).layers.length);
   app.layer = (side, stop = app.stop()) => app.part(side).layers[app.own(side, stop)];
-  /** A stop by the layer's name, or by its depth where the two names differ; and in words. */
+  /** A stop by the layer's name, or by its depth where the two networks name theirs otherwise; and in words. */
   app.stopName = (stop) => {
     const [left, right] = SIDES.map((side) => app.layer(side, stop));
-    if (left === right) return [left, left];
+    const [own, other] = SIDES.map((side) => app.part(side).layers);
+    if (own.length === other.length && own.every((name, i) => name === other[i])) return [left, left];
     const depth = `${Math.round(100 * relative(stop, app.stops()))} %`;
     return [depth, `${depth} of the depth: ${left} left, ${right} right`];
   };
