@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import warnings
 from typing import Any, NamedTuple
 
 import anywidget
 import numpy as np
 import traitlets
 from sklearn.datasets import load_digits
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier
 
 from kdlib import UsageError, one_of
@@ -54,10 +56,18 @@ def digits() -> Digits:
     for name, count in TEACHERS.items():
         known = [np.flatnonzero(labels[:TRAIN] == c)[:count] for c in range(10)]
         chosen = np.concatenate(known)
-        teacher = MLPClassifier(HIDDEN, alpha=0.1, learning_rate_init=0.003, max_iter=60)
-        teacher.set_params(random_state=0, batch_size=min(64, len(chosen)), tol=0)
-        teacher.set_params(n_iter_no_change=1000, max_iter=max(60, 2000 // len(chosen)))
-        with np.errstate(all="ignore"):
+        teacher = MLPClassifier(
+            HIDDEN,
+            **{
+                "alpha": 0.1,
+                "learning_rate_init": 0.003,
+                "random_state": 0,
+                "n_iter_no_change": 1000,
+            },
+            **{"batch_size": min(64, len(chosen)), "max_iter": max(60, 2000 // len(chosen))},
+        )
+        with warnings.catch_warnings():  # it stops after so many epochs, as it should
+            warnings.simplefilter("ignore", ConvergenceWarning)
             teacher.fit(images[chosen] / LEVELS, labels[chosen])
         outputs = np.log(teacher.predict_proba(images / LEVELS).clip(1e-12))
         outputs -= outputs.mean(axis=1, keepdims=True)

@@ -11,7 +11,7 @@ const EXTENT = 2.4; // of half a map, in root mean squares of its points
 const TITLES = ["Hard labels only", "With the teacher"];
 const SETTINGS = ["labels", "teacher", "dark", "temperature", "weight", "width", "seed"];
 const WORDS = {
-  labels: "Labels per class", teacher: "Teacher", dark: "Dark knowledge", temperature: "Temperature",
+  labels: "Labels per class", teacher: "Teacher, test accuracy", dark: "Dark knowledge", temperature: "Temperature",
   weight: "Weight of the teacher", width: "Hidden units", seed: "Seed",
 };
 
@@ -34,7 +34,7 @@ function unpack(model) {
 function menus(model, set) {
   const { choices, teachers } = model.get("meta");
   const named = {
-    teacher: (key) => `${key} (${percent(teachers.find((t) => t.key === key).accuracy)} right)`,
+    teacher: (key) => `${key}: ${percent(teachers.find((t) => t.key === key).accuracy)}`,
     labels: (n) => (n === "all" ? "all (100)" : n),
     weight: (w) => percent(w).replace(".0", ""),
   };
@@ -49,7 +49,7 @@ function menus(model, set) {
 
 /** A curve of both students over the steps: a picture with its words. */
 function chart(title, most, marks, value) {
-  const [width, height, left, bottom] = [320, 130, 34, 18];
+  const [width, height, left, bottom] = [480, 160, 44, 20];
   const x = (t, end) => left + (width - left - 6) * (t / end);
   const y = (v) => 6 + (height - bottom - 6) * (1 - Math.min(v, most) / most);
   const lines = SIDES.map((side) => svg("g", { class: `kd-${side}` }, svg("polyline", { "vector-effect": "non-scaling-stroke" })));
@@ -243,7 +243,8 @@ async function render({ model, el: root }) {
     settings.update();
     play.textContent = playing ? "❚❚ Pause" : "▶ Play";
     if (playing && !loop) loop = requestAnimationFrame(frame);
-    if (!playing && app.now) announce();
+    if (playing) said.textContent = "Training.";
+    else if (app.now) announce();
   };
   const soon = () => { // once for all traits that change together
     if (!due) queueMicrotask(update);
@@ -258,7 +259,7 @@ async function render({ model, el: root }) {
       history.push({ steps: news.steps, students: news.students.map(({ accuracy, loss }) => ({ accuracy, loss })) });
       root.dataset.steps = news.steps;
       paint();
-      if (!news.steps) announce();
+      if (!news.steps && !model.get("playing")) announce();
       if (news.steps >= end && model.get("playing")) set("playing", false);
       resolve();
     };
