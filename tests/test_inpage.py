@@ -15,10 +15,12 @@ from kdlib import UsageError
 from kdlib.report import explorer, inpage
 
 FOLDER = explorer.STATIC / "inpage"
+PROGRAM = (FOLDER / "network.js").read_text("utf-8")
 CHAPTER = Path(__file__).parents[1] / "book/distillation.md"
 FIRST = {"labels": "1", "teacher": "good", "dark": "kept", "temperature": 4, "weight": 0.9}
 FIRST |= {"width": 16, "seed": 0}
-TRAIN = """([source, data, settings, steps]) => {
+TRAIN = """([source, settings, steps]) => {
+  const data = window.digits;
   const { pair, evaluate, soften, generator } =
     new Function(source + "; return { pair, evaluate, soften, generator }")();
   const run = pair(data, settings);
@@ -53,10 +55,10 @@ def train(blank, source):
         "labels": source.labels.tolist(),
         "logits": {k: (v * inpage.STEP).ravel().tolist() for k, v in source.logits.items()},
     }
-    program = (FOLDER / "network.js").read_text("utf-8")
+    blank.evaluate("data => { window.digits = data; }", data)
 
     def run(steps, **settings):
-        return blank.evaluate(TRAIN, [program, data, FIRST | settings, steps])
+        return blank.evaluate(TRAIN, [PROGRAM, FIRST | settings, steps])
 
     return run
 
@@ -250,19 +252,48 @@ def test_an_image_shows_what_both_students_predict(page):
     assert slider.input_value() != "1"
 
 
-def test_an_update_leaves_time_for_thirty_a_second_on_a_phone(page, blank, train):
-    """Four times the processor time of an update, of page and worker each, is below 1/30 s."""
+def processor(page):
+    """How many seconds the page has computed, whoever else was busy: its thread's own clock."""
     browser = page.context.new_cdp_session(page)
     browser.send("Performance.enable", {"timeDomain": "threadTicks"})
 
-    def cpu():
+    def seconds():
         metrics = browser.send("Performance.getMetrics")["metrics"]
         return {metric["name"]: metric["value"] for metric in metrics}["TaskDuration"]
 
+    return seconds
+
+
+UPDATES = """([source, settings, updates]) => {
+  const { pair, evaluate, projector } =
+    new Function(source + "; return { pair, evaluate, projector }")();
+  const run = pair(window.digits, settings);
+  const maps = run.nets.map((net) => projector(net.width));
+  for (let i = 0; i < updates; i++) {
+    run.step();
+    run.step();
+    run.nets.forEach((net, k) => maps[k](evaluate(net, window.digits).hidden));
+  }
+}"""
+
+
+def test_a_phone_has_time_for_thirty_updates_a_second(page, blank, train):
+    """On a processor four times as slow, page and worker each need less than 1/30 s an update.
+
+    What the worker computes is measured on a page: the browser tells no worker's own time.
+    """
+    seconds = processor(blank)
+    began = seconds()
+    blank.evaluate(UPDATES, [PROGRAM, FIRST, 100])
+    print("worker, ms an update", 10 * (seconds() - began))
+    assert 0 < 4 * (seconds() - began) / 100 < 1 / 30
+    seconds = processor(page)
     page.get_by_role("button", name="Play").click()
-    first, began = steps(page, 20), cpu()
+    first, began = steps(page, 20), seconds()
     last = steps(page, first + 60)
-    assert 4 * (cpu() - began) / ((last - first) / 2) < 1 / 30
+    needed = 4 * (seconds() - began) / ((last - first) / 2)
+    print("page, ms an update", 250 * needed)
+    assert 0 < needed < 1 / 30
 
 
 def test_names_and_width(page):

@@ -1,4 +1,4 @@
-"""Two small students that train in the page itself: one from labels, one with a teacher's soft labels."""
+"""Two small students train in the page: from hard labels, and with a teacher's soft labels."""
 
 from __future__ import annotations
 

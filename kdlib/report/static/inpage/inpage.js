@@ -7,7 +7,7 @@
 const PACE = 2; // steps of gradient descent between two updates
 const EVERY = 28; // milliseconds between two updates: every second frame of a screen with 60 a second
 const STILL = { pace: 100, every: 500 }; // for readers who want no motion: fewer and larger updates
-const EXTENT = 2.4; // of half a map, in root mean squares of its points
+const EXTENT = 2.2; // half a map, in root mean squares of its points
 const TITLES = ["Hard labels only", "With the teacher"];
 const SETTINGS = ["labels", "teacher", "dark", "temperature", "weight", "width", "seed"];
 const WORDS = {
@@ -49,7 +49,7 @@ function menus(model, set) {
 
 /** A curve of both students over the steps: a picture with its words. */
 function chart(title, most, marks, value) {
-  const [width, height, left, bottom] = [480, 160, 44, 20];
+  const [width, height, left, bottom] = [480, 160, 52, 20];
   const x = (t, end) => left + (width - left - 6) * (t / end);
   const y = (v) => 6 + (height - bottom - 6) * (1 - Math.min(v, most) / most);
   const lines = SIDES.map((side) => svg("g", { class: `kd-${side}` }, svg("polyline", { "vector-effect": "non-scaling-stroke" })));
