@@ -38,12 +38,12 @@ def test_every_public_name_has_its_place_in_the_reference(pages):
 
 
 def test_no_page_of_the_reference_is_too_long(pages, book):
-    files = [*pages.values(), book / "genindex.html"]
-    assert [file.name for file in files if file.stat().st_size > 100_000] == []
+    assert [page.name for page in pages.values() if page.stat().st_size > 100_000] == []
+    assert (book / "genindex.html").stat().st_size < 200_000  # a list, to be searched
 
 
 def test_a_name_shows_its_signature_its_docstring_and_a_constant_its_comment(pages):
-    text = pages["report"].read_text("utf-8")
+    text = pages["explorer"].read_text("utf-8")
     assert "def quantise(points: np.ndarray) -&gt; np.ndarray" in text
     assert "Fit every map into the int16 square" in text
     assert "SIDE = 48  # largest thumbnail, in pixels" in text
