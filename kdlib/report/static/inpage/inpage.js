@@ -7,7 +7,7 @@
 const PACE = 2; // steps of gradient descent between two updates
 const EVERY = 28; // milliseconds between two updates: every second frame of a screen with 60 a second
 const STILL = { pace: 100, every: 500 }; // for readers who want no motion: fewer and larger updates
-const CURVES = 4; // updates between two drawings of the curves
+const WORDY = 4; // every so many updates numbers and curves follow; the maps move at each
 const EXTENT = 2.2; // half a map, in root mean squares of its points
 const TITLES = ["Hard labels only", "With the teacher"];
 const SETTINGS = ["labels", "teacher", "dark", "temperature", "weight", "width", "seed"];
@@ -88,6 +88,7 @@ function stamp(c, wrong, r, ink) {
 function layerMap(app, k) {
   const canvas = make("canvas", { role: "img", "aria-label": `Map of the hidden layer of the student ${TITLES[k].toLowerCase()}` });
   const score = make("b");
+  let size = 0; // in pixels of the screen; to ask for it at each update would lay out the page anew
   let stamps = {}; // of all classes, right and wrong; made anew when size or theme changes
   const head = make("div", { className: `kd-network kd-${SIDES[k]}` }, make("i", { className: "kd-mark" }),
     make("span", {}, TITLES[k]), make("span", { className: "kd-score" }, score, " of the test images right"));
@@ -106,10 +107,10 @@ function layerMap(app, k) {
   canvas.addEventListener("pointerdown", nearest);
   return {
     element: make("div", { className: "kd-panel" }, head, canvas),
+    update() { score.textContent = percent(app.now.students[k].accuracy); },
+    fit() { size = Math.round(canvas.clientWidth * (window.devicePixelRatio || 1)); },
     paint() {
-      const { points, probabilities, accuracy } = app.now.students[k];
-      score.textContent = percent(accuracy);
-      const size = Math.round(canvas.clientWidth * (window.devicePixelRatio || 1));
+      const { points, probabilities } = app.now.students[k];
       if (!size) return;
       if (canvas.width !== size) canvas.width = canvas.height = size;
       const pen = canvas.getContext("2d");
@@ -234,8 +235,9 @@ async function render({ model, el: root }) {
   const paint = () => {
     if (!app.now) return;
     panels.forEach((panel) => panel.paint());
-    if (history.length % CURVES === 0 || !model.get("playing") || still.matches) charts.forEach((each) => each.update(history, end));
-    image.update();
+    if (model.get("playing") && history.length % WORDY && !still.matches) return;
+    [...panels, image].forEach((part) => part.update());
+    charts.forEach((each) => each.update(history, end));
     count.textContent = `step ${thousands(app.now.steps)} of ${thousands(end)}`;
   };
   const frame = (time) => {
@@ -280,6 +282,7 @@ async function render({ model, el: root }) {
     };
   });
   const restyle = () => {
+    panels.forEach((panel) => panel.fit());
     app.ink = getComputedStyle(root).getPropertyValue("--kd-text");
     paint();
   };
