@@ -5,7 +5,7 @@
 // weight, width, teacher, dark, seed (a change of these begins again) and playing.
 
 const PACE = 2; // steps of gradient descent between two updates
-const EVERY = 28; // milliseconds between two updates: every second frame of a screen with 60 a second
+const EVERY = 20; // milliseconds between two updates, at least: every second frame of a screen with 60 a second
 const STILL = { pace: 100, every: 500 }; // for readers who want no motion: fewer and larger updates
 const WORDY = 4; // every so many updates numbers and curves follow; the maps move at each
 const EXTENT = 2.2; // half a map, in root mean squares of its points
