@@ -5,8 +5,9 @@
 // weight, width, teacher, dark, seed (a change of these begins again) and playing.
 
 const PACE = 2; // steps of gradient descent between two updates
-const EVERY = 28; // milliseconds between two updates: every second frame of a screen with 60 a second
+const EVERY = 20; // milliseconds between two updates, at least: every second frame of a screen with 60 a second
 const STILL = { pace: 100, every: 500 }; // for readers who want no motion: fewer and larger updates
+const WORDY = 4; // every so many updates numbers and curves follow; the maps move at each
 const EXTENT = 2.2; // half a map, in root mean squares of its points
 const TITLES = ["Hard labels only", "With the teacher"];
 const SETTINGS = ["labels", "teacher", "dark", "temperature", "weight", "width", "seed"];
@@ -69,10 +70,26 @@ function chart(title, most, marks, value) {
   };
 }
 
+/** One dot of a class, drawn once and then copied. */
+function stamp(c, wrong, r, ink) {
+  const side = 2 * Math.ceil(1.3 * r) + 1;
+  const canvas = make("canvas", { width: side, height: side });
+  const pen = canvas.getContext("2d");
+  pen.arc(side / 2, side / 2, r, 0, 2 * Math.PI);
+  pen.fillStyle = colour(c);
+  pen.fill();
+  pen.strokeStyle = ink;
+  pen.lineWidth = r / 3;
+  if (wrong) pen.stroke();
+  return canvas;
+}
+
 /** The map of one student's hidden layer. */
 function layerMap(app, k) {
   const canvas = make("canvas", { role: "img", "aria-label": `Map of the hidden layer of the student ${TITLES[k].toLowerCase()}` });
   const score = make("b");
+  let size = 0; // in pixels of the screen; to ask for it at each update would lay out the page anew
+  let stamps = {}; // of all classes, right and wrong; made anew when size or theme changes
   const head = make("div", { className: `kd-network kd-${SIDES[k]}` }, make("i", { className: "kd-mark" }),
     make("span", {}, TITLES[k]), make("span", { className: "kd-score" }, score, " of the test images right"));
   const place = (v, size) => size / 2 + (v / EXTENT) * (size / 2);
@@ -90,42 +107,38 @@ function layerMap(app, k) {
   canvas.addEventListener("pointerdown", nearest);
   return {
     element: make("div", { className: "kd-panel" }, head, canvas),
+    update() { score.textContent = percent(app.now.students[k].accuracy); },
+    fit() { size = Math.round(canvas.clientWidth * (window.devicePixelRatio || 1)); },
     paint() {
-      const { points, probabilities, accuracy } = app.now.students[k];
-      score.textContent = percent(accuracy);
-      const size = Math.round(canvas.clientWidth * (window.devicePixelRatio || 1));
+      const { points, probabilities } = app.now.students[k];
       if (!size) return;
       if (canvas.width !== size) canvas.width = canvas.height = size;
       const pen = canvas.getContext("2d");
       const r = size / 110;
       pen.clearRect(0, 0, size, size);
-      pen.strokeStyle = app.ink;
-      const dot = (i, radius) => {
-        pen.beginPath();
-        pen.arc(place(points[2 * i], size), place(-points[2 * i + 1], size), radius, 0, 2 * Math.PI);
-      };
+      const key = `${size} ${app.ink}`;
+      if (stamps.key !== key) stamps = { key, all: Array.from({ length: 20 }, (_, i) => stamp(i % 10, i >= 10, r, app.ink)) };
       for (let i = 0; 2 * i < points.length; i++) {
         const label = app.data.labels[app.data.train + i];
-        dot(i, r);
-        pen.fillStyle = colour(label);
-        pen.fill();
-        if (top(probabilities, i)[0].c === label) continue;
-        pen.lineWidth = r / 3;
-        pen.stroke();
+        const dot = stamps.all[label + 10 * (top(probabilities, i) !== label)];
+        const middle = dot.width / 2;
+        pen.drawImage(dot, place(points[2 * i], size) - middle, place(-points[2 * i + 1], size) - middle);
       }
-      dot(app.image, 2.4 * r);
+      pen.beginPath();
+      pen.arc(place(points[2 * app.image], size), place(-points[2 * app.image + 1], size), 2.4 * r, 0, 2 * Math.PI);
+      pen.strokeStyle = app.ink;
       pen.lineWidth = r / 1.5;
       pen.stroke();
     },
   };
 }
 
-/** The classes of an image, the most probable first. */
+/** The most probable class of an image. */
 function top(probabilities, image) {
-  let best = 0;
-  const own = probabilities.subarray(image * 10, image * 10 + 10);
-  for (let c = 1; c < 10; c++) if (own[c] > own[best]) best = c;
-  return [{ c: best, p: own[best] }, own];
+  const from = image * 10;
+  let best = from;
+  for (let at = from + 1; at < from + 10; at++) if (probabilities[at] > probabilities[best]) best = at;
+  return best - from;
 }
 
 /** One test image, large, and what both students say of it at this step. */
@@ -158,7 +171,7 @@ function inspector(app) {
       truth.textContent = `Test image ${app.image}: a ${label}`;
       slider.value = app.image;
       rows.forEach((three, k) => {
-        const [, own] = top(app.now.students[k].probabilities, app.image);
+        const own = app.now.students[k].probabilities.subarray(app.image * 10, app.image * 10 + 10);
         const order = Array.from(own.keys()).sort((a, b) => own[b] - own[a]);
         three.forEach(({ word, bar, share }, i) => {
           word.textContent = order[i];
@@ -222,8 +235,9 @@ async function render({ model, el: root }) {
   const paint = () => {
     if (!app.now) return;
     panels.forEach((panel) => panel.paint());
+    if (model.get("playing") && history.length % WORDY && !still.matches) return;
+    [...panels, image].forEach((part) => part.update());
     charts.forEach((each) => each.update(history, end));
-    image.update();
     count.textContent = `step ${thousands(app.now.steps)} of ${thousands(end)}`;
   };
   const frame = (time) => {
@@ -244,7 +258,10 @@ async function render({ model, el: root }) {
     play.textContent = playing ? "❚❚ Pause" : "▶ Play";
     if (playing && !loop) loop = requestAnimationFrame(frame);
     if (playing) said.textContent = "Training.";
-    else if (app.now) announce();
+    else if (app.now) {
+      paint();
+      announce();
+    }
   };
   const soon = () => { // once for all traits that change together
     if (!due) queueMicrotask(update);
@@ -265,6 +282,7 @@ async function render({ model, el: root }) {
     };
   });
   const restyle = () => {
+    panels.forEach((panel) => panel.fit());
     app.ink = getComputedStyle(root).getPropertyValue("--kd-text");
     paint();
   };
