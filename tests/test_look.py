@@ -15,6 +15,7 @@ from torch import nn
 import kdlib
 from kdlib import UsageError, cli, store
 from kdlib.foreign import extraction, layers, pictures, tables
+from kdlib.models import checkpoints
 from kdlib.plan import look as plan
 
 NETS = """
@@ -528,6 +529,14 @@ def test_a_checkpoint_of_another_network_is_one_line(nets, few, tmp_path):
         match=r"'net': weights .*other.pt do not fit Odd: \d+ differ.*the file's names: 0.weight",
     ):
         looked({"net": f"{nets}:Odd@{tmp_path}/other.pt"}, *few, tmp_path / "look")
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path):
+    network = sequential()
+    network[3].weight.data[0, 0, 0, 0] = torch.nan
+    torch.save(network.state_dict(), tmp_path / "nan.pt")
+    with pytest.raises(UsageError, match="3.weight holds NaN or infinity"):
+        checkpoints.load_any(sequential(), tmp_path / "nan.pt")
 
 
 def test_a_network_that_computes_nan_is_named(few, tmp_path):

@@ -366,4 +366,5 @@ def load_any(network: nn.Module, weights: str | Path) -> None:
             f"weights {weights} do not fit {kind}: {len(differ)} differ; {'; '.join(differ[:3])}; "
             f"the file's names: {theirs}, ...; wanted: {ours}, ..."
         )
+    _check_values(network, tensors, {name: name for name in tensors}, weights)
     network.load_state_dict(tensors, strict=False)
