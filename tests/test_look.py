@@ -535,7 +535,7 @@ def test_weights_that_are_not_finite_are_refused(tmp_path):
     network = sequential()
     network[3].weight.data[0, 0, 0, 0] = torch.nan
     torch.save(network.state_dict(), tmp_path / "nan.pt")
-    with pytest.raises(UsageError, match="3.weight holds NaN or infinity"):
+    with pytest.raises(UsageError, match=r"3\.weight holds NaN or infinity"):
         checkpoints.load_any(sequential(), tmp_path / "nan.pt")
 
 
