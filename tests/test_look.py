@@ -15,6 +15,7 @@ from torch import nn
 import kdlib
 from kdlib import UsageError, cli, store
 from kdlib.foreign import extraction, layers, pictures, tables
+from kdlib.models import checkpoints
 from kdlib.plan import look as plan
 
 NETS = """
@@ -370,6 +371,20 @@ def test_training_images_are_what_probes_are_fitted_to(digits, few, tmp_path):
     assert probe.between(0.2, 1).all()
 
 
+def test_too_few_training_images_leave_the_probes_to_the_sample(digits, few, tmp_path, capsys):
+    train = (digits.train[:12], digits.train_labels[:12])
+    results = looked({"net": sequential()}, *few, tmp_path / "look", train=train)
+    assert results.study["probes"] == "the two halves of the sample in turn"
+    assert "knn" in set(results.measures["measure"])
+    assert "12 training images are too few for the probes" in capsys.readouterr().out
+
+
+def test_a_network_no_better_than_chance_is_said():
+    labels = np.arange(200) % 10
+    assert "right on 10.0% of the images" in tables.by_chance(np.zeros(200, int), labels, 10)[0]
+    assert tables.by_chance(labels, labels, 10) == []
+
+
 def test_a_data_set_gives_its_test_images(digits, tmp_path):
     results = looked({"net": sequential()}, "digits", None, tmp_path / "look", sample=100)
     assert results.study["dataset"] == "digits"
@@ -509,8 +524,19 @@ def test_a_callable_that_does_not_fit_is_one_line(nets, few, tmp_path, name, wor
 
 def test_a_checkpoint_of_another_network_is_one_line(nets, few, tmp_path):
     torch.save(sequential().state_dict(), tmp_path / "other.pt")
-    with pytest.raises(UsageError, match=r"'net': weights .*other.pt do not fit Odd: \d+ differ"):
+    with pytest.raises(
+        UsageError,
+        match=r"'net': weights .*other.pt do not fit Odd: \d+ differ.*the file's names: 0.weight",
+    ):
         looked({"net": f"{nets}:Odd@{tmp_path}/other.pt"}, *few, tmp_path / "look")
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path):
+    network = sequential()
+    network[3].weight.data[0, 0, 0, 0] = torch.nan
+    torch.save(network.state_dict(), tmp_path / "nan.pt")
+    with pytest.raises(UsageError, match=r"3\.weight holds NaN or infinity"):
+        checkpoints.load_any(sequential(), tmp_path / "nan.pt")
 
 
 def test_a_network_that_computes_nan_is_named(few, tmp_path):

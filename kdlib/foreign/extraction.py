@@ -46,9 +46,15 @@ def subjects(choice: Look, images: Pictures, work: Path) -> tuple[list[Subject],
     rows = pictures.rows(len(images.images), images.labels, choice.sample)
     sample = images.take(rows)
     if images.train is not None and images.train_labels is not None:
-        m = len(images.train)
-        few = pictures.rows(m, images.train_labels, min(m, stored.TRAIN))
-        sample = sample._replace(train=images.train[few], train_labels=images.train_labels[few])
+        m, k = len(images.train), len(np.unique(images.train_labels))
+        if m < max(plan.LEAST, 4 * k):
+            print(
+                f"{m} training images are too few for the probes, which take halves of the sample"
+            )
+            sample = sample._replace(train=None, train_labels=None)
+        else:
+            few = pictures.rows(m, images.train_labels, min(m, stored.TRAIN))
+            sample = sample._replace(train=images.train[few], train_labels=images.train_labels[few])
     threads = torch.get_num_threads()
     try:
         device = train.choose_device(choice.device, choice.threads)

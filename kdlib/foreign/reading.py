@@ -287,6 +287,10 @@ def _results(
     }
     frames["neighbours"] = frames["neighbours"].drop_duplicates(ignore_index=True)
     guesses = tables.predictions(subjects, len(sample.classes))
+    for subject in subjects:
+        if subject.run in guesses and labels is not None:
+            note = tables.by_chance(guesses[subject.run], labels, len(sample.classes))
+            subject.facts["notes"] = [*subject.facts.get("notes", []), *note]
     frames |= {
         "runs": tables.runs(subjects, teacher, of_teacher.run, guesses, labels),
         "measures": pd.concat(measures, ignore_index=True),

@@ -99,6 +99,19 @@ def predictions(subjects: Sequence[Any], classes: int) -> dict[str, Int[np.ndarr
     return made
 
 
+def by_chance(
+    guess: Int[np.ndarray, " n"], labels: Int[np.ndarray, " n"], classes: int
+) -> list[str]:
+    """A note where a network is right no more often than by chance, by two standard deviations."""
+    right, chance = float((guess == labels).mean()), 1 / classes
+    if classes < 2 or right > chance + 2 * math.sqrt(chance * (1 - chance) / len(labels)):
+        return []
+    return [
+        f"right on {right:.1%} of the images, as by chance: normalisation and order of the classes "
+        "may not be those of its training"
+    ]
+
+
 def of_predictions(guesses: Mapping[str, np.ndarray]) -> pd.DataFrame:
     """The table `predictions`."""
     if not guesses:

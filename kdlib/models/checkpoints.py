@@ -361,7 +361,10 @@ def load_any(network: nn.Module, weights: str | Path) -> None:
     tensors = _tensors(Path(weights))
     if differ := differences(network.state_dict(), tensors):
         kind = type(network).__name__
+        theirs, ours = (", ".join(list(each)[:3]) for each in (tensors, network.state_dict()))
         raise UsageError(
-            f"weights {weights} do not fit {kind}: {len(differ)} differ; {'; '.join(differ[:3])}"
+            f"weights {weights} do not fit {kind}: {len(differ)} differ; {'; '.join(differ[:3])}; "
+            f"the file's names: {theirs}, ...; wanted: {ours}, ..."
         )
+    _check_values(network, tensors, {name: name for name in tensors}, weights)
     network.load_state_dict(tensors, strict=False)
