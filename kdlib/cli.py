@@ -116,6 +116,13 @@ def _add_look(command: argparse.ArgumentParser) -> None:
         help="own, data, none, imagenet, cifar10, ..., or .5,.4,.4:.2,.2,.2",
     )
     command.add_argument("--input-size", action="append", default=[], metavar="[NAME=]PIXELS")
+    command.add_argument(
+        "--weights-names",
+        action="append",
+        default=[],
+        metavar="NAME=THEIRS:OURS,...",
+        help="beginnings of names in a checkpoint, and what the network calls them: backbone.:",
+    )
     command.add_argument("--tokens", default="auto", choices=("auto", "class", "mean"))
     command.add_argument("--device", default="auto", choices=DEVICES)
     command.add_argument("--threads", type=int, default=2)
@@ -146,6 +153,7 @@ def look(command: argparse.Namespace) -> None:
         embeddings=command.embeddings.split(","),
         normalise=_for_all(_by_name("normalise", command.normalise), "own"),
         input_size=_for_all(sizes, None),
+        weights_names=_names(_by_name("weights-names", command.weights_names)),
         tokens=command.tokens,
         device=command.device,
         threads=command.threads,
@@ -164,6 +172,16 @@ def _by_name(what: str, given: Sequence[str]) -> dict[str, str]:
             raise UsageError(f"{what} {text!r}; allowed: once for each network, or once for all")
         values[name] = value
     return values
+
+
+def _names(given: dict[str, str]) -> dict[str, dict[str, str | None]]:
+    """By network, the pairs of "backbone.:,head.:fc." as a dict."""
+    if "" in given or not all(":" in pair for text in given.values() for pair in text.split(",")):
+        raise UsageError(f"weights-names {[*given.values()]}; allowed: NAME=THEIRS:OURS,...")
+    return {
+        name: {pair.partition(":")[0]: pair.partition(":")[2] for pair in text.split(",")}
+        for name, text in given.items()
+    }
 
 
 def _for_all(values: dict[str, Any], default: Any) -> Any:

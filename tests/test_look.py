@@ -531,6 +531,21 @@ def test_a_checkpoint_of_another_network_is_one_line(nets, few, tmp_path):
         looked({"net": f"{nets}:Odd@{tmp_path}/other.pt"}, *few, tmp_path / "look")
 
 
+def test_names_in_a_checkpoint_are_mapped(nets, few, tmp_path):
+    torch.manual_seed(0)
+    network = sequential()
+    tensors = {f"backbone.{name}": value for name, value in network.state_dict().items()}
+    torch.save(tensors, tmp_path / "prefix.pt")
+    other = sequential()
+    with pytest.raises(UsageError, match=r'weights_names: \{"backbone\.": ""\} takes'):
+        checkpoints.load_any(other, tmp_path / "prefix.pt")
+    checkpoints.load_any(other, tmp_path / "prefix.pt", {"backbone.": ""})
+    for name, value in network.state_dict().items():
+        assert other.state_dict()[name].equal(value)
+    with pytest.raises(UsageError, match="unknown network of weights_names 'b'; one of: a"):
+        looked({"a": other}, *few, tmp_path / "look", weights_names={"b": {"x": ""}})
+
+
 def test_weights_that_are_not_finite_are_refused(tmp_path):
     network = sequential()
     network[3].weight.data[0, 0, 0, 0] = torch.nan

@@ -69,7 +69,8 @@ def _ready(choice: Look, seed: Seed, images: Pictures, device: torch.device) -> 
     assert pixels is not None
     classes = len(images.classes) or None
     channels, size = pixels.shape[1], pixels.shape[-1]
-    network = networks.make(name, seed.source, classes, channels, size)
+    names = choice.weights_names.get(name, {})
+    network = networks.make(name, seed.source, classes, channels, size, names)
     if isinstance(seed.source, Reference):
         network.to(device)
     try:

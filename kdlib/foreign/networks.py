@@ -54,11 +54,19 @@ class Preparation(NamedTuple):
         return F.interpolate(x, (self.size, self.size), mode="bilinear", antialias=shrinks)
 
 
-def make(name: str, source: Any, classes: int | None, channels: int, size: int) -> nn.Module:
+def make(
+    name: str,
+    source: Any,
+    classes: int | None,
+    channels: int,
+    size: int,
+    names: Mapping[str, str | None] | None = None,
+) -> nn.Module:
     """The network of a Reference, with its weights; one that is in memory as it is.
 
     It is built for the classes of the images, and if its weights are of others then as its own
-    code builds it. Raises UsageError, one line that names the network.
+    code builds it. `names` maps beginnings of names in its checkpoint to its own. Raises
+    UsageError, one line that names the network.
     """
     if isinstance(source, nn.Module):
         return source
@@ -71,7 +79,7 @@ def make(name: str, source: Any, classes: int | None, channels: int, size: int) 
     for count in (classes, None):
         try:
             network = _built(name, source, count, channels, size)
-            _load(name, network, source)
+            _load(name, network, source, names or {})
             return network
         except UsageError as error:
             problem = problem or error
@@ -239,7 +247,9 @@ def _arguments(
 # ---- weights -----------------------------------------------------------------------------------
 
 
-def _load(name: str, network: nn.Module, source: Reference) -> None:
+def _load(
+    name: str, network: nn.Module, source: Reference, names: Mapping[str, str | None]
+) -> None:
     published = source.checkpoint == "imagenet"
     if not source.checkpoint or (published and source.kind == "timm"):
         return
@@ -251,7 +261,7 @@ def _load(name: str, network: nn.Module, source: Reference) -> None:
         assert made.weights_file is not None
         weights = checkpoints.fetch(source.checkpoint, made.weights_file, made.weights_hash)
     try:
-        checkpoints.load_any(network, weights)
+        checkpoints.load_any(network, weights, names)
     except UsageError as problem:
         raise UsageError(f"network {name!r}: {problem}") from None
 

@@ -52,7 +52,7 @@ def look(
     labels is left out without them. `train`, images and labels, is what the probes are fitted to;
     without it they are fitted to one half of the sample and tested on the other. `options` are
     the parameters of `kdlib.plan.look.Look` by name: folder, layers, teacher, sample, embeddings,
-    normalise, input_size, tokens, device, threads.
+    normalise, input_size, weights_names, tokens, device, threads.
 
     Writes the folder (default "look") and returns what is in it; what is there already is not
     computed again. Networks are left as they were. Raises UsageError, before anything is computed,

@@ -349,22 +349,26 @@ def _imagenet(network: nn.Module) -> dict[str, Tensor]:
         ) from error
 
 
-def load_any(network: nn.Module, weights: str | Path) -> None:
+def load_any(
+    network: nn.Module, weights: str | Path, names: Mapping[str, str | None] | None = None
+) -> None:
     """Load the weights of a file into a network of anybody's, in place, every one of them.
 
-    Read as by `load`; a network that names its layers as ours takes the names of `NAMINGS`, too.
-    Raises UsageError, naming keys and shapes, unless every weight finds its place.
+    Read as by `load`, whose `names` these are; a network that names its layers as ours takes the
+    names of `NAMINGS`, too. Raises UsageError, naming keys and shapes, unless every weight finds its
+    place.
     """
     if "logits" in layers(network) and hasattr(network, "architecture"):
-        load(network, weights)
+        load(network, weights, names=names)
         return
     tensors = _tensors(Path(weights))
+    if names:
+        tensors = _mapped(tensors, names, weights)
     if differ := differences(network.state_dict(), tensors):
         kind = type(network).__name__
-        theirs, ours = (", ".join(list(each)[:3]) for each in (tensors, network.state_dict()))
         raise UsageError(
-            f"weights {weights} do not fit {kind}: {len(differ)} differ; {'; '.join(differ[:3])}; "
-            f"the file's names: {theirs}, ...; wanted: {ours}, ..."
+            f"weights {weights} do not fit {kind}: {len(differ)} differ; {'; '.join(differ[:3])}"
+            + _beside(network, tensors, "", len(differ))
         )
     _check_values(network, tensors, {name: name for name in tensors}, weights)
     network.load_state_dict(tensors, strict=False)

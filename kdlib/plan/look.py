@@ -76,6 +76,9 @@ class Look:
     embeddings: list[str] = Field(default_factory=lambda: [*EMBEDDINGS])  # tsne, ivis, pca, ...
     normalise: str | dict[str, str] = "own"  # for all or by network: own, none, imagenet, ...
     input_size: Side | dict[str, Side] | None = None  # that images are resized to, in pixels
+    weights_names: dict[str, dict[str, str | None]] = Field(
+        default_factory=dict
+    )  # by network: beginnings of names in its checkpoint -> its own; null: left out
     tokens: Literal["auto", "class", "mean"] = "auto"  # of a sequence: which stand for the image
     device: Device = "auto"
     threads: Cores = 2  # of the CPU; the last bits of the results depend on it
@@ -136,7 +139,7 @@ def of(network: str, option: Mapping[str, Value] | Value, default: Value) -> Val
 
 def check_names(choice: Look, networks: list[str]) -> None:
     """Raise UsageError unless options by network are of networks that there are."""
-    for what in ("layers", "normalise", "input_size"):
+    for what in ("layers", "normalise", "input_size", "weights_names"):
         option = getattr(choice, what)
         for name in option if isinstance(option, Mapping) else ():
             one_of(f"network of {what}", name, networks)
