@@ -355,8 +355,8 @@ def load_any(
     """Load the weights of a file into a network of anybody's, in place, every one of them.
 
     Read as by `load`, whose `names` these are; a network that names its layers as ours takes the
-    names of `NAMINGS`, too. Raises UsageError, naming keys and shapes, unless every weight finds its
-    place.
+    names of `NAMINGS`, too. Raises UsageError, naming keys and shapes, unless every weight finds
+    its place.
     """
     if "logits" in layers(network) and hasattr(network, "architecture"):
         load(network, weights, names=names)
