@@ -1,6 +1,7 @@
 """Why does knowledge distillation work? Train, look into the layers, compare."""
 
 import os
+from importlib import import_module
 from typing import Any
 
 # ivis needs Keras 2. The switch has to be set before anything imports TensorFlow.
@@ -44,8 +45,6 @@ def one_of(what: str, given: object, allowed: object) -> None:
 
 def __getattr__(name: str) -> Any:
     """`kdlib.look`, imported when it is first used."""
-    if name == "look":
-        from kdlib.foreign.reading import look
-
-        return look
+    if name == "look":  # no import statement: whatever imports kdlib would depend on all of it
+        return import_module("kdlib.foreign.reading").look
     raise AttributeError(f"module 'kdlib' has no attribute {name!r}")

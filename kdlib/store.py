@@ -537,7 +537,7 @@ def publish(
             _write_parquet(part / "provenance.parquet", provenance[PROVENANCE])
         _write_parquet(part / "sample.parquet", pd.DataFrame({"label": results.labels}))
         shape: dict[str, Any] = {"image": None}
-        if len(results.images):
+        if len(results.images) == len(results.labels):
             _write(part / "sample.webp", partial(_write_sheet, results.images))
             shape = {"image": list(results.images.shape[1:])}
         _write_json(part / "study.json", results.study | shape)

@@ -327,7 +327,7 @@ def test_names_of_ours_of_timm_and_of_torchvision_are_networks(few, tmp_path):
     ours, of_timm, vision = results.study["networks"]
     assert ours["layers"] == ["stem", "block1", "block2", "block3", "pool", "logits"]
     assert "its own constants" in of_timm["preparation"]
-    assert "grey repeated" in vision["preparation"]
+    assert vision["preparation"] == "normalised by the images' own mean and deviation"
 
 
 def test_as_many_classes_as_images_and_two(tmp_path):
