@@ -209,7 +209,6 @@ def test_layers_are_laid_side_by_side_by_relative_depth():
         "b": "3",
         "c": "5",
     }
-    assert tables.depths(1) == [1.0]
     assert tables.in_order({"x": ["a", "z"], "y": ["a", "m", "z"]}) == ["a", "m", "z"]
 
 

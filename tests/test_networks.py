@@ -1,15 +1,16 @@
 import pandas as pd
 import results as invented
 
+from kdlib.measure.depth import relative
 from kdlib.report.explorer import stops
-from kdlib.report.networks import depths, families, layers_of
+from kdlib.report.networks import families, layers_of
 
 UNEQUAL = {"teacher": ["a", "b", "c", "d", "e"], "student": ["b", "x", "e"]}
 
 
 def test_depths_go_from_0_to_1_and_the_only_layer_is_the_last():
-    assert depths(3) == [0, 0.5, 1]
-    assert depths(1) == [1]
+    assert relative(3) == [0, 0.5, 1]
+    assert relative(1) == [1]
 
 
 def test_a_network_has_layers_of_its_own_or_those_of_the_study():

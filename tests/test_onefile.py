@@ -14,8 +14,8 @@ import results as invented
 from scipy import stats
 from test_explorer_browser import COUNT, Reader
 
-from kdlib import UsageError
-from kdlib.report import explorer, onefile, page
+from kdlib import UsageError, store
+from kdlib.report import explorer, onefile
 
 UNEQUAL = {
     "teacher": [f"blocks.{i}" for i in range(8)],
@@ -80,7 +80,7 @@ def read(chromium):
 
 def test_a_published_folder_becomes_one_file(tmp_path):
     invented.make(tmp_path / "results")
-    page.save(tmp_path / "results", tmp_path / "mail" / "page.html")
+    explorer.show(store.load(tmp_path / "results")).save(tmp_path / "mail" / "page.html")
     assert [f.name for f in (tmp_path / "mail").iterdir()] == ["page.html"]
     text = (tmp_path / "mail" / "page.html").read_text("utf-8")
     assert re.findall(r'(?:src|href)="(?!data:)[^"#]', text) == []

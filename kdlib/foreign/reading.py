@@ -10,8 +10,6 @@ import math
 import shutil
 from collections.abc import Mapping, Sequence
 from functools import partial
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +22,7 @@ from kdlib import UsageError, embed, one_of, store
 from kdlib.foreign import files, pictures, tables
 from kdlib.foreign.pictures import Pictures
 from kdlib.foreign.subjects import Subject, check_layer, hash_of, key_of
+from kdlib.measure.depth import relative
 from kdlib.plan import look as plan
 from kdlib.plan.look import Look
 from kdlib.plan.source import Source
@@ -100,8 +99,11 @@ def run(
     store.publish(folder, results)
     _tidy(folder / WORK, subjects)
     _say(results.study, folder)
-    _page(folder)
-    return store.load(folder)
+    from kdlib.report import explorer  # only now: mistakes are said before it is imported
+
+    results = store.load(folder)
+    explorer.show(results).save(folder / PAGE)
+    return results
 
 
 # ---- what is looked at -------------------------------------------------------------------------
@@ -373,7 +375,7 @@ def _study(
             "role": "teacher" if subject.network == teacher else "student",
             "mapped": subject.seed == 0,
             "layers": list(subject.layers),
-            "depths": [round(depth, 4) for depth in tables.depths(len(subject.layers))],
+            "depths": [round(place, 4) for place in relative(len(subject.layers))],
             **{k: v for k, v in subject.facts.items() if k != "parameters"},
         }
         for subject in subjects
@@ -413,9 +415,3 @@ def _say(study: Mapping[str, Any], folder: Path) -> None:
     print(f"{study['sample']} images; compared with {study['teacher']} -> {folder}")
     if max(study["seeds"].values()) == 1:
         print("one seed of each network: a difference of two is no evidence about a method")
-
-
-def _page(folder: Path) -> None:
-    """Write the page that can be sent, where the report can make it."""
-    if find_spec("kdlib.report.page") is not None:
-        import_module("kdlib.report.page").save(folder, folder / PAGE)

@@ -17,11 +17,10 @@ from jaxtyping import Float, Int
 from kdlib import UsageError, embed, store
 from kdlib.measure import faithfulness, metrics
 from kdlib.measure import similarity as similarities
+from kdlib.measure.depth import relative
 from kdlib.measure.metrics import MEASURES
 from kdlib.measure.space import Space
 
-PERPLEXITY = 30
-NEIGHBOURS = 15  # of the numbers about maps
 RESTARTED = 2000  # images up to which maps are made three times, for numbers about maps
 JUDGED = 2000  # images whose neighbours on a map are compared with those in the layer
 SINGULAR = (UsageError, np.linalg.LinAlgError, ValueError, ZeroDivisionError)
@@ -29,17 +28,12 @@ SINGULAR = (UsageError, np.linalg.LinAlgError, ValueError, ZeroDivisionError)
 Features = Mapping[str, np.ndarray]  # layer -> (n, d), from first to last
 
 
-def depths(count: int) -> list[float]:
-    """The relative depth of each of `count` layers."""
-    return [i / (count - 1) if count > 1 else 1.0 for i in range(count)]
-
-
 def beside(own: Sequence[str], other: Sequence[str]) -> dict[str, str]:
     """For each layer of one network that of another which is nearest in relative depth."""
-    places = depths(len(other))
+    places = relative(len(other))
     return {
         layer: other[min(range(len(other)), key=lambda i: abs(places[i] - depth))]
-        for layer, depth in zip(own, depths(len(own)), strict=True)
+        for layer, depth in zip(own, relative(len(own)), strict=True)
     }
 
 
@@ -47,7 +41,7 @@ def in_order(layers: Mapping[str, Sequence[str]]) -> list[str]:
     """Every layer's name once, by its mean relative depth."""
     places: dict[str, list[float]] = {}
     for names in layers.values():
-        for name, depth in zip(names, depths(len(names)), strict=True):
+        for name, depth in zip(names, relative(len(names)), strict=True):
             places.setdefault(name, []).append(depth)
     return sorted(places, key=lambda name: float(np.mean(places[name])))
 
@@ -226,27 +220,21 @@ def maps(
     """The tables `maps`, `faithfulness` and `neighbours` by one embedding.
 
     Maps are coupled along the layers of a network, and between networks where layers are as deep:
-    a network of fewer layers takes the nearest places of the one that has most. The perplexity
-    and the number of neighbours are smaller where images are few. Numbers about what a map shows
-    of classes come from maps made separately, for at most 2,000 images.
+    a network of fewer layers takes the nearest places of the one that has most. Numbers about what
+    a map shows of classes come from maps made separately, for at most 2,000 images.
     """
     features, cells = _by_place(networks)
     n = len(next(iter(features.values())))
-    settings: dict[str, Any] = {"seed": 0, "workers": workers}
-    if kind == "tsne":
-        settings["perplexity"] = min(PERPLEXITY, n // 4)
-    elif "k" in embed.EMBEDDERS[kind].options:
-        settings["k"] = min(NEIGHBOURS, (n - 1) // 2)
-    family = embed.family(features, kind, **settings)
+    family = embed.family(features, kind, workers=workers)
     restarts = []
     if n <= RESTARTED:
-        restarts = embed.restarts(features, kind, first=family.unaligned, **settings)
+        restarts = embed.restarts(features, kind, first=family.unaligned, workers=workers)
     floor = embed.noise_floor(restarts) if restarts else {}
     points, numbers, near = {}, {}, {}
-    k, step = min(NEIGHBOURS, (n - 1) // 2), -(-n // JUDGED)
+    step = -(-n // JUDGED)
     for place, x in features.items():
         xy, cell = family.maps[place], cells[place]
-        values = faithfulness.faithfulness(x, xy, labels, k=k, step=step)
+        values = faithfulness.faithfulness(x, xy, labels, step=step)
         values.pop("map_knn", None)  # coupled maps borrow from each other
         if restarts and labels is not None:
             separate = pd.DataFrame([_classes_on(each[place], labels) for each in restarts])
@@ -254,7 +242,7 @@ def maps(
         if floor:
             values["noise_floor"] = floor[place]
         numbers[cell] = values
-        points[cell] = np.c_[xy, faithfulness.neighbourhood_change(x, xy, k=k)]
+        points[cell] = np.c_[xy, faithfulness.neighbourhood_change(x, xy)]
         near[cell] = faithfulness.nearest(x)
     made = {"embedding": kind, "engine": family.engine, "coupling": family.coupling}
     levels, ranked = ("run", "layer"), ("image", "rank", "neighbour")
@@ -282,7 +270,7 @@ def _by_place(
     most = max(map(len, networks.values()))
     features, cells = {}, {}
     for run, layers in networks.items():
-        for depth, (layer, x) in zip(depths(len(layers)), layers.items(), strict=True):
+        for depth, (layer, x) in zip(relative(len(layers)), layers.items(), strict=True):
             place = run, str(math.floor(depth * (most - 1) + 0.5))
             features[place], cells[place] = x, (run, layer)
     return features, cells

@@ -14,6 +14,11 @@ from kdlib.store import Results
 SAVED = ["network", "method", "labels", "seed", "steps", "baseline", "depth", "reached"]
 
 
+def relative(count: int) -> list[float]:
+    """Return the relative depth, from 0 to 1, of each of so many layers; a single one is the last."""
+    return [i / (count - 1) for i in range(count)] if count > 1 else [1.0] * count
+
+
 def depth(profile: Iterable[float], target: float) -> float:
     """Return how many layers deep a profile first reaches a target; 0 is the first layer.
 

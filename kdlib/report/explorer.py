@@ -17,9 +17,10 @@ from PIL import Image
 
 from kdlib import UsageError, embed, one_of
 from kdlib.measure import metrics
+from kdlib.measure.depth import relative
 from kdlib.plan.methods import BASELINE
 from kdlib.report import charts, onefile
-from kdlib.report.networks import depths, describe, group, layers_of
+from kdlib.report.networks import describe, group, layers_of
 from kdlib.store import Results
 
 MISSING = -32768  # the int16 of a point, neighbour or map that does not exist
@@ -213,8 +214,8 @@ def stops(results: Results, runs: Iterable[str]) -> dict[str, float]:
     """
     lists = {tuple(layers_of(results, run)) for run in runs}
     if len(lists) == 1:
-        return dict(zip(*lists, depths(len(next(iter(lists)))), strict=True))
-    places = {depth for layers in lists for depth in depths(len(layers))}
+        return dict(zip(*lists, relative(len(next(iter(lists)))), strict=True))
+    places = {depth for layers in lists for depth in relative(len(layers))}
     return {f"{100 * depth:.3g} %": depth for depth in sorted(places)}
 
 

@@ -27,11 +27,6 @@ def layers_of(results: Results, run: str) -> list[str]:
     return list(own.get(run, results.study["layers"]))
 
 
-def depths(count: int) -> list[float]:
-    """Return the relative depth of each of so many layers; the only one is the last."""
-    return [i / (count - 1) for i in range(count)] if count > 1 else [1.0] * count
-
-
 def describe(row: dict[str, Any], study: dict[str, Any]) -> dict[str, Any]:
     """Name a network for people: `name` in words, `short` beside a curve, `group` in the menu.
 

@@ -22,8 +22,9 @@ from scipy import stats
 
 from kdlib import UsageError, store
 from kdlib.measure import metrics
+from kdlib.measure.depth import relative
 from kdlib.report import charts
-from kdlib.report.networks import depths, families, layers_of
+from kdlib.report.networks import families, layers_of
 from kdlib.store import Results
 
 STATIC = Path(__file__).parent / "static"
@@ -229,7 +230,7 @@ def _figure(
         names = layers[family]
         points = [
             (_x(depth), HEIGHT - BOTTOM - (own.loc[name, "mean"] - low) * scale, name)
-            for depth, name in zip(depths(len(names)), names, strict=True)
+            for depth, name in zip(relative(len(names)), names, strict=True)
             if name in own.index
         ]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y, _ in points)
@@ -265,7 +266,7 @@ def _axis(layers: Sequence[list[str]]) -> list[str]:
     """Name the layers below a chart; their relative depth, where networks have their own."""
     if len({tuple(names) for names in layers}) == 1:
         names = layers[0]
-        places = list(zip(depths(len(names)), names, strict=True))
+        places = list(zip(relative(len(names)), names, strict=True))
     else:
         places = [(i / 4, f"{25 * i} %") for i in range(5)]
     y = HEIGHT - BOTTOM + 12

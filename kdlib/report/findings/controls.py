@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -52,7 +53,7 @@ SHARES = {  # controls whose share of kd's gain the short answer gives
     "pseudo": "the teacher's top class alone",
     "shuffled": "soft targets with the wrong classes in another order",
 }
-MOST = 75  # percent of kd's gain
+MOST = 0.75  # of kd's gain
 NO_SHARE = "–"  # where kd does not beat the baseline
 GAIN = ["gain", "gain_low", "gain_high"]
 NOT_JUDGED = "one seed, not judged"
@@ -121,14 +122,19 @@ class Controls:
         found = self.everywhere(control)
         return bool(found) and found <= {"above kd", f"{statistics.EQUIVALENT} from kd"}
 
-    def share(self, control: str, labels: str) -> str:
-        """Return a control's gain in units of kd's, where kd beats the baseline."""
+    def ratio(self, control: str, labels: str) -> float:
+        """Return a control's gain in units of kd's; NaN unless kd beats the baseline."""
         if not {(control, labels), ("kd", labels)} <= set(self.gains.index):
-            return NO_SHARE
+            return math.nan
         kd = self.gains.loc[("kd", labels)]
         if kd["beside"] != "better":
-            return NO_SHARE
-        return f"{100 * self.gains.loc[(control, labels), 'gain'] / kd['gain']:.0f} %"
+            return math.nan
+        return float(self.gains.loc[(control, labels), "gain"] / kd["gain"])
+
+    def share(self, control: str, labels: str) -> str:
+        """Return `ratio` in percent, in words."""
+        ratio = self.ratio(control, labels)
+        return NO_SHARE if math.isnan(ratio) else f"{100 * ratio:.0f} %"
 
     def facts(self) -> dict[str, str]:
         """Give the chapter's heading and the numbers that its prose quotes."""
@@ -180,16 +186,12 @@ class Controls:
         if not listed:
             return Markdown(f"{added}; no control with a share of that was run.")
         rest = f" Of that, {'; '.join(listed)}. {self.heading()}."
-        return Markdown(f"{added}.{rest}{self._most(shares['pseudo'])}")
-
-    def _most(self, share: str) -> str:
-        """State where most of the gain comes from, if hard targets reach most of it."""
-        if share == NO_SHARE or float(share.removesuffix(" %")) < MOST:
-            return ""
-        return (
-            " So a class for every unlabelled image, from a teacher that is mostly right, is "
-            "worth most of what distillation adds."
-        )
+        if self.ratio("pseudo", self.few) >= MOST:
+            rest += (
+                " So a class for every unlabelled image, from a teacher that is mostly right, is "
+                "worth most of what distillation adds."
+            )
+        return Markdown(f"{added}.{rest}")
 
     def figure(self, methods: Sequence[str] = FIGURE) -> Any:
         """Draw the accuracies of kd and the controls."""
