@@ -15,7 +15,7 @@ SAVED = ["network", "method", "labels", "seed", "steps", "baseline", "depth", "r
 
 
 def relative(count: int) -> list[float]:
-    """Return the relative depth, from 0 to 1, of each of so many layers; a single one is the last."""
+    """Return the relative depth, 0 to 1, of each of so many layers; a single one is the last."""
     return [i / (count - 1) for i in range(count)] if count > 1 else [1.0] * count
 
 
