@@ -58,13 +58,12 @@ def digits() -> Digits:
         chosen = np.concatenate(known)
         teacher = MLPClassifier(
             HIDDEN,
-            **{
-                "alpha": 0.1,
-                "learning_rate_init": 0.003,
-                "random_state": 0,
-                "n_iter_no_change": 1000,
-            },
-            **{"batch_size": min(64, len(chosen)), "max_iter": max(60, 2000 // len(chosen))},
+            alpha=0.1,
+            learning_rate_init=0.003,
+            batch_size=min(64, len(chosen)),
+            max_iter=max(60, 2000 // len(chosen)),
+            n_iter_no_change=1000,
+            random_state=0,
         )
         with warnings.catch_warnings():  # it stops after so many epochs, as it should
             warnings.simplefilter("ignore", ConvergenceWarning)
@@ -151,8 +150,13 @@ def show(**settings: Any) -> InPage:
         classes=source.labels.tobytes(),
         logits=np.concatenate(list(source.logits.values())).tobytes(),
         meta={
-            **{"train": TRAIN, "step": STEP, "levels": LEVELS, "steps": STEPS},
-            **{"choices": CHOICES, "teachers": teachers, "share": [*CHOICES, "playing"]},
+            "train": TRAIN,
+            "step": STEP,
+            "levels": LEVELS,
+            "steps": STEPS,
+            "choices": CHOICES,
+            "teachers": teachers,
+            "share": [*CHOICES, "playing"],
         },
         **settings,
     )
