@@ -163,7 +163,7 @@ rule publish:
         [file for maps in MAPS.values() for file in of_maps(maps, MAP_TABLES)],
         of_maps(COMPARISON, [f"-{table}" for table in COMPARISON_TABLES]),
         of_maps(FILM, [f"-{table}" for table in FILM_TABLES]),
-        code=code_of("kdlib/cli.py"),
+        code=["kdlib/cli.py", *code_of("kdlib/publish.py")],  # not what other commands use
     output:
         study=f"{PUBLISHED}/study.json",
         tables=expand("{to}/{table}.parquet", to=PUBLISHED, table=TABLES),
