@@ -138,3 +138,11 @@ def test_a_part_of_the_training_images_is_the_same_each_time_and_all_classes_ali
 def test_a_part_that_cannot_be_is_refused_with_what_there_is(count):
     with pytest.raises(UsageError, match=rf"train_images {count}; allowed: 10 to 1,297"):
         data.load(data.Source(train_images=count))
+
+
+def test_a_folder_called_like_a_published_data_set_is_named(tmp_path, monkeypatch):
+    assert data.load("digits").notes == ()
+    (tmp_path / "digits").mkdir()
+    monkeypatch.chdir(tmp_path)
+    note = "the published data set, not ./digits; folder:digits reads that"
+    assert data.load("digits").notes == (note,)

@@ -122,6 +122,11 @@ def test_layers_of_a_transformer_lie_evenly_in_its_depth():
     assert anatomy.notes == ["its output is a dict: the (n, 10) in it is taken"]
 
 
+def test_three_blocks_of_a_transformer_are_not_taken_apart():
+    blocks = ["blocks.0", "blocks.1", "blocks.2"]
+    assert named(found(Tiny(blocks=3), classes=10)) == ["patches", *blocks, "logits"]
+
+
 def test_a_class_token_stands_for_the_image_where_there_is_one():
     network = Tiny(class_token=True)
     assert found(network, classes=10).layers[0].reading == "class token"
@@ -350,7 +355,7 @@ def test_without_labels_what_needs_them_is_left_out_and_said(few, tmp_path, caps
     assert "map_knn" not in set(results.faithfulness["measure"])
     assert results.predictions.empty
     output = capsys.readouterr().out
-    assert ": needs the class of every image; this space was given none" in output
+    assert ": needs the label of every image; there are none" in output
     assert "left out: " in output
 
 

@@ -23,7 +23,7 @@ from kdlib import UsageError, __version__, printable
 from kdlib.data import folders, sources
 from kdlib.data.augment import largest_shift
 from kdlib.data.sources import Listing, Picture
-from kdlib.plan.source import Source, cache, folder_name
+from kdlib.plan.source import PREFIX, Source, cache, folder_name
 
 READING = 2  # counts how images are read; of another number the cache is made again
 LEAKED = 0.1  # of the test images may be training images in a split that is given
@@ -147,6 +147,11 @@ def load(source: Source | str | Path = "digits", *, seed: int = 0) -> Images:
     if not isinstance(source, Source):
         source = Source(str(source))
     images = _load(source, seed)._replace(name=source.name)
+    if source.path is None and Path(source.dataset).exists():
+        note = (
+            f"the published data set, not ./{source.dataset}; {PREFIX}{source.dataset} reads that"
+        )
+        images = images._replace(notes=(*images.notes, note))
     n = len(images.train)
     if source.train_images is None or source.train_images == n:
         return images

@@ -76,7 +76,8 @@ def find(
 
     A stage is a run of modules whose outputs have one resolution. From 3 to 7 of them, evenly in
     depth where there are more; where there are fewer (a transformer, whose blocks are all alike)
-    five modules evenly in depth, counted in layers with weights. Then the network's output, called
+    five modules evenly in depth, counted in layers with weights; three blocks that are alike, or
+    more, are not taken apart. Then the network's output, called
     "logits" where it has as many values as there are `classes`, else "output". x are a few images
     as the network takes them. Raises UsageError where the network cannot take them, and for a path
     that is no module, does not run or has no output for each image.
@@ -234,6 +235,8 @@ def _choose(calls: Mapping[str, Call], output: Tensor | None) -> list[Call]:
         if _enough(stages) or len(_distinct(units, output)) >= EVENLY or not large:
             break
         widest = max(large, key=lambda unit: unit.depth - unit.start)
+        if len(_alike(widest, units)) >= FEWEST:
+            break
         place = units.index(widest)
         units = units[:place] + _below(widest.path, calls) + units[place + 1 :]
     if not _enough(stages):
@@ -254,6 +257,17 @@ def _below(path: str, calls: Mapping[str, Call]) -> list[Call]:
         if not any(call.path.startswith(f"{other.path}.") for other in inside)
     ]
     return outer
+
+
+def _alike(unit: Call, units: Sequence[Call]) -> list[Call]:
+    """The blocks beside one in the same container that are as deep, at one resolution."""
+    return [
+        other
+        for other in units
+        if other.path.rpartition(".")[0] == unit.path.rpartition(".")[0]
+        and other.depth - other.start == unit.depth - unit.start
+        and _resolution(other) == _resolution(unit)
+    ]
 
 
 def _grows(unit: Call, calls: Mapping[str, Call]) -> bool:

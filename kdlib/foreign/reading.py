@@ -18,7 +18,7 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from kdlib import UsageError, embed, one_of, store
+from kdlib import UsageError, embed, one_of, printable, store
 from kdlib.foreign import files, pictures, tables
 from kdlib.foreign.pictures import Pictures
 from kdlib.foreign.subjects import Subject, check_layer, hash_of, key_of
@@ -225,7 +225,10 @@ def _loaded(choice: Look) -> Pictures:
     from kdlib import data
 
     assert choice.data is not None
-    return _of_images(data.load(Source(choice.data, choice.size, choice.grey)))
+    images = data.load(Source(choice.data, choice.size, choice.grey))
+    for note in images.notes:
+        print(printable(note))
+    return _of_images(images)
 
 
 def _of_images(images: Any) -> Pictures:

@@ -167,7 +167,7 @@ def _probe(
         _check_classes(trained.train[1])
         return metrics.measure(trained, measures=[name])[name]
     if labels is None:
-        raise UsageError("needs the class of every image; this space was given none")
+        raise UsageError("needs the label of every image; there are none")
     _check_classes(labels)
     first = _half(labels)
     folds = [(first, ~first), (~first, first)]

@@ -55,7 +55,7 @@ class Space:
     def labels(self) -> Int[np.ndarray, " n"]:
         """The labels as they were given. Raises UsageError where there are none."""
         if self._labels is None:
-            raise UsageError("needs the class of every image; this space was given none")
+            raise UsageError("needs the label of every image; there are none")
         return self._labels
 
     @cached_property
@@ -77,7 +77,7 @@ class Space:
     def train(self) -> tuple[np.ndarray, np.ndarray]:
         """Training features (m, d) and labels (m,). Raises UsageError where there are none."""
         if self._train is None:
-            raise UsageError("a probe needs training images; this space was given none")
+            raise UsageError("a probe needs training images; there are none")
         return self._train
 
     @cached_property
