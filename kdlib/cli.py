@@ -94,8 +94,9 @@ def _add_look(command: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=NETWORK[@CHECKPOINT]",
-        help="nets.py:student, package.nets:student, timm:resnet50 or resnet20; several "
-        "checkpoints by a pattern, kd-*.pt, are seeds of one network",
+        help="nets.py:student, package.nets:student, timm:resnet50 or resnet20, also with "
+        "arguments, 'resnet20(width=0.5)'; several checkpoints by a pattern, kd-*.pt, are seeds "
+        "of one network",
     )
     command.add_argument("--features", help="instead of networks: .npz, .safetensors, .parquet")
     command.add_argument(

@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 from torch import nn
 
 import kdlib
-from kdlib import UsageError, cli, store
+from kdlib import UsageError, cli, models, store
 from kdlib.foreign import extraction, layers, pictures, tables
 from kdlib.models import checkpoints
 from kdlib.plan import look as plan
@@ -514,11 +514,48 @@ def test_what_is_wrong_is_one_line(networks, images, labels, options, words, tmp
 
 
 @pytest.mark.parametrize(
+    ("text", "parameters", "described"),
+    [
+        ("{nets}:wants(depth=2)", 555, "nets.py:wants(depth=2)"),
+        ("{nets}:Odd(width=8, num_classes=3)", 1_899, "nets.py:Odd(width=8, num_classes=3)"),
+        ("resnet8(width=0.5, shortcut=conv)", None, "resnet8(width=0.5, shortcut=conv)"),
+        ("resnet8( classes=3 )", None, "resnet8(classes=3)"),
+    ],
+)
+def test_a_network_is_made_with_the_arguments_behind_its_name(
+    nets, few, tmp_path, text, parameters, described
+):
+    if parameters is None:  # one of ours: as `build` makes it
+        options = {"classes": 10, "channels": 1, "size": 8}
+        options |= dict(plan.parse("net", text).options)
+        parameters = models.count(models.build("resnet8", **options))
+    results = looked({"net": text.format(nets=nets)}, *few, tmp_path / "look")
+    network = results.study["networks"][0]
+    assert network["source"] == described
+    assert results.runs["parameters"].tolist() == [parameters]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("resnet8(width)", "argument 'width'; allowed: name=value, each once"),
+        ("resnet8(width=1, width=2)", "argument 'width=2'; allowed: name=value, each once"),
+        ("resnet8(depth=3)", "'net': resnet8: .*depth"),
+        ("resnet8(width=-1.0)", "width -1.0; allowed: a number above 0"),
+        ("resnet8(width=wide)", "'net': resnet8: "),
+    ],
+)
+def test_arguments_that_do_not_fit_are_one_line(few, tmp_path, text, words):
+    with pytest.raises(UsageError, match=words):
+        looked({"net": text}, *few, tmp_path / "look")
+
+
+@pytest.mark.parametrize(
     ("name", "words"),
     [
         ("nobody", "has no 'nobody'; it has: Odd, student, wants"),
         ("number", "a int; allowed: a callable"),
-        ("wants", "needs 'depth'; allowed without a default: classes, num_classes"),
+        ("wants", r"needs 'depth': write wants\(depth=...\); known without: classes, num_classes"),
     ],
 )
 def test_a_callable_that_does_not_fit_is_one_line(nets, few, tmp_path, name, words):

@@ -177,7 +177,8 @@ def _described(source: Any, network: nn.Module) -> str:
         return type(network).__name__
     place = f"{Path(source.place).name}:" if source.place else ""
     prefix = "timm:" if source.kind == "timm" else ""
-    return f"{prefix}{place}{source.name}"
+    options = ", ".join(f"{key}={value}" for key, value in source.options)
+    return f"{prefix}{place}{source.name}" + (f"({options})" if options else "")
 
 
 def _weights(source: Any) -> str:

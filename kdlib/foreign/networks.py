@@ -129,8 +129,9 @@ def _known(name: str, source: Reference, classes: int, channels: int, size: int)
     from kdlib.models import check_name, torchvision
 
     check_name(source.name)
+    options = {"classes": classes, "channels": channels, "size": size, **dict(source.options)}
     if source.name in NETWORKS or source.name == efficientnet.NAME:
-        return build(source.name, classes=classes, channels=channels, size=size)
+        return _of_ours(name, source, options)
     published = source.checkpoint == "imagenet"
     if published or channels == 3:
         library = torchvision.torchvision
@@ -139,11 +140,20 @@ def _known(name: str, source: Reference, classes: int, channels: int, size: int)
                 source.name,
                 weights="DEFAULT" if published else None,
                 **({} if published else {"num_classes": classes}),
+                **dict(source.options),
             )
         except (OSError, TypeError, ValueError) as error:
             reason = str(error).partition("\n")[0]
             raise UsageError(f"network {name!r}: torchvision's {source.name}: {reason}") from error
-    return build(source.name, classes=classes, channels=channels, size=size)
+    return _of_ours(name, source, options)
+
+
+def _of_ours(name: str, source: Reference, options: Mapping[str, Any]) -> nn.Module:
+    try:
+        return build(source.name, **options)
+    except (TypeError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UsageError(f"network {name!r}: {source.name}: {reason}") from error
 
 
 def _timm(name: str, source: Reference, classes: int | None, channels: int, size: int) -> nn.Module:
@@ -158,6 +168,7 @@ def _timm(name: str, source: Reference, classes: int | None, channels: int, size
     if not published and library.models.get_pretrained_cfg_value(source.name, "fixed_input_size"):
         given["img_size"] = size
     try:
+        given |= dict(source.options)
         network: nn.Module = library.create_model(source.name, pretrained=published, **given)
     except (OSError, RuntimeError, TypeError, ValueError, AssertionError) as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
@@ -207,7 +218,8 @@ def _called(
         raise UsageError(f"network {name!r}: {source.name} is a {type(made).__name__}; allowed: a "
                          "callable that returns a torch Module, or a Module")  # fmt: skip
     try:
-        network = made(**_arguments(name, source, made, classes, channels))
+        options = dict(source.options)
+        network = made(**_arguments(name, source, made, options, classes, channels), **options)
     except UsageError:
         raise
     except Exception as error:  # whatever foreign code raises
@@ -220,15 +232,21 @@ def _called(
 
 
 def _arguments(
-    name: str, source: Reference, made: Callable[..., Any], classes: int | None, channels: int
+    name: str,
+    source: Reference,
+    made: Callable[..., Any],
+    options: Mapping[str, Any],
+    classes: int | None,
+    channels: int,
 ) -> dict[str, Any]:
+    """What a callable needs beside the arguments that are given."""
     given: dict[str, Any] = {}
     try:
         parameters = inspect.signature(made).parameters
     except (TypeError, ValueError):
         return given
     for key, parameter in parameters.items():
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD) or key in options:
             continue
         needed = parameter.default is parameter.empty
         if key in CLASSES and (needed or classes is not None):
@@ -238,8 +256,8 @@ def _arguments(
         elif needed:
             allowed = ", ".join((CLASSES[0], CLASSES[1], CHANNELS[0], CHANNELS[1]))
             raise UsageError(
-                f"network {name!r}: {source.name} needs {key!r}; allowed without a default: "
-                f"{allowed}"
+                f"network {name!r}: {source.name} needs {key!r}: write {source.name}({key}=...); "
+                f"known without: {allowed}"
             )
     return given
 

@@ -2,7 +2,8 @@
 
 A network is written as NETWORK or NETWORK@CHECKPOINT, where NETWORK is a file and a callable
 (`nets.py:student`), a module and a callable (`package.nets:student`), a name of timm's
-(`timm:resnet50`) or a name of kdlib's or torchvision's (`resnet20`). CHECKPOINT is a file, several
+(`timm:resnet50`) or a name of kdlib's or torchvision's (`resnet20`), and behind it arguments if
+need be (`resnet20(width=0.5)`; `classes=100` where it has others than the images). CHECKPOINT is a file, several
 by a pattern (`kd-*.pt`: seeds of one network), an address whose file name bears a hash, or
 "imagenet" for published weights.
 """
@@ -10,6 +11,7 @@ by a pattern (`kd-*.pt`: seeds of one network), an address whose file name bears
 from __future__ import annotations
 
 import glob
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,6 +33,7 @@ LONGEST_NAME = 60  # characters of a network's name
 Value = TypeVar("Value")
 
 _PYTHON = r"[A-Za-z_][A-Za-z0-9_.]*"
+_BEHIND = r"(\((?P<options>[^()]*)\))?(@(?P<checkpoint>.+))?"
 _FORMS = {
     "file": rf"(?P<place>.+?\.py):(?P<name>{_PYTHON})",
     "timm": r"timm:(?P<name>[A-Za-z0-9_./-]+)",
@@ -47,6 +50,7 @@ class Reference(NamedTuple):
     name: str  # of the callable, or of the network
     place: str = ""  # the file or the module
     checkpoint: str = ""  # a file or an address; empty: the network is taken as it is made
+    options: tuple[tuple[str, Any], ...] = ()  # arguments by name
 
 
 class Seed(NamedTuple):
@@ -196,14 +200,29 @@ def _expanded(name: str, given: Any) -> list[Any]:
 def parse(name: str, text: str) -> Reference:
     """Read NETWORK@CHECKPOINT. Raises UsageError for what is none."""
     for kind, form in _FORMS.items():
-        found = re.fullmatch(rf"{form}(@(?P<checkpoint>.+))?", text)
+        found = re.fullmatch(form + _BEHIND, text)
         if found:
             parts = {key: value or "" for key, value in found.groupdict().items()}
-            return Reference(text, kind, **parts)  # type: ignore[arg-type]
+            options = _options(name, parts.pop("options"))
+            return Reference(text, kind, **parts, options=options)  # type: ignore[arg-type]
     raise UsageError(
         f"network {name!r}: {text!r}; allowed: file.py:callable, module:callable, timm:name or a "
-        "network's name, and behind it @checkpoint"
+        "network's name, behind it (argument=value, ...) and @checkpoint"
     )
+
+
+def _options(name: str, text: str) -> tuple[tuple[str, Any], ...]:
+    """The arguments of "width=0.5, shortcut=conv": numbers, true, false, null, else texts."""
+    options: dict[str, Any] = {}
+    for part in filter(None, map(str.strip, text.split(","))):
+        key, equals, value = map(str.strip, part.partition("="))
+        if not equals or not key.isidentifier() or key in options:
+            raise UsageError(f"network {name!r}: argument {part!r}; allowed: name=value, each once")
+        try:
+            options[key] = json.loads(value)
+        except ValueError:
+            options[key] = value.strip("'\"")
+    return tuple(options.items())
 
 
 def natural(text: str) -> list[Any]:
