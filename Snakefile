@@ -88,7 +88,9 @@ def settings(parameters, **more):
     given = {k: v for k, v in parameters.settings().items() if k != "dataset"}
     if not given.get("weights_names", True):  # what is new and not used runs nothing again
         del given["weights_names"]
-    return json.dumps(given | more)
+    text = json.dumps(given | more, ensure_ascii=False)
+    beyond = max(map(ord, text)) > 0xFFFF  # YAML reads no surrogates
+    return text if beyond else json.dumps(given | more)
 
 
 def settings_of(kernel):
@@ -153,7 +155,7 @@ for edition in EDITIONS:
             computed=STUDY.name,
             switch=[each.key for each in EDITIONS],
         shell:
-            "python -m kdlib book {params.edition:q} --computed {params.computed:q} > {log:q} 2>&1"
+            "python -m kdlib book {params.edition:q} --computed={params.computed:q} > {log:q} 2>&1"
 
 
 rule publish:

@@ -1,4 +1,4 @@
-"""`python -m kdlib`: run a study, list and show runs, publish, build the book, check."""
+"""`python -m kdlib`: run a study, look into networks, list runs, publish, build the book."""
 
 from __future__ import annotations
 
@@ -106,7 +106,9 @@ def _add_look(command: argparse.ArgumentParser) -> None:
         metavar="[NAME=]LAYER,LAYER",
         help="paths of modules; default: the last of every stage",
     )
-    command.add_argument("--teacher", help="that others are compared with; default: so called")
+    command.add_argument(
+        "--teacher", help="that others are compared with; default: the one so called, or the first"
+    )
     command.add_argument("--sample", type=int, help="images looked at; default: 1,000, or all")
     command.add_argument("--embeddings", default="tsne,pca", help="tsne, ivis, pca, ...")
     command.add_argument(
@@ -116,17 +118,29 @@ def _add_look(command: argparse.ArgumentParser) -> None:
         metavar="[NAME=]CONSTANTS",
         help="own, data, none, imagenet, cifar10, ..., or .5,.4,.4:.2,.2,.2",
     )
-    command.add_argument("--input-size", action="append", default=[], metavar="[NAME=]PIXELS")
+    command.add_argument(
+        "--input-size",
+        action="append",
+        default=[],
+        metavar="[NAME=]PIXELS",
+        help="side that images are resized to; default: as they are, or as the network asks for",
+    )
     command.add_argument(
         "--weights-names",
         action="append",
         default=[],
         metavar="NAME=THEIRS:OURS,...",
-        help="beginnings of names in a checkpoint, and what the network calls them: backbone.:",
+        help="beginnings of names in a checkpoint, and what the network calls them: backbone.: ; "
+        "one without a colon is left out",
     )
-    command.add_argument("--tokens", default="auto", choices=("auto", "class", "mean"))
+    command.add_argument(
+        "--tokens",
+        default="auto",
+        choices=("auto", "class", "mean"),
+        help="of a transformer: which stand for an image; auto: the class token where there is one",
+    )
     command.add_argument("--device", default="auto", choices=DEVICES)
-    command.add_argument("--threads", type=int, default=2)
+    command.add_argument("--threads", type=int, default=2, help="of the CPU; default: 2")
     command.epilog = "Needs no training and no study. A page that can be sent is in the folder."
     command.set_defaults(call=look)
 
@@ -177,12 +191,13 @@ def _by_name(what: str, given: Sequence[str]) -> dict[str, str]:
 
 def _names(given: dict[str, str]) -> dict[str, dict[str, str | None]]:
     """By network, the pairs of "backbone.:,head.:fc." as a dict."""
-    if "" in given or not all(":" in pair for text in given.values() for pair in text.split(",")):
+    if "" in given:
         raise UsageError(f"weights-names {[*given.values()]}; allowed: NAME=THEIRS:OURS,...")
-    return {
-        name: {pair.partition(":")[0]: pair.partition(":")[2] for pair in text.split(",")}
-        for name, text in given.items()
-    }
+    names: dict[str, dict[str, str | None]] = {}
+    for name, text in given.items():
+        pairs = (pair.partition(":") for pair in text.split(","))
+        names[name] = {theirs: ours if colon else None for theirs, colon, ours in pairs}
+    return names
 
 
 def _for_all(values: dict[str, Any], default: Any) -> Any:
@@ -223,7 +238,8 @@ def study(file: Path, device: str = "auto", for_snakemake: Sequence[str] = ()) -
     store.writable(planned.root)
     here = Path(sys.executable).parent  # this Python's own papermill
     os.environ["PATH"] = os.pathsep.join([str(here), os.environ.get("PATH", "")])
-    settings = [f"study={json.dumps(str(file))}", f"device={device}"]  # a text, whatever is in it
+    text = json.dumps(str(file), ensure_ascii=False)  # whatever is in it
+    settings = [f"study={text}", f"device={device}"]
     os.environ["KDLIB_STUDY_PROCESS"] = str(os.getpid())  # notebooks end when it does
     with _only_one():
         return run_snakemake(["--config", *settings, "--rerun-incomplete", *for_snakemake])

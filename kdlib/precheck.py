@@ -46,7 +46,9 @@ def _facts(study: Study) -> str | None:
     if any(":" in run.network and not run.network.startswith("timm:") for run in study.runs):
         return None
     each = sorted({json.dumps([run.name, run.settings()], default=str) for run in study.runs})
-    more = [study.embeddings, study.features, study.film, study.source.hash, store.code_hash()]
+    more = [study.embeddings, study.features, study.film, study.runs_only, study.source.hash]
+    here = [r.weights for r in study.teachers if r.weights_file and r.weights_file.is_file()]
+    more += [store.code_hash(), store.versions(), here]
     return sha256(json.dumps([each, more], default=str).encode()).hexdigest()
 
 

@@ -213,7 +213,7 @@ def pretrain(network: nn.Module, images: Images, run: Teacher) -> list[Row]:
     if run.weights != "simclr":
         weights: str | Path = run.weights
         if file := run.weights_file:
-            weights = checkpoints.fetch(run.weights, file, run.weights_hash)
+            weights = checkpoints.fetch(run.weights, file)
         checkpoints.load(network, weights, new_head=None, names=run.weights_names)
         return []
     rows = torch.arange(len(images.train))

@@ -6,6 +6,8 @@ import argparse
 import collections
 import pathlib
 import pickle
+import subprocess
+import sys
 import types
 import zipfile
 
@@ -13,6 +15,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from kdlib import UsageError, models
@@ -242,6 +245,38 @@ def test_names_of_pytorchcv_are_known(tmp_path):
     checkpoints.load(network, tmp_path / "theirs.safetensors")
     assert network.block2[2].conv1.weight.equal(weights["layer2.2.conv1.weight"])
     assert network.block2[0].shortcut[1].bias.equal(weights["layer2.0.downsample.1.bias"])
+
+
+def test_names_that_look_like_a_wrappers_stay_where_the_network_has_them(tmp_path):
+    class Wrapped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = nn.Linear(3, 2)
+
+    torch.save(Wrapped().state_dict(), tmp_path / "net.pt")
+    network = Wrapped()
+    checkpoints.load_any(network, tmp_path / "net.pt")
+    assert network.state_dict().keys() == {"net.weight", "net.bias"}
+
+
+def test_no_constructor_of_a_checkpoint_is_called(tmp_path):
+    """An array of objects over bytes of the file's own is a way to run its code."""
+    torch.save({"w": torch.zeros(2)}, tmp_path / "sound.pt")
+    array = b"cnumpy\nndarray\n(K\x01\x85X\x01\x00\x00\x00Oc_codecs\nencode\n"
+    array += b"X\x08\x00\x00\x00AAAAAAAAX\x06\x00\x00\x00latin1\x86RtR"
+    body = b"\x80\x02cbuiltins\nlist\n" + array + b"\x85R."
+    with (
+        zipfile.ZipFile(tmp_path / "sound.pt") as sound,
+        zipfile.ZipFile(tmp_path / "forged.pt", "w") as forged,
+    ):
+        for entry in sound.infolist():
+            own = entry.filename.endswith("data.pkl")
+            forged.writestr(entry.filename, body if own else sound.read(entry))
+    code = "import sys; from pathlib import Path; from kdlib.models import checkpoints; "
+    code += "print(type(checkpoints._read(Path(sys.argv[1]))).__name__)"
+    command = [sys.executable, "-c", code, str(tmp_path / "forged.pt")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, "Ignored"), done.stderr
 
 
 @pytest.mark.parametrize("nested", ["", "state_dict", "model", "net"])

@@ -14,7 +14,8 @@ from torch import nn
 
 import kdlib
 from kdlib import UsageError, cli, models, store
-from kdlib.foreign import extraction, layers, pictures, tables
+from kdlib.data import forward_size
+from kdlib.foreign import extraction, layers, networks, pictures, tables
 from kdlib.models import checkpoints
 from kdlib.plan import look as plan
 
@@ -136,7 +137,42 @@ def test_a_class_token_stands_for_the_image_where_there_is_one():
 def test_tokens_first_is_told_from_images_first():
     network = nn.TransformerEncoderLayer(8, 2, 16)  # (tokens, n, 8)
     output = network(torch.randn(5, 3, 8))
-    assert layers.first_tensor(output, 3).shape == (3, 5, 8)
+    tensor, axis = layers.first_tensor(output, 3)
+    assert (tensor.shape, axis) == ((3, 5, 8), 1)
+
+
+class TokensFirst(nn.Module):
+    """A transformer as torch makes it by default: tokens are the first axis, images the second."""
+
+    def __init__(self):
+        super().__init__()
+        self.patches = nn.Conv2d(1, 8, 2, 2)
+        self.block = nn.TransformerEncoderLayer(8, 2, 16)
+        self.head = nn.Linear(8, 10)
+
+    def forward(self, x):
+        return self.head(self.block(self.patches(x).flatten(2).permute(2, 0, 1)).mean(0))
+
+
+def test_as_many_images_as_tokens_are_not_taken_for_tokens():
+    torch.manual_seed(0)
+    network, x = TokensFirst(), torch.randn(16, 1, 8, 8)  # 16 tokens
+    with layers.in_evaluation(network):
+        chosen = layers.find("net", network, x[:3], paths=["block"], classes=10).layers
+        together = layers.observe(network, x, chosen)["block"]
+        apart = torch.cat([layers.observe(network, each, chosen)["block"] for each in x.split(4)])
+    assert chosen[0].reading == "mean of tokens, images second"
+    assert together.shape == (16, 8)
+    assert torch.allclose(together, apart, atol=1e-5)
+
+
+def test_what_works_in_place_does_not_change_the_layer_before_it():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(inplace=True), nn.Linear(8, 4))
+    x = torch.randn(5, 1, 8, 8)
+    with layers.in_evaluation(network):
+        chosen = layers.find("net", network, x[:3], paths=["1"]).layers
+        assert layers.observe(network, x, chosen)["1"].equal(network[1](x.flatten(1)))
 
 
 def test_channels_last_are_told_from_channels_first():
@@ -318,6 +354,200 @@ def test_a_checkpoint_of_other_classes_is_read_by_a_network_of_its_own_default(n
     assert results.predictions.empty
     assert "output" in results.study["layers"]
     assert results.runs["test_accuracy"].isna().all()
+
+
+def test_a_network_that_a_file_keeps_is_made_anew_for_each_checkpoint(nets, few, tmp_path):
+    nets.write_text(dedent(NETS) + "\nkept = Odd(10)\ndef same(num_classes):\n    return kept\n")
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        namespace = {}
+        exec(dedent(NETS), namespace)
+        torch.save(namespace["Odd"](10).state_dict(), tmp_path / f"kd-{seed}.pt")
+    for name in ("kept", "same"):
+        seeds = plan.seeds({"kd": f"{nets}:{name}@{tmp_path}/kd-*.pt"})
+        made = [networks.make(s.network, s.source, 10, 1, 8) for s in seeds]
+        assert made[0] is not made[1]
+        assert not made[0].out.weight.equal(made[1].out.weight)
+
+
+def test_code_that_is_edited_is_read_again(few, tmp_path):
+    file = tmp_path / "nets.py"
+    code = """
+        from torch import nn
+        class Net(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.line = nn.Linear(64, 10)
+            def forward(self, x):
+                return FACTOR * self.line(x.flatten(1))
+    """
+    means = []
+    for factor in (1, 3):
+        file.write_text(dedent(code).replace("FACTOR", str(factor)))
+        results = looked({"net": f"{file}:Net"}, *few, tmp_path / "look", embeddings=["pca"])
+        means.append(features_in(tmp_path / "look", "net", results)["logits"])
+    assert np.allclose(3 * means[0], means[1], rtol=1e-5)
+
+
+def features_in(folder, run, results):
+    """The features of a network's layers in a folder of results where it is alone."""
+    (file,) = folder.glob("*/*/features.safetensors")
+    return {layer: np.asarray(x) for layer, x in store.load_layers(file.parent).test.items()}
+
+
+def test_what_a_network_computes_tells_it_from_another_of_the_same_weights(few, tmp_path):
+    class Net(nn.Module):
+        def __init__(self, factor):
+            super().__init__()
+            torch.manual_seed(0)
+            self.line, self.factor = nn.Linear(64, 10), factor
+
+        def forward(self, x):
+            return self.factor * self.line(x.flatten(1))
+
+    found = []
+    for factor in (1, 3):
+        results = looked({"net": Net(factor)}, *few, tmp_path / "look", embeddings=["pca"])
+        found.append(features_in(tmp_path / "look", "net", results)["logits"])
+    assert np.allclose(3 * found[0], found[1], rtol=1e-5)
+
+
+def test_files_of_one_name_have_their_own_modules_beside_them(tmp_path):
+    made = []
+    for name, width in (("a", 3), ("b", 5)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "blocks_beside.py").write_text(f"width = {width}\n")
+        text = "from torch import nn\nfrom blocks_beside import width\n"
+        text += "def student():\n    return nn.Linear(2, width)\n"
+        (tmp_path / name / "nets.py").write_text(text)
+        reference = plan.parse("net", f"{tmp_path}/{name}/nets.py:student")
+        made.append(networks.make("net", reference, 2, 3, 8).out_features)
+    assert made == [3, 5]
+
+
+def test_slashes_and_signs_in_names_of_networks_in_memory_are_no_layers(tmp_path):
+    x = np.random.default_rng(0).normal(size=(60, 5))
+    given = {"resnet/a": {"first": x}, "resnet/b": {"first": -x}, "kd@1": {"x/y": x}}
+    results = looked(given, None, np.arange(60) % 2, tmp_path / "look")
+    assert [(n["run"], n["layers"]) for n in results.study["networks"]] == [
+        *(("resnet/a", ["first"]), ("resnet/b", ["first"]), ("kd@1", ["x/y"])),
+    ]
+
+
+def test_imagenets_weights_are_not_claimed_of_a_callable(nets, few, tmp_path):
+    with pytest.raises(UsageError, match="weights 'imagenet' of student; allowed: for timm's"):
+        looked({"net": f"{nets}:student@imagenet"}, *few, tmp_path / "look")
+
+
+def test_a_network_of_fixed_size_is_made_for_the_size_that_it_is_given(few, tmp_path):
+    results = looked({"net": "vit"}, *few, tmp_path / "look", input_size=16, embeddings=["pca"])
+    assert "resized to 16 x 16" in results.study["networks"][0]["preparation"]
+
+
+def test_a_module_by_itself_and_a_last_batch_of_one_image(tmp_path):
+    class Squeezes(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.line, self.end = nn.Linear(256, 6), nn.Linear(6, 3)
+
+        def forward(self, x):
+            return self.end(self.line(x.flatten(1)).relu().squeeze())
+
+    batch = forward_size(torch.empty(1, 1, 16, 16, dtype=torch.uint8))
+    images = np.random.default_rng(0).integers(0, 255, (batch + 1, 16, 16)).astype("uint8")
+    labels = np.arange(batch + 1) % 3
+    results = looked(Squeezes(), images, labels, tmp_path / "look", sample=batch + 1)
+    assert results.study["networks"][0]["layers"] == ["line", "logits"]
+
+
+def test_the_module_that_gives_the_output_is_the_output(nets, few, tmp_path, capsys):
+    results = looked({"net": sequential()}, *few, tmp_path / "look", layers=["1", "10"])
+    assert results.study["networks"][0]["layers"] == ["1", "logits"]
+    assert not results.predictions.empty
+    results = looked({"net": sequential()}, *few, tmp_path / "look", layers="1")
+    assert results.study["networks"][0]["layers"] == ["1"]
+    assert "its output is none of the layers: no predictions" in capsys.readouterr().out
+
+
+def test_a_module_called_output_is_read_itself():
+    class Called(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.output, self.end = nn.Linear(64, 6), nn.Linear(6, 10)
+
+        def forward(self, x):
+            return self.end(self.output(x.flatten(1)).relu())
+
+    network, x = Called(), torch.randn(3, 1, 8, 8)
+    with layers.in_evaluation(network):
+        chosen = layers.find("net", network, x, classes=10).layers
+        read = layers.observe(network, x, chosen)
+        assert {name: y.shape[1] for name, y in read.items()} == {
+            "output (module)": 6,
+            "logits": 10,
+        }
+        assert read["output (module)"].equal(network.output(x.flatten(1)))
+
+
+def test_classes_without_labels_say_how_many_there_are(nets, few, tmp_path):
+    names = [f"class {i}" for i in range(10)]
+    results = looked({"net": f"{nets}:student"}, few[0], None, tmp_path / "look", classes=names)
+    assert results.study["networks"][0]["layers"][-1] == "logits"
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes"),
+    [(["a", "b", None], None), ([b"a", b"b", b"a"], ("a", "b")), (["a", "a", "a"], None)],
+)
+def test_labels_are_texts_none_missing_and_of_two_classes(labels, classes):
+    array = np.array(labels * 10, dtype=None if classes else object)
+    if classes is None:
+        with pytest.raises(UsageError, match="^labels"):
+            pictures.given(None, array, n=30)
+    else:
+        assert pictures.given(None, array, n=30).classes == classes
+
+
+@pytest.mark.parametrize(
+    ("networks", "options", "words"),
+    [
+        ({"a": {"l": np.eye(40)}, "b": nn.Identity()}, {}, "'b': a Identity beside features"),
+        ({"a": {"l": np.eye(40)}}, {"tokens": "class"}, "tokens with features"),
+        ({"a": {"l": np.eye(40)}}, {"train": (0, 0)}, "train with features"),
+        ({"a": nn.Identity()}, {"layers": 3}, "layers 3; allowed: a list of paths"),
+    ],
+)
+def test_what_would_be_left_out_is_refused(networks, options, words, tmp_path):
+    images = np.zeros((40, 8, 8), np.uint8)
+    with pytest.raises(UsageError, match=words):
+        looked(networks, images, np.arange(40) % 2, tmp_path / "look", **options)
+
+
+def test_probes_are_fitted_to_images_of_the_same_kind(few, tmp_path):
+    train = (few[0].numpy().astype("float32"), few[1].numpy())
+    with pytest.raises(
+        UsageError, match=r"train images are \(1, 8, 8\) of float32; allowed: as the"
+    ):
+        looked({"net": sequential()}, *few, tmp_path / "look", train=train)
+
+
+def test_a_pattern_in_a_folder_with_brackets(tmp_path):
+    folder = tmp_path / "a [b]"
+    folder.mkdir()
+    for seed in (0, 1):
+        (folder / f"kd-{seed}.pt").touch()
+    found = plan.seeds({"kd": f"resnet8@{folder}/kd-*.pt"})
+    assert [seed.run for seed in found] == ["kd 0", "kd 1"]
+
+
+def test_a_name_without_a_colon_is_left_out():
+    assert cli._names({"kd": "backbone.:,head"}) == {"kd": {"backbone.": "", "head": None}}
+
+
+def test_the_present_folder_is_a_folder(few, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    looked({"net": sequential()}, *few, ".")
+    assert (tmp_path / "look.html").is_file()
 
 
 def test_names_of_ours_of_timm_and_of_torchvision_are_networks(few, tmp_path):

@@ -20,7 +20,7 @@ from safetensors.numpy import save_file
 from torch import Tensor
 
 from kdlib import UsageError, __version__, printable
-from kdlib.data import folders, sources
+from kdlib.data import folders, members, sources
 from kdlib.data.augment import largest_shift
 from kdlib.data.sources import Listing, Picture
 from kdlib.plan.source import PREFIX, Source, cache, folder_name
@@ -280,7 +280,17 @@ def _digests(pixels: UInt8[Tensor, "n c h w"]) -> list[bytes]:
 
 def _cache_file(source: Source, seed: int) -> Path:
     """The cached file of a source in its present state."""
-    key = (__version__, READING, source.dataset, source.size, source.grey, seed, source.listing)
+    formats = sorted(members.formats())  # what Pillow reads may grow
+    key = (
+        __version__,
+        READING,
+        source.dataset,
+        source.size,
+        source.grey,
+        seed,
+        source.listing,
+        formats,
+    )
     digest = hashlib.sha256(repr(key).encode()).hexdigest()[:16]
     stem = source.path.stem if source.path else source.dataset
     return cache() / f"{folder_name(stem)}-{digest}.safetensors"

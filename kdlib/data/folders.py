@@ -105,6 +105,8 @@ def part_of(folder: str) -> str:
 def _split(where: str, names: set[str], seed: int) -> Split:
     """Place the splits. Raises UsageError for what looks like one and cannot be placed."""
     pictures = {name for name in names if is_picture(name)}
+    if names and all(part_of(_head(name)) == "unlabelled" for name in pictures) and pictures:
+        raise UsageError(f"{where}: unlabelled images only; allowed: classes of images beside them")
     heads = sorted({_head(name) for name in pictures if "/" in name})
     parts = {head: part_of(head) for head in heads if part_of(head)}
     deep = {_head(name) for name in pictures if name.count("/") > 1}

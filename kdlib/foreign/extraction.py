@@ -32,6 +32,7 @@ class Ready(NamedTuple):
     network: nn.Module
     preparation: Preparation
     anatomy: layers.Anatomy
+    fingerprint: str
 
 
 def subjects(choice: Look, images: Pictures, work: Path) -> tuple[list[Subject], Pictures]:
@@ -70,7 +71,8 @@ def _ready(choice: Look, seed: Seed, images: Pictures, device: torch.device) -> 
     classes = len(images.classes) or None
     channels, size = pixels.shape[1], pixels.shape[-1]
     names = choice.weights_names.get(name, {})
-    network = networks.make(name, seed.source, classes, channels, size, names)
+    built = plan.of(name, choice.input_size, None) or size
+    network = networks.make(name, seed.source, classes, channels, built, names)
     if isinstance(seed.source, Reference):
         network.to(device)
     try:
@@ -92,7 +94,9 @@ def _ready(choice: Look, seed: Seed, images: Pictures, device: torch.device) -> 
         if not paths and hasattr(network, "architecture"):
             paths = _named_alike(network)
         anatomy = layers.find(name, network, x, paths=paths, classes=classes, tokens=choice.tokens)
-    return Ready(seed, network, preparation, anatomy)
+        outputs = layers.observe(network, x, anatomy.layers)
+    fingerprint = networks.fingerprint(network, outputs.values())
+    return Ready(seed, network, preparation, anatomy, fingerprint)
 
 
 def _named_alike(network: nn.Module) -> list[str]:
@@ -130,9 +134,8 @@ def _subject(
     ready: Ready, sample: Pictures, work: Path, device: torch.device, choice: Look
 ) -> Subject:
     """The features of one network, read where they are known."""
-    seed, network, preparation, anatomy = ready
-    what = networks.fingerprint(seed.source, network)
-    key = stored.key_of(what, tuple(preparation), anatomy.layers, sample.hash)
+    seed, network, preparation, anatomy, fingerprint = ready
+    key = stored.key_of(fingerprint, tuple(preparation), anatomy.layers, sample.hash)
     folder = work / key
     if not (folder / "features.safetensors").is_file():
         parts = {}
@@ -158,9 +161,11 @@ def _extracted(
     ready: Ready, pixels: np.ndarray, device: torch.device, part: str
 ) -> dict[str, np.ndarray]:
     """The features of images in every layer, batch by batch."""
-    _, network, preparation, anatomy = ready
+    network, preparation, anatomy = ready.network, ready.preparation, ready.anatomy
     side = preparation.size or pixels.shape[-1]
     batch = forward_size(torch.empty(1, 1, side, side, dtype=torch.uint8, device="meta"))
+    while len(pixels) % batch == 1:  # networks that squeeze cannot take a single image
+        batch += 1
     parts: dict[str, list[np.ndarray]] = {layer.name: [] for layer in anatomy.layers}
     starts = range(0, len(pixels), batch)
     with layers.in_evaluation(network):

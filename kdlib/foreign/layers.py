@@ -22,6 +22,8 @@ PROBE = 3  # images of the pass that finds the layers: rarely a number of tokens
 OUTPUT = ("logits", "output")  # names of the network's own output: with a value per class, or other
 CLASS_TOKENS = ("cls_token", "class_token", "class_embedding", "cls_tokens")
 
+SECOND = ", images second"  # behind the reading of (t, b, d)
+
 Tokens = Literal["auto", "class", "mean"]
 
 
@@ -33,7 +35,7 @@ class Call:
     start: int  # layers with weights that had run before it
     depth: int  # and after it
     output: Tensor | None  # (b, ...)
-    order: int
+    axis: int  # of the images: 1 of (t, b, d)
 
 
 class Layer(NamedTuple):
@@ -41,6 +43,7 @@ class Layer(NamedTuple):
 
     name: str  # its module's path, or one of OUTPUT
     reading: str  # how its output becomes one vector per image, in words
+    module: str = ""  # its path; empty: the network's own output
 
 
 class Anatomy(NamedTuple):
@@ -82,7 +85,8 @@ def find(
     as the network takes them. Raises UsageError where the network cannot take them, and for a path
     that is no module, does not run or has no output for each image.
     """
-    calls, output, kind = _trace(name, network, x)
+    calls, whole, kind = _trace(name, network, x)
+    output = None if whole is None else whole.output
     notes = []
     if output is None:
         notes.append(f"its output, a {kind}, holds no vector for each image: no predictions")
@@ -93,16 +97,25 @@ def find(
         notes.append(f"its output {_shape(output)} is not of {classes} classes: no predictions")
     usable = output is not None and output[0].numel() > 1
     if paths:
-        chosen = [_given(name, network, path, calls) for path in paths if path not in OUTPUT]
-        usable = usable and any(path in OUTPUT for path in paths)
+        given = [_given(name, network, path, calls) for path in paths if path not in OUTPUT]
+        chosen = [call for call in given if not _is(call.output, output)]
+        asked = len(chosen) < len(paths)  # by its name, or as the module that gives it
+        if usable and not asked:
+            notes.append("its output is none of the layers: no predictions")
+        usable = usable and asked
     else:
         chosen = _choose(calls, output)
-    found = [Layer(call.path, _reading(network, call.output, x, tokens)) for call in chosen]
-    if usable:
-        found.append(Layer(end, _reading(network, output, x, tokens)))
+    found = [Layer(_named(call), _reading(network, call, x, tokens), call.path) for call in chosen]
+    if usable and whole is not None:
+        found.append(Layer(end, _reading(network, whole, x, tokens)))
     if not found:
         raise UsageError(f"network {name!r}: no layer of it has an output for each image")
     return Anatomy(found, notes)
+
+
+def _named(call: Call) -> str:
+    """A module's path; of one that is called as something else here is, with a word behind it."""
+    return f"{call.path} (module)" if call.path in (*OUTPUT, "labels") else call.path
 
 
 def observe(
@@ -110,45 +123,47 @@ def observe(
 ) -> dict[str, Float[Tensor, "b d"]]:
     """One vector per image of every layer, from one forward pass. Hooks are gone afterwards."""
     outputs: dict[str, Tensor] = {}
-    readings = {layer.name: layer.reading for layer in layers}
 
-    def keep(path: str) -> Callable[[nn.Module, Any, Any], None]:
+    def keep(layer: Layer) -> Callable[[nn.Module, Any, Any], None]:
         def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            tensor = first_tensor(output, len(x))
-            if tensor is not None:
-                outputs[path] = _vectors(tensor, readings[path], len(x))
+            outputs[layer.name] = _vectors(output, layer.reading, len(x))
 
         return hook
 
     handles = []
     try:
         for layer in layers:
-            if layer.name not in OUTPUT:
-                module = network.get_submodule(layer.name)
-                handles.append(module.register_forward_hook(keep(layer.name)))
-        whole = first_tensor(network(x), len(x))
+            if layer.module:
+                module = network.get_submodule(layer.module)
+                handles.append(module.register_forward_hook(keep(layer)))
+        whole = network(x)
     finally:
         for handle in handles:
             handle.remove()
-    for name in OUTPUT:
-        if name in readings and whole is not None:
-            outputs[name] = _vectors(whole, readings[name], len(x))
+    for layer in layers:
+        if not layer.module:
+            outputs[layer.name] = _vectors(whole, layer.reading, len(x))
     return {layer.name: outputs[layer.name] for layer in layers}
 
 
-def first_tensor(output: Any, b: int) -> Tensor | None:
+def first_tensor(
+    output: Any, b: int, axes: Sequence[int] = (0, 1)
+) -> tuple[Float[Tensor, "b ..."], int] | None:
     """The first tensor for b images in what a module returned: a tensor, tuple, dict, dataclass.
 
-    Of a mapping or an object, its "logits" before all else. (t, b, d) becomes (b, t, d).
+    And which of its `axes` the images were: (t, b, d) becomes (b, t, d). Of a mapping or an object,
+    its "logits" before all else.
     """
     if isinstance(output, Tensor):
         if not output.is_floating_point() or output.ndim < 2:
             return None
-        if output.shape[0] == b:
-            return output
-        return output.transpose(0, 1) if output.ndim == 3 and output.shape[1] == b else None
+        if 0 in axes and output.shape[0] == b:
+            return output, 0
+        if 1 in axes and output.ndim == 3 and output.shape[1] == b:
+            return output.transpose(0, 1), 1
+        return None
     for inner in _parts(output):
-        found = first_tensor(inner, b)
+        found = first_tensor(inner, b, axes)
         if found is not None:
             return found
     return None
@@ -167,8 +182,9 @@ def _parts(output: Any) -> list[Any]:
 # ---- one forward pass --------------------------------------------------------------------------
 
 
-def _trace(name: str, network: nn.Module, x: Tensor) -> tuple[dict[str, Call], Tensor | None, str]:
-    """What every module did in one forward pass, in the order in which they ended."""
+def _trace(name: str, network: nn.Module, x: Tensor) -> tuple[dict[str, Call], Call | None, str]:
+    """What every module did in one forward pass, in the order in which they ended; the network's
+    own output, and its type."""
     calls: dict[str, Call] = {}
     starts: dict[str, int] = {}
     depth = 0
@@ -184,8 +200,8 @@ def _trace(name: str, network: nn.Module, x: Tensor) -> tuple[dict[str, Call], T
             nonlocal depth
             depth += any(p.ndim > 1 for p in module.parameters(recurse=False))
             calls.pop(path, None)
-            tensor = first_tensor(output, len(x))
-            calls[path] = Call(path, starts.get(path, depth), depth, tensor, len(calls))
+            found = first_tensor(output, len(x))
+            calls[path] = Call(path, starts.get(path, depth), depth, *(found or (None, 0)))
 
         return hook
 
@@ -204,7 +220,9 @@ def _trace(name: str, network: nn.Module, x: Tensor) -> tuple[dict[str, Call], T
     finally:
         for handle in handles:
             handle.remove()
-    return calls, first_tensor(output, len(x)), type(output).__name__
+    whole = first_tensor(output, len(x))
+    last = None if whole is None else Call("", 0, depth, *whole)
+    return calls, last, type(output).__name__
 
 
 # ---- which layers ------------------------------------------------------------------------------
@@ -346,13 +364,15 @@ def _channels_last(x: Tensor) -> bool:
     return x.ndim == 4 and x.shape[1] == x.shape[2] != x.shape[3]
 
 
-def _reading(network: nn.Module, x: Tensor | None, images: Tensor, tokens: Tokens) -> str:
+def _reading(network: nn.Module, call: Call, images: Tensor, tokens: Tokens) -> str:
     """How an output becomes one vector per image: one of the words of `_vectors`."""
+    x = call.output
     assert x is not None
     if x.ndim == 2:
         return "as it is"
     if x.ndim == 3:
-        return "class token" if _by_class_token(network, x, tokens) else "mean of tokens"
+        word = "class token" if _by_class_token(network, x, tokens) else "mean of tokens"
+        return word + (SECOND if call.axis else "")
     square = images.shape[-1] == images.shape[-2]
     if square and _channels_last(x):
         return "mean of positions, channels last"
@@ -368,14 +388,19 @@ def _by_class_token(network: nn.Module, x: Tensor, tokens: Tokens) -> bool:
     return has_one and math.isqrt(x.shape[1]) ** 2 != x.shape[1]
 
 
-def _vectors(x: Tensor, reading: str, b: int) -> Float[Tensor, "b d"]:
-    x = x.detach().float()
-    if reading == "as it is":
-        return x
-    if reading == "class token":
-        return x[:, 0]
-    if reading == "mean of tokens":
+def _vectors(output: Any, reading: str, b: int) -> Float[Tensor, "b d"]:
+    """One vector per image; copies, as what comes behind may work in place."""
+    found = first_tensor(output, b, (1,) if reading.endswith(SECOND) else (0,))
+    if found is None:
+        raise UsageError(f"a layer has no output for each of {b} images, as it had of {PROBE}")
+    x = found[0].detach().float()
+    word = reading.removesuffix(SECOND)
+    if word == "as it is":
+        return x.clone()
+    if word == "class token":
+        return x[:, 0].clone()
+    if word == "mean of tokens":
         return x.mean(1)
-    if reading == "mean of positions, channels last":
+    if word == "mean of positions, channels last":
         return x.mean((1, 2))
     return x.mean(tuple(range(2, x.ndim)))

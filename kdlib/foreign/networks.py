@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -87,16 +88,19 @@ def make(
     raise problem
 
 
-def fingerprint(source: Any, network: nn.Module) -> str:
-    """What tells a network apart from others: its structure and all of its weights."""
+def fingerprint(network: nn.Module, outputs: Iterable[Tensor]) -> str:
+    """What tells a network apart from others: its structure, its weights and what it computes.
+
+    `outputs` are those of its layers for some images: code that is changed shows in them.
+    """
     digest = hashlib.sha256(repr(network).encode())
     for name, tensor in network.state_dict().items():
         if isinstance(tensor, Tensor):
             digest.update(name.encode())
             array = tensor.detach().cpu().contiguous()
             digest.update(array.reshape(-1).view(torch.uint8).numpy().data)
-    if isinstance(source, Reference) and source.kind == "file":
-        digest.update(Path(source.place).expanduser().read_bytes())
+    for tensor in outputs:
+        digest.update(tensor.detach().cpu().contiguous().float().numpy().data)
     return digest.hexdigest()[:16]
 
 
@@ -113,14 +117,15 @@ def _built(
         if source.kind == "timm":
             return _timm(name, source, classes, channels, size)
         if source.kind == "file":
-            module = _module_of(str(Path(source.place).expanduser().resolve()))
+            module = _module_of(*_code(source))
         else:
             try:
                 module = importlib.import_module(source.place)
-            except ImportError as error:
+            except Exception as error:  # whatever foreign code raises
+                reason = str(error).partition("\n")[0] or type(error).__name__
                 raise UsageError(
-                    f"network {name!r}: cannot import {source.place}: {error}"
-                ) from None
+                    f"network {name!r}: cannot import {source.place}: {reason}"
+                ) from error
         return _called(name, source, module, classes, channels)
 
 
@@ -176,13 +181,25 @@ def _timm(name: str, source: Reference, classes: int | None, channels: int, size
     return network
 
 
-@cache
-def _module_of(file: str) -> Any:
-    """The module that a file holds; what lies beside it can be imported by it."""
-    path = Path(file)
+def _code(source: Reference) -> tuple[str, str]:
+    """The file of a Reference, and a hash of what it holds now."""
+    path = Path(source.place).expanduser().resolve()
     if not path.is_file():
-        raise UsageError(f"there is no file {file}")
-    spec = importlib.util.spec_from_file_location(f"_look_{abs(hash(file))}_{path.stem}", path)
+        raise UsageError(f"there is no file {path}")
+    return str(path), hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@cache
+def _module_of(file: str, _hash: str) -> Any:
+    """The module that a file holds; what lies beside it can be imported by it.
+
+    What it imports from there is not kept for others: another file has modules of its own.
+    """
+    path = Path(file)
+    before = set(sys.modules)
+    spec = importlib.util.spec_from_file_location(
+        f"_look_{abs(hash((file, _hash)))}_{path.stem}", path
+    )
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -196,7 +213,18 @@ def _module_of(file: str) -> Any:
         raise UsageError(f"{file} cannot be run: {type(error).__name__}: {reason}") from error
     finally:
         sys.path.remove(str(path.parent))
+        for name in set(sys.modules) - before - {spec.name}:
+            if _lies_in(path.parent, name):
+                del sys.modules[name]
     return module
+
+
+def _lies_in(folder: Path, name: str) -> bool:
+    """Whether a module was imported from a folder: not kdlib, nor a package installed there."""
+    place = getattr(sys.modules[name], "__file__", None)
+    if place is None or name.partition(".")[0] == "kdlib" or "site-packages" in Path(place).parts:
+        return False
+    return Path(place).is_relative_to(folder)
 
 
 def _called(
@@ -212,8 +240,8 @@ def _called(
             f"network {name!r}: {source.place} has no {source.name!r}; it has: "
             f"{', '.join(there[:8]) or 'no callable'}"
         )
-    if isinstance(made, nn.Module):
-        return made
+    if isinstance(made, nn.Module):  # one of a file is every network that names it
+        return copy.deepcopy(made)
     if not callable(made):
         raise UsageError(f"network {name!r}: {source.name} is a {type(made).__name__}; allowed: a "
                          "callable that returns a torch Module, or a Module")  # fmt: skip
@@ -228,7 +256,7 @@ def _called(
     if not isinstance(network, nn.Module):
         kind = type(network).__name__
         raise UsageError(f"network {name!r}: {source.name}() is a {kind}; allowed: a torch Module")
-    return network
+    return copy.deepcopy(network)  # it may be one that the file keeps
 
 
 def _arguments(
@@ -271,13 +299,18 @@ def _load(
     published = source.checkpoint == "imagenet"
     if not source.checkpoint or (published and source.kind == "timm"):
         return
+    if published and source.kind in ("file", "module"):
+        raise UsageError(
+            f"network {name!r}: weights 'imagenet' of {source.name}; allowed: for timm's, "
+            "torchvision's and ours"
+        )
     if published and not hasattr(network, "architecture"):  # torchvision's, which has them
         return
     weights: str | Path = source.checkpoint
     if is_address(source.checkpoint):
         made = Teacher(weights=source.checkpoint)
         assert made.weights_file is not None
-        weights = checkpoints.fetch(source.checkpoint, made.weights_file, made.weights_hash)
+        weights = checkpoints.fetch(source.checkpoint, made.weights_file)
     try:
         checkpoints.load_any(network, weights, names)
     except UsageError as problem:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Int, UInt8
 from PIL import Image
 
@@ -56,22 +57,27 @@ def given(
     networks take as they are. Labels are whole numbers from 0 or names. `n` is how many there have
     to be. Raises UsageError.
     """
-    array = None if images is None else _images(np.asarray(_plain(images)))
+    array = None if images is None else _images(np.asarray(plain(images)))
     n = len(array) if n is None and array is not None else n
     if array is not None and len(array) != n:
         raise UsageError(f"{len(array)} images beside features of {n}; allowed: as many")
+    if classes is not None and len({*classes}) < len(classes):
+        raise UsageError(f"classes {[*classes][:8]}; allowed: names that differ")
     if labels is None:
-        return Pictures(array, None, ())
-    numbers, names = _labels(np.asarray(_plain(labels)), classes)
+        return Pictures(array, None, tuple(map(str, classes or ())))
+    numbers, names = _labels(np.asarray(plain(labels)), classes)
     if n is not None and numbers.shape != (n,):
         raise UsageError(f"labels are {numbers.shape}, of {n} images; allowed: ({n},)")
+    if len(np.unique(numbers)) < 2:
+        raise UsageError("labels are all of one class; allowed: of two or more, or no labels")
     return Pictures(array, numbers, names)
 
 
-def _plain(values: Any) -> Any:
-    """A tensor of any library as NumPy reads it."""
+def plain(values: Any) -> Any:
+    """A tensor of any library as NumPy reads it; of numbers that NumPy lacks, as float32."""
     if hasattr(values, "detach"):
-        return values.detach().cpu().numpy()
+        values = values.detach().cpu()
+        return (values.float() if values.is_floating_point() else values).numpy()
     return values
 
 
@@ -102,7 +108,11 @@ def _images(x: np.ndarray) -> np.ndarray:
 def _labels(
     labels: np.ndarray, classes: Sequence[str] | None
 ) -> tuple[Int[np.ndarray, " n"], tuple[str, ...]]:
+    if labels.dtype.kind == "S":
+        labels = np.char.decode(labels, "utf-8", "replace")
     if labels.dtype.kind in "OUST":
+        if pd.isna(labels).any():
+            raise UsageError("labels: some are missing; allowed: one for every image")
         values = np.array([str(label) for label in labels.ravel()]).reshape(labels.shape)
         if classes is None:
             names, numbers = np.unique(values, return_inverse=True)

@@ -61,13 +61,18 @@ def look(
     """
     if isinstance(networks, str | Path):
         options["features"] = str(networks)
+    elif hasattr(networks, "state_dict"):
+        options["networks"] = {"network": networks}
     elif networks is not None:
         options["networks"] = dict(networks)
     if isinstance(images, str | Path):
         options["data"], images = str(images), None
     if isinstance(images, Source):
-        options |= {"data": images.dataset, "size": images.size, "grey": images.grey}
-        images = None
+        from kdlib import data
+
+        images = data.load(images)
+    if "folder" in options:
+        options["folder"] = str(options["folder"])
     choice = Look(**options)
     return run(choice, images, labels, train=train, classes=classes)
 
@@ -83,9 +88,10 @@ def run(
     """Look as `choice` says; the arguments beside it are those of `look`."""
     for embedding in choice.embeddings:
         one_of("embedding", embedding, embed.EMBEDDERS)
-    folder = Path(choice.folder).expanduser()
+    folder = Path(choice.folder).expanduser().resolve()
     _check_folder(folder)
     if choice.features is not None or _in_arrays(choice.networks):
+        _check_options(choice, train)
         subjects, sample = _of_features(choice, images, labels, classes)
     else:
         from kdlib.foreign import extraction
@@ -98,7 +104,7 @@ def run(
     results = _results(choice, folder, subjects, sample, teacher, left_out)
     store.publish(folder, results)
     _tidy(folder / WORK, subjects)
-    _say(results.study, folder)
+    _say(results.study, Path(choice.folder))
     from kdlib.report import explorer  # only now: mistakes are said before it is imported
 
     results = store.load(folder)
@@ -112,13 +118,40 @@ def run(
 def _check_folder(folder: Path) -> None:
     """Raise UsageError where results cannot be written, or others lie there."""
     study = folder / "study.json"
-    if study.is_file() and not json.loads(study.read_text("utf-8")).get("foreign"):
+    if study.is_file() and not _is_look(study):
         raise UsageError(f"{folder} holds the results of a study; give another folder")
     store.writable(folder)
 
 
 def _in_arrays(networks: Mapping[str, Any]) -> bool:
     return any(isinstance(_first(given), Mapping) for given in networks.values())
+
+
+def _is_look(study: Path) -> bool:
+    """Whether a study.json was written by a look; a damaged one is not."""
+    try:
+        return bool(json.loads(study.read_text("utf-8"))["foreign"])
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
+def _arrays(name: str, given: Any) -> dict[str, np.ndarray]:
+    if not isinstance(given, Mapping):
+        raise UsageError(
+            f"network {name!r}: a {type(given).__name__} beside features; allowed: features of all "
+            "networks, or networks only"
+        )
+    return {str(layer): np.asarray(pictures.plain(x)) for layer, x in given.items()}
+
+
+def _check_options(choice: Look, train: Any) -> None:
+    """Raise UsageError for what says how networks are run, where features are given."""
+    usual = Look()
+    for name in ("normalise", "input_size", "weights_names", "tokens"):
+        if getattr(choice, name) != getattr(usual, name):
+            raise UsageError(f"{name} with features; allowed: with networks")
+    if train is not None:
+        raise UsageError("train with features; allowed: with networks")
 
 
 def _first(given: Any) -> Any:
@@ -137,13 +170,11 @@ def _of_features(
         classes = found.classes if classes is None else classes
         networks, where = found.networks, path.name
     else:
-        flat = {
-            f"{name}@{i}/{layer}" if isinstance(given, list | tuple) else f"{name}/{layer}": x
+        networks = {
+            name: [_arrays(name, each) for each in several]
             for name, given in choice.networks.items()
-            for i, each in enumerate(given if isinstance(given, list | tuple) else [given])
-            for layer, x in each.items()
+            for several in [given if isinstance(given, list | tuple) else [given]]
         }
-        networks = files.nested({k: np.asarray(x) for k, x in flat.items()}, "in memory")
         where = "in memory"
     plan.check_names(choice, list(networks))
     seeds = plan.seeds({name: [*rows] for name, rows in networks.items()})
@@ -203,10 +234,12 @@ def _pictures(
 ) -> Pictures:
     """The images that networks are looked at with."""
     if choice.data is not None:
-        if images is not None or labels is not None:
+        if any(given is not None for given in (images, labels, train, classes)):
             raise UsageError("data and images are both given; allowed: one of them")
         return _loaded(choice)
     if hasattr(images, "test_labels"):
+        if any(given is not None for given in (labels, train, classes)):
+            raise UsageError("labels, train or classes beside a data set, which has its own")
         return _of_images(images)
     if images is None:
         raise UsageError("no images are given; allowed: data, or images beside the networks")
@@ -217,6 +250,13 @@ def _pictures(
         more = pictures.given(train[0], train[1], found.classes)
         if more.images is None or more.labels is None:
             raise UsageError("train needs images and labels; given one of them")
+        own, other = found.images, more.images
+        assert own is not None
+        if (own.dtype, own.shape[1:]) != (other.dtype, other.shape[1:]):
+            raise UsageError(
+                f"train images are {other.shape[1:]} of {other.dtype}; allowed: as the images, "
+                f"{own.shape[1:]} of {own.dtype}"
+            )
         found = found._replace(train=more.images, train_labels=more.labels)
     return found
 
@@ -284,6 +324,8 @@ def _results(
         similar.append(store.load_table("similarity", work, key).assign(run=subject.run))
         missing = store.load_frame(work / key / "left_out.parquet")
         left_out |= dict(zip(missing["measure"], missing["reason"], strict=True))
+    for name in {*left_out} & {name for table in measures for name in table["measure"]}:
+        left_out[name] = f"in some layers: {left_out[name]}"
     mapped = [subject for subject in subjects if subject.seed == 0]
     made = {kind: _maps(choice, work, kind, mapped, labels) for kind in choice.embeddings}
     frames = {

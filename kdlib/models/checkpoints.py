@@ -17,18 +17,16 @@ it.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import zipfile
-from argparse import Namespace
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from itertools import islice
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from pickle import UnpicklingError
-from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import safetensors.torch
 import torch
 from torch import Tensor, nn
@@ -38,33 +36,43 @@ from kdlib.models import efficientnet, timm
 from kdlib.models.build import architecture, differences
 from kdlib.models.cifar import NETWORKS
 from kdlib.models.observe import layers
-from kdlib.plan.runs import content, is_address
+from kdlib.plan.runs import digest_in, is_address
 
 Rule = tuple[str, str | Callable[[re.Match[str]], str]]
 
-# What training loops write beside tensors: plain values, of which none runs code of the file.
-_ARRAYS = np._core.multiarray  # type: ignore[attr-defined]  # numpy.core in the files of numpy 1
+
+class Ignored:
+    """Stands for whatever a checkpoint holds beside tensors: no constructor of theirs is called.
+
+    NumPy's array, for one, would make objects of any bytes that a file gives it.
+    """
+
+    def __new__(cls, *_: Any, **__: Any) -> Ignored:
+        """Take any arguments, and leave them."""
+        return object.__new__(cls)
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        """Take any arguments, and leave them."""
+
+    def __setstate__(self, _state: Any) -> None:
+        """Take any state, and leave it."""
+
+
+# What training loops write beside tensors.
 _KINDS = "Bool Int8 Int16 Int32 Int64 UInt8 UInt16 UInt32 UInt64 Float16 Float32 Float64 Str Bytes"
-_PATHS = {  # as pure paths, which every system knows
-    "PosixPath": PurePosixPath,
-    "PurePosixPath": PurePosixPath,
-    "WindowsPath": PureWindowsPath,
-    "PureWindowsPath": PureWindowsPath,
-}
+_ARRAYS = [f"{core}.multiarray" for core in ("numpy.core", "numpy._core")]
 PLAIN: list[Any] = [
-    *(Namespace, SimpleNamespace, np.dtype, np.ndarray),
-    (lambda *_: {}, "collections.defaultdict"),  # into which torch puts no values
-    *(int, float, str, bool, list, dict),  # what that begins with
-    *(getattr(np.dtypes, f"{kind}DType") for kind in _KINDS.split()),
-    *((_ARRAYS.scalar, f"{place}.multiarray.scalar") for place in ("numpy.core", "numpy._core")),
+    (lambda *_: {}, "collections.defaultdict"),  # weights may lie in it; torch puts them there
+    *((Ignored, name) for name in ("argparse.Namespace", "types.SimpleNamespace")),
+    *((Ignored, f"builtins.{name}") for name in ("int", "float", "str", "bool", "list", "dict")),
+    *((Ignored, f"numpy.{name}") for name in ("ndarray", "dtype")),
+    *((Ignored, f"numpy.dtypes.{kind}DType") for kind in _KINDS.split()),
+    *((Ignored, f"{place}.{name}") for place in _ARRAYS for name in ("scalar", "_reconstruct")),
     *(
-        (_ARRAYS._reconstruct, f"{place}.multiarray._reconstruct")
-        for place in ("numpy.core", "numpy._core")
-    ),
-    *(
-        (path, f"{place}.{name}")
+        (Ignored, f"{place}.{pure}{system}Path")
         for place in ("pathlib", "pathlib._local")
-        for name, path in _PATHS.items()
+        for pure in ("", "Pure")
+        for system in ("Posix", "Windows")
     ),
 ]
 DEPTH = 10  # of dicts around the weights
@@ -114,16 +122,17 @@ NAMINGS: dict[str, tuple[Rule, ...]] = {
 }
 
 
-def fetch(weights: str, file: Path, digest: str) -> Path:
+def fetch(weights: str, file: Path) -> Path:
     """The file of a checkpoint: `file` itself, or what an address holds, fetched into it once.
 
-    Raises UsageError where it cannot be fetched, and where the SHA-256 of its content does not
-    begin with `digest`, also of one that lies there already.
+    Raises UsageError where it cannot be fetched, and where the SHA-256 of its content is not what
+    the address says, also of one that lies there already.
     """
     if not is_address(weights):
         return file
+    digest = digest_in(weights)
     if file.is_file():
-        if content(file) != digest:
+        if not _sha256(file).startswith(digest):
             raise UsageError(f"weights {weights}: {file} holds others; delete it")
         return file
     try:
@@ -132,6 +141,11 @@ def fetch(weights: str, file: Path, digest: str) -> Path:
     except (OSError, RuntimeError) as error:
         raise UsageError(f"weights {weights}: cannot be fetched to {file}: {error}") from None
     return file
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def load(
@@ -258,8 +272,11 @@ def _renamed(name: str, rules: tuple[Rule, ...]) -> str:
     return name
 
 
-def _tensors(file: Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint by name, without nesting and without a wrapper's prefix."""
+def _tensors(file: Path, wanted: Container[str] = ()) -> dict[str, Tensor]:
+    """The tensors of a checkpoint by name, without nesting and without a wrapper's prefix.
+
+    Names that are all `wanted` stay as they are.
+    """
     state: Any = _read(file)
     for _ in range(DEPTH):
         inner = [state[k] for k in NESTS if isinstance(state, Mapping) and k in state]
@@ -272,6 +289,8 @@ def _tensors(file: Path) -> dict[str, Tensor]:
     tensors = {str(name): value for name, value in state.items() if isinstance(value, Tensor)}
     if not tensors:
         raise UsageError(f"weights {file}: holds no tensors, but {_listed(state)}")
+    if all(name in wanted for name in tensors):
+        return tensors
     while prefix := next((p for p in PREFIXES if all(k.startswith(p) for k in tensors)), None):
         tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
     return tensors
@@ -361,7 +380,7 @@ def load_any(
     if "logits" in layers(network) and hasattr(network, "architecture"):
         load(network, weights, names=names)
         return
-    tensors = _tensors(Path(weights))
+    tensors = _tensors(Path(weights), network.state_dict())
     if names:
         tensors = _mapped(tensors, names, weights)
     if differ := differences(network.state_dict(), tensors):

@@ -3,9 +3,9 @@
 A network is written as NETWORK or NETWORK@CHECKPOINT, where NETWORK is a file and a callable
 (`nets.py:student`), a module and a callable (`package.nets:student`), a name of timm's
 (`timm:resnet50`) or a name of kdlib's or torchvision's (`resnet20`), and behind it arguments if
-need be (`resnet20(width=0.5)`; `classes=100` where it has others than the images). CHECKPOINT is a file, several
-by a pattern (`kd-*.pt`: seeds of one network), an address whose file name bears a hash, or
-"imagenet" for published weights.
+need be (`resnet20(width=0.5)`; `classes=100` where it has others than the images). CHECKPOINT is a
+file, several by a pattern (`kd-*.pt`: seeds of one network), an address whose file name bears a
+hash, or "imagenet" for published weights.
 """
 
 from __future__ import annotations
@@ -88,6 +88,13 @@ class Look:
     threads: Cores = 2  # of the CPU; the last bits of the results depend on it
 
     def __post_init__(self) -> None:
+        if isinstance(self.layers, str):
+            self.layers = [self.layers]
+        listed = self.layers.values() if isinstance(self.layers, dict) else [self.layers]
+        if not all(isinstance(names, list | tuple) for names in listed):
+            raise UsageError(
+                f"layers {self.layers!r}; allowed: a list of paths, or one for each network by name"
+            )
         if not self.embeddings:
             raise UsageError("embeddings is empty; allowed: tsne, ivis, pca, ... one at least")
         if len(set(self.embeddings)) < len(self.embeddings):
@@ -191,10 +198,18 @@ def _expanded(name: str, given: Any) -> list[Any]:
     if not pattern or pattern in INITIAL or is_address(pattern):
         return [reference]
     pattern = str(Path(pattern).expanduser())
-    files = [pattern] if Path(pattern).is_file() else sorted(glob.glob(pattern), key=natural)  # noqa: PTH207  (a Path knows no pattern with a root)
+    files = (
+        [pattern] if Path(pattern).is_file() else sorted(glob.glob(_pattern(pattern)), key=natural)
+    )  # noqa: PTH207  (a Path knows no pattern with a root)
     if not files:
         raise UsageError(f"network {name!r}: there is no file {pattern}")
     return [reference._replace(checkpoint=file) for file in files]
+
+
+def _pattern(path: str) -> str:
+    """A pattern whose folder is taken as it is, where there is one: it may have brackets."""
+    folder, name = Path(path).parent, Path(path).name
+    return str(Path(glob.escape(str(folder))) / name) if folder.is_dir() else path
 
 
 def parse(name: str, text: str) -> Reference:

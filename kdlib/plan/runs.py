@@ -268,13 +268,7 @@ class Teacher(Run):
             return self.weights or "random"
         if not is_address(self.weights):
             return content(self.weights_file)  # type: ignore[arg-type]
-        match = re.search(r"-([0-9a-f]{8,64})(\.[A-Za-z]+)*$", self.weights)
-        if match is None:
-            raise UsageError(
-                f"weights {self.weights}; allowed: an address whose file name ends in the SHA-256 "
-                "of its content, or 8 digits of it, as resnet56-4bfd9763.th"
-            )
-        return match[1][:8]
+        return digest_in(self.weights)[:8]
 
     @property
     def changed(self) -> dict[str, str]:
@@ -655,6 +649,20 @@ def plain(what: str, name: str) -> None:
 def is_address(weights: str | None) -> bool:
     """Whether weights are fetched from an address, and not read from a file."""
     return weights is not None and weights.startswith(("https://", "http://"))
+
+
+def digest_in(address: str) -> str:
+    """The SHA-256 that a file's name in an address ends in, or the digits of it that are there.
+
+    Raises UsageError where there are fewer than 8.
+    """
+    match = re.search(r"-([0-9a-f]{8,64})(\.[A-Za-z]+)*$", address)
+    if match is None:
+        raise UsageError(
+            f"weights {address}; allowed: an address whose file name ends in the SHA-256 "
+            "of its content, or 8 digits of it, as resnet56-4bfd9763.th"
+        )
+    return match[1]
 
 
 def content(file: Path) -> str:

@@ -139,10 +139,12 @@ class Study:
 
     def _crossed(self) -> dict[str, list[Any]]:
         """The lists below `teacher` and `student`, by name."""
+        members = self._teacher_members
+        parts = [("teacher", members[0])] if len(members) == 1 else []
+        parts = parts or [(f"teacher {i}", given) for i, given in enumerate(members, 1)]
         return {
             f"{part}: {name}": value
-            for part, entries in (("teacher", self._teacher_members), ("student", [self.student]))
-            for given in entries
+            for part, given in [*parts, ("student", self.student)]
             for name, value in given.items()
             if isinstance(value, list)
         }
@@ -236,6 +238,11 @@ class Study:
                 f"teacher: labels_per_class {known!r}; allowed: all, or same: as its students"
             )
         known = labels if known == "same" else "all"
+        if known != "all" and "seed" in given:
+            raise UsageError(
+                f"teacher: seed {given['seed']!r} with labels_per_class same; allowed: without, "
+                "it has the seed of its students"
+            )
         given = given | {"labels_per_class": known}
         if known != "all":
             given |= {"seed": seed}

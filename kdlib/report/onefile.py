@@ -287,7 +287,7 @@ def _axis(layers: Sequence[list[str]]) -> list[str]:
 
 def _ticks(low: float, high: float) -> list[float]:
     """Return from 2 to 6 round numbers around a range."""
-    if high - low < 1e-9:
+    if high - low < 1e-4 * max(abs(low), abs(high), 1e-4):
         low, high = low - 0.5, high + 0.5
     rough = (high - low) / 4
     power = 10.0 ** np.floor(np.log10(rough))
