@@ -502,7 +502,7 @@ def test_classes_without_labels_say_how_many_there_are(nets, few, tmp_path):
 def test_labels_are_texts_none_missing_and_of_two_classes(labels, classes):
     array = np.array(labels * 10, dtype=None if classes else object)
     if classes is None:
-        with pytest.raises(UsageError, match="^labels"):
+        with pytest.raises(UsageError, match=r"^labels"):
             pictures.given(None, array, n=30)
     else:
         assert pictures.given(None, array, n=30).classes == classes

@@ -198,9 +198,8 @@ def _expanded(name: str, given: Any) -> list[Any]:
     if not pattern or pattern in INITIAL or is_address(pattern):
         return [reference]
     pattern = str(Path(pattern).expanduser())
-    files = (
-        [pattern] if Path(pattern).is_file() else sorted(glob.glob(_pattern(pattern)), key=natural)
-    )  # noqa: PTH207  (a Path knows no pattern with a root)
+    whole = [pattern] if Path(pattern).is_file() else []
+    files = whole or sorted(glob.glob(_pattern(pattern)), key=natural)  # noqa: PTH207  (a Path knows no pattern with a root)
     if not files:
         raise UsageError(f"network {name!r}: there is no file {pattern}")
     return [reference._replace(checkpoint=file) for file in files]
