@@ -34,7 +34,7 @@ BAR = partial(tqdm, delay=2, leave=False)
 
 
 def look(
-    networks: Mapping[str, Any] | str | Path | None = None,
+    networks: Any = None,
     images: Any = None,
     labels: Any = None,
     *,
@@ -44,9 +44,9 @@ def look(
 ) -> Results:
     """Look into networks that somebody trained: their layers as maps and as numbers.
 
-    `networks` are torch modules by name, or texts such as "nets.py:student@kd.pt", or arrays
-    {layer: (n, d)}, or lists of these (seeds of one network), or the path of a file of features
-    (`kdlib.foreign.files`). `images` are arrays or tensors, a `data.Images`, or what `data.load`
+    `networks` are torch modules by name (or a single one), or texts such as
+    "nets.py:student@kd.pt", or arrays {layer: (n, d)}, or lists of these (seeds of one network), or
+    the path of a file of features (`kdlib.foreign.files`). `images` are arrays or tensors, a `data.Images`, or what `data.load`
     takes; `labels` their classes, whole numbers or names, `classes` the names of those. What needs
     labels is left out without them. `train`, images and labels, is what the probes are fitted to;
     without it they are fitted to one half of the sample and tested on the other. `options` are
