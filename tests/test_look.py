@@ -461,7 +461,7 @@ def test_a_module_by_itself_and_a_last_batch_of_one_image(tmp_path):
 
 
 def test_the_module_that_gives_the_output_is_the_output(nets, few, tmp_path, capsys):
-    results = looked({"net": sequential()}, *few, tmp_path / "look", layers=["1", "10"])
+    results = looked({"net": sequential()}, *few, tmp_path / "look", layers=["1", "11"])
     assert results.study["networks"][0]["layers"] == ["1", "logits"]
     assert not results.predictions.empty
     results = looked({"net": sequential()}, *few, tmp_path / "look", layers="1")

@@ -46,12 +46,13 @@ def look(
 
     `networks` are torch modules by name (or a single one), or texts such as
     "nets.py:student@kd.pt", or arrays {layer: (n, d)}, or lists of these (seeds of one network), or
-    the path of a file of features (`kdlib.foreign.files`). `images` are arrays or tensors, a `data.Images`, or what `data.load`
-    takes; `labels` their classes, whole numbers or names, `classes` the names of those. What needs
-    labels is left out without them. `train`, images and labels, is what the probes are fitted to;
-    without it they are fitted to one half of the sample and tested on the other. `options` are
-    the parameters of `kdlib.plan.look.Look` by name: folder, layers, teacher, sample, embeddings,
-    normalise, input_size, weights_names, tokens, device, threads.
+    the path of a file of features (`kdlib.foreign.files`). `images` are arrays or tensors, a
+    `data.Images`, or what `data.load` takes; `labels` their classes, whole numbers or names,
+    `classes` the names of those. What needs labels is left out without them. `train`, images and
+    labels, is what the probes are fitted to; without it they are fitted to one half of the sample
+    and tested on the other. `options` are the parameters of `kdlib.plan.look.Look` by name: folder,
+    layers, teacher, sample, embeddings, normalise, input_size, weights_names, tokens, device,
+    threads.
 
     Writes the folder (default "look") and returns what is in it; what is there already is not
     computed again. Networks are left as they were. Raises UsageError, before anything is computed,
