@@ -107,6 +107,8 @@ def fixed(value):
     return lambda wildcards: value
 
 
+GPU = {"gpu": 1} if DEVICE == "cuda" else {}  # a cluster without any refuses a job that asks
+
 # All that is text is quoted (:q), so that a shell runs none of it. Behind names, because Snakemake
 # compares the template: what changes here runs nothing again.
 PAPERMILL = "papermill --engine kdlib --no-progress-bar --log-level ERROR"
@@ -191,7 +193,7 @@ rule teacher:
         settings=lambda w: settings(TEACHERS[w.teacher]),
         images=STUDY.source.hash,
     resources:
-        gpu=1,
+        **GPU,
     shell:
         RUN_NETWORKS
 
@@ -220,7 +222,7 @@ for number, (name, kernel) in enumerate(STUDY.kernels.items()):
             settings=fixed(settings_of(kernel)),
             images=STUDY.source.hash,
         resources:
-            gpu=1,
+            **GPU,
         shell:
             RUN_NETWORKS
 
@@ -244,7 +246,7 @@ for block, members in STUDY.blocks.items():
             settings=fixed(settings(STUDY.features_of(block))),
             images=STUDY.source.hash,
         resources:
-            gpu=1,
+            **GPU,
         shell:
             RUN_NETWORKS
 
@@ -335,6 +337,6 @@ if FILM:
             images=STUDY.source.hash,
         threads: workflow.cores
         resources:
-            gpu=1,
+            **GPU,
         shell:
             RUN_FILM

@@ -211,8 +211,9 @@ def _check() -> int:
 
 def study(file: Path, device: str = "auto", for_snakemake: Sequence[str] = ()) -> int:
     """Check a study, then let Snakemake run what it lacks. Goes on after a kill or power loss."""
-    from kdlib import precheck
+    from kdlib import cluster, precheck
 
+    executor = cluster.executor_of(for_snakemake)
     device = _planned_device(device)
     planned = studies.read(file, device)  # type: ignore[arg-type]
     try:
@@ -224,8 +225,11 @@ def study(file: Path, device: str = "auto", for_snakemake: Sequence[str] = ()) -
     os.environ["PATH"] = os.pathsep.join([str(here), os.environ.get("PATH", "")])
     settings = [f"study={json.dumps(str(file))}", f"device={device}"]  # a text, whatever is in it
     os.environ["KDLIB_STUDY_PROCESS"] = str(os.getpid())  # notebooks end when it does
+    if executor != "local":
+        del os.environ["KDLIB_STUDY_PROCESS"]  # on another machine its number is another's
     with _only_one():
-        return run_snakemake(["--config", *settings, "--rerun-incomplete", *for_snakemake])
+        more = cluster.prepare(planned, for_snakemake) if executor == "slurm" else for_snakemake
+        return run_snakemake(["--config", *settings, "--rerun-incomplete", *more])
 
 
 def _planned_device(device: str) -> str:
