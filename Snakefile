@@ -12,8 +12,11 @@ from functools import cache
 from glob import glob
 from pathlib import Path
 
+from snakemake_interface_logger_plugins.common import LogEvent
+
 from kdlib import UsageError
 from kdlib.plan import editions, studies
+from snakemake_logger_plugin_kdlib import failure
 
 STUDY_FILE = str(config.get("study", "studies/quick.yaml"))
 DEVICE = config.get("device", "cpu")
@@ -106,6 +109,18 @@ def fixed(value):
     """A parameter that Snakemake takes as it is: braces in a plain text are wildcards to it."""
     return lambda wildcards: value
 
+
+# A mistake of the study stays one: such a job is not tried again, whatever `retries` says.
+def not_again(record):
+    if getattr(record, "event", None) is LogEvent.JOB_ERROR and failure(record.log).mistake:
+        for job in workflow.dag.jobs:
+            if workflow.dag.jobid(job) == record.jobid:
+                job._attempt = job.restart_times + 1  # its resources stay: they are freed next
+    return True
+
+
+if workflow.is_main_process:
+    logger.addFilter(not_again)
 
 GPU = {"gpu": 1} if DEVICE == "cuda" else {}  # a cluster without any refuses a job that asks
 

@@ -3,13 +3,16 @@
 import contextlib
 import getpass
 import os
+import shlex
 import shutil
 import signal
 import socket
 import subprocess
 import time
+from collections import namedtuple
 from pathlib import Path
 
+Job = namedtuple("Job", "number state rule begin end")
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "sinfo", "srun")
 CONFIGURATION = """
 ClusterName=test
@@ -46,7 +49,9 @@ def missing():
     lacking = [name for name in PROGRAMS if shutil.which(name, path=search_path()) is None]
     if lacking:
         return f"no {', '.join(lacking)}: apt-get install slurm-wlm munge"
-    return "" if os.name == "posix" and os.geteuid() == 0 else "not root, who starts Slurm's daemons"
+    return (
+        "" if os.name == "posix" and os.geteuid() == 0 else "not root, who starts Slurm's daemons"
+    )
 
 
 def search_path():
@@ -63,7 +68,7 @@ def free_ports(count):
 
 
 @contextlib.contextmanager
-def running(folder, cpus=2, memory=6000):
+def running(folder, cpus=2, memory=16000):
     """Daemons in a folder until the end; gives the variables that Slurm's commands need.
 
     cpus: of the node, whatever the machine has; memory: of the node, in MB.
@@ -88,7 +93,13 @@ def running(folder, cpus=2, memory=6000):
             memory=memory,
         )
     )
-    environment = {"SLURM_CONF": str(folder / "slurm.conf"), "PATH": search_path()}
+    srun = folder / "bin/srun"  # the plugin's job steps forget SLURM_CONF
+    srun.parent.mkdir()
+    here = f"SLURM_CONF={shlex.quote(str(folder / 'slurm.conf'))}"
+    srun.write_text(f'#!/bin/sh\n{here} exec {shutil.which("srun")} "$@"\n')
+    srun.chmod(0o755)
+    path = os.pathsep.join([str(srun.parent), search_path()])
+    environment = {"SLURM_CONF": str(folder / "slurm.conf"), "PATH": path}
     daemons = [
         [
             *("munged", "--foreground", "--force", f"--socket={folder}/munge.socket"),
