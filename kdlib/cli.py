@@ -228,8 +228,9 @@ def study(file: Path, device: str = "auto", for_snakemake: Sequence[str] = ()) -
     if executor != "local":
         del os.environ["KDLIB_STUDY_PROCESS"]  # on another machine its number is another's
     with _only_one():
-        more = cluster.prepare(planned, for_snakemake) if executor == "slurm" else for_snakemake
-        return run_snakemake(["--config", *settings, "--rerun-incomplete", *more])
+        if executor == "slurm":
+            for_snakemake = cluster.prepare(planned, file, for_snakemake)
+        return run_snakemake(["--config", *settings, "--rerun-incomplete", *for_snakemake])
 
 
 def _planned_device(device: str) -> str:

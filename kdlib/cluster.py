@@ -21,6 +21,8 @@ from kdlib.plan.studies import Study
 
 HERE = ("local", "dryrun", "touch")  # executors that come with Snakemake
 SIGNED = "kdlib-"  # how the names of our jobs begin
+NOT_ON_SLURM = '$ ` " % \\ and line breaks'
+ODD = re.compile(r'[$`"%\\\n]')  # a shell in between would read them, Slurm itself the %
 PATIENCE = 180  # seconds that cancelled jobs may take to end
 
 
@@ -39,15 +41,21 @@ def executor_of(arguments: Sequence[str]) -> str:
     return given[-1]
 
 
-def prepare(study: Study, arguments: Sequence[str]) -> list[str]:
+def prepare(study: Study, file: Path, arguments: Sequence[str]) -> list[str]:
     """Snakemake's arguments, completed for Slurm.
 
     Jobs are named after the study and its folder, and those of such a name that a killed study
     left are cancelled first: two must not write the same files. The profile's default resources
     stay where the command line sets others; `images_mb` in them is the size of the data set. No
-    job asks for more processors than a node has. Raises UsageError where there is no Slurm, or
-    where jobs cannot be cancelled.
+    job asks for more processors than a node has. Raises UsageError where there is no Slurm, where
+    jobs cannot be cancelled, and for a folder or a study's file whose path a shell on the node
+    would change.
     """
+    for path in (Path.cwd(), file):
+        if found := ODD.search(str(path)):
+            raise UsageError(
+                f"{path}: {found[0]!r} in a path; on Slurm allowed: none of {NOT_ON_SLURM}"
+            )
     if shutil.which("sbatch") is None:
         raise UsageError("no sbatch on this machine; start the study where jobs are submitted")
     profile = _profile(arguments)

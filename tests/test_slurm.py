@@ -6,12 +6,10 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import slurm
-import yaml
 
 from kdlib import UsageError, cli, cluster
 from kdlib.plan import studies
@@ -47,7 +45,8 @@ def study():
 def prepared(study, *more):
     """Snakemake's arguments as a dict: option -> values."""
     options = {}
-    for argument in cluster.prepare(study, ["--workflow-profile", str(PROFILE), *more]):
+    given = ["--workflow-profile", str(PROFILE), *more]
+    for argument in cluster.prepare(study, Path("mine.yaml"), given):
         if argument.startswith("--"):
             values = options.setdefault(argument, [])
         else:
@@ -152,6 +151,36 @@ def test_where_there_is_no_slurm_and_where_it_does_not_answer_is_one_line(
         prepared(study)
 
 
+@pytest.mark.parametrize("name", ["a$(touch PWNED).yaml", "a`b`.yaml", 'a"b.yaml', "a%j.yaml"])
+def test_a_path_that_a_shell_on_a_node_would_change_is_refused(commands, study, name):
+    commands()
+    with pytest.raises(UsageError, match="in a path; on Slurm allowed: none of"):
+        cluster.prepare(study, Path(name), [])
+
+
+def test_a_gpu_is_asked_for_on_cuda_only_and_need_not_be_where_the_study_is_started(
+    commands, tmp_path
+):
+    commands(squeue="exit 1")  # a dry run asks for no jobs
+    asked = {}
+    for device in ("cpu", "cuda"):
+        done = subprocess.run(
+            [
+                *(sys.executable, "-m", "kdlib", "study", "studies/smoke.yaml"),
+                *("--device", device, "--", "publish", "--dry-run", "--quiet", "progress"),
+                *("--workflow-profile", str(PROFILE), "--logger", "--printshellcmds"),
+            ],
+            cwd=ROOT,
+            env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        asked[device] = "gpu=1" in done.stdout + done.stderr
+    assert asked == {"cpu": False, "cuda": True}
+
+
 def test_the_command_of_the_readme_and_the_chapter_is_one():
     said = [(ROOT / file).read_text() for file in ("README.md", "book/again.md")]
     commands = [line.strip() for text in said for line in text.splitlines() if "slurm_acc" in line]
@@ -201,7 +230,7 @@ def start(project, file, *more, variables):
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
     """A copy of what a study needs, in a folder whose name a shell would take apart."""
-    folder = tmp_path_factory.mktemp("cluster") / "a 'b' $c `d`"
+    folder = tmp_path_factory.mktemp("cluster") / "a 'b' (c) & {d}"
     (folder / "book").mkdir(parents=True)
     names = ("Snakefile", "_config.yml", "_toc.yml")
     for name in ("kdlib", "notebooks", "profiles", "snakemake_logger_plugin_kdlib", *names):
@@ -228,9 +257,12 @@ def studied(project, machine):
         return [job for job in jobs if "student" in job.rule and job.state == state]
 
     process = start(project, "far.yaml", *ON_SLURM, variables=machine)
-    slurm.wait_for(lambda: teacher.exists() and students("RUNNING"), 150)
-    os.kill(process.pid, signal.SIGKILL)  # its jobs go on
-    process.communicate()
+    try:
+        slurm.wait_for(lambda: teacher.exists() and students("RUNNING"), 150)
+    finally:
+        os.kill(process.pid, signal.SIGKILL)  # its jobs go on
+        said, _ = process.communicate()
+        print(said)
     left = {job.number for job in (*students("RUNNING"), *students("PENDING"))}
     process = start(project, "far.yaml", *ON_SLURM, variables=machine)
     slurm.wait_for(lambda: [job for job in students("RUNNING") if job.number not in left], 60)
@@ -241,7 +273,7 @@ def studied(project, machine):
 
 
 def test_a_wrong_student_says_why_and_is_not_tried_again_and_the_others_finish(project, studied):
-    code, said, jobs = studied
+    code, said, _ = studied
     assert code == 1, said
     lines = said.splitlines()
     (at,) = [i for i, line in enumerate(lines) if "the loss is not finite" in line]
