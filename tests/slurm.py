@@ -54,6 +54,12 @@ def missing():
     )
 
 
+def jobs(environment):
+    """All jobs, waiting, running and ended: number, state, rule, begin, end (text that sorts)."""
+    asked = ["squeue", "--noheader", "--states=all", "--sort=i", "--format=%A|%T|%k|%S|%e"]
+    return [Job(*line.split("|")) for line in ask(asked, environment).splitlines()]
+
+
 def search_path():
     return os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
 
