@@ -80,7 +80,7 @@ def failure(logs: Iterable[str]) -> Failure:
     with_error = re.sub(r"\x1b\[[0-9;]*m", "", said)
     for name, value in _errors(_text(notebook)):
         line = value.strip().partition("\n")[0]
-        if line in with_error and (name == "UsageError" or name in with_error):
+        if line and line in with_error and (name == "UsageError" or name in with_error):
             mistake = name == "UsageError"
             return Failure(line if mistake else f"{name}: {line}", mistake)
     lines = [line for line in with_error.splitlines() if SCHEDULER.search(line)]
@@ -240,7 +240,7 @@ class LogHandler(LogHandlerBase):
             if not message:  # on this machine: the notebook's own message is on the screen
                 self._print(f"{begun}; {where}" if where else begun)
                 return
-            logs = [log for log in getattr(record, "log", ()) if log not in job.log]
+            logs = [log for log in getattr(record, "log", ()) if log and log not in job.log]
             why = failure([*(job.log[:1] or [""]), *logs]).why
             self._print(f"{begun}{': ' if why else ''}{why}")
             self._print(f"  {message}")
