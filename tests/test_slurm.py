@@ -283,14 +283,14 @@ def studied(project, machine):
 
     process = start(project, "far.yaml", *ON_SLURM, variables=machine)
     try:
-        slurm.wait_for(lambda: teacher.exists() and students("RUNNING"), 150)
+        slurm.wait_for(lambda: teacher.exists() and students("RUNNING"), 300)
     finally:
         os.kill(process.pid, signal.SIGKILL)  # its jobs go on
         said, _ = process.communicate()
         print(said)
     left = {job.number for job in (*students("RUNNING"), *students("PENDING"))}
     process = start(project, "far.yaml", *ON_SLURM, variables=machine)
-    slurm.wait_for(lambda: [job for job in students("RUNNING") if job.number not in left], 60)
+    slurm.wait_for(lambda: [job for job in students("RUNNING") if job.number not in left], 150)
     job = next(job for job in students("RUNNING") if job.number not in left)
     slurm.ask(["scancel", job.number], machine)
     said, _ = process.communicate(timeout=400)
