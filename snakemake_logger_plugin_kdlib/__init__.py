@@ -24,6 +24,8 @@ from typing import Any
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
 
+from kdlib import printable
+
 LAST = ("publish", "edition", "book")  # steps that come once, at the end
 BEAT = 30  # seconds between signs of life where the output is no terminal
 SUBMITTED = re.compile(r"Job (\d+) has been submitted with SLURM jobid (\d+)")
@@ -76,16 +78,14 @@ def failure(logs: Iterable[str]) -> Failure:
     notebook's message is on the screen already, and nothing is read.
     """
     notebook, *others = [*logs, ""]
-    said = "".join(map(_text, others))
-    with_error = re.sub(r"\x1b\[[0-9;]*m", "", said)
+    said = re.sub(r"\x1b\[[0-9;]*m", "", "".join(map(_text, others)))  # without colours
     for name, value in _errors(_text(notebook)):
-        line = value.strip().partition("\n")[0]
-        if line and line in with_error and (name == "UsageError" or name in with_error):
-            mistake = name == "UsageError"
-            return Failure(line if mistake else f"{name}: {line}", mistake)
-    lines = [line for line in with_error.splitlines() if SCHEDULER.search(line)]
-    lines = lines or [line for line in with_error.splitlines() if line.startswith("Error: ")]
-    return Failure(lines[-1].strip() if lines else "")
+        line, mistake = value.strip().partition("\n")[0], name == "UsageError"
+        if line and line in said and (mistake or name in said):
+            return Failure(printable(line if mistake else f"{name}: {line}"), mistake)
+    lines = [line for line in said.splitlines() if SCHEDULER.search(line)]
+    lines = lines or [line for line in said.splitlines() if line.startswith("Error: ")]
+    return Failure(printable(lines[-1].strip()) if lines else "")
 
 
 def _text(file: str) -> str:
