@@ -19,6 +19,7 @@ ClusterName=test
 SlurmctldHost={host}
 SlurmUser={user}
 SlurmdUser=root
+SlurmdParameters=config_overrides
 AuthType=auth/munge
 AuthInfo=socket={folder}/munge.socket
 CryptoType=crypto/munge
