@@ -12,8 +12,11 @@ from functools import cache
 from glob import glob
 from pathlib import Path
 
+from snakemake_interface_logger_plugins.common import LogEvent
+
 from kdlib import UsageError
 from kdlib.plan import editions, studies
+from snakemake_logger_plugin_kdlib import failure
 
 STUDY_FILE = str(config.get("study", "studies/quick.yaml"))
 DEVICE = config.get("device", "cpu")
@@ -109,6 +112,20 @@ def fixed(value):
     return lambda wildcards: value
 
 
+# A mistake of the study stays one: such a job is not tried again, whatever `retries` says.
+def not_again(record):
+    if getattr(record, "event", None) is LogEvent.JOB_ERROR and failure(record.log).mistake:
+        for job in workflow.dag.jobs:
+            if workflow.dag.jobid(job) == record.jobid:
+                job._attempt = job.restart_times + 1  # its resources stay: they are freed next
+    return True
+
+
+if workflow.is_main_process:
+    logger.addFilter(not_again)
+
+GPU = {"gpu": 1} if DEVICE == "cuda" else {}  # a cluster without any refuses a job that asks
+
 # All that is text is quoted (:q), so that a shell runs none of it. Behind names, because Snakemake
 # compares the template: what changes here runs nothing again.
 PAPERMILL = "papermill --engine kdlib --no-progress-bar --log-level ERROR"
@@ -193,7 +210,7 @@ rule teacher:
         settings=lambda w: settings(TEACHERS[w.teacher]),
         images=STUDY.source.hash,
     resources:
-        gpu=1,
+        **GPU,
     shell:
         RUN_NETWORKS
 
@@ -222,7 +239,7 @@ for number, (name, kernel) in enumerate(STUDY.kernels.items()):
             settings=fixed(settings_of(kernel)),
             images=STUDY.source.hash,
         resources:
-            gpu=1,
+            **GPU,
         shell:
             RUN_NETWORKS
 
@@ -246,7 +263,7 @@ for block, members in STUDY.blocks.items():
             settings=fixed(settings(STUDY.features_of(block))),
             images=STUDY.source.hash,
         resources:
-            gpu=1,
+            **GPU,
         shell:
             RUN_NETWORKS
 
@@ -337,6 +354,6 @@ if FILM:
             images=STUDY.source.hash,
         threads: workflow.cores
         resources:
-            gpu=1,
+            **GPU,
         shell:
             RUN_FILM

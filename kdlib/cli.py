@@ -227,8 +227,9 @@ def _check() -> int:
 
 def study(file: Path, device: str = "auto", for_snakemake: Sequence[str] = ()) -> int:
     """Check a study, then let Snakemake run what it lacks. Goes on after a kill or power loss."""
-    from kdlib import precheck
+    from kdlib import cluster, precheck
 
+    executor = cluster.executor_of(for_snakemake)
     device = _planned_device(device)
     planned = studies.read(file, device)  # type: ignore[arg-type]
     try:
@@ -241,7 +242,11 @@ def study(file: Path, device: str = "auto", for_snakemake: Sequence[str] = ()) -
     text = json.dumps(str(file), ensure_ascii=False)  # whatever is in it
     settings = [f"study={text}", f"device={device}"]
     os.environ["KDLIB_STUDY_PROCESS"] = str(os.getpid())  # notebooks end when it does
+    if executor != "local":
+        del os.environ["KDLIB_STUDY_PROCESS"]  # on another machine its number is another's
     with _only_one():
+        if executor == "slurm":
+            for_snakemake = cluster.prepare(planned, file, for_snakemake)
         return run_snakemake(["--config", *settings, "--rerun-incomplete", *for_snakemake])
 
 

@@ -5,8 +5,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import re
 import shutil
+import subprocess
 import sys
 import textwrap
 import threading
@@ -14,14 +17,23 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import mean
 from typing import Any
 
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
 
+from kdlib import printable
+
 LAST = ("publish", "edition", "book")  # steps that come once, at the end
 BEAT = 30  # seconds between signs of life where the output is no terminal
+SUBMITTED = re.compile(r"Job (\d+) has been submitted with SLURM jobid (\d+)")
+NOISE = (  # warnings of the Slurm plugin about what is nobody's mistake
+    *("No SLURM account given", "No account was given", "Unable to guess SLURM account"),
+    "MinJobAge",
+)
+SCHEDULER = re.compile(r"^(slurmstepd|srun|sbatch): error: |Killed$|oom-kill", re.MULTILINE)
 
 
 @dataclass
@@ -33,16 +45,79 @@ class Job:
     log: list[str]
     start: float = field(default_factory=time.monotonic)
     share: float = 0.0  # its part of the study's seconds: half of each while two jobs run
+    slurm: str = ""  # its number there
+    waits: str = ""  # what it waits for in Slurm's queue
 
     @property
     def seconds(self) -> float:
-        """How long it has been running."""
+        """How long it has been running, or waiting."""
         return time.monotonic() - self.start
+
+    def __str__(self) -> str:
+        waiting = f"waits ({self.waits}) " if self.waits else ""
+        return f"{self.title} {waiting}{self.seconds:.0f} s"
+
+    def begin(self) -> None:
+        """It was waiting and runs now."""
+        self.waits, self.start, self.share = "", time.monotonic(), 0.0
+
+
+@dataclass
+class Failure:
+    """Why a job failed, as far as its files tell."""
+
+    why: str = ""  # one line
+    mistake: bool = False  # of the study: to try again is no use
+
+
+def failure(logs: Iterable[str]) -> Failure:
+    """Read why a job failed from its executed notebook and its scheduler's log.
+
+    logs: paths, the notebook's first, as Snakemake's record has them. What the notebook says counts
+    only where the log says it, too: it may be of an earlier try. Without a log of a scheduler the
+    notebook's message is on the screen already, and nothing is read.
+    """
+    notebook, *others = [*logs, ""]
+    said = re.sub(r"\x1b\[[0-9;]*m", "", "".join(map(_text, others)))  # without colours
+    for name, value in _errors(_text(notebook)):
+        line, mistake = value.strip().partition("\n")[0], name == "UsageError"
+        if line and line in said and (mistake or name in said):
+            return Failure(printable(line if mistake else f"{name}: {line}"), mistake)
+    lines = [line for line in said.splitlines() if SCHEDULER.search(line)]
+    lines = lines or [line for line in said.splitlines() if line.startswith("Error: ")]
+    return Failure(printable(lines[-1].strip()) if lines else "")
+
+
+def _text(file: str) -> str:
+    try:
+        return Path(file).read_text(errors="replace") if file else ""
+    except OSError:
+        return ""
+
+
+def _errors(notebook: str) -> list[tuple[str, str]]:
+    """The name and value of each error in an executed notebook."""
+    try:
+        outputs = [
+            each for cell in json.loads(notebook)["cells"] for each in cell.get("outputs", ())
+        ]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return []
+    return [(e["ename"], e["evalue"]) for e in outputs if e.get("output_type") == "error"]
 
 
 def kind(rule: str) -> str:
     """The kind of notebook: rules of one kind differ behind an underscore (measure_2-0)."""
     return rule.split("_")[0]
+
+
+def scheduler_said(message: str) -> str:
+    """The message of a cluster's plugin in one line; empty where there is none."""
+    message = message.partition("For further error details")[0].partition("sbatch call:")[0]
+    message = message.replace("Detailed failure reason unavailable", "").replace(
+        "(status command is not 'sacct').", ""
+    )
+    return " ".join(message.replace("SLURM-job", "Slurm's job").split())
 
 
 def duration(seconds: float) -> str:
@@ -109,10 +184,12 @@ class LogHandler(LogHandlerBase):
             if event in handlers:
                 handlers[event](record)
             elif event is LogEvent.ERROR or (event is None and record.levelno >= logging.WARNING):
-                if "CalledProcessError" not in str(record.msg):  # the notebook's own message came
-                    self._print(record.getMessage())
-            elif event is None and "Nothing to be done" in str(record.msg):
-                self._print("Everything is up to date.")
+                message = record.getMessage()
+                # the notebook's own message came
+                if "CalledProcessError" not in message and not message.startswith(NOISE):
+                    self._print(message)
+            elif event is None:
+                self._told(record.getMessage())
 
     def _planned(self, record: Any) -> None:
         self.left = Counter()
@@ -129,6 +206,16 @@ class LogHandler(LogHandlerBase):
         self.running[record.jobid] = Job(kind(record.rule_name), title, list(record.log or []))
         if self.common_settings.dryrun:
             self._print(textwrap.shorten(f"would run {title}: {record.reason}", 160))
+
+    def _told(self, message: str) -> None:
+        """What Snakemake and the Slurm plugin say in passing."""
+        if "Nothing to be done" in message:
+            self._print("Everything is up to date.")
+        elif message.startswith("Trying to restart job"):
+            self._print("  it is tried again")
+        elif (found := SUBMITTED.match(message)) and int(found[1]) in self.running:
+            job = self.running[int(found[1])]
+            job.slurm, job.waits = found[2], "submitted"
 
     def _finished(self, record: Any) -> None:
         job = self.running.pop(record.job_id, None)
@@ -147,8 +234,18 @@ class LogHandler(LogHandlerBase):
         job = self.running.pop(record.jobid, None)
         if job:
             self.failed[record.jobid] = job
-            where = f"; the executed notebook: {', '.join(job.log)}" if job.log else ""
-            self._print(f"FAILED {job.title} after {job.seconds:.0f} s{where}")
+            where = f"the executed notebook: {', '.join(job.log)}" if job.log else ""
+            begun = f"FAILED {job.title} after {job.seconds:.0f} s"
+            message = scheduler_said(getattr(record, "rule_msg", None) or "")
+            if not message:  # on this machine: the notebook's own message is on the screen
+                self._print(f"{begun}; {where}" if where else begun)
+                return
+            logs = [log for log in getattr(record, "log", ()) if log and log not in job.log]
+            why = failure([*(job.log[:1] or [""]), *logs]).why
+            self._print(f"{begun}{': ' if why else ''}{why}")
+            self._print(f"  {message}")
+            own = [f"Slurm's log: {', '.join(logs)}"] if logs else []
+            self._print(f"  {'; '.join([where, *own] if where else own)}")
 
     def _share(self) -> None:
         """Divide the seconds since the last call among the jobs that run."""
@@ -169,14 +266,17 @@ class LogHandler(LogHandlerBase):
 
     def _beat(self) -> None:
         """Between two finished notebooks: what is running, and for how long."""
-        last = time.monotonic()
+        last = asked = time.monotonic()
         while True:
             time.sleep(1)
+            if time.monotonic() - asked > BEAT:
+                asked = time.monotonic()
+                self._ask_slurm()
             with self.mutex:
                 if not self.running or not self.total:
                     continue
                 self._share()
-                jobs = ", ".join(f"{j.title} {j.seconds:.0f} s" for j in self.running.values())
+                jobs = ", ".join(map(str, self.running.values()))
                 line = f"[{self.done}/{self.total}] running: {jobs}{self._remaining()}"
                 if self.terminal:
                     width = shutil.get_terminal_size().columns - 1
@@ -184,6 +284,25 @@ class LogHandler(LogHandlerBase):
                 elif time.monotonic() - last > BEAT:
                     last = time.monotonic()
                     self._print(f"  {line}")
+
+    def _ask_slurm(self) -> None:
+        """Tell the jobs that wait in Slurm's queue from those that run."""
+        with self.mutex:
+            waiting = {job.slurm: job for job in self.running.values() if job.waits}
+        if not waiting:
+            return
+        command = ["squeue", "--noheader", "--format=%A|%T|%r", f"--jobs={','.join(waiting)}"]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
+        except (OSError, subprocess.TimeoutExpired):
+            return
+        with self.mutex:
+            for line in done.stdout.splitlines():
+                number, state, reason = [*line.split("|", 2), "", ""][:3]
+                if number in waiting and state == "PENDING":
+                    waiting[number].waits = reason
+                elif number in waiting:
+                    waiting[number].begin()
 
     def close(self) -> None:
         """At the end: which notebooks failed, and where to look."""

@@ -16,7 +16,9 @@ from jaxtyping import install_import_hook
 
 install_import_hook("kdlib", "shapes.check")  # before anything imports kdlib
 
-LONGEST = [f"test_{name}" for name in ("notebooks", "pipeline", "chapters", "sphinx", "budgets")]
+LONGEST = [
+    f"test_{name}" for name in ("notebooks", "slurm", "pipeline", "chapters", "sphinx", "budgets")
+]
 LONGEST.append("test_explorer_browser")
 
 

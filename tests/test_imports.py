@@ -38,6 +38,7 @@ MAY = {
     "foreign": {
         *("store", "plan", "data", "models", "train", "measure", "embed", "neighbours", "report"),
     },
+    "cluster": {"plan"},
     "publish": {"store", "plan", "data", "models"},
     "installation": {"embed", "vision"},
 }

@@ -1,12 +1,13 @@
 """What is printed while a study runs."""
 
+import json
 import logging
 
 import pytest
 from snakemake.settings.types import OutputSettings
 from snakemake_interface_logger_plugins.common import LogEvent
 
-from snakemake_logger_plugin_kdlib import LogHandler, duration, time_left
+from snakemake_logger_plugin_kdlib import LogHandler, duration, failure, time_left
 
 
 @pytest.fixture
@@ -15,16 +16,18 @@ def send(capsys):
     handler = LogHandler(OutputSettings(dryrun=False, printshellcmds=False), None)
 
     def send(event, **fields):
-        record = logging.makeLogRecord({"event": event, "levelno": logging.INFO, **fields})
+        fields = {"levelno": logging.INFO} | fields
+        record = logging.makeLogRecord({"event": event, **fields})
         handler.emit(record)
         return capsys.readouterr().err.splitlines()
 
+    send.handler = handler
     yield send
     handler.close()
 
 
-def begin(send, number, rule, name):
-    send(LogEvent.JOB_INFO, jobid=number, rule_name=rule, wildcards={"run": name}, log=["a.ipynb"])
+def begin(send, number, rule, name, log=("a.ipynb",)):
+    send(LogEvent.JOB_INFO, jobid=number, rule_name=rule, wildcards={"run": name}, log=list(log))
 
 
 def test_every_finished_notebook_is_a_line_and_the_last_one_ends_the_study(send):
@@ -50,6 +53,111 @@ def test_a_failure_names_the_executed_notebook(send):
     (line,) = send(LogEvent.JOB_ERROR, jobid=1)
     assert line.startswith("FAILED teacher t after ")
     assert line.endswith("a.ipynb")
+
+
+def failed_job(tmp_path, name, value, log):
+    """The record of a job that failed on a cluster: its executed notebook, and Slurm's log."""
+    error = {"output_type": "error", "ename": name, "evalue": value, "traceback": []}
+    notebook, slurm = tmp_path / "a.ipynb", tmp_path / "7.log"
+    notebook.write_text(json.dumps({"cells": [{"outputs": [error]}]}))
+    slurm.write_text(log)
+    return [str(notebook), str(slurm)]
+
+
+def test_a_failure_on_a_cluster_says_why_what_the_scheduler_says_and_both_logs(send, tmp_path):
+    files = failed_job(
+        tmp_path, "UsageError", "the loss is not finite", "Error: the loss is not finite"
+    )
+    send(LogEvent.RUN_INFO, stats={"teacher": 1})
+    begin(send, 1, "teacher", "t", log=files[:1])
+    message = (
+        "SLURM-job '7' failed, SLURM status is: 'FAILED'. Detailed failure reason unavailable "
+    )
+    message += "(status command is not 'sacct').For further error details see the cluster/cloud log"
+    first, second, third = send(LogEvent.JOB_ERROR, jobid=1, rule_msg=message, log=files)
+    assert first.endswith(": the loss is not finite")
+    assert second == "  Slurm's job '7' failed, SLURM status is: 'FAILED'."
+    assert third == f"  the executed notebook: {files[0]}; Slurm's log: {files[1]}"
+
+
+def test_what_slurm_refuses_is_said_in_its_words(send):
+    send(LogEvent.RUN_INFO, stats={"teacher": 1})
+    begin(send, 1, "teacher", "t")
+    message = (
+        "SLURM sbatch failed. The error message was 'sbatch: error: no'.\n    sbatch call:\n  x"
+    )
+    _, said, _ = send(LogEvent.JOB_ERROR, jobid=1, rule_msg=message, log=["a.ipynb"])
+    assert said == "  SLURM sbatch failed. The error message was 'sbatch: error: no'."
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "log", "why", "mistake"),
+    [
+        ("UsageError", "kd: no", "Error: kd: no\n", "kd: no", True),
+        (
+            "ValueError",
+            "bad\nmore",
+            "ValueError: bad\nError: ValueError in",
+            "ValueError: bad",
+            False,
+        ),
+        (
+            "UsageError",
+            "of an earlier try",
+            "slurmstepd: error: *** CANCELLED DUE TO TIME LIMIT\n",
+            "",
+            0,
+        ),
+        ("UsageError", "old", "Error: the kernel died\n", "Error: the kernel died", False),
+        ("UsageError", "old", "nothing known", "", False),
+    ],
+)
+def test_why_a_job_failed_is_read_from_its_files(name, value, log, why, mistake, tmp_path):
+    found = failure(failed_job(tmp_path, name, value, log))
+    assert found.mistake == mistake
+    assert found.why == (why or (log.strip() if "slurmstepd" in log else ""))
+
+
+def test_a_job_without_a_schedulers_log_is_no_mistake_that_is_known(tmp_path):
+    notebook, _ = failed_job(tmp_path, "UsageError", "no", "")
+    assert failure([notebook]) == failure([]) == failure(["nowhere"])
+
+
+def test_a_job_that_worked_when_tried_again_has_not_failed(send):
+    send(LogEvent.RUN_INFO, stats={"teacher": 1, "publish": 1})
+    begin(send, 1, "teacher", "t")
+    assert send(LogEvent.JOB_ERROR, jobid=1)
+    assert send(None, msg="Trying to restart job 1.") == ["  it is tried again"]
+    begin(send, 1, "teacher", "t")
+    send(LogEvent.JOB_FINISHED, job_id=1)
+    begin(send, 2, "publish", "p")
+    assert send(LogEvent.JOB_FINISHED, job_id=2)[-1].startswith("done in ")
+
+
+def test_waiting_is_told_from_running(send, tmp_path, monkeypatch):
+    (tmp_path / "squeue").write_text(
+        "#!/bin/sh\necho '7|PENDING|Resources'\necho '8|RUNNING|None'\n"
+    )
+    (tmp_path / "squeue").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
+    send(LogEvent.RUN_INFO, stats={"teacher": 2})
+    for job, number in ((1, 7), (2, 8)):
+        begin(send, job, "teacher", f"t{job}")
+        message = f"Job {job} has been submitted with SLURM jobid {number} (log: x)."
+        assert send(None, msg=message) == []
+    handler = send.handler
+    assert [job.waits for job in handler.running.values()] == ["submitted", "submitted"]
+    handler._ask_slurm()
+    assert [str(job) for job in handler.running.values()] == [
+        "teacher t1 waits (Resources) 0 s",
+        "teacher t2 0 s",
+    ]
+
+
+def test_warnings_about_nobodys_mistake_are_not_shown(send):
+    warning = {"levelno": logging.WARNING}
+    assert send(None, msg="No SLURM account given, trying to guess.", **warning) == []
+    assert send(None, msg="The given account us appears to be invalid.", **warning)
 
 
 def test_time_left_is_the_mean_of_each_kind_times_its_jobs():

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from itertools import product
+from math import ceil
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -37,6 +38,7 @@ SET_BY_AXES = ("labels_per_class", "seed", "teacher", "teacher_labels", "student
 DATA = ("dataset", "size", "grey", "train_images")
 Kind = TypeVar("Kind", bound=Experiment)
 Options = dict[str, Any] | None
+MOST_KERNELS = 300  # about, of students whose number per kernel is not given
 TSNE: dict[str, Options] = {"tsne": {}}
 
 
@@ -63,7 +65,8 @@ class Study:
     )  # by name, or with parameters of their own: {method: kd, options: {temperature: 2}}
     labels_per_class: list[Any] = Field(default_factory=lambda: [2])
     seeds: list[Int] = Field(default_factory=lambda: [0])
-    students_per_kernel: Count = 5  # of one teacher, label budget and seed, trained side by side
+    students_per_kernel: Count | None = None  # of one teacher, label budget and seed, trained side
+    # by side; None: 5, and more in studies of more than 1,500 students: few jobs rather than short
     runs_only: bool = False  # train and test, but extract no features: no measures, maps or film
     features: dict[str, Any] = Field(default_factory=dict)  # parameters of notebooks/features.ipynb
     embeddings: dict[str, Options] = Field(
@@ -319,12 +322,13 @@ class Study:
             group = f"{Path(student.teacher_run).name}/{student.labels_per_class}-{student.seed}"
             same = {k: v for k, v in student.settings().items() if k not in student.own}
             groups.setdefault((group, str(same)), []).append(student)
+        size = self.students_per_kernel or max(5, ceil(len(self.students) / MOST_KERNELS))
         kernels: dict[str, Student] = {}
         numbers: Counter[str] = Counter()
         for (group, _), members in groups.items():
-            for start in range(0, len(members), self.students_per_kernel):
+            for start in range(0, len(members), size):
                 numbers[group] += 1
-                part = members[start : start + self.students_per_kernel]
+                part = members[start : start + size]
                 kernels[f"{group}-{numbers[group]}"] = side_by_side(part)
         return kernels
 
