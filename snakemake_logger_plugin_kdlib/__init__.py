@@ -20,6 +20,8 @@ from typing import Any
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
 
+from kdlib.plan import stops
+
 LAST = ("publish", "edition", "book")  # steps that come once, at the end
 BEAT = 30  # seconds between signs of life where the output is no terminal
 
@@ -97,6 +99,8 @@ class LogHandler(LogHandlerBase):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Take one message of Snakemake."""
+        if stops.stopping():  # it has been said
+            return
         event = getattr(record, "event", None)
         handlers = {
             LogEvent.RUN_INFO: self._planned,
