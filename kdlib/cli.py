@@ -227,7 +227,18 @@ def study(file: Path, device: str = "auto", for_snakemake: Sequence[str] = ()) -
     settings = [f"study={json.dumps(str(file))}", f"device={device}"]  # a text, whatever is in it
     stops.announce()  # notebooks end when this process does
     with _only_one():
-        return run_snakemake(["--config", *settings, "--rerun-incomplete", *for_snakemake])
+        try:
+            return run_snakemake(["--config", *settings, "--rerun-incomplete", *for_snakemake])
+        finally:
+            _remove_empty(planned.root)
+
+
+def _remove_empty(root: Path) -> None:
+    """Remove the empty files that Snakemake puts where a notebook could not be written."""
+    for file in root.rglob("*.ipynb"):
+        with contextlib.suppress(OSError):
+            if file.stat().st_size == 0:
+                file.unlink()
 
 
 def _planned_device(device: str) -> str:

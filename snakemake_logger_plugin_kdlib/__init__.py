@@ -14,6 +14,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import mean
 from typing import Any
 
@@ -151,7 +152,8 @@ class LogHandler(LogHandlerBase):
         job = self.running.pop(record.jobid, None)
         if job:
             self.failed[record.jobid] = job
-            where = f"; the executed notebook: {', '.join(job.log)}" if job.log else ""
+            there = [log for log in job.log if Path(log).is_file() and Path(log).stat().st_size]
+            where = f"; the executed notebook: {', '.join(there)}" if there else ""
             self._print(f"FAILED {job.title} after {job.seconds:.0f} s{where}")
 
     def _share(self) -> None:
