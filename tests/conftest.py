@@ -18,6 +18,7 @@ install_import_hook("kdlib", "shapes.check")  # before anything imports kdlib
 
 LONGEST = [f"test_{name}" for name in ("notebooks", "pipeline", "chapters", "sphinx", "budgets")]
 LONGEST.append("test_explorer_browser")
+LONGEST += ["test_chaos", "test_stops", "test_states"]
 
 
 def pytest_collection_modifyitems(items):
