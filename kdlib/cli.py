@@ -10,14 +10,14 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from kdlib import UsageError, __version__, store
-from kdlib.plan import studies
+from kdlib.plan import stops, studies
 
 LOCK = Path(".snakemake/kdlib.lock")
 DEVICES = ("auto", "cpu", "cuda")
@@ -28,6 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     end = arguments.index("--") if "--" in arguments else len(arguments)
     command = _parser(arguments[end + 1 :]).parse_args(arguments[:end])
+    if arguments[0] in ("publish", "book"):  # run by a study, perhaps
+        stops.end_with_the_study(f"python -m kdlib {' '.join(arguments[:2])}")
     try:
         return command.call(command) or 0
     except UsageError as problem:
@@ -241,13 +243,23 @@ def study(file: Path, device: str = "auto", for_snakemake: Sequence[str] = ()) -
     os.environ["PATH"] = os.pathsep.join([str(here), os.environ.get("PATH", "")])
     text = json.dumps(str(file), ensure_ascii=False)  # whatever is in it
     settings = [f"study={text}", f"device={device}"]
-    os.environ["KDLIB_STUDY_PROCESS"] = str(os.getpid())  # notebooks end when it does
-    if executor != "local":
-        del os.environ["KDLIB_STUDY_PROCESS"]  # on another machine its number is another's
+    if executor == "local":  # on another machine its number is another's
+        stops.announce()  # notebooks end when this process does
     with _only_one():
-        if executor == "slurm":
-            for_snakemake = cluster.prepare(planned, file, for_snakemake)
-        return run_snakemake(["--config", *settings, "--rerun-incomplete", *for_snakemake])
+        try:
+            if executor == "slurm":
+                for_snakemake = cluster.prepare(planned, file, for_snakemake)
+            return run_snakemake(["--config", *settings, "--rerun-incomplete", *for_snakemake])
+        finally:
+            _remove_empty(planned.root)
+
+
+def _remove_empty(root: Path) -> None:
+    """Remove the empty files that Snakemake puts where a notebook could not be written."""
+    for file in root.rglob("*.ipynb"):
+        with contextlib.suppress(OSError):
+            if file.stat().st_size == 0:
+                file.unlink()
 
 
 def _planned_device(device: str) -> str:
@@ -279,44 +291,21 @@ def _only_one() -> Iterator[None]:
 def run_snakemake(arguments: list[str]) -> int:
     """Run Snakemake in this process. Returns its exit status, or 128 + the signal that stopped it.
 
-    Snakemake waits for notebooks that run already: they get Ctrl-C with it, a SIGTERM not.
+    A signal stops the notebooks that run, too; Snakemake alone would wait for their ends.
     """
     from snakemake.cli import main as snakemake
 
     code: int | str | None = 0
-    with _signals() as received:
+    with stops.passed_on() as received:
         try:
             snakemake(arguments)
         except SystemExit as end:
             code = end.code
         except KeyboardInterrupt:
             code = 128 + signal.SIGINT
-        stopped = received()
-    if stopped and code:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        return 128 + stopped[-1]
+        if received and code:
+            return 128 + received[0]
     return code if isinstance(code, int) else int(bool(code))
-
-
-@contextlib.contextmanager
-def _signals() -> Iterator[Callable[[], list[int]]]:
-    """Take note of stop signals, whoever handles them; gives a function that lists them."""
-    reading, writing = os.pipe()
-    for end in (reading, writing):
-        os.set_blocking(end, False)
-    before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-
-    def received() -> list[int]:
-        with contextlib.suppress(BlockingIOError):
-            return [n for n in os.read(reading, 512) if n in (signal.SIGINT, signal.SIGTERM)]
-        return []
-
-    try:
-        yield received
-    finally:
-        signal.set_wakeup_fd(before)
-        os.close(reading)
-        os.close(writing)
 
 
 # ---- list, show --------------------------------------------------------------------------------

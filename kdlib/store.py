@@ -4,6 +4,7 @@
                                  history.parquet       one row per epoch
                                  weights.safetensors
                                  snapshots.safetensors <epoch>.<weight>, where wanted
+                                 checkpoint.safetensors  of a long training, until it is over
                                  features.safetensors  <split>.<layer>, <split>.rows, .labels;
                                                        flat.<split>.<layer>
     book/results/<study>/study.json                    what the book reads: see `Results`
@@ -24,6 +25,7 @@ import os
 import platform
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
@@ -329,6 +331,61 @@ def save_run(
     _write_parquet(folder / "history.parquet", pd.DataFrame(history))
     whole = {**record, **results, "code": code_hash(), **versions()}
     _write_json(folder / "run.json", whole)
+
+
+class Checkpoint:
+    """A training of hours while it runs, kept in the folder of its run, in place of the last one.
+
+    It is of one training: what it was of is told with it, and one of another is not used. A part
+    of a training that comes before, as a pretraining, is kept by itself.
+    """
+
+    def __init__(self, folder: Path, minutes: float, part: str = "", **told: Any):
+        """`minutes` of training between two; 0: none. `told` is what the training depends on."""
+        self.path, self.minutes = folder / f"checkpoint{part}.safetensors", minutes
+        self.told = json.loads(json.dumps({**told, "code": code_hash(), **versions()}))
+        self.last, self.written = time.monotonic(), False
+
+    def due(self, last: bool = False) -> bool:
+        """Whether it is time for the next; `last`: for that of a part that is over."""
+        over = last and self.written
+        return self.minutes > 0 and (over or time.monotonic() - self.last >= 60 * self.minutes)
+
+    def save(self, state: Mapping[str, Any], arrays: Arrays) -> None:
+        """Write a state, whole or not at all. Without place the training goes on, with a line."""
+        try:
+            _write_tensors(self.path, arrays, {"of": self.told, "state": state})
+            self.written = True
+        except UsageError as problem:
+            print(f"no checkpoint: {problem}")
+        self.last = time.monotonic()
+
+    def load(self) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
+        """The last state of this training; None, and a line, where the file is of another."""
+        if not self.path.is_file():
+            return None
+        try:
+            with safe_open(self.path, "numpy") as file:
+                notes = json.loads(file.metadata()["kdlib"])
+            arrays, told = load_file(self.path), notes["of"]
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError):
+            print(f"{self.path} cannot be read: training begins again")
+            return None
+        names = dict.fromkeys([*told, *self.told])
+        other = [name for name in names if told.get(name) != self.told.get(name)]
+        if other:
+            print(f"{self.path} is of other {', '.join(other)}: training begins again")
+            return None
+        self.written = True
+        state = dict(notes["state"])
+        print(
+            f"goes on from {self.path}: {state['epoch']} epochs and {state['step']} steps are done"
+        )
+        return state, dict(arrays)
+
+    def remove(self) -> None:
+        """Delete it: the training is over, and its result is written."""
+        self.path.unlink(missing_ok=True)
 
 
 def load_run(folder: str | Path, data: str | None = None) -> dict[str, Any]:

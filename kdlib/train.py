@@ -21,7 +21,7 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import OneCycleLR
 from tqdm import tqdm
 
-from kdlib import UsageError, distill, models, one_of
+from kdlib import UsageError, distill, models, one_of, states
 from kdlib.data import Batch, Batches, Images, forward_size, normalised
 from kdlib.distill import Method, Terms
 from kdlib.models import Forward, checkpoints
@@ -138,6 +138,7 @@ def fit(
     *,
     method: str | None = None,
     teacher: nn.Module | Sequence[nn.Module] | None = None,
+    checkpoint: Checkpoint | None = None,
     **options: Any,
 ) -> Trained:
     """Train one network in place, on the device that holds `batches`: `fit_many` of one.
@@ -150,13 +151,14 @@ def fit(
         one = one._replace(options={**one.options, **options})
     else:
         one = one._replace(method=method, options=options)
-    return fit_many([one], batches, teacher)[0]
+    return fit_many([one], batches, teacher, checkpoint)[0]
 
 
 def fit_many(
     jobs: Sequence[TrainingJob],
     batches: Batches,
     teacher: nn.Module | Sequence[nn.Module] | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> list[Trained]:
     """Train several networks side by side, on the same batches, with one teacher.
 
@@ -180,8 +182,9 @@ def fit_many(
     one-cycle schedule (Smith 2018), in channels_last: the learning rate rises to its peak and
     falls, the momentum goes from 0.95 to 0.85 and back. In bfloat16 (`Run.precision`) weights,
     statistics and losses stay in float32 (Kalamkar et al. 2019, arXiv:1905.12322), and the teacher
-    is replaced by its `models.low_precision_copy`. Raises UsageError where a method does not fit
-    the networks, and when a loss is no longer finite.
+    is replaced by its `models.low_precision_copy`. With a `checkpoint` the training is kept every
+    so often, and goes on from there with the same bits. Raises UsageError where a method does not
+    fit the networks, and when a loss is no longer finite.
     """
     for each in _listed(teacher):
         _frozen(each, batches.images.train.device)
@@ -189,18 +192,71 @@ def fit_many(
     batches.strong = batches.strong or any(trainer.loss.facts.strong for trainer in trainers)
     epochs = max(trainer.planned_epochs for trainer in trainers)
     teachers = Teachers(batches)
-    for _ in tqdm(range(epochs), "epochs", delay=2, mininterval=2, leave=False):
+    begun, step = _resume(checkpoint, batches, trainers) if checkpoint else (0, 0)
+    for epoch in tqdm(range(begun, epochs), "epochs", delay=2, mininterval=2, leave=False):
         active = [trainer for trainer in trainers if not trainer.finished]
-        for batch in batches:
+        for batch in batches.rest(step):
             outputs = teachers.outputs(active, batch)
             for trainer in active:
                 trainer.step(*outputs[trainer.request])
+            step += 1
+            if checkpoint and step < len(batches) and checkpoint.due():
+                _keep(checkpoint, batches, trainers, epoch, step)
         for trainer in active:
             trainer.end_epoch()
+        step = 0
+        if checkpoint and checkpoint.due(last=epoch + 1 == epochs):
+            _keep(checkpoint, batches, trainers, epoch + 1, step)
     return [Trained(trainer.network, trainer.history, trainer.snapshots) for trainer in trainers]
 
 
-def pretrain(network: nn.Module, images: Images, run: Teacher) -> list[Row]:
+@runtime_checkable
+class Checkpoint(Protocol):
+    """Where a training is kept while it runs; `store.Checkpoint` is one."""
+
+    def due(self, last: bool = False) -> bool:
+        """Whether it is time to keep it; `last`: it is over."""
+
+    def save(self, state: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+        """Keep it in place of what was kept before."""
+
+    def load(self) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
+        """What was kept of this training; None where there is nothing."""
+
+
+def _keep(
+    checkpoint: Checkpoint, batches: Batches, trainers: list[Trainer], epoch: int, step: int
+) -> None:
+    """Keep a training after so many epochs and steps."""
+    arrays: dict[str, np.ndarray] = {}
+    state = {
+        "epoch": epoch,
+        "step": step,
+        "generators": states.take_value(states.generators(), arrays),
+        "loaders": [states.take(loader, arrays) for loader in batches.loaders],
+        "trainers": [states.take(trainer, arrays, trainer.given) for trainer in trainers],
+    }
+    checkpoint.save(state, arrays)
+
+
+def _resume(checkpoint: Checkpoint, batches: Batches, trainers: list[Trainer]) -> tuple[int, int]:
+    """Bring trainers and batches to where they were kept. Returns the epochs and steps done."""
+    kept = checkpoint.load()
+    if kept is None:
+        return 0, 0
+    state, arrays = kept
+    for loader, told in zip(batches.loaders, state["loaders"], strict=True):
+        states.put(loader, told, arrays)
+    for trainer, told in zip(trainers, state["trainers"], strict=True):
+        trainer.skip(told.get("trained_epochs", 0))
+        states.put(trainer, told, arrays)
+    states.put_generators(states.put_value(state["generators"], arrays))
+    return state["epoch"], state["step"]
+
+
+def pretrain(
+    network: nn.Module, images: Images, run: Teacher, checkpoint: Checkpoint | None = None
+) -> list[Row]:
     """Initialise a teacher before it is trained on labels; one row per epoch, if it is trained.
 
     `run.weights` is "simclr": self-supervised on the training images without their labels, and on
@@ -219,8 +275,8 @@ def pretrain(network: nn.Module, images: Images, run: Teacher) -> list[Row]:
     rows = torch.arange(len(images.train))
     batches = Batches(images, rows, run.batch_size, run.seed, False, run.augmentations)
     unsupervised = run.altered(epochs=run.pretrain_epochs, head_epochs=0, backbone_lr_factor=1.0)
-    history = fit(network, batches, unsupervised, method="simclr").history
-    return [row | {"stage": "simclr"} for row in history]
+    trained = fit(network, batches, unsupervised, method="simclr", checkpoint=checkpoint)
+    return [row | {"stage": "simclr"} for row in trained.history]
 
 
 class TeacherRequest(NamedTuple):
@@ -422,6 +478,18 @@ class Trainer:
         self.sums = {}
         self._snapshot()
         self._advance()
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """What no step changes: a teacher that was trained before."""
+        return ("teacher",) if self.generation == 1 else ()
+
+    def skip(self, epochs: int) -> None:
+        """Start the stage or generation that comes after so many epochs, without training."""
+        for _ in range(epochs):
+            self.epoch += 1
+            self.trained_epochs += 1
+            self._advance()
 
     def _advance(self) -> None:
         """Start the next stage after the last epoch of one, or the next generation, or finish."""

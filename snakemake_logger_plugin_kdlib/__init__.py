@@ -25,6 +25,7 @@ from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
 
 from kdlib import printable
+from kdlib.plan import stops
 
 LAST = ("publish", "edition", "book")  # steps that come once, at the end
 BEAT = 30  # seconds between signs of life where the output is no terminal
@@ -172,6 +173,8 @@ class LogHandler(LogHandlerBase):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Take one message of Snakemake."""
+        if stops.stopping():  # it has been said
+            return
         event = getattr(record, "event", None)
         handlers = {
             LogEvent.RUN_INFO: self._planned,
@@ -234,7 +237,8 @@ class LogHandler(LogHandlerBase):
         job = self.running.pop(record.jobid, None)
         if job:
             self.failed[record.jobid] = job
-            where = f"the executed notebook: {', '.join(job.log)}" if job.log else ""
+            there = [log for log in job.log if Path(log).is_file() and Path(log).stat().st_size]
+            where = f"the executed notebook: {', '.join(there)}" if there else ""
             begun = f"FAILED {job.title} after {job.seconds:.0f} s"
             message = scheduler_said(getattr(record, "rule_msg", None) or "")
             if not message:  # on this machine: the notebook's own message is on the screen

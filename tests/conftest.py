@@ -20,6 +20,7 @@ LONGEST = [
     f"test_{name}" for name in ("notebooks", "slurm", "pipeline", "chapters", "sphinx", "budgets")
 ]
 LONGEST.append("test_explorer_browser")
+LONGEST += ["test_chaos", "test_stops", "test_states"]
 
 
 def pytest_collection_modifyitems(items):

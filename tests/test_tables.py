@@ -144,6 +144,25 @@ def test_speed_is_shown_with_its_range_its_aim_and_why_it_was_missed():
 
 def test_what_was_never_measured_is_an_empty_table():
     assert rows(tables.speed({}, "x")) == rows(tables.growth({}, "x")) == []
+    assert rows(tables.chaos({}, "x")) == []
+
+
+def test_kills_are_shown_by_kind_with_what_was_lost():
+    measured = {
+        "kills": {"SIGTERM": 3, "full disk": 2},
+        "studies": 2,
+        "files": 63,
+        "half_written": 0,
+    }
+    measured |= {"lost": 1, "different": 4, "slowest_end": 2.5, "seed": 7, "study": "smoke"}
+    assert rows(tables.chaos(measured, "x")) == [
+        ["SIGTERM", "3"],
+        ["full disk", "2"],
+        ["in all", "5"],
+        ["half-written files that were read", "0"],
+        ["finished runs that were lost", "1"],
+        ["files that differ in the end, of 2 x 63", "4"],
+    ]
 
 
 def test_growth_shows_every_size_and_its_exponent():

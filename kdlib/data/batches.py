@@ -119,7 +119,7 @@ class Batches:
         rows = [self.labelled]
         if self.unlabelled and partly:
             rows.append(torch.arange(n))
-        self._loaders = [
+        self.loaders = [
             _Loader(self.images, part, sizes[i], 2 * self.seed + i, self.augment)
             for i, part in enumerate(rows)
         ]
@@ -128,8 +128,12 @@ class Batches:
         return self.steps
 
     def __iter__(self) -> Iterator[Batch]:
-        for _ in range(self.steps):
-            parts = [loader.next(self.strong) for loader in self._loaders]
+        return self.rest(0)
+
+    def rest(self, done: int) -> Iterator[Batch]:
+        """The batches of an epoch after the first `done`."""
+        for _ in range(done, self.steps):
+            parts = [loader.next(self.strong) for loader in self.loaders]
             x, rows, mirror, strong = zip(*parts, strict=True)
             yield Batch(
                 normalised(torch.cat(x), self._mean, self._std),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 from tqdm import tqdm
@@ -29,12 +32,25 @@ def parallel(
 
     jobs = (delayed(function)(*pair) for pair in zip(layers, starts, strict=True))
     maps = []
-    with parallel_config("loky", inner_max_num_threads=1):
+    end = partial(_end_with, os.getpid())
+    with parallel_config("loky", inner_max_num_threads=1, initializer=end):
         pool = Parallel(min(workers, len(layers)), return_as="generator", max_nbytes=None)
         for points in pool(jobs):
             maps.append(points)
             progress(len(maps) / len(layers))
     return maps
+
+
+def _end_with(parent: int) -> None:
+    """Let this process end when the one that started it is gone: a kill reaches no child."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    if os.name == "posix":
+        threading.Thread(target=watch, daemon=True).start()
 
 
 @contextmanager

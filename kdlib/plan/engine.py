@@ -6,17 +6,22 @@ that option papermill runs notebooks as everywhere.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
-import threading
-import time
-from typing import Any
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
 
 import click
+from jupyter_client import AsyncKernelManager
 from nbclient.exceptions import DeadKernelError
 from papermill.engines import NBClientEngine
 from papermill.exceptions import PapermillException, PapermillExecutionError
+from papermill.iorw import LocalHandler, papermill_io
+
+from kdlib.plan import stops
 
 # Kernels report nothing about themselves: not their start, not a socket closed at their end.
 QUIET = [
@@ -43,33 +48,65 @@ class Stopped(click.ClickException, PapermillException):  # type: ignore[misc]
         super().show(file)
 
 
-def _end_with_the_study() -> None:
-    """Interrupt this notebook when the study that started it is gone: a kill reaches no child."""
-    study = os.environ.get("KDLIB_STUDY_PROCESS", "")
-
-    def watch() -> None:
-        while _runs(int(study)):
-            time.sleep(2)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    if study.isdigit() and os.name == "posix" and _runs(int(study)):  # not on a cluster's node
-        threading.Thread(target=watch, daemon=True).start()
-
-
-def _runs(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
-
-
 def _unwritable(path: str | None, problem: OSError) -> click.ClickException:
     error = click.ClickException(f"cannot write {path}: {problem.strerror or problem}")
     error.exit_code = 2  # type: ignore[misc]
     return error
+
+
+class Kernel(AsyncKernelManager):
+    """A kernel that notes how it ended."""
+
+    status: ClassVar[int] = 0  # of the last one that ended: its exit status, or -signal
+
+    async def _async_is_alive(self) -> bool:
+        status = await self.provisioner.poll() if self.provisioner else 0
+        type(self).status = status or self.status
+        return status is None
+
+    is_alive = _async_is_alive
+
+
+def _ended(status: int, out_of_memory: bool) -> str:
+    """How a kernel ended that nobody asked to."""
+    if status == -signal.SIGKILL and out_of_memory:
+        return "the kernel was killed by the system: out of memory"
+    if status < 0:
+        name = signal.Signals(-status).name
+        return f"the kernel was killed by {name}; {stops.GOES_ON}"
+    return f"the kernel ended by itself (exit status {status})"
+
+
+def _out_of_memory() -> int:
+    """How many processes the system has killed for want of memory; 0 where it does not say."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path("/proc/vmstat").read_text().splitlines():
+            if line.startswith("oom_kill "):
+                return int(line.split()[1])
+    return 0
+
+
+def _write_whole() -> None:
+    """Let papermill write notebooks whole or not at all: it writes after every cell."""
+    handler = papermill_io.get_handler("local")
+    handler.write = partial(_write, handler)
+
+
+def _write(handler: Any, text: str, path: str) -> None:
+    file = Path(handler._cwd or "", path).resolve()
+    if file.exists() and not file.is_file():  # /dev/null
+        LocalHandler.write(handler, text, path)
+        return
+    part = file.with_name(f".{file.name}.{os.getpid()}.part")
+    try:
+        with part.open("w", encoding="utf-8") as opened:
+            opened.write(text)
+            opened.flush()
+            os.fsync(opened.fileno())
+        part.replace(file)
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
 
 
 class Engine(NBClientEngine):  # type: ignore[misc]
@@ -82,13 +119,18 @@ class Engine(NBClientEngine):  # type: ignore[misc]
         """Run the notebook; write what ran and raise Stopped if a cell fails."""
         from papermill.execute import raise_for_execution_errors
 
-        _end_with_the_study()
+        if click.get_current_context(silent=True):  # on the command line, not in somebody's program
+            stops.end_at_a_signal(str(output_path))
+            stops.end_with_the_study(str(output_path))
+        _write_whole()
+        killed = _out_of_memory()
+        options["kernel_manager_class"] = Kernel
         options.setdefault("extra_arguments", QUIET)
         options["log_output"] = True  # a notebook's prints and progress bars appear at once
         try:
             nb = super().execute_notebook(nb, kernel_name, output_path, **options)
         except DeadKernelError:
-            raise click.ClickException("the kernel died; out of memory?") from None
+            raise click.ClickException(_ended(Kernel.status, _out_of_memory() > killed)) from None
         except OSError as problem:  # no place left, a folder that cannot be written
             raise _unwritable(output_path, problem) from None
         try:

@@ -89,7 +89,9 @@ class Experiment:
     results: str = "runs"  # the folder of all studies
 
     # Parameters that no result depends on, or only in its last bits.
-    machine: ClassVar[tuple[str, ...]] = ("results", "device", "threads", "workers")
+    machine: ClassVar[tuple[str, ...]] = (
+        *("results", "device", "threads", "workers", "checkpoint_minutes"),
+    )
 
     def __post_init__(self) -> None:
         plain("study", self.study)
@@ -137,6 +139,7 @@ class Run(Experiment):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 on a GPU
     device: Device = "auto"
     threads: Cores = 1  # of the CPU
+    checkpoint_minutes: NotNegative = 10.0  # of training between two checkpoints; 0: none
 
     role: ClassVar[str]
     # Parameters that the folders and the first part of the name hold already.

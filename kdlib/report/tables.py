@@ -319,6 +319,25 @@ def growth(stages: Mapping[str, Mapping[str, Any]], caption: str) -> HTML:
     return table(pd.DataFrame(rows), caption)
 
 
+def chaos(measured: Mapping[str, Any], caption: str) -> HTML:
+    """Show what came of the kills of benchmarks/chaos.py: how often each, and what was lost."""
+    if not measured:
+        return table(pd.DataFrame(), caption)
+    ends = f"slowest end of a stopped study: {measured['slowest_end']:.1f} s"
+    rows = [(kind, count) for kind, count in measured["kills"].items()]
+    rows += [
+        ("in all", sum(measured["kills"].values())),
+        ("half-written files that were read", measured["half_written"]),
+        ("finished runs that were lost", measured["lost"]),
+        (
+            f"files that differ in the end, of {measured['studies']} x {measured['files']}",
+            measured["different"],
+        ),
+    ]
+    words = f"{caption} (study {measured['study']}, seed {measured['seed']}; {ends})"
+    return table(pd.DataFrame(rows, columns=["what", "times"]), words)
+
+
 def download(rows: pd.DataFrame, name: str, words: str) -> HTML:
     """Link to a table as a CSV file that lies in the page itself."""
     data = base64.b64encode(rows.to_csv(index=False).encode()).decode()
