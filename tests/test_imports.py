@@ -20,7 +20,8 @@ READERS = tuple(
 # Every room may import the errors in kdlib/__init__.py; cli.py may import everything.
 MAY = {
     "plan": set(),
-    "store": set(),
+    "checksums": set(),
+    "store": {"checksums"},
     "vision": set(),
     "neighbours": set(),
     "data": {"plan", "vision"},
@@ -41,7 +42,7 @@ MAY = {
     "publish": {"store", "plan", "data", "models"},
     "installation": {"embed", "vision"},
 }
-TORCHLESS = ("plan", "store", "measure", "report.charts")
+TORCHLESS = ("plan", "checksums", "store", "measure", "report.charts")
 
 
 def dotted(file):
