@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import json
 import os
 import shutil
@@ -12,11 +13,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from filelock import FileLock, Timeout
 
-from kdlib import UsageError, __version__, store
+from kdlib import UsageError, __version__, path_of, printable, store
 from kdlib.plan import studies
 
 LOCK = Path(".snakemake/kdlib.lock")
@@ -28,7 +29,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     end = arguments.index("--") if "--" in arguments else len(arguments)
     command = _parser(arguments[end + 1 :]).parse_args(arguments[:end])
+    for stream in (sys.stdout, sys.stderr):  # a name that the terminal cannot show is escaped
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
+        for name, given in vars(command).items():
+            if isinstance(given, Path):
+                setattr(command, name, path_of(name, given))
         return command.call(command) or 0
     except UsageError as problem:
         print(f"kdlib: {problem}", file=sys.stderr)
@@ -39,12 +46,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except OSError as problem:  # no place, no permission
-        print(f"kdlib: {problem.filename or ''} {problem.strerror}".strip(), file=sys.stderr)
+        line = f"{problem.filename or ''} {problem.strerror or problem}".strip()
+        print(f"kdlib: {printable(line)}", file=sys.stderr)
         return 2
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, without the list of everything that there is."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the line and exit with status 2."""
+        self.exit(2, f"kdlib: {printable(message)}; allowed: see {self.prog} --help\n")
+
+
 def _parser(for_snakemake: Sequence[str]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("python -m kdlib", description=__doc__)
+    parser = _Parser("python -m kdlib", description=__doc__)
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
@@ -308,10 +324,12 @@ def list_runs(results: Path) -> None:
     if not rows:
         raise UsageError(f"no runs below {results}; `make book` or a notebook makes some")
     head = ("study", "data set", "run", "test accuracy", "n", "seconds", "finished")
-    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
+    widths = [max(len(printable(row[i])) for row in (head, *rows)) for i in range(len(head))]
     for row in (head, *rows):
         print(
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            "  ".join(
+                printable(cell).ljust(width) for cell, width in zip(row, widths, strict=True)
+            ).rstrip()
         )
     print(f"{len(rows)} runs below {results}")
 
@@ -335,6 +353,7 @@ def show(folder: Path) -> None:
     print(store.load_history(folder).tail(1).dropna(axis=1).to_string(index=False))
     if (folder / "measures.parquet").is_file():
         table = store.load_table("measures", folder.parent, folder.name, "pooled")
+        table = table.drop_duplicates(["measure", "layer"], keep="last")
         wide = table.pivot(index="measure", columns="layer", values="value")
         print(wide[table["layer"].unique()].round(3).to_string())
 

@@ -219,7 +219,8 @@ def _check_kinds(content: Mapping[str, Any], kinds: Mapping[str, Kind]) -> None:
     for name, kind in kinds.items():
         value = content[name]
         boolean = isinstance(value, bool) and kind is not bool
-        if boolean or not isinstance(value, kind):
+        number = isinstance(value, NUMBER) and not abs(value) < 2**63  # nor NaN
+        if boolean or number or not isinstance(value, kind):
             raise ValueError(f"{name} is {str(value)[:80]!r}, a {type(value).__name__}")
 
 
@@ -239,7 +240,7 @@ def writable(folder: Path) -> None:
 
     Called before hours of training, not after.
     """
-    existing = folder
+    existing = path_of("folder", folder)
     try:
         existing = next(p for p in (folder, *folder.absolute().parents) if p.exists())
         with tempfile.TemporaryFile(dir=existing) as file:
@@ -251,7 +252,8 @@ def writable(folder: Path) -> None:
 
 def locate(folder: str | Path) -> Path:
     """Find a folder of the project, from its root or, as a notebook runs, from one below."""
-    return next((p for p in (Path(folder), Path("..", folder)) if p.is_dir()), Path(folder))
+    path = path_of("folder", folder)
+    return next((p for p in (path, Path("..", path)) if p.is_dir()), path)
 
 
 def save_table(
@@ -578,6 +580,12 @@ def _study(path: Path) -> dict[str, Any]:
     if image is not None and (len(sides) != 3 or not all(type(n) is int and n > 0 for n in sides)):
         raise ValueError(f"image is {str(image)[:80]!r}")
     return study
+
+
+def foreign(folder: Path) -> bool:
+    """Whether a folder holds the results of a look at others' networks, or none of any study."""
+    path = folder / "study.json"
+    return not path.is_file() or bool(_read(path, _json, "look").get("foreign"))
 
 
 def brief(study: str, *tables: str, view: str = "pooled") -> Results:

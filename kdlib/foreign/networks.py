@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdlib import UsageError
+from kdlib import UsageError, path_of
 from kdlib.models import NETWORKS, build, checkpoints, efficientnet, timm
 from kdlib.plan.look import Reference, constants
 from kdlib.plan.runs import CONSTANTS, Constants, Teacher, is_address
@@ -96,7 +96,7 @@ def fingerprint(source: Any, network: nn.Module) -> str:
             array = tensor.detach().cpu().contiguous()
             digest.update(array.reshape(-1).view(torch.uint8).numpy().data)
     if isinstance(source, Reference) and source.kind == "file":
-        digest.update(Path(source.place).expanduser().read_bytes())
+        digest.update(path_of("file", source.place).read_bytes())
     return digest.hexdigest()[:16]
 
 
@@ -113,7 +113,7 @@ def _built(
         if source.kind == "timm":
             return _timm(name, source, classes, channels, size)
         if source.kind == "file":
-            module = _module_of(str(Path(source.place).expanduser().resolve()))
+            module = _module_of(str(path_of(f"network {name!r}: file", source.place).resolve()))
         else:
             try:
                 module = importlib.import_module(source.place)

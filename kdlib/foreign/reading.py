@@ -5,7 +5,6 @@ No training and no study file. What is written is what the book reads of a study
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 from collections.abc import Mapping, Sequence
@@ -18,7 +17,7 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from kdlib import UsageError, embed, one_of, store
+from kdlib import UsageError, embed, one_of, path_of, store
 from kdlib.foreign import files, pictures, tables
 from kdlib.foreign.pictures import Pictures
 from kdlib.foreign.subjects import Subject, check_layer, hash_of, key_of
@@ -83,7 +82,7 @@ def run(
     """Look as `choice` says; the arguments beside it are those of `look`."""
     for embedding in choice.embeddings:
         one_of("embedding", embedding, embed.EMBEDDERS)
-    folder = Path(choice.folder).expanduser()
+    folder = path_of("folder", choice.folder)
     _check_folder(folder)
     if choice.features is not None or _in_arrays(choice.networks):
         subjects, sample = _of_features(choice, images, labels, classes)
@@ -111,8 +110,7 @@ def run(
 
 def _check_folder(folder: Path) -> None:
     """Raise UsageError where results cannot be written, or others lie there."""
-    study = folder / "study.json"
-    if study.is_file() and not json.loads(study.read_text("utf-8")).get("foreign"):
+    if not store.foreign(folder):
         raise UsageError(f"{folder} holds the results of a study; give another folder")
     store.writable(folder)
 
@@ -130,7 +128,7 @@ def _of_features(
 ) -> tuple[list[Subject], Pictures]:
     """Networks whose features are given, in a file or in memory."""
     if choice.features is not None:
-        path = Path(choice.features).expanduser()
+        path = path_of("features", choice.features)
         found = files.read(path)
         images = found.images if images is None else images
         labels = found.labels if labels is None else labels

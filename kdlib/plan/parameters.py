@@ -106,7 +106,7 @@ def parameters(kind: type[Kind]) -> type[Kind]:
 def _check_plain(name: str, value: object, depth: int = 0) -> None:
     """Raise UsageError for a text that no file can hold, and for lists in lists without end."""
     if isinstance(value, str):
-        if "\0" in value or not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
+        if "\0" in value or (not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value)):
             raise UsageError(f"parameter {name} {_short(value)}; allowed: UTF-8 without NUL")
         return
     if not isinstance(value, dict | list | tuple):

@@ -6,7 +6,6 @@ No torch in here: the pipeline plans a whole study by these classes.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -16,7 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar, get_a
 
 from pydantic import Field
 
-from kdlib import UsageError, one_of
+from kdlib import UsageError, one_of, path_of
 from kdlib.plan import methods
 from kdlib.plan.parameters import (
     AtLeastTwo,
@@ -93,8 +92,7 @@ class Experiment:
 
     def __post_init__(self) -> None:
         plain("study", self.study)
-        if os.path.expanduser(self.results).startswith("~"):  # noqa: PTH111  (Path raises here)
-            raise UsageError(f"results {self.results!r}; allowed: a folder, ~ for your own")
+        path_of("results", self.results)
 
     @cached_property
     def source(self) -> Source:
@@ -104,7 +102,7 @@ class Experiment:
     @property
     def root(self) -> Path:
         """The folder of the study's results on these images."""
-        return Path(os.path.expanduser(self.results), self.study, self.source.name)  # noqa: PTH111
+        return path_of("results", self.results) / self.study / self.source.name
 
     def settings(self) -> dict[str, Any]:
         """The parameters that results depend on."""
@@ -252,7 +250,7 @@ class Teacher(Run):
             return None
         if is_address(self.weights):
             return cache() / "weights" / PurePosixPath(self.weights).name
-        file = Path(os.path.expanduser(self.weights))  # noqa: PTH111  (a Path raises for ~nobody)
+        file = path_of("weights", self.weights)
         if not file.is_file():
             raise UsageError(f"weights {self.weights}: there is no such file")
         return file

@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar
 import yaml
 from pydantic import Field
 
-from kdlib import UsageError
+from kdlib import UsageError, path_of
 from kdlib.plan import methods
 from kdlib.plan.parameters import EXPONENT, Count, Int, Side, check, number, parameters
 from kdlib.plan.runs import (
@@ -514,7 +514,7 @@ def read(file: str | Path, device: Literal["cpu", "cuda"] = "cpu") -> Study:
 
     Raises UsageError, naming the file, for anything that is wrong in it.
     """
-    file = Path(file)
+    file = path_of("study file", file)
     if not file.is_file():
         there = ", ".join(str(f) for f in sorted(Path("studies").glob("*.yaml"))) or "none"
         raise UsageError(f"no study file {file}; in studies/: {there}")
