@@ -207,7 +207,7 @@ def _line(error: ErrorDetails | dict[str, Any], known: list[str]) -> str:
         return str(context["error"])
     if kind in ("unexpected_keyword_argument", "extra_forbidden"):
         return _unknown(name, known)
-    if name == "labels_per_class":
+    if name == "labels_per_class" and kind != "list_type":
         return f"{name} {_short(given)}; allowed: 1 or more, or 'all'"
     if kind == "literal_error":
         return f"unknown {name} {_short(given)}; one of: {context['expected'].replace(chr(39), '')}"

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from kdlib import UsageError, path_of
 from kdlib.plan import methods
-from kdlib.plan.parameters import EXPONENT, Count, Int, Side, check, number, parameters
+from kdlib.plan.parameters import EXPONENT, Count, Int, Labels, Side, check, number, parameters
 from kdlib.plan.runs import (
     Comparison,
     Experiment,
@@ -38,6 +38,7 @@ DATA = ("dataset", "size", "grey", "train_images")
 Kind = TypeVar("Kind", bound=Experiment)
 Options = dict[str, Any] | None
 TSNE: dict[str, Options] = {"tsne": {}}
+FEW: tuple[Labels, ...] = (2,)  # labels per class
 
 
 @parameters
@@ -61,7 +62,7 @@ class Study:
     methods: list[Any] = Field(
         default_factory=lambda: [methods.BASELINE, "kd"]
     )  # by name, or with parameters of their own: {method: kd, options: {temperature: 2}}
-    labels_per_class: list[Any] = Field(default_factory=lambda: [2])
+    labels_per_class: list[Labels] = Field(default_factory=lambda: [*FEW])
     seeds: list[Int] = Field(default_factory=lambda: [0])
     students_per_kernel: Count = 5  # of one teacher, label budget and seed, trained side by side
     runs_only: bool = False  # train and test, but extract no features: no measures, maps or film
@@ -434,7 +435,7 @@ class Study:
         return made
 
 
-def _parameters_of(entry: str | dict[str, Any]) -> dict[str, Any]:
+def _parameters_of(entry: Any) -> dict[str, Any]:
     """The parameters of a student that an entry of `methods` names."""
     given = entry if isinstance(entry, dict) else {"method": entry}
     if not isinstance(given.get("method"), str):
