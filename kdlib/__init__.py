@@ -61,7 +61,9 @@ def path_of(what: str, given: str | os.PathLike[str]) -> Path:
     except (OSError, ValueError) as problem:  # too long, a NUL, links in a circle, no UTF-8
         reason = getattr(problem, "strerror", None) or str(problem)
     if reason:
-        raise UsageError(f"{what} {text[:80]!r} is no path ({reason}); allowed: one that can be")
+        raise UsageError(
+            f"{what} {text[:80]!r} is no path ({reason}); allowed: a path of this machine"
+        )
     return Path(text)
 
 

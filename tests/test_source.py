@@ -194,7 +194,7 @@ def test_the_files_of_a_published_set_are_those_below_its_root(tmp_path, monkeyp
         ({"dataset": ""}, "''.* digits"),
         ({"dataset": "/nowhere/flowers"}, "/nowhere/flowers .*folder"),
         ({"dataset": "flowers.zip"}, "/flowers.zip .*folder"),
-        ({"dataset": "~no-such-user/flowers"}, "~no-such-user/flowers .*folder"),
+        ({"dataset": "~no-such-user/flowers"}, "~no-such-user/flowers' is no path .*home folder"),
         ({"dataset": "/x\0y/flowers"}, "no path"),
         ({"dataset": "/" + 5000 * "x"}, "no path .*too long"),
         ({"dataset": "/dev/null"}, "device or a pipe"),
