@@ -33,7 +33,7 @@ sound: .venv/ready
 	python -m kdlib check
 
 serve:
-	python -m http.server --bind 127.0.0.1 --directory _build/html $(PORT)
+	@python -m kdlib serve --port $(PORT)
 
 lab: .venv/ready
 	jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root)

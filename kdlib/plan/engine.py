@@ -14,6 +14,7 @@ import time
 from typing import Any
 
 import click
+from jupyter_client.kernelspec import NATIVE_KERNEL_NAME, KernelSpecManager
 from nbclient.exceptions import DeadKernelError
 from papermill.engines import NBClientEngine
 from papermill.exceptions import PapermillException, PapermillExecutionError
@@ -83,6 +84,8 @@ class Engine(NBClientEngine):  # type: ignore[misc]
         from papermill.execute import raise_for_execution_errors
 
         _end_with_the_study()
+        if kernel_name not in KernelSpecManager().find_kernel_specs():
+            kernel_name = NATIVE_KERNEL_NAME  # saved elsewhere, by a kernel that is not here
         options.setdefault("extra_arguments", QUIET)
         options["log_output"] = True  # a notebook's prints and progress bars appear at once
         try:
