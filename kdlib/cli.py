@@ -340,6 +340,9 @@ def run_snakemake(arguments: list[str]) -> int:
 @contextlib.contextmanager
 def _signals() -> Iterator[Callable[[], list[int]]]:
     """Take note of stop signals, whoever handles them; gives a function that lists them."""
+    if os.name != "posix":  # where no pipe wakes a process
+        yield list
+        return
     reading, writing = os.pipe()
     for end in (reading, writing):
         os.set_blocking(end, False)

@@ -147,7 +147,7 @@ def _write(path: Path, fill: Callable[[Path], Any]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         fill(part)
-        with part.open("rb") as file:
+        with part.open("r+b") as file:  # as Windows wants it
             os.fsync(file.fileno())
         part.chmod(0o644)  # safetensors leaves files that only their owner can read
         part.replace(path)

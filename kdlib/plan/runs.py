@@ -44,6 +44,14 @@ EXAMPLE: tuple[str, ...] = (
     "students/resnet20-full-0/resnet8x0.5-baseline-2-0",
     "students/resnet20-full-0/resnet8x0.5-kd-2-0",
 )
+# What Windows takes for a device, whatever ending it has.
+DEVICES = (
+    "con",
+    "prn",
+    "aux",
+    "nul",
+    *(f"{kind}{n}" for kind in ("com", "lpt") for n in range(10)),
+)
 Kind = TypeVar("Kind", bound="Experiment")
 Trained = TypeVar("Trained", bound="Run")
 Regime = Literal["full", "limited", "pretrained"]
@@ -643,7 +651,8 @@ def plain_text(text: str) -> str:
 
 def plain(what: str, name: str) -> None:
     """Raise UsageError unless a name can be a folder's, on every system."""
-    if not re.fullmatch(r"[A-Za-z0-9_+=-][A-Za-z0-9._+=-]{0,79}", name):
+    form = re.fullmatch(r"[A-Za-z0-9_+=-][A-Za-z0-9._+=-]{0,79}", name)
+    if not form or name.endswith(".") or name.partition(".")[0].lower() in DEVICES:
         raise UsageError(
             f"{what} {name!r}; allowed: a plain name of letters, digits and ._+=-, since it "
             "becomes a folder's"

@@ -111,7 +111,8 @@ class Source:
         if not place:
             raise UsageError(f"data set {self.dataset!r}; allowed: {', '.join(NAMES)}, or a path")
         path = path_of("data set", place)
-        is_path = place != self.dataset or "/" in place or bool(suffix(path)) or path.exists()
+        has_folder = "/" in place or os.sep in place
+        is_path = place != self.dataset or has_folder or bool(suffix(path)) or path.exists()
         if not is_path:
             one_of("data set", self.dataset, [*NAMES, "or the path of a folder or an archive"])
         return path_of("data set", path.resolve())
