@@ -11,7 +11,6 @@ from kdlib import UsageError
 from kdlib.plan import runs, source, studies
 from kdlib.plan.source import Source
 
-
 POSIX = pytest.mark.skipif(os.name != "posix", reason="links and devices are others here")
 
 
