@@ -17,7 +17,7 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from kdlib import UsageError, embed, one_of, path_of, store
+from kdlib import UsageError, embed, one_of, path_of, printable, store
 from kdlib.foreign import files, pictures, tables
 from kdlib.foreign.pictures import Pictures
 from kdlib.foreign.subjects import Subject, check_layer, hash_of, key_of
@@ -404,12 +404,13 @@ def _say(study: Mapping[str, Any], folder: Path) -> None:
     for network in study["networks"]:
         words = [f"{network['run']}: {', '.join(network['layers'])}"]
         words += [network["preparation"], *network.get("notes", [])]
-        print("; ".join(filter(None, words)))
+        print(printable("; ".join(filter(None, words))))
     reasons: dict[str, list[str]] = {}
     for measure, reason in study["left_out"].items():
         reasons.setdefault(reason, []).append(measure)
     for reason, names in reasons.items():
-        print(f"left out: {', '.join(names)}: {reason}")
-    print(f"{study['sample']} images; compared with {study['teacher']} -> {folder}")
+        print(printable(f"left out: {', '.join(names)}: {reason}"))
+    place = printable(str(folder))
+    print(f"{study['sample']} images; compared with {study['teacher']} -> {place}")
     if max(study["seeds"].values()) == 1:
         print("one seed of each network: a difference of two is no evidence about a method")
