@@ -5,6 +5,8 @@ STUDY   ?= studies/quick.yaml
 PORT    ?= 8000
 BENCH   ?= pipeline epoch together layers maps measures
 WORKERS ?= 2
+INPUTS  ?= 10000
+SEED    ?= 0
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 help:
@@ -17,6 +19,9 @@ book: .venv/ready
 
 test: .venv/ready  # a file at a time in each worker, the longest first
 	pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+
+fuzz: .venv/ready  # files changed at random
+	KDLIB_FUZZ=$(INPUTS) pytest -s tests/test_fuzz.py --hypothesis-seed $(SEED)
 
 bench: .venv/ready  # reads what make book left; ten minutes
 	for each in $(BENCH); do python benchmarks/$$each.py || exit 1; done
@@ -33,7 +38,7 @@ sound: .venv/ready
 	python -m kdlib check
 
 serve:
-	python -m http.server --bind 127.0.0.1 --directory _build/html $(PORT)
+	@python -m kdlib serve --port $(PORT)
 
 lab: .venv/ready
 	jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root)
@@ -46,4 +51,4 @@ clean:
 	pip install --progress-bar off --requirement requirements.txt --constraint constraints.txt
 	touch $@
 
-.PHONY: help book test bench growth check sound serve lab clean
+.PHONY: help book test fuzz bench growth check sound serve lab clean

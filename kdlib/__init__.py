@@ -2,6 +2,7 @@
 
 import os
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 # ivis needs Keras 2. The switch has to be set before anything imports TensorFlow.
@@ -41,6 +42,29 @@ def one_of(what: str, given: object, allowed: object) -> None:
     names = list(allowed)  # type: ignore[call-overload]
     if given not in names:
         raise UsageError(f"unknown {what} {given!r}; one of: {', '.join(map(str, names))}")
+
+
+def path_of(what: str, given: str | os.PathLike[str]) -> Path:
+    """The path that somebody gave, with ~ as the user's own folder.
+
+    Raises UsageError for a text that can be no path here: empty, too long, with a NUL, or in a home
+    folder that there is not. Whether something is there is not asked.
+    """
+    text = os.path.expanduser(given)  # noqa: PTH111  (a Path raises for ~nobody)
+    reason = "" if text else "it is empty"
+    if text.startswith("~"):
+        reason = "there is no such home folder"
+    try:
+        os.lstat(text or ".")
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        pass
+    except (OSError, ValueError) as problem:  # too long, a NUL, links in a circle, no UTF-8
+        reason = getattr(problem, "strerror", None) or str(problem)
+    if reason:
+        raise UsageError(
+            f"{what} {text[:80]!r} is no path ({reason}); allowed: a path of this machine"
+        )
+    return Path(text)
 
 
 def __getattr__(name: str) -> Any:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
+import http.server
+import io
 import json
 import os
 import shutil
@@ -12,11 +15,11 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from filelock import FileLock, Timeout
 
-from kdlib import UsageError, __version__, store
+from kdlib import UsageError, __version__, path_of, printable, store
 from kdlib.plan import stops, studies
 
 LOCK = Path(".snakemake/kdlib.lock")
@@ -28,9 +31,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     end = arguments.index("--") if "--" in arguments else len(arguments)
     command = _parser(arguments[end + 1 :]).parse_args(arguments[:end])
+    for stream in (sys.stdout, sys.stderr):  # a name that the terminal cannot show is escaped
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     if arguments[0] in ("publish", "book"):  # run by a study, perhaps
         stops.end_with_the_study(f"python -m kdlib {' '.join(arguments[:2])}")
     try:
+        for name, given in vars(command).items():
+            if isinstance(given, Path):
+                setattr(command, name, path_of(name, given))
         return command.call(command) or 0
     except UsageError as problem:
         print(f"kdlib: {problem}", file=sys.stderr)
@@ -41,12 +50,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except OSError as problem:  # no place, no permission
-        print(f"kdlib: {problem.filename or ''} {problem.strerror}".strip(), file=sys.stderr)
+        line = f"{problem.filename or ''} {problem.strerror or problem}".strip()
+        print(f"kdlib: {printable(line)}", file=sys.stderr)
         return 2
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, without the list of everything that there is."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the line and exit with status 2."""
+        self.exit(2, f"kdlib: {printable(message)}; allowed: see {self.prog} --help\n")
+
+
 def _parser(for_snakemake: Sequence[str]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("python -m kdlib", description=__doc__)
+    parser = _Parser("python -m kdlib", description=__doc__)
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
@@ -77,6 +95,11 @@ def _parser(for_snakemake: Sequence[str]) -> argparse.ArgumentParser:
     command.add_argument("edition", help="cifar10, digits, ...; study-<name> of a study of yours")
     command.add_argument("--computed", default="quick", help="the study computed on this machine")
     command.set_defaults(call=lambda a: _book(a.edition, a.computed))
+
+    command = commands.add_parser("serve", help="show the book at an address of this machine")
+    command.add_argument("--port", default=8000, type=int)
+    command.add_argument("--folder", default="_build/html", type=Path, help="of its pages")
+    command.set_defaults(call=lambda a: serve(a.folder, a.port))
 
     _add_look(commands.add_parser("look", help="look into networks that were trained elsewhere"))
 
@@ -218,6 +241,23 @@ def _book(edition: str, computed: str) -> int:
     return editions.build(edition, computed)
 
 
+def serve(folder: Path, port: int) -> None:
+    """Serve the pages of the book to this machine until Ctrl-C."""
+    if not (folder / "index.html").is_file():
+        raise UsageError(f"no index.html in {folder}; `make book` makes it")
+    if not 0 < port < 2**16:
+        raise UsageError(f"port {port}; allowed: 1 to {2**16 - 1}")
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
+    try:
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", port), handler)
+    except OSError as problem:
+        reason = problem.strerror or problem
+        raise UsageError(f"port {port}: {reason}; another one: make serve PORT=8001") from None
+    with server:
+        print(f"http://127.0.0.1:{port}/  (Ctrl-C ends it)", flush=True)
+        server.serve_forever()
+
+
 def _check() -> int:
     from kdlib import installation
 
@@ -239,6 +279,7 @@ def study(file: Path, device: str = "auto", for_snakemake: Sequence[str] = ()) -
     except UsageError as problem:
         raise UsageError(f"{file}: {problem}") from None
     store.writable(planned.root)
+    date_back(Path("Snakefile"), *map(Path, ("kdlib", "notebooks", "book")), planned.root)
     here = Path(sys.executable).parent  # this Python's own papermill
     os.environ["PATH"] = os.pathsep.join([str(here), os.environ.get("PATH", "")])
     text = json.dumps(str(file), ensure_ascii=False)  # whatever is in it
@@ -260,6 +301,26 @@ def _remove_empty(root: Path) -> None:
         with contextlib.suppress(OSError):
             if file.stat().st_size == 0:
                 file.unlink()
+
+
+def date_back(*places: Path) -> None:
+    """Date files of the future as of now, in their order, and say so: a clock was set back.
+
+    Snakemake would take them for newer than whatever is made of them, and make that for ever.
+    """
+    now, late = time.time_ns(), []
+    for place in places:
+        for file in (place, *place.rglob("*")):
+            with contextlib.suppress(OSError):
+                if (changed := file.stat().st_mtime_ns) > now and file.is_file():
+                    late.append((changed, file))
+    for i, (_, file) in enumerate(sorted(late)):
+        with contextlib.suppress(OSError):
+            when = now - 10_000 * (len(late) - i)
+            os.utime(file, ns=(when, when))
+    if late:
+        first = printable(str(min(late)[1]))
+        print(f"{len(late)} files of the future count as of now: {first}, ...", file=sys.stderr)
 
 
 def _planned_device(device: str) -> str:
@@ -319,10 +380,12 @@ def list_runs(results: Path) -> None:
     if not rows:
         raise UsageError(f"no runs below {results}; `make book` or a notebook makes some")
     head = ("study", "data set", "run", "test accuracy", "n", "seconds", "finished")
-    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
+    widths = [max(len(printable(row[i])) for row in (head, *rows)) for i in range(len(head))]
     for row in (head, *rows):
         print(
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            "  ".join(
+                printable(cell).ljust(width) for cell, width in zip(row, widths, strict=True)
+            ).rstrip()
         )
     print(f"{len(rows)} runs below {results}")
 
@@ -346,6 +409,7 @@ def show(folder: Path) -> None:
     print(store.load_history(folder).tail(1).dropna(axis=1).to_string(index=False))
     if (folder / "measures.parquet").is_file():
         table = store.load_table("measures", folder.parent, folder.name, "pooled")
+        table = table.drop_duplicates(["measure", "layer"], keep="last")
         wide = table.pivot(index="measure", columns="layer", values="value")
         print(wide[table["layer"].unique()].round(3).to_string())
 

@@ -33,12 +33,12 @@ def check(study: Study) -> None:
         allowed = f"{methods.BASELINE} and at least one more"
         raise UsageError(f"methods {study.keys}; allowed: {allowed}")
     memory, facts = CHECKED / study.name, _facts(study)
-    if facts is not None and memory.is_file() and memory.read_text() == facts:
+    if facts is not None and memory.is_file() and memory.read_text(encoding="utf-8") == facts:
         return
     _check(study)
     if facts is not None:
         memory.parent.mkdir(parents=True, exist_ok=True)
-        memory.write_text(facts)
+        memory.write_text(facts, encoding="utf-8")
 
 
 def _facts(study: Study) -> str | None:

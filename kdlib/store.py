@@ -26,7 +26,7 @@ import platform
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -36,13 +36,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int, UInt8
+from pandas.api.types import is_numeric_dtype, is_string_dtype
 from PIL import Image
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load_file, save_file
+from safetensors import SafetensorError
 
-from kdlib import UsageError, one_of
+from kdlib import UsageError, checksums, one_of, path_of
 
 Arrays = Mapping[str, np.ndarray]
+Kind = type | tuple[type, ...]  # of a value, as isinstance takes it
 NONE: Mapping[Any, Any] = MappingProxyType({})
 
 VIEWS = ("pooled", "flat")  # of a layer with positions: their mean, or principal axes of the map
@@ -95,11 +96,27 @@ TABLES = {
 # Numbers about maps that are not stored themselves; published as part of `faithfulness`.
 MAP_MEASURES = Table(MAP_HEADER, "map_measures.parquet", "measure")
 
-FACTS = TABLES["runs"].columns[1:-4]  # of a run, known before it is trained (kdlib.plan.runs)
-RECORD = (  # what every run.json holds
-    *("parameters", "facts", "test_accuracy", "test_images", "calibration_error", "seconds"),
-    *("parameters_count", "architecture", "data"),
+_TEXTS = (  # columns that hold text; all others hold numbers
+    "run role network method labels teacher teacher_network regime weights options precision "
+    "layer teacher_layer measure view embedding engine procedure data code commit device versions"
 )
+TEXTS = frozenset(_TEXTS.split())
+FACTS = TABLES["runs"].columns[1:-4]  # of a run, known before it is trained (kdlib.plan.runs)
+NUMBER = (int, float)
+RECORD: Mapping[str, Kind] = {  # what every run.json holds
+    **dict.fromkeys(("parameters", "facts", "architecture"), dict),
+    **dict.fromkeys(("test_accuracy", "calibration_error", "seconds"), NUMBER),
+    **dict.fromkeys(("test_images", "parameters_count"), int),
+    "data": str,
+}
+OF_FACTS: Mapping[str, Kind] = {
+    **{fact: str if fact in TEXTS else NUMBER for fact in FACTS},
+    "unlabelled": bool,
+}
+STUDY: Mapping[str, Kind] = {  # what every study.json holds
+    **dict.fromkeys(("name", "dataset"), str),
+    **dict.fromkeys(("classes", "layers", "embeddings"), list),
+}
 
 
 class Results(NamedTuple):
@@ -132,7 +149,7 @@ def _write(path: Path, fill: Callable[[Path], Any]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         fill(part)
-        with part.open("rb") as file:
+        with part.open("r+b") as file:  # as Windows wants it
             os.fsync(file.fileno())
         part.chmod(0o644)  # safetensors leaves files that only their owner can read
         part.replace(path)
@@ -150,7 +167,7 @@ def _reason(problem: Exception) -> str:
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     text = json.dumps(content, indent=1, sort_keys=False, allow_nan=False) + "\n"
-    _write(path, lambda part: part.write_text(text))
+    _write(path, lambda part: part.write_text(text, encoding="utf-8"))
 
 
 def save_text(path: Path, text: str) -> None:
@@ -159,29 +176,65 @@ def save_text(path: Path, text: str) -> None:
 
 
 def _write_parquet(path: Path, table: pd.DataFrame) -> None:
-    write = partial(table.to_parquet, index=False, compression="zstd", compression_level=9)
-    _write(path, write)
+    _write(path, partial(Path.write_bytes, data=checksums.table_file(table)))
 
 
-def _write_tensors(path: Path, tensors: Arrays, notes: Mapping[str, Any] = NONE) -> None:
-    arrays = {name: np.asarray(array, order="C") for name, array in tensors.items()}
-    metadata = {"kdlib": json.dumps(dict(notes))}  # one: safetensors writes several in any order
-    _write(path, lambda part: save_file(arrays, part, metadata=metadata))
+def _read_parquet(path: Path) -> pd.DataFrame:
+    return checksums.table(path.read_bytes())
+
+
+def _write_tensors(path: Path, arrays: Arrays, notes: Mapping[str, Any] = NONE) -> str:
+    """Write arrays by name; returns the checksum of the file."""
+    content, checksum = checksums.tensors_file(arrays, notes)
+    _write(path, partial(Path.write_bytes, data=content))
+    return checksum
+
+
+def _read_tensors(path: Path) -> checksums.Tensors:
+    return checksums.tensors(path.read_bytes())
 
 
 def _read(path: Path, read: Callable[[Path], Any], made_by: str) -> Any:
-    if not path.is_file():
+    """What `read` makes of a file. Raises UsageError, one line, for none and for a damaged one."""
+    if not path_of("file", path).is_file():
         raise UsageError(f"no {path.name} in {path.parent}; {made_by} makes it")
     try:
         return read(path)
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as problem:
-        raise UsageError(f"cannot read {path}: {_reason(problem)}; delete it and run again") from (
-            problem
-        )
+    except Exception as problem:  # whatever a damaged file raises
+        reason = _reason(problem) or type(problem).__name__
+        if isinstance(problem, KeyError):
+            reason = f"it lacks {reason}"
+        raise UsageError(f"cannot read {path}: {reason}; delete it and run again") from problem
 
 
-def _json(path: Path) -> Any:
-    return json.loads(path.read_text())
+def _json(path: Path, kinds: Mapping[str, Kind] = NONE) -> dict[str, Any]:
+    """A JSON file that holds values by name, those of `kinds` among them. Raises ValueError."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise ValueError(f"it holds a {type(content).__name__}, not values by name")
+    _check_kinds(content, kinds)
+    return content
+
+
+def _check_kinds(content: Mapping[str, Any], kinds: Mapping[str, Kind]) -> None:
+    """Raise ValueError unless each value is there and of its kind."""
+    for name, kind in kinds.items():
+        value = content[name]
+        boolean = isinstance(value, bool) and kind is not bool
+        number = isinstance(value, NUMBER) and not abs(value) < 2**63  # nor NaN
+        if boolean or number or not isinstance(value, kind):
+            raise ValueError(f"{name} is {str(value)[:80]!r}, a {type(value).__name__}")
+
+
+def _parquet(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:
+    """A table with these columns, which hold text or numbers. Raises ValueError for another one."""
+    table = _read_parquet(path)
+    for column in columns:
+        values = table[column].dropna()
+        right = is_string_dtype if column in TEXTS else is_numeric_dtype
+        if len(values) and not right(values):
+            raise ValueError(f"column {column!r} holds {table[column].dtype}")
+    return table
 
 
 def writable(folder: Path) -> None:
@@ -189,7 +242,7 @@ def writable(folder: Path) -> None:
 
     Called before hours of training, not after.
     """
-    existing = folder
+    existing = path_of("folder", folder)
     try:
         existing = next(p for p in (folder, *folder.absolute().parents) if p.exists())
         with tempfile.TemporaryFile(dir=existing) as file:
@@ -201,7 +254,8 @@ def writable(folder: Path) -> None:
 
 def locate(folder: str | Path) -> Path:
     """Find a folder of the project, from its root or, as a notebook runs, from one below."""
-    return next((p for p in (Path(folder), Path("..", folder)) if p.is_dir()), Path(folder))
+    path = path_of("folder", folder)
+    return next((p for p in (path, Path("..", path)) if p.is_dir()), path)
 
 
 def save_table(
@@ -234,8 +288,9 @@ def load_table(table: str, root: str | Path, name: str, view: str | None = None)
     path, entry = _place(table, Path(root), name)
 
     def read(path: Path) -> pd.DataFrame:
-        frame = pd.read_parquet(path)
-        frame = frame if "{}" in entry.file else frame.assign(run=name)
+        own = "{}" in entry.file
+        frame = _parquet(path, [c for c in entry.columns if own or c != "run"])
+        frame = frame if own else frame.assign(run=name)
         return _viewed(frame[entry.columns], view)
 
     frame: pd.DataFrame = _read(path, read, f"notebooks/{entry.notebook}.ipynb")
@@ -249,7 +304,7 @@ def save_frame(path: Path, rows: pd.DataFrame) -> None:
 
 def load_frame(path: Path) -> pd.DataFrame:
     """Read the rows of `save_frame`."""
-    rows: pd.DataFrame = _read(path, pd.read_parquet, "what wrote it")
+    rows: pd.DataFrame = _read(path, _parquet, "what wrote it")
     return rows
 
 
@@ -327,9 +382,10 @@ def save_run(
     if snapshots:
         tensors = {f"{n}.{k}": x for n, arrays in snapshots.items() for k, x in arrays.items()}
         _write_tensors(path, tensors, record)
-    _write_tensors(folder / "weights.safetensors", weights, record)
+    checksum = _write_tensors(folder / "weights.safetensors", weights, record)
     _write_parquet(folder / "history.parquet", pd.DataFrame(history))
-    whole = {**record, **results, "code": code_hash(), **versions()}
+    sums = {"checksums": {"weights.safetensors": checksum}}
+    whole = {**record, **results, **sums, "code": code_hash(), **versions()}
     _write_json(folder / "run.json", whole)
 
 
@@ -395,37 +451,53 @@ def load_run(folder: str | Path, data: str | None = None) -> dict[str, Any]:
     trained on images of another hash.
     """
     path = Path(folder) / "run.json"
-    record = _read(path, _json, _trainer(path.parent))
-    whole = isinstance(record, dict) and {*RECORD} <= {*record} and {*FACTS} <= {*record["facts"]}
-    if not whole:
-        raise UsageError(f"{path} is no record of a run; delete it and run again")
+    record: dict[str, Any] = _read(path, _record, _trainer(path.parent))
     if data not in (None, record["data"]):
         hashes = f"{record['parameters']['dataset']} was {record['data']}, now {data}"
         raise UsageError(
             f"{path.parent} was trained on other images, or normalised otherwise (hash of {hashes})"
         )
-    return dict(record)
+    return record
+
+
+def _record(path: Path) -> dict[str, Any]:
+    record = _json(path, RECORD)
+    _check_kinds(record["facts"], OF_FACTS)
+    _check_kinds(record["parameters"], {"dataset": str})
+    _check_kinds({"labelled": []} | record, {"labelled": list})
+    return record
 
 
 def load_weights(folder: str | Path) -> dict[str, np.ndarray]:
     """Read the weights of a trained network."""
-    return dict(_read(Path(folder) / "weights.safetensors", load_file, _trainer(Path(folder))))
+    path = Path(folder) / "weights.safetensors"
+    found: checksums.Tensors = _read(path, _read_tensors, _trainer(Path(folder)))
+    record = path.with_name("run.json")
+    if found.checksum and record.is_file():
+        text = record.read_bytes()  # searched, not read: it may list thousands of labelled images
+        if b'"checksums"' in text and f'"{found.checksum}"'.encode() not in text:
+            raise UsageError(f"{path} is of another training than run.json; delete both, run again")
+    return found.arrays
 
 
 def load_snapshots(folder: str | Path) -> dict[int, dict[str, np.ndarray]]:
     """Read the weights that a network had during training, by epoch."""
     made_by = f'{_trainer(Path(folder))} and -y "snapshots: [0, 1, 5]"'
-    snapshots: dict[int, dict[str, np.ndarray]] = {}
-    for key, value in _read(Path(folder) / "snapshots.safetensors", load_file, made_by).items():
-        epoch, _, name = key.partition(".")
-        snapshots.setdefault(int(epoch), {})[name] = value
-    return dict(sorted(snapshots.items()))
+
+    def read(path: Path) -> dict[int, dict[str, np.ndarray]]:
+        snapshots: dict[int, dict[str, np.ndarray]] = {}
+        for key, value in _read_tensors(path).arrays.items():
+            epoch, _, name = key.partition(".")
+            snapshots.setdefault(int(epoch), {})[name] = value
+        return dict(sorted(snapshots.items()))
+
+    return dict(_read(Path(folder) / "snapshots.safetensors", read, made_by))
 
 
 def load_history(folder: str | Path) -> pd.DataFrame:
     """Read what a training reported: one row per epoch."""
     path = Path(folder) / "history.parquet"
-    history: pd.DataFrame = _read(path, pd.read_parquet, _trainer(Path(folder)))
+    history: pd.DataFrame = _read(path, _parquet, _trainer(Path(folder)))
     return history
 
 
@@ -487,19 +559,27 @@ def save_layers(folder: Path, layers: Layers) -> None:
 def load_layers(folder: str | Path) -> Layers:
     """Read the features of a network. Raises UsageError if there are none."""
     made_by = "`papermill --engine kdlib notebooks/features.ipynb out.ipynb` for its network"
-    tensors, order = _read(Path(folder) / "features.safetensors", _ordered, made_by)
+    layers: Layers = _read(Path(folder) / "features.safetensors", _layers, made_by)
+    return layers
+
+
+OF_IMAGES = ("train_labels", "test_labels", "test_rows", "train_rows")
+
+
+def _layers(path: Path) -> Layers:
+    """The layers of a file, from first to last. Raises ValueError where they do not fit."""
+    tensors, notes, _ = _read_tensors(path)
     fields: dict[str, Any] = {}
     for field in Layers._fields:
         key = field.replace("_", ".")
-        layers = {name: tensors.get(f"{key}.{name}") for name in order}
-        fields[field] = tensors.get(key, {name: x for name, x in layers.items() if x is not None})
+        found = {name: tensors.get(f"{key}.{name}") for name in notes["layers"]}
+        layers = {name: x for name, x in found.items() if x is not None}
+        fields[field] = tensors[key] if field in OF_IMAGES else layers
+    for part, rows in (("train", "train_rows"), ("test", "test_rows")):
+        n = {len(x) for name in (part, f"flat_{part}") for x in fields[name].values()}
+        if len(n | ({len(fields[rows])} - {0})) > 1:  # without rows: foreign
+            raise ValueError(f"{part} holds features of different numbers of images")
     return Layers(**fields)
-
-
-def _ordered(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
-    """The tensors of a file, and its layers from first to last."""
-    with safe_open(path, "numpy") as file:
-        return load_file(path), json.loads(file.metadata()["kdlib"])["layers"]
 
 
 def teacher_of(root: Path, run: str, named: str = "") -> str:
@@ -534,16 +614,35 @@ def load(folder: str | Path | None = None, *, view: str | None = "pooled") -> Re
     own = locate("book/results") / os.environ.get("KDLIB_STUDY", "quick")
     folder = own if folder is None else Path(folder)
     made_by = "`make book` for the study quick, `python -m kdlib publish` for any"
-    study = _read(folder / "study.json", _json, made_by)
-    tables = {name: _read(folder / f"{name}.parquet", pd.read_parquet, made_by) for name in TABLES}
+    study = _read(folder / "study.json", _study, made_by)
+    tables = {
+        name: _read(folder / f"{name}.parquet", partial(_parquet, columns=entry.columns), made_by)
+        for name, entry in TABLES.items()
+    }
     for name in ("measures", "similarity"):
         tables[name] = _viewed(tables[name], view)
-    labels = _read(folder / "sample.parquet", pd.read_parquet, made_by)["label"].to_numpy()
+    sample = _read(folder / "sample.parquet", partial(_parquet, columns=["label"]), made_by)
+    labels = sample["label"].to_numpy()
     images = np.zeros((0, 1, 1, 1), np.uint8)
-    if study["image"] is not None:
+    if study.get("image") is not None:
         read = partial(_read_sheet, shape=(len(labels), *study["image"]))
         images = _read(folder / "sample.webp", read, made_by)
     return Results(study, **tables, images=images, labels=labels)
+
+
+def _study(path: Path) -> dict[str, Any]:
+    study = _json(path, STUDY)
+    image = study.get("image")
+    sides = image if isinstance(image, list) else []
+    if image is not None and (len(sides) != 3 or not all(type(n) is int and n > 0 for n in sides)):
+        raise ValueError(f"image is {str(image)[:80]!r}")
+    return study
+
+
+def foreign(folder: Path) -> bool:
+    """Whether a folder holds the results of a look at others' networks, or none of any study."""
+    path = folder / "study.json"
+    return not path.is_file() or bool(_read(path, _json, "look").get("foreign"))
 
 
 def brief(study: str, *tables: str, view: str = "pooled") -> Results:
@@ -559,12 +658,13 @@ def brief(study: str, *tables: str, view: str = "pooled") -> Results:
     found = {name: empty(name) for name in TABLES}
     facts: dict[str, Any] = {"name": study, "dataset": "", "embeddings": []}
     if (folder / "study.json").is_file():
-        facts = _read(folder / "study.json", _json, "publish")
-        found["runs"] = _read(folder / "runs.parquet", pd.read_parquet, "publish")
+        facts = _read(folder / "study.json", _study, "publish")
+        tables = ("runs", *tables)
         for name in tables:
             file = folder / f"{name}.parquet"
-            if file.is_file():
-                table = _read(file, pd.read_parquet, "publish")
+            if name == "runs" or file.is_file():
+                read = partial(_parquet, columns=TABLES[name].columns)
+                table = _read(file, read, "publish")
                 found[name] = _viewed(table, view if "view" in table else None)
     no_images, no_labels = np.zeros((0, 1, 1, 1), np.uint8), np.zeros(0, np.int64)
     return Results(facts, **found, images=no_images, labels=no_labels)
@@ -583,7 +683,8 @@ def publish(
     pixels a side lose what WebP takes from them; study.json gets their height, width and channels
     as "image", null where there are no images.
     """
-    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    folder = folder.absolute()
+    part = folder.parent / f".{folder.name}.{os.getpid()}.part"
     try:
         for name, notebook in executed.items():
             file = part / "executed" / f"{name}.ipynb"
@@ -631,12 +732,16 @@ def _read_sheet(path: Path, shape: tuple[int, ...]) -> UInt8[np.ndarray, "n h w 
     with Image.open(path) as picture:
         sheet = np.asarray(picture.convert("RGB"))
     rows = sheet.reshape(-1, h, COLUMNS, w, 3).swapaxes(1, 2)
-    return np.ascontiguousarray(rows.reshape(-1, h, w, 3)[:n, ..., :c])
+    images = np.ascontiguousarray(rows.reshape(-1, h, w, 3)[:n, ..., :c])
+    if len(images) < n or c not in (1, 3):
+        raise ValueError(f"it holds {len(images)} images, of {n} labels")
+    return images
 
 
 def load_provenance(folder: Path) -> pd.DataFrame:
     """Read where each published run comes from: the columns PROVENANCE."""
-    table: pd.DataFrame = _read(folder / "provenance.parquet", pd.read_parquet, "publish")
+    read = partial(_parquet, columns=PROVENANCE)
+    table: pd.DataFrame = _read(folder / "provenance.parquet", read, "publish")
     return table
 
 

@@ -1,5 +1,6 @@
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -112,3 +113,50 @@ def test_a_study_that_is_stopped_says_so_and_that_it_goes_on(tmp_path, stop):
         _, message = process.communicate(timeout=60)
     assert process.returncode == 128 + stop, message
     assert "the same command goes on" in message
+
+
+def test_a_port_that_is_taken_is_one_line(tmp_path, capsys):
+    (tmp_path / "index.html").write_text("")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        code, out, err = said(capsys, "serve", "--port", port, "--folder", str(tmp_path))
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith(f"kdlib: port {port}: Address already in use; another one: make serve")
+
+
+@pytest.mark.parametrize(
+    ("given", "line"), [(["--port", "70000"], "port 70000; allowed: 1 to"), ([], "no index.html")]
+)
+def test_a_book_that_cannot_be_served_is_one_line(tmp_path, capsys, given, line):
+    if given:
+        (tmp_path / "index.html").write_text("")
+    code, _, err = said(capsys, "serve", "--folder", str(tmp_path), *given)
+    assert code == 2
+    assert err.startswith(f"kdlib: {line}")
+
+
+def test_files_of_the_future_count_as_of_now_in_their_order(tmp_path, capsys):
+    later = time.time() + 86_400
+    for i, name in enumerate(("run.json", "features", "measures")):
+        (tmp_path / name).write_text("")
+        os.utime(tmp_path / name, (later + i, later + i))
+    (tmp_path / "old").write_text("")
+    os.utime(tmp_path / "old", (1e9, 1e9))
+    cli.date_back(tmp_path)
+    times = [(tmp_path / name).stat().st_mtime for name in ("run.json", "features", "measures")]
+    assert times == sorted(set(times))
+    assert times[-1] <= time.time()
+    assert (tmp_path / "old").stat().st_mtime == 1e9
+    assert capsys.readouterr().err.startswith("3 files of the future count as of now: ")
+    cli.date_back(tmp_path)
+    assert capsys.readouterr().err == ""
+
+
+def test_names_of_runs_reach_the_terminal_in_one_line_each(tmp_path, capsys):
+    save(tmp_path / "quick/digits/teachers/a\x1b[31m\n\u202eb")
+    code, out, _ = said(capsys, "list", "--results", str(tmp_path))
+    assert code == 0
+    assert r"teachers/a\x1b[31m\n\u202eb" in out
+    assert len(out.splitlines()) == 3

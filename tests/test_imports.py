@@ -20,7 +20,8 @@ READERS = tuple(
 # Every room may import the errors in kdlib/__init__.py; cli.py may import everything.
 MAY = {
     "plan": set(),
-    "store": set(),
+    "checksums": set(),
+    "store": {"checksums"},
     "vision": set(),
     "neighbours": set(),
     "states": set(),
@@ -43,7 +44,7 @@ MAY = {
     "publish": {"store", "plan", "data", "models"},
     "installation": {"embed", "vision"},
 }
-TORCHLESS = ("plan", "store", "measure", "report.charts")
+TORCHLESS = ("plan", "checksums", "store", "measure", "report.charts")
 
 
 def dotted(file):
@@ -149,3 +150,19 @@ def test_torchvision_works_beside_any_torch():
         "from kdlib.vision import torchvision as v; print(v.models.resnet18(weights=None).fc)"
     )
     assert "out_features=1000" in done.stdout, done.stderr
+
+
+ONLY_POSIX = {"fcntl", "resource", "pwd", "grp", "termios", "tty", "pty", "posix"}
+TEXT = {"read_text", "write_text"}  # of a path; the system's own encoding is another elsewhere
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_no_module_needs_posix_or_the_systems_encoding(module):
+    for node in ast.walk(ast.parse(MODULES[module].read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            assert not {alias.name for alias in node.names} & ONLY_POSIX
+        if isinstance(node, ast.ImportFrom):
+            assert node.module not in ONLY_POSIX
+        text = isinstance(node, ast.Call) and getattr(node.func, "attr", "") in TEXT
+        given = [*node.args, *(each.value for each in node.keywords)] if text else []
+        assert not text or "'utf-8'" in map(ast.unparse, given), ast.unparse(node)

@@ -226,10 +226,11 @@ def test_a_mistake_is_one_line_and_status_2_and_nothing_is_written(tmp_path, mis
     assert "Traceback" not in (tmp_path / "out.ipynb").read_text()
 
 
-def test_a_kernel_says_nothing_of_its_own_sockets(tmp_path):
+@pytest.mark.parametrize("kernel", ["python3", "of-another-machine"])
+def test_a_kernel_says_nothing_of_its_own_sockets_whatever_its_name(tmp_path, kernel):
     cell = {"cell_type": "code", "execution_count": None, "id": "a", "metadata": {}, "outputs": []}
     told = 'import logging\nlogging.getLogger("tornado.general").error("a socket is closed")'
-    spec = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    spec = {"name": kernel, "display_name": "Python 3", "language": "python"}
     book = {"cells": [cell | {"source": told}], "metadata": {"kernelspec": spec}}
     (tmp_path / "in.ipynb").write_text(json.dumps(book | {"nbformat": 4, "nbformat_minor": 5}))
     command = [Path(sys.executable).parent / "papermill", "--engine", "kdlib"]

@@ -283,7 +283,7 @@ def test_the_folder_of_results_may_be_below_ones_home(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     run = runs.Teacher(results="~/my runs")
     assert run.folder == tmp_path / "my runs/quick/digits/teachers/resnet20-full-0"
-    with pytest.raises(UsageError, match=r"results '~nobody\.there/runs'; allowed: a folder"):
+    with pytest.raises(UsageError, match=r"results '~nobody\.there/runs' is no path"):
         runs.Teacher(results="~nobody.there/runs")
 
 

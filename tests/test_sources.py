@@ -5,6 +5,7 @@ import struct
 import subprocess
 import sys
 import tarfile
+import time
 import zipfile
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import torch
 from PIL import Image
 
 from kdlib import UsageError, data
+from kdlib.data import dataset
 from kdlib.plan import source
 
 CLASSES = ("ant", "bee", "cat")
@@ -259,9 +261,11 @@ def test_a_set_is_decoded_once_and_then_mapped_into_memory(tmp_path, cache):
     folder = flowers(tmp_path / "flowers", unlabelled=3)
     first = data.load(folder)
     (file,) = cache.glob("*.safetensors")
-    written = file.stat().st_mtime_ns
+    written = file.stat().st_ino
+    os.utime(file, (1e9, 1e9))
     again = data.load(folder)
-    assert file.stat().st_mtime_ns == written
+    assert file.stat().st_ino == written
+    assert time.time() - file.stat().st_mtime < 60  # of its last use
     assert again.hash == first.hash
     assert (again.mean, again.std) == (first.mean, first.std)
     assert [v for v in again if not torch.is_tensor(v)] == [
@@ -292,6 +296,60 @@ def test_a_cache_that_cannot_be_written_names_its_setting(tmp_path, monkeypatch)
     monkeypatch.setenv("KDLIB_CACHE", str(tmp_path / "file"))
     with pytest.raises(UsageError, match="KDLIB_CACHE"):
         data.load(flowers(tmp_path / "flowers"))
+
+
+@pytest.mark.parametrize(
+    "damage", [b"", b"\x02" + bytes(7) + b"{}", b"\xff" * 99], ids=["empty", "other", "huge"]
+)
+def test_a_file_of_the_cache_that_is_another_is_made_again(tmp_path, cache, damage):
+    folder = flowers(tmp_path / "flowers")
+    expected = data.load(folder).hash
+    (file,) = cache.glob("*.safetensors")
+    file.write_bytes(damage)
+    assert data.load(folder).hash == expected
+
+
+DAY = 86_400
+
+
+@pytest.mark.parametrize(
+    ("files", "left"),
+    [
+        ({"a": (91, 1), "b": (89, 1)}, "b"),  # unused for 90 days
+        ({"a": (3, 4), "b": (2, 4), "c": (1.5, 4)}, "bc"),  # the longest unused above the limit
+        ({"a": (0.5, 9), "b": (0.9, 9), "c": (2, 1)}, "ab"),  # but none of today
+        ({"a": (-100, 1), "b": (91, 1)}, "a"),  # a clock that jumped
+    ],
+)
+def test_old_files_of_the_cache_are_deleted(tmp_path, monkeypatch, files, left):
+    monkeypatch.setattr(dataset, "CACHE", 8)
+    now = time.time()
+    for name, (days, size) in files.items():
+        for ending in ("safetensors", "txt"):
+            file = tmp_path / f"{name}.{ending}"
+            file.write_bytes(bytes(size))
+            os.utime(file, (now - days * DAY,) * 2)
+    dataset.prune(tmp_path)
+    assert {file.stem for file in tmp_path.glob("*.safetensors")} == set(left)
+    assert {file.stem for file in tmp_path.glob("*.txt")} == set(files)  # nobody else's
+
+
+def test_what_a_killed_process_left_in_the_cache_is_deleted_the_day_after(tmp_path):
+    for name, days in (("a", 2), ("b", 0)):
+        (tmp_path / f"{name}.part").write_bytes(b"")
+        os.utime(tmp_path / f"{name}.part", (time.time() - days * DAY,) * 2)
+    dataset.prune(tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["b.part"]
+
+
+def test_two_processes_share_a_cache(tmp_path, cache):
+    folder = flowers(tmp_path / "flowers")
+    code = f"from kdlib import data; print(data.load({str(folder)!r}).hash)"
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    both = [subprocess.Popen([sys.executable, "-c", code], **pipes) for _ in range(2)]
+    said = [process.communicate(timeout=120) for process in both]
+    assert {out.strip() for out, _ in said} == {data.load(folder).hash}, said
+    assert len(list(cache.glob("*.*"))) == 1
 
 
 # torchvision's sets, from files as they lie below its root

@@ -5,6 +5,8 @@ from typing import NamedTuple
 import pytest
 from conftest import AT, cut_off
 
+from kdlib.report import sphinx
+
 
 class Reader(NamedTuple):
     """A page somebody reads, what it refused the network for, and what it complained about."""
@@ -166,3 +168,10 @@ def test_a_control_that_needs_a_kernel_has_a_note(reader):
         "colab.research.google.com",
     ]
     assert all("somebody/something" in place for place in places)
+
+
+def test_the_numbers_of_a_chart_hold_no_formula(tmp_path):
+    rows = [{"=run": "=cmd()", "value": -0.5}, {"=run": "kd", "value": 1}]
+    (name,) = sphinx._tables({"datasets": {"a": rows}}, tmp_path, "chart")
+    lines = (tmp_path / name).read_text("utf-8").splitlines()
+    assert lines == ["'=run,value", "'=cmd(),-0.5", "kd,1"]

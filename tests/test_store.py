@@ -1,6 +1,5 @@
 import json
 import os
-import resource
 import signal
 
 import numpy as np
@@ -87,10 +86,11 @@ def test_files_can_be_read_by_everyone_and_none_is_left_half(tmp_path):
     save(tmp_path / "run")
     files = sorted(p.name for p in (tmp_path / "run").iterdir())
     assert files == ["history.parquet", "run.json", "weights.safetensors"]
-    assert {p.stat().st_mode & 0o777 for p in (tmp_path / "run").iterdir()} == {0o644}
+    assert {p.stat().st_mode & 0o444 for p in (tmp_path / "run").iterdir()} == {0o444}
 
 
 def test_a_disk_that_is_full_costs_one_line_and_no_file(tmp_path):
+    resource = pytest.importorskip("resource", reason="this system limits no files")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
@@ -113,12 +113,13 @@ def test_an_old_file_survives_a_failed_rewrite(tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_an_error_before_the_work(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError, match=r"cannot write below .*file: Not a directory"):
+    with pytest.raises(UsageError, match=r"cannot write below .*file: "):
         store.writable(tmp_path / "file" / "run")
     store.writable(tmp_path / "a" / "b")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file"]
 
 
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="this system has no such users")
 def test_a_folder_closed_to_the_user_is_an_error(tmp_path):
     closed = tmp_path / "closed"
     closed.mkdir(mode=0)
@@ -409,6 +410,6 @@ def test_nothing_is_ever_pickled():
     from pathlib import Path
 
     for file in (Path(store.__file__).parent).rglob("*.py"):
-        text = file.read_text()
+        text = file.read_text("utf-8")
         assert "import pickle" not in text, file
         assert "torch.save" not in text, file

@@ -223,3 +223,28 @@ def test_a_download_holds_the_table(table):
     assert link.startswith('<a download="methods.csv" href="data:text/csv;base64,')
     data = base64.b64decode(re.search(r'base64,(.+?)"', link).group(1))
     assert list(pd.read_csv(io.BytesIO(data))["method"]) == list(table["method"])
+
+
+def test_what_others_call_their_networks_is_text_in_a_table():
+    names = [
+        "<script>alert(1)</script>",
+        "<img src=x onerror=alert(1)>",
+        "1 < 2 & 3",
+        "<b onclick=x>",
+    ]
+    names += ['<a href="javascript:alert(1)">x</a>', '<span class="kd-x" onclick="x">']
+    html = tables.table(
+        pd.DataFrame({"<i>net</i>": names, "ours": ["<code>kd</code><br>x"] * 6}), "<c>"
+    )
+    assert set(re.findall(r"<(?!/)[^>]*>", html.data.split("<thead>")[1])) == {
+        *("<tr>", "<td>", "<tbody>", '<th scope="row">', '<th scope="col">', "<code>", "<br>")
+    }
+
+
+def test_a_download_holds_no_formula():
+    cells = ["=cmd()", "+1", "-1", "@x", "\t=1", "kd"]
+    link = tables.download(pd.DataFrame({"=name": cells, "value": [-1.5] * 6}), "a", "b").data
+    data = base64.b64decode(re.search(r'base64,(.+?)"', link).group(1))
+    table = pd.read_csv(io.BytesIO(data))
+    assert list(table["'=name"]) == [f"'{cell}" for cell in cells[:-1]] + ["kd"]
+    assert list(table["value"]) == [-1.5] * 6

@@ -7,6 +7,8 @@ import hashlib
 import json
 import math
 import os
+import time
+import uuid
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -275,7 +277,10 @@ def _digests(pixels: UInt8[Tensor, "n c h w"]) -> list[bytes]:
     return [hashlib.blake2b(x, digest_size=16).digest() for x in pixels.numpy()]
 
 
-# The cache: one file per data set and way to read it, written whole or not at all.
+# The cache: one file per data set and way to read it, written whole or not at all. A file's time is
+# that of its last use. Whoever writes one deletes those that were not used for `UNUSED` days, and
+# the longest unused ones above `CACHE` bytes; never one that was used within a day.
+UNUSED, CACHE = 90, 5 * 2**30
 
 
 def _cache_file(source: Source, seed: int) -> Path:
@@ -299,12 +304,13 @@ def _cache_file(source: Source, seed: int) -> Path:
 def _to_cache(images: Images, file: Path) -> None:
     tensors = {k: v.numpy() for k, v in images._asdict().items() if isinstance(v, Tensor)}
     rest = {k: json.dumps(v) for k, v in images._asdict().items() if not isinstance(v, Tensor)}
-    part = file.with_suffix(f".{os.getpid()}")
+    part = file.with_suffix(f".{uuid.uuid4().hex}.part")  # of two machines perhaps, by one folder
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         save_file(tensors, part, rest)
         part.chmod(0o644)  # safetensors leaves files that only their owner can read
         part.replace(file)
+        prune(file.parent)
     except (OSError, SafetensorError) as error:
         raise UsageError(
             f"{file}: cannot be written ({error}); KDLIB_CACHE names another folder"
@@ -314,9 +320,25 @@ def _to_cache(images: Images, file: Path) -> None:
             part.unlink()
 
 
+def prune(folder: Path) -> None:
+    """Delete what nobody has used for long, and what a killed process left, from the cache."""
+    now, day, total, states = time.time(), 86_400, 0, []
+    for file in (*folder.glob("*.safetensors"), *folder.glob("*.part")):
+        with contextlib.suppress(OSError):  # another process was faster
+            states.append((file.stat().st_mtime, file.stat().st_size, file))
+    for used, size, file in sorted(states, reverse=True):
+        total += size
+        old = file.suffix == ".part" or now - used > UNUSED * day or total > CACHE
+        if old and now - used > day:
+            with contextlib.suppress(OSError):
+                file.unlink()
+
+
 def _from_cache(file: Path) -> Images | None:
     """Map a file of the cache into memory; None where it does not exist or cannot be read."""
-    with contextlib.suppress(FileNotFoundError, SafetensorError), safe_open(file, "pt") as opened:
+    with contextlib.suppress(Exception), safe_open(file, "pt") as opened:  # whatever is damaged
+        with contextlib.suppress(OSError):  # a cache that others write
+            os.utime(file)
         rest = {k: json.loads(v) for k, v in opened.metadata().items()}
         tensors = {k: opened.get_tensor(k) for k in opened.keys()}  # noqa: SIM118
         lists = {name: tuple(rest[name]) for name in ("classes", "notes")}

@@ -16,20 +16,18 @@ from __future__ import annotations
 
 import json
 import re
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 from kdlib import UsageError
 from kdlib.plan.look import natural
 
 OTHERS = ("labels", "classes", "images")  # names that are no layer's
-BROKEN = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, SafetensorError, TypeError)
 
 
 class Features(NamedTuple):
@@ -46,7 +44,7 @@ def read(path: Path) -> Features:
     readers = {".npz": _npz, ".safetensors": _safetensors, ".parquet": _parquet}
     try:
         arrays = readers[path.suffix](path)
-    except BROKEN as problem:
+    except Exception as problem:  # whatever a damaged file raises
         reason = " ".join(str(problem).split()) or type(problem).__name__
         raise UsageError(f"features {path}: cannot be read: {reason}") from problem
     networks = nested({key: x for key, x in arrays.items() if key not in OTHERS}, str(path))

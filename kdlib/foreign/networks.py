@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdlib import UsageError
+from kdlib import UsageError, path_of
 from kdlib.models import NETWORKS, build, checkpoints, efficientnet, timm
 from kdlib.plan.look import Reference, constants
 from kdlib.plan.runs import CONSTANTS, Constants, Teacher, is_address
@@ -183,7 +183,7 @@ def _timm(name: str, source: Reference, classes: int | None, channels: int, size
 
 def _code(source: Reference) -> tuple[str, str]:
     """The file of a Reference, and a hash of what it holds now."""
-    path = Path(source.place).expanduser().resolve()
+    path = path_of("file", source.place).resolve()
     if not path.is_file():
         raise UsageError(f"there is no file {path}")
     return str(path), hashlib.sha256(path.read_bytes()).hexdigest()

@@ -5,7 +5,6 @@ No training and no study file. What is written is what the book reads of a study
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 from collections.abc import Mapping, Sequence
@@ -18,7 +17,7 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from kdlib import UsageError, embed, one_of, printable, store
+from kdlib import UsageError, embed, one_of, path_of, printable, store
 from kdlib.foreign import files, pictures, tables
 from kdlib.foreign.pictures import Pictures
 from kdlib.foreign.subjects import Subject, check_layer, hash_of, key_of
@@ -89,7 +88,7 @@ def run(
     """Look as `choice` says; the arguments beside it are those of `look`."""
     for embedding in choice.embeddings:
         one_of("embedding", embedding, embed.EMBEDDERS)
-    folder = Path(choice.folder).expanduser().resolve()
+    folder = path_of("folder", choice.folder).resolve()
     _check_folder(folder)
     if choice.features is not None or _in_arrays(choice.networks):
         _check_options(choice, train)
@@ -118,22 +117,13 @@ def run(
 
 def _check_folder(folder: Path) -> None:
     """Raise UsageError where results cannot be written, or others lie there."""
-    study = folder / "study.json"
-    if study.is_file() and not _is_look(study):
+    if not store.foreign(folder):
         raise UsageError(f"{folder} holds the results of a study; give another folder")
     store.writable(folder)
 
 
 def _in_arrays(networks: Mapping[str, Any]) -> bool:
     return any(isinstance(_first(given), Mapping) for given in networks.values())
-
-
-def _is_look(study: Path) -> bool:
-    """Whether a study.json was written by a look; a damaged one is not."""
-    try:
-        return bool(json.loads(study.read_text("utf-8"))["foreign"])
-    except (ValueError, KeyError, TypeError):
-        return False
 
 
 def _arrays(name: str, given: Any) -> dict[str, np.ndarray]:
@@ -164,7 +154,7 @@ def _of_features(
 ) -> tuple[list[Subject], Pictures]:
     """Networks whose features are given, in a file or in memory."""
     if choice.features is not None:
-        path = Path(choice.features).expanduser()
+        path = path_of("features", choice.features)
         found = files.read(path)
         images = found.images if images is None else images
         labels = found.labels if labels is None else labels
@@ -452,12 +442,13 @@ def _say(study: Mapping[str, Any], folder: Path) -> None:
     for network in study["networks"]:
         words = [f"{network['run']}: {', '.join(network['layers'])}"]
         words += [network["preparation"], *network.get("notes", [])]
-        print("; ".join(filter(None, words)))
+        print(printable("; ".join(filter(None, words))))
     reasons: dict[str, list[str]] = {}
     for measure, reason in study["left_out"].items():
         reasons.setdefault(reason, []).append(measure)
     for reason, names in reasons.items():
-        print(f"left out: {', '.join(names)}: {reason}")
-    print(f"{study['sample']} images; compared with {study['teacher']} -> {folder}")
+        print(printable(f"left out: {', '.join(names)}: {reason}"))
+    place = printable(str(folder))
+    print(f"{study['sample']} images; compared with {study['teacher']} -> {place}")
     if max(study["seeds"].values()) == 1:
         print("one seed of each network: a difference of two is no evidence about a method")

@@ -31,7 +31,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from kdlib import UsageError
+from kdlib import UsageError, path_of
 from kdlib.models import efficientnet, timm
 from kdlib.models.build import architecture, differences
 from kdlib.models.cifar import NETWORKS
@@ -303,7 +303,7 @@ def _listed(names: Iterable[Any]) -> str:
 
 def _read(file: Path) -> Any:
     """What a file holds, once its sizes are checked; no code of it is run."""
-    if not file.is_file():
+    if not path_of("weights", file).is_file():
         raise UsageError(f"weights {file}: there is no such file")
     try:
         if file.suffix == ".safetensors":

@@ -113,5 +113,5 @@ def existing(computed: str = "", results: Path = RESULTS) -> list[Edition]:
 
 def _seeds(folder: Path) -> int:
     """How many seeds a study has in the label budget that has most of them."""
-    published = json.loads((folder / "study.json").read_text()).get("published", {})
+    published = json.loads((folder / "study.json").read_text(encoding="utf-8")).get("published", {})
     return max((len(seeds) for seeds in published.values()), default=0)

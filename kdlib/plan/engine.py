@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 
 import click
 from jupyter_client import AsyncKernelManager
+from jupyter_client.kernelspec import NATIVE_KERNEL_NAME, KernelSpecManager
 from nbclient.exceptions import DeadKernelError
 from papermill.engines import NBClientEngine
 from papermill.exceptions import PapermillException, PapermillExecutionError
@@ -122,6 +123,8 @@ class Engine(NBClientEngine):  # type: ignore[misc]
         if click.get_current_context(silent=True):  # on the command line, not in somebody's program
             stops.end_at_a_signal(str(output_path))
             stops.end_with_the_study(str(output_path))
+        if kernel_name not in KernelSpecManager().find_kernel_specs():
+            kernel_name = NATIVE_KERNEL_NAME  # saved elsewhere, by a kernel that is not here
         _write_whole()
         killed = _out_of_memory()
         options["kernel_manager_class"] = Kernel

@@ -19,7 +19,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 from pydantic import Field
 
-from kdlib import UsageError, one_of
+from kdlib import UsageError, one_of, path_of
 from kdlib.plan.parameters import Cores, Count, Device, Side, parameters
 from kdlib.plan.runs import CONSTANTS, INITIAL, Constants, is_address
 
@@ -111,7 +111,7 @@ class Look:
 
 
 def _check_file(features: str) -> None:
-    path = Path(features).expanduser()
+    path = path_of("features", features)
     if path.suffix not in FILES:
         raise UsageError(f"features {features}; allowed: a file that ends in {', '.join(FILES)}")
     if not path.is_file():
@@ -197,7 +197,7 @@ def _expanded(name: str, given: Any) -> list[Any]:
     pattern = reference.checkpoint
     if not pattern or pattern in INITIAL or is_address(pattern):
         return [reference]
-    pattern = str(Path(pattern).expanduser())
+    pattern = str(path_of(f"network {name!r}: checkpoint", pattern))
     whole = [pattern] if Path(pattern).is_file() else []
     files = whole or sorted(glob.glob(_pattern(pattern)), key=natural)  # noqa: PTH207  (a Path knows no pattern with a root)
     if not files:

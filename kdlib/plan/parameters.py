@@ -66,6 +66,9 @@ Labels = Annotated[
 ]  # images of each class that keep their label
 Options = Annotated[dict[Any, Any], _NUMBERS]  # of a method, an embedding, a network
 
+DEEPEST = 20  # levels of lists and dicts in a parameter
+LONGEST = 200  # characters of a value in a message
+
 # Parameters that have another name than in an earlier version.
 RENAMED = {
     "pool": "unlabelled",
@@ -89,6 +92,8 @@ def parameters(kind: type[Kind]) -> type[Kind]:
 
     @wraps(start)
     def checked(self: Any, **given: Any) -> None:
+        for name, value in given.items():
+            _check_plain(name, value)
         try:
             start(self, **given)
         except ValidationError as problem:
@@ -96,6 +101,27 @@ def parameters(kind: type[Kind]) -> type[Kind]:
 
     made.__init__ = checked
     return cast(type[Kind], made)
+
+
+def _check_plain(name: str, value: object, depth: int = 0) -> None:
+    """Raise UsageError for a text that no file can hold, and for lists in lists without end."""
+    if isinstance(value, str):
+        if "\0" in value or (not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value)):
+            raise UsageError(f"parameter {name} {_short(value)}; allowed: UTF-8 without NUL")
+        return
+    if not isinstance(value, dict | list | tuple):
+        return
+    if depth == DEEPEST:
+        raise UsageError(f"parameter {name} is nested too deeply; allowed: {DEEPEST} levels")
+    parts = [*value, *value.values()] if isinstance(value, dict) else value
+    for part in parts:
+        _check_plain(name, part, depth + 1)
+
+
+def _short(value: object) -> str:
+    """A value in a line."""
+    text = repr(value)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 4]} ..."
 
 
 def names(kind: Any) -> list[str]:
@@ -124,6 +150,7 @@ def check(kind: Any, given: Mapping[str, Any], among: tuple[str, ...]) -> None:
     for name, value in given.items():
         if name not in known:
             raise UsageError(_unknown(name, known))
+        _check_plain(name, value)
         try:
             _types(kind)[name].validate_python(value, strict=True)
         except ValidationError as problem:
@@ -180,14 +207,14 @@ def _line(error: ErrorDetails | dict[str, Any], known: list[str]) -> str:
         return str(context["error"])
     if kind in ("unexpected_keyword_argument", "extra_forbidden"):
         return _unknown(name, known)
-    if name == "labels_per_class":
-        return f"{name} {given!r}; allowed: 1 or more, or 'all'"
+    if name == "labels_per_class" and kind != "list_type":
+        return f"{name} {_short(given)}; allowed: 1 or more, or 'all'"
     if kind == "literal_error":
-        return f"unknown {name} {given!r}; one of: {context['expected'].replace(chr(39), '')}"
+        return f"unknown {name} {_short(given)}; one of: {context['expected'].replace(chr(39), '')}"
     if kind in _BOUNDS:
         bound, words = _BOUNDS[kind]
-        return f"{name} {given!r}; allowed: {words.format(context[bound])}"
+        return f"{name} {_short(given)}; allowed: {words.format(context[bound])}"
     if kind == "finite_number":
-        return f"{name} {given!r}; allowed: a finite number"
+        return f"{name} {_short(given)}; allowed: a finite number"
     wanted = str(error["msg"]).removeprefix("Input should be ").removeprefix("a valid ")
-    return f"parameter {name} must be {wanted}, given {given!r}"
+    return f"parameter {name} must be {wanted}, given {_short(given)}"

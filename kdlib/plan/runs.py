@@ -6,7 +6,6 @@ No torch in here: the pipeline plans a whole study by these classes.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -16,7 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar, get_a
 
 from pydantic import Field
 
-from kdlib import UsageError, one_of
+from kdlib import UsageError, one_of, path_of
 from kdlib.plan import methods
 from kdlib.plan.parameters import (
     AtLeastTwo,
@@ -44,6 +43,14 @@ EXAMPLE: tuple[str, ...] = (
     "teachers/resnet20-full-0",
     "students/resnet20-full-0/resnet8x0.5-baseline-2-0",
     "students/resnet20-full-0/resnet8x0.5-kd-2-0",
+)
+# What Windows takes for a device, whatever ending it has.
+DEVICES = (
+    "con",
+    "prn",
+    "aux",
+    "nul",
+    *(f"{kind}{n}" for kind in ("com", "lpt") for n in range(10)),
 )
 Kind = TypeVar("Kind", bound="Experiment")
 Trained = TypeVar("Trained", bound="Run")
@@ -95,8 +102,7 @@ class Experiment:
 
     def __post_init__(self) -> None:
         plain("study", self.study)
-        if os.path.expanduser(self.results).startswith("~"):  # noqa: PTH111  (Path raises here)
-            raise UsageError(f"results {self.results!r}; allowed: a folder, ~ for your own")
+        path_of("results", self.results)
 
     @cached_property
     def source(self) -> Source:
@@ -106,7 +112,7 @@ class Experiment:
     @property
     def root(self) -> Path:
         """The folder of the study's results on these images."""
-        return Path(os.path.expanduser(self.results), self.study, self.source.name)  # noqa: PTH111
+        return path_of("results", self.results) / self.study / self.source.name
 
     def settings(self) -> dict[str, Any]:
         """The parameters that results depend on."""
@@ -255,7 +261,7 @@ class Teacher(Run):
             return None
         if is_address(self.weights):
             return cache() / "weights" / PurePosixPath(self.weights).name
-        file = Path(os.path.expanduser(self.weights))  # noqa: PTH111  (a Path raises for ~nobody)
+        file = path_of("weights", self.weights)
         if not file.is_file():
             raise UsageError(f"weights {self.weights}: there is no such file")
         return file
@@ -642,7 +648,8 @@ def plain_text(text: str) -> str:
 
 def plain(what: str, name: str) -> None:
     """Raise UsageError unless a name can be a folder's, on every system."""
-    if not re.fullmatch(r"[A-Za-z0-9_+=-][A-Za-z0-9._+=-]{0,79}", name):
+    form = re.fullmatch(r"[A-Za-z0-9_+=-][A-Za-z0-9._+=-]{0,79}", name)
+    if not form or name.endswith(".") or name.partition(".")[0].lower() in DEVICES:
         raise UsageError(
             f"{what} {name!r}; allowed: a plain name of letters, digits and ._+=-, since it "
             "becomes a folder's"

@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kdlib import UsageError, one_of
+from kdlib import UsageError, one_of, path_of
 
 ARCHIVES = (".tar.xz", ".tar.gz", ".tgz", ".tar", ".zip")
 SMALLEST, LARGEST = 4, 1024  # pixels of a side
@@ -110,18 +110,12 @@ class Source:
         place = self.dataset.removeprefix(PREFIX)
         if not place:
             raise UsageError(f"data set {self.dataset!r}; allowed: {', '.join(NAMES)}, or a path")
-        path = Path(os.path.expanduser(place))  # noqa: PTH111  (a Path raises for ~nobody)
-        try:
-            is_path = place != self.dataset or "/" in place or bool(suffix(path)) or path.exists()
-            if not is_path:
-                one_of("data set", self.dataset, [*NAMES, "or the path of a folder or an archive"])
-            path.resolve().exists()  # raises for a path that cannot be
-            return path.resolve()
-        except UsageError:
-            raise
-        except (OSError, ValueError, RuntimeError) as problem:  # too long, a NUL, links in a circle
-            reason = getattr(problem, "strerror", None) or problem
-            raise UsageError(f"data set {place[:80]!r} is no path ({reason})") from None
+        path = path_of("data set", place)
+        has_folder = "/" in place or os.sep in place
+        is_path = place != self.dataset or has_folder or bool(suffix(path)) or path.exists()
+        if not is_path:
+            one_of("data set", self.dataset, [*NAMES, "or the path of a folder or an archive"])
+        return path_of("data set", path.resolve())
 
     @property
     def files(self) -> list[Path]:
@@ -156,13 +150,13 @@ class Source:
         listing = self.listing
         memory = cache() / "hashes" / hashlib.sha256(repr(listing).encode()).hexdigest()[:32]
         with contextlib.suppress(OSError):
-            if len(known := memory.read_text()) == 8:
+            if len(known := memory.read_text(encoding="utf-8")) == 8:
                 return known
         value = self._content_hash(listing)
         with contextlib.suppress(OSError):  # a cache that cannot be written only costs time
             memory.parent.mkdir(parents=True, exist_ok=True)
             part = memory.with_suffix(f".{os.getpid()}")
-            part.write_text(value)
+            part.write_text(value, encoding="utf-8")
             part.replace(memory)
         return value
 
@@ -289,10 +283,10 @@ def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
 
 def root() -> Path:
     """Where torchvision's files are: KDLIB_DATA, or kdlib/data in the user's cache."""
-    return Path(os.environ.get("KDLIB_DATA") or cache() / "data").expanduser()
+    return path_of("KDLIB_DATA", os.environ.get("KDLIB_DATA") or cache() / "data")
 
 
 def cache() -> Path:
     """Where decoded data sets are stored: KDLIB_CACHE, or kdlib in the user's cache (XDG)."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("KDLIB_CACHE") or Path(home, "kdlib")).expanduser()
+    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return path_of("KDLIB_CACHE", os.environ.get("KDLIB_CACHE") or f"{home}/kdlib")

@@ -16,9 +16,9 @@ from typing import Any, Literal, TypeVar
 import yaml
 from pydantic import Field
 
-from kdlib import UsageError
+from kdlib import UsageError, path_of
 from kdlib.plan import methods
-from kdlib.plan.parameters import EXPONENT, Count, Int, Side, check, number, parameters
+from kdlib.plan.parameters import EXPONENT, Count, Int, Labels, Side, check, number, parameters
 from kdlib.plan.runs import (
     Comparison,
     Experiment,
@@ -40,6 +40,7 @@ Kind = TypeVar("Kind", bound=Experiment)
 Options = dict[str, Any] | None
 MOST_KERNELS = 300  # about, of students whose number per kernel is not given
 TSNE: dict[str, Options] = {"tsne": {}}
+FEW: tuple[Labels, ...] = (2,)  # labels per class
 
 
 @parameters
@@ -63,7 +64,7 @@ class Study:
     methods: list[Any] = Field(
         default_factory=lambda: [methods.BASELINE, "kd"]
     )  # by name, or with parameters of their own: {method: kd, options: {temperature: 2}}
-    labels_per_class: list[Any] = Field(default_factory=lambda: [2])
+    labels_per_class: list[Labels] = Field(default_factory=lambda: [*FEW])
     seeds: list[Int] = Field(default_factory=lambda: [0])
     students_per_kernel: Count | None = None  # of one teacher, label budget and seed, trained side
     # by side; None: 5, and more in studies of more than 1,500 students: few jobs rather than short
@@ -445,7 +446,7 @@ class Study:
         return made
 
 
-def _parameters_of(entry: str | dict[str, Any]) -> dict[str, Any]:
+def _parameters_of(entry: Any) -> dict[str, Any]:
     """The parameters of a student that an entry of `methods` names."""
     given = entry if isinstance(entry, dict) else {"method": entry}
     if not isinstance(given.get("method"), str):
@@ -525,7 +526,7 @@ def read(file: str | Path, device: Literal["cpu", "cuda"] = "cpu") -> Study:
 
     Raises UsageError, naming the file, for anything that is wrong in it.
     """
-    file = Path(file)
+    file = path_of("study file", file)
     if not file.is_file():
         there = ", ".join(str(f) for f in sorted(Path("studies").glob("*.yaml"))) or "none"
         raise UsageError(f"no study file {file}; in studies/: {there}")

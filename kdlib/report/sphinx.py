@@ -41,6 +41,7 @@ from sphinx.util.osutil import relative_uri
 from sphinx.writers.html5 import HTML5Translator
 
 from kdlib.report.reference import Reference
+from kdlib.report.tables import csv_cell
 
 STATIC = Path(__file__).parent / "static"
 FOLDER = "kdlib"  # below _static, where all of this goes
@@ -321,7 +322,8 @@ def _tables(spec: dict[str, Any], folder: Path, name: str) -> list[str]:
     files = [f"{name}-{number}.csv" for number in range(len(tables))]
     for rows, file in zip(tables, files, strict=True):
         with (folder / file).open("w", encoding="utf-8", newline="") as out:
-            writer = csv.DictWriter(out, list(dict.fromkeys(key for row in rows for key in row)))
-            writer.writeheader()
-            writer.writerows(rows)
+            columns = list(dict.fromkeys(key for row in rows for key in row))
+            writer = csv.writer(out)
+            writer.writerow(map(csv_cell, columns))
+            writer.writerows([csv_cell(row.get(column, "")) for column in columns] for row in rows)
     return files

@@ -25,6 +25,32 @@ SIGNS = {  # of the words of verdicts
 }
 FORMS = {"points": "+.1f", "spread": "+.3f", "layers": "+.2f", "silhouette": "+.3f"}
 NONE = "–"  # where there is nothing to show
+# The tags that a cell may hold, all of them written here or in the findings. Any other "<" is text:
+# names of classes, networks and files are somebody else's.
+_TAGS = re.compile(
+    r"<(?!/?(?:code|b|s|em|span|a)>|br>"
+    r'|span (?:class="kd-[a-z]+"(?: data-sign="[^"<>]*")?|aria-hidden="true")>'
+    r'|a (?:class="kd-set" data-set="[^"<>]*"|href="[\w./#=&%+-]*")>)'
+)
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how a cell begins that a spreadsheet computes
+
+
+def cell(content: object) -> str:
+    """What a cell holds as HTML that runs nothing: every tag but those of `_TAGS` is text.
+
+    >>> cell("<script>1 < 2"), cell("<code>kd</code>")
+    ('&lt;script>1 &lt; 2', '<code>kd</code>')
+    """
+    return _TAGS.sub("&lt;", str(content))
+
+
+def csv_cell(content: Any) -> Any:
+    """What a cell of a CSV file holds: text that a spreadsheet would compute gets a quote before.
+
+    >>> csv_cell("=1+2"), csv_cell("kd"), csv_cell(-0.5)
+    ("'=1+2", 'kd', -0.5)
+    """
+    return f"'{content}" if isinstance(content, str) and content.startswith(FORMULA) else content
 
 
 def badge(verdict: str) -> str:
@@ -37,13 +63,15 @@ def badge(verdict: str) -> str:
 
 
 def table(rows: pd.DataFrame, caption: str) -> HTML:
-    """Show a table of HTML strings: with a caption, marked-up headers and its own scroll bar.
+    """Show a table of cells, as `cell` takes them: with a caption, headers and its own scroll bar.
 
     The first column names its row.
     """
-    head = "".join(f'<th scope="col">{column}</th>' for column in rows.columns)
+    head = "".join(f'<th scope="col">{cell(column)}</th>' for column in rows.columns)
     body = "".join(
-        f'<tr><th scope="row">{first}</th>' + "".join(f"<td>{cell}</td>" for cell in rest) + "</tr>"
+        f'<tr><th scope="row">{cell(first)}</th>'
+        + "".join(f"<td>{cell(each)}</td>" for each in rest)
+        + "</tr>"
         for first, *rest in rows.itertuples(index=False, name=None)
     )
     words = html.escape(caption, quote=True)
@@ -340,7 +368,8 @@ def chaos(measured: Mapping[str, Any], caption: str) -> HTML:
 
 def download(rows: pd.DataFrame, name: str, words: str) -> HTML:
     """Link to a table as a CSV file that lies in the page itself."""
-    data = base64.b64encode(rows.to_csv(index=False).encode()).decode()
+    safe = rows.rename(columns=csv_cell).map(csv_cell)
+    data = base64.b64encode(safe.to_csv(index=False).encode()).decode()
     return HTML(f'<a download="{name}.csv" href="data:text/csv;base64,{data}">{words}</a>')
 
 
