@@ -19,7 +19,7 @@ async function render({ model, el: root }) {
   const [switches, depth, reel, classes, curves, small, words] =
     [options, depthSlider, film, legend, curve, overview, regionWords].map((part) => part(app));
   const [images, tip, large] = [selection, tooltip, card].map((part) => part(app, panels));
-  const parts = [...heads, embeddings, brush, switches, depth, reel, classes, curves, images, large, words, ...panels];
+  const parts = [...heads, embeddings, brush, switches, depth, reel, classes, curves, small, images, large, words, ...panels];
   const still = window.matchMedia("(prefers-reduced-motion: reduce)");
   let frame = 0;
   let due = null; // the update to come once all traits that change together have changed
@@ -60,7 +60,6 @@ async function render({ model, el: root }) {
   const update = () => {
     app.read();
     parts.forEach((part) => part.update());
-    if (app.ink) small.update();
   };
   /** Words, colours or the selection changed: no motion. */
   const settle = () => {
@@ -124,8 +123,8 @@ async function render({ model, el: root }) {
     app.picture = Object.assign(new Image(), { src: app.sheet });
     app.picture.decode().then(() => panels.forEach((panel) => panel.paint()), () => { app.picture = null; });
   }
-  travel();
   restyle();
+  travel();
   const themes = new MutationObserver(restyle);
   for (const node of [document.documentElement, document.body]) {
     themes.observe(node, { attributes: true, attributeFilter: ["data-theme", "data-jp-theme-light", "class"] });

@@ -37,7 +37,7 @@ function panel(app, side) {
   const canvas = make("canvas", { tabIndex: 0, role: "application", "aria-roledescription": "map" });
   const layerName = make("p", { className: "kd-layer", hidden: data.aligned });
   const trust = make("p", { className: "kd-trust" });
-  const whose = make("p", { className: "kd-whose" }); // where the maps stand one above the other
+  const whose = make("p", { className: `kd-whose kd-${side}` }); // where the maps stand one above the other
   const loading = make("p", { className: "kd-loading", role: "status", hidden: true }); // seen after a while only
   const self = {
     side, canvas,

@@ -26,7 +26,7 @@ function classNames(app, self) {
   pen.font = `700 ${em}px system-ui, sans-serif`;
   pen.textAlign = "center";
   pen.textBaseline = "middle";
-  self.seats ??= new Map(); // where names stood last: they should not jump to and fro
+  self.seats ??= new Map(); // where names stood last: on their way they should not jump to and fro
   const taken = [];
   const inside = (v) => v >= 0 && v <= canvas.width;
   for (const c of named(app)) {
@@ -38,7 +38,7 @@ function classNames(app, self) {
     const box = ([right, down]) => [
       [middle[0] + right * w - w / 2, w], [middle[1] + down * h - h / 2, h],
     ].map(([start, length]) => Math.max(pixels, Math.min(start, canvas.width - length - pixels))).concat([w, h]);
-    const last = self.seats.get(c) ?? SEATS[0];
+    const last = (self.moving && self.seats.get(c)) || SEATS[0];
     const seat = [last, ...SEATS].find((one) => !taken.some((other) => meet(box(one), other)));
     if (!seat) continue;
     self.seats.set(c, seat);

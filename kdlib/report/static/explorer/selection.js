@@ -66,7 +66,7 @@ function about(app, maps) {
     const accuracy = part.predicts && judged.length ? [make("b", {}, percent(right / judged.length)), ` accuracy (${right} of ${judged.length})`] : [];
     const ends = extremes(self.target, images);
     return make("div", { className: `kd-network kd-${self.side}` }, make("i", { className: "kd-mark" }), make("span", {}, `${app.network(self.side).short}: `, ...accuracy),
-      ...(ends && images.length > 2 ? [make("span", { className: "kd-muted" }, "from the mean on this map"), member("nearest", ends.nearest), member("farthest", ends.farthest)] : []));
+      ...(ends && images.length > 2 ? [make("span", { className: "kd-muted" }, "from its mean on this map"), member("nearest", ends.nearest), member("farthest", ends.farthest)] : []));
   };
   return {
     element,
