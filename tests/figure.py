@@ -126,6 +126,7 @@ class Reader:
 
     def pointed(self, side, point, zoom=(1, 0, 0)):
         """The number of the image that a pointer at a point of the map finds."""
+        self.canvas(side).scroll_into_view_if_needed()
         x, y = self.at(side, point, zoom)
         self.page.mouse.move(x + 9, y + 9)
         self.page.mouse.move(x, y)
