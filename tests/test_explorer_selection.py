@@ -3,6 +3,7 @@
 import csv
 import io
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -67,7 +68,7 @@ def test_a_selection_says_its_classes_accuracies_and_extremes(reader, results):
     select(reader, chosen)
     counts = Counter(results.labels[chosen].tolist())
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    words = ", ".join(f"{NASTY[c]} {count}" for c, count in ordered[:8]).replace("\t", " ")
+    words = ", ".join(f"{NASTY[c]} {count}" for c, count in ordered[:8]).replace(" \t", " ")
     rest = len(ordered) - 8
     assert reader.text("classes") == words + (f" and {rest} more classes" if rest > 0 else "")
     for side, run in (("left", BASELINE), ("right", KD)):
@@ -89,9 +90,8 @@ def test_a_selection_is_saved_as_csv_without_formulas(reader, results):
     with reader.page.expect_download() as download:
         reader.button("Download CSV").click()
     assert download.value.suggested_filename == "selection.csv"
-    with open(download.value.path(), encoding="utf-8", newline="") as file:
-        text = file.read()
-    rows = list(csv.reader(io.StringIO(text)))
+    text = Path(download.value.path()).read_bytes().decode("utf-8")
+    rows = list(csv.reader(io.StringIO(text, newline="")))
     assert rows[0] == [
         *("image", "class", "left: baseline (no teacher), 2 labels per class, seed 0"),
         "right: KD, 2 labels per class, seed 0",

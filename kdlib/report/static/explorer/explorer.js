@@ -125,6 +125,8 @@ async function render({ model, el: root }) {
   }
   restyle();
   travel();
+  const escape = (event) => event.key === "Escape" && app.large >= 0 && app.enlarge(-1);
+  root.addEventListener("keydown", escape);
   const themes = new MutationObserver(restyle);
   for (const node of [document.documentElement, document.body]) {
     themes.observe(node, { attributes: true, attributeFilter: ["data-theme", "data-jp-theme-light", "class"] });
@@ -146,6 +148,7 @@ async function render({ model, el: root }) {
     events.forEach(([name, action]) => model.off(name, action));
     depth.stop();
     reel.stop();
+    root.removeEventListener("keydown", escape);
     themes.disconnect();
     paper.removeEventListener("change", restyle);
     sizes.disconnect();

@@ -81,8 +81,7 @@ function card(app, maps) {
   const { data } = app;
   const close = make("button", { type: "button", "aria-label": "Close the image", onclick: () => app.enlarge(-1) }, "✕");
   const body = make("div", { className: "kd-card-body" });
-  const element = make("div", { className: "kd-card", role: "dialog", hidden: true,
-    onkeydown: (event) => event.key === "Escape" && app.enlarge(-1) }, body, close);
+  const element = make("div", { className: "kd-card", role: "dialog", hidden: true }, body, close);
   const small = (i) => make("span", { title: `image ${i}${data.labels[i] < 0 ? "" : `, class ${data.classes[data.labels[i]]}`}`,
     onpointerenter: () => app.point(i), onpointerleave: () => app.point(-1) }, thumbnail(app, i, 28));
   const row = (side) => {

@@ -158,7 +158,11 @@ function keys(app, self, event) {
     ArrowDown: () => browse(1), ArrowUp: () => browse(app.hover < 0 ? 0 : -1),
     "+": () => app.zoom(self, zoomBy(STEP)), "=": () => app.zoom(self, zoomBy(STEP)),
     "-": () => app.zoom(self, zoomBy(1 / STEP)), 0: () => app.zoom(self, zoomOut),
-    Escape: () => { app.point(-1); app.enlarge(-1); app.select([]); },
+    Escape: () => {
+      app.point(-1);
+      if (app.large >= 0) app.enlarge(-1);
+      else app.select([]);
+    },
   }[event.key];
   if (!action) return;
   event.preventDefault();
