@@ -148,9 +148,13 @@ def test_seeds_can_be_chosen_where_several_are_drawn(results, read, tmp_path):
 
 def test_images_travel_from_layer_to_layer(read):
     opened = read(motion="no-preference")
+    opened.figure.evaluate(
+        "f => { window.moves = []; new MutationObserver(() => moves.push(f.dataset.moving))"
+        ".observe(f, { attributeFilter: ['data-moving'] }) }"
+    )
     opened.figure.locator(".kd-target").nth(5).click()
-    assert opened.figure.get_attribute("data-moving") == "true"
     opened.settle()
+    assert opened.page.evaluate("moves.includes('true')")
     assert opened.errors == []
 
 

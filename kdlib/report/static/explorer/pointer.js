@@ -126,6 +126,7 @@ function listen(app, self) {
   canvas.addEventListener("dblclick", (event) => {
     if (event.shiftKey) return;
     app.zoom(self, zoomOut);
+    if (event.timeStamp - clicked.time > DOUBLE) return;
     app.select(clicked.selected); // the first of the two clicks was none
     app.enlarge(-1);
   });
