@@ -63,6 +63,7 @@ def test_it_opens_on_the_fewest_labels_baseline_and_distilled(view):
     assert (view.layer, view.embedding, view.measure) == ("block2", "tsne", "knn")
     assert (view.selected, view.hidden) == ([], [])
     assert (view.shade, view.epoch, view.names, view.brush) == ("class", -1, True, "box")
+    assert (view.together, view.align, view.regions, view.overview) == (True, False, False, False)
 
 
 def test_the_partner_of_a_chosen_network_has_its_labels_and_seed(results):
@@ -73,7 +74,8 @@ def test_a_view_can_be_asked_for(results):
     choices = {
         **{"left": KD, "right": BASELINE, "layer": "pool", "embedding": "ivis", "measure": "probe"},
         **{"shade": "change", "epoch": -1, "selected": [3, 5], "hidden": [0, 9]},
-        **{"names": False, "brush": "lasso"},
+        **{"names": False, "brush": "move", "together": False, "align": True},
+        **{"regions": True, "overview": True},
     }
     view = show(results, **choices)
     assert list(choices) == VIEW
@@ -109,7 +111,7 @@ def test_traits_can_be_set_and_observed(results):
         ("measure", "beauty", "within_share, silhouette, knn, probe"),
         ("shade", "beauty", "class, error, change"),
         ("epoch", 7, "-1, 0, 1, 3, 8"),
-        ("brush", "knife", "box, lasso"),
+        ("brush", "knife", "box, lasso, move"),
         ("hidden", [10], "0 to 9"),
         ("left", "nobody", BASELINE),
         ("right", "nobody", KD),

@@ -1,50 +1,17 @@
 """The explorer in a real browser: a page of its own over file://, with the network cut."""
 
-import base64
-import io
 import json
-import shutil
 import time
 
 import numpy as np
 import pandas as pd
 import pytest
 import results as invented
-from conftest import AT, cut_off
-from ipywidgets.embed import dependency_state, embed_data
-from PIL import Image
+from conftest import AT
+from figure import BASELINE, KD, TEACHER, opening, write
 
 from kdlib import store
-from kdlib.report import charts, explorer, sphinx
-
-BASELINE, KD = (AT.replace("-at-", f"-{method}-") for method in ("baseline", "kd"))
-TEACHER = "teachers/resnet20-full-0"
-PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>A figure</title>
-<meta name="viewport" content="width=device-width"></head><body><main><h1>A figure</h1>
-<p>Look at <a class="kd-set" data-set="epoch=8&layer=block3&shade=change&selected=3,5">this</a>,
-or <a class="kd-set" data-set="selected=&right={at}&embedding=ivis&measure=probe&left={baseline}">
-that</a>.</p>
-<div class="kd-figure" data-model="{model}" aria-busy="true"></div></main>
-<script type="{state}">{data}</script><script src="widget-host.js"></script></body></html>"""
-
-
-def write(folder, widget):
-    """Write a page that shows one figure and nothing else, without a book around it."""
-    shutil.copy(explorer.STATIC / "widget-host.js", folder)
-    state = dependency_state([widget], drop_defaults=False)
-    data = embed_data([widget], state=state)["manager_state"]
-    (folder / "data").mkdir()
-    for model in data["state"].values():
-        sphinx._slim(model, folder / "data")
-    text = PAGE.format(
-        model=widget.model_id,
-        state="application/vnd.jupyter.widget-state+json",
-        data=json.dumps(data).replace("</", "<\\/"),
-        at=AT,
-        baseline=BASELINE,
-    )
-    (folder / "index.html").write_text(text)
-    return (folder / "index.html").as_uri()
+from kdlib.report import charts, explorer
 
 
 @pytest.fixture(scope="module")
@@ -57,111 +24,10 @@ def address(results, tmp_path_factory):
     return write(tmp_path_factory.mktemp("page"), explorer.show(results))
 
 
-class Reader:
-    """Somebody at the figure: what is on the page, and hands to touch it with."""
-
-    def __init__(self, context, address):
-        self.page, self.refused, self.errors = cut_off(context)
-        self.browser = context.new_cdp_session(self.page)
-        self.browser.send("Performance.enable", {"timeDomain": "threadTicks"})
-        self.page.goto(address)
-        self.figure = self.page.locator(".kd-explorer[data-ready=true]")
-        self.figure.wait_for()
-        self.settle()
-
-    @property
-    def cpu(self):
-        """Seconds that the page itself has computed, whoever else was busy meanwhile."""
-        metrics = self.browser.send("Performance.getMetrics")["metrics"]
-        return {metric["name"]: metric["value"] for metric in metrics}["TaskDuration"]
-
-    def settle(self):
-        self.page.wait_for_selector(".kd-explorer[data-moving=false]")
-
-    def press(self, *keys):
-        for key in keys:
-            self.page.keyboard.press(key)
-
-    def label(self, text):
-        return self.figure.get_by_label(text, exact=True)
-
-    def button(self, name):
-        return self.figure.get_by_role("button", name=name)
-
-    def text(self, part):
-        return self.figure.locator(f".kd-{part}").first.inner_text()
-
-    @property
-    def layer(self):
-        return self.label("Layer").get_attribute("aria-valuetext")
-
-    @property
-    def epoch(self):
-        return self.label("Epochs").get_attribute("aria-valuetext")
-
-    def canvas(self, side):
-        return self.figure.locator(f".kd-panel.kd-{side} canvas")
-
-    def pixels(self, side):
-        """A map as it is painted, rows of red, green, blue."""
-        text = self.canvas(side).evaluate("c => c.toDataURL()").split(",")[1]
-        return np.asarray(Image.open(io.BytesIO(base64.b64decode(text))).convert("RGB")).astype(int)
-
-    def ink(self, side):
-        """How many pixels of a map are far from its paper, in any colour."""
-        pixels = self.pixels(side)
-        return int((np.abs(pixels - pixels[0, 0]).max(axis=2) > 60).sum())
-
-    def colours(self, side):
-        return len(np.unique(self.pixels(side).reshape(-1, 3), axis=0))
-
-    def place(self, side, image, results, **view):
-        """Where an image stands on the screen, computed from the store."""
-        choice = {
-            "layer": "block2",
-            "embedding": "tsne",
-            **view,
-            "run": {"left": BASELINE, "right": KD}[side],
-        }
-        maps = results.maps
-        for column, value in choice.items():
-            maps = maps[maps[column] == value]
-        at = (
-            explorer.quantise(maps.sort_values("image")[["x", "y"]].to_numpy())[image] / 65534 + 0.5
-        )
-        box = self.canvas(side).bounding_box()
-        size, margin = 0.93 * box["width"], 0.035 * box["width"]
-        return box["x"] + margin + at[0] * size, box["y"] + margin + (1 - at[1]) * size
-
-    def drag(self, side, *corners):
-        self.canvas(side).scroll_into_view_if_needed()
-        box = self.canvas(side).bounding_box()
-        for number, (x, y) in enumerate(corners):
-            self.page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["width"], steps=4)
-            if not number:
-                self.page.mouse.down()
-        self.page.mouse.up()
-
-    def count(self):
-        return self.text("count")
-
-
 @pytest.fixture(scope="module")
 def read(address, chromium):
-    """Open the page, or another one, over file:// with every request elsewhere refused."""
-    contexts = []
-
-    def open_page(address=address, *, view="", scheme="light", width=1200, motion="reduce"):
-        size = {"width": width, "height": 1000}
-        context = chromium.new_context(
-            viewport=size, color_scheme=scheme, reduced_motion=motion, has_touch=width < 500
-        )
-        contexts.append(context)
-        return Reader(context, address + view)
-
-    yield open_page
-    for context in contexts:
-        context.close()
+    with opening(chromium, address) as open_page:
+        yield open_page
 
 
 @pytest.fixture(scope="module")
@@ -210,12 +76,12 @@ def test_a_map_whose_movement_means_nothing_is_faded_and_labelled(reader):
     reader.button("stem").click()
     words = reader.text("panel.kd-left .kd-trust")
     assert "noise floor 0." in words
-    assert "Movement here means nothing" in words
+    assert "Do not compare positions between maps" in words
     assert reader.canvas("left").evaluate("c => getComputedStyle(c).opacity") == "0.5"
     reader.label("Network on the right").select_option(TEACHER)
     reader.settle()
     reader.button("logits").click()
-    assert "nothing" not in reader.text("panel.kd-right .kd-trust")
+    assert "positions" not in reader.text("panel.kd-right .kd-trust")
     assert reader.canvas("right").evaluate("c => getComputedStyle(c).opacity") == "1"
 
 
@@ -282,9 +148,13 @@ def test_seeds_can_be_chosen_where_several_are_drawn(results, read, tmp_path):
 
 def test_images_travel_from_layer_to_layer(read):
     opened = read(motion="no-preference")
+    opened.figure.evaluate(
+        "f => { window.moves = []; new MutationObserver(() => moves.push(f.dataset.moving))"
+        ".observe(f, { attributeFilter: ['data-moving'] }) }"
+    )
     opened.figure.locator(".kd-target").nth(5).click()
-    assert opened.figure.get_attribute("data-moving") == "true"
     opened.settle()
+    assert opened.page.evaluate("moves.includes('true')")
     assert opened.errors == []
 
 
@@ -318,7 +188,7 @@ def test_dots_can_be_coloured_by_their_neighbours(reader, shade):
 
 
 def test_a_dot_has_the_colour_of_how_much_its_neighbourhood_changes(reader, results):
-    """1 - |left and right| / 10, in five steps from blue to red; the same in both panels."""
+    """1 - |left and right| / 10, in five steps from light to dark; the same in both panels."""
     reader.label("names").uncheck()
     reader.label("What colours mean").select_option("change")
     near = results.neighbours.query("layer == 'block2'").set_index(["run", "image"])["neighbour"]
@@ -327,12 +197,13 @@ def test_a_dot_has_the_colour_of_how_much_its_neighbourhood_changes(reader, resu
     box = reader.canvas("right").bounding_box()
     reader.page.mouse.move(0, 0)
     pixels = reader.pixels("right")
-    ramp = [(63, 144, 218), (146, 218, 221), (185, 172, 112), (255, 169, 14), (189, 31, 1)]
+    ramp = [(168, 220, 160), (116, 196, 118), (65, 164, 90), (29, 130, 64), (0, 90, 42)]
+    laid = 0.9 * np.array(ramp) + 0.1 * 255  # dots let a tenth of the paper through
     levels = set()
     for image in np.flatnonzero(apart.min(axis=1) > 9):  # that no other dot covers
         shared = len(set(near[BASELINE, image]) & set(near[KD, image]))
         x, y = (places[image] - (box["x"], box["y"])).round().astype(int)
-        level = int(np.abs(pixels[y, x] - ramp).sum(axis=1).argmin())
+        level = int(np.abs(pixels[y, x] - laid).sum(axis=1).argmin())
         assert level == min(4, int((1 - shared / 10) * 5 + 1e-9))
         levels.add(level)
     assert len(levels) >= 3

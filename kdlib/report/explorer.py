@@ -28,7 +28,10 @@ UNKNOWN = 255  # the byte of an error that was not measured; 254 is an error of 
 TRAINED = -1  # the epoch of trained networks, beside those of the film
 NEAREST = 10  # neighbours of each image
 MANY = 20  # classes, from which on names would cover the maps
-BRUSHES = ("box", "lasso")  # what dragging over a map draws
+TOOLS = ("box", "lasso", "move")  # what dragging over a map does: draw one of these, or move the map
+VOTERS = 5  # images nearest to a place of a map, whose predictions colour its region
+REACH = 0.06  # of the map's side; places farther from every image have no region
+LATE = 0.6  # relative depth from which on regions are drawn
 MOST = 32_767  # images, of which int16 can number the neighbours
 MANY_IMAGES = 2500  # from which on thumbnails are smaller
 SIDE = 48  # largest thumbnail, in pixels
@@ -38,13 +41,13 @@ QUALITY_OF_MANY = 60
 COLUMNS = 40  # thumbnails in a row of the sprite; more where they are many
 STATIC = Path(__file__).parent / "static"
 SCRIPTS = (  # of static/explorer, in this order
-    *("document", "view", "controls", "maps", "painting", "pointer"),
-    *("curve", "images", "explorer"),
+    *("document", "alignment", "view", "controls", "zoom", "maps", "regions", "names"),
+    *("painting", "pointer", "overview", "curve", "images", "selection", "explorer"),
 )
 CONSTANTS = {
     **{"MISSING": MISSING, "UNKNOWN": UNKNOWN, "TRAINED": TRAINED, "NEAREST": NEAREST},
-    "MANY": MANY,
-    **{"BRUSHES": BRUSHES, "COLOURS": charts.CLASSES},
+    **{"MANY": MANY, "VOTERS": VOTERS, "REACH": REACH, "LATE": LATE},
+    **{"TOOLS": TOOLS, "COLOURS": charts.CLASSES},
 }
 
 
@@ -83,7 +86,13 @@ class Explorer(anywidget.AnyWidget):
     selected = traitlets.List(traitlets.Int(), help="numbers of images").tag(sync=True)
     hidden = traitlets.List(traitlets.Int(), help="numbers of classes").tag(sync=True)
     names = traitlets.Bool(True, help="whether classes are named on the maps").tag(sync=True)
-    brush = traitlets.Unicode("box", help="what dragging draws: box or lasso").tag(sync=True)
+    brush = traitlets.Unicode("box", help="what dragging does: box, lasso or move").tag(sync=True)
+    together = traitlets.Bool(True, help="whether both maps are zoomed together").tag(sync=True)
+    align = traitlets.Bool(False, help="whether the selected images lie upon each other").tag(
+        sync=True
+    )
+    regions = traitlets.Bool(False, help="whether decision regions are drawn").tag(sync=True)
+    overview = traitlets.Bool(False, help="whether all layers are shown at once").tag(sync=True)
 
     meta = traitlets.Dict().tag(sync=True)  # what is known before a network is chosen: see _meta
     parts = traitlets.Dict().tag(sync=True)  # run -> all of that network, as bytes: see _parts
@@ -136,12 +145,12 @@ class Explorer(anywidget.AnyWidget):
             return [choice["key"] for choice in self.meta[f"{trait}s"]] or [""]
         if trait == "epoch":
             return [TRAINED, *sorted({e for reel in self.meta["film"] for e in reel["epochs"]})]
-        return list(BRUSHES) if trait == "brush" else self.meta[f"{trait}s"]
+        return list(TOOLS) if trait == "brush" else self.meta[f"{trait}s"]
 
 
 VIEW = [  # the traits of the view, in the order of links and of a line of Python
     *("left", "right", "layer", "embedding", "measure", "shade", "epoch", "selected"),
-    *("hidden", "names", "brush"),
+    *("hidden", "names", "brush", "together", "align", "regions", "overview"),
 ]
 
 
@@ -159,7 +168,10 @@ def show(
     traits of the view by their names: layer="block3" (or "50 %" of the depth, where networks have
     layers of their own), embedding="ivis", measure="silhouette",
     shade="error", epoch=5 (of the film of training), selected=[image numbers], hidden=[class
-    numbers], names=False, brush="lasso".
+    numbers], names=False, brush="lasso" (or "move": dragging moves the map), together=False (each map
+    is zoomed by itself), align=True (the right map is turned so that the selected images lie upon
+    each other), regions=True (decision regions behind the last layers), overview=True (all layers
+    at once).
 
     Raises UsageError for a name the results do not hold, and when they hold no maps at all.
 
@@ -237,7 +249,7 @@ def _defaults(results: Results, networks: pd.DataFrame) -> dict[str, Any]:
         "selected": [],
         "hidden": [],
         "names": len(results.study["classes"]) <= MANY,
-        "brush": "box",
+        **{"brush": "box", "together": True, "align": False, "regions": False, "overview": False},
     }
 
 

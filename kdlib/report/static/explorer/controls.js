@@ -69,6 +69,26 @@ function radio(app, key, label, words) {
   };
 }
 
+/** A box to tick for a trait that is true or false. */
+function tick(app, key, words, title) {
+  const box = make("input", { type: "checkbox", onchange: () => app.set(key, box.checked) });
+  const element = make("label", { className: "kd-key", title }, box, words);
+  return { element, update() { box.checked = app.good[key]; } };
+}
+
+/** How the maps are looked at. */
+function options(app) {
+  const late = SIDES.some((side) => app.part(side).predicts) && app.data.classes.length > 0;
+  const ticks = [tick(app, "together", "zoom together", "Zoom and move both maps together, or each by itself"),
+    tick(app, "align", "align the selection", `Turn and shift the right map so that the selected images lie upon those on the left (${FEWEST} or more images)`),
+    tick(app, "overview", "all layers", "Show small maps of all layers of both networks"),
+    ...(late ? [tick(app, "regions", "decision regions", "Colour the last layers' maps by what the nearest images are predicted")] : [])];
+  return {
+    element: make("div", { className: "kd-options", role: "group", "aria-label": "Maps" }, ...ticks.map((each) => each.element)),
+    update() { ticks.forEach((each) => each.update()); },
+  };
+}
+
 /** A slider with its stops named below, and a button that walks through them and stops at the end.
  *  stops() are [name, words]; at() says where it stands; choose(i) goes there. */
 function walk({ label, play: title, pause, stops, at, choose }) {
@@ -150,15 +170,21 @@ function legend(app) {
   const { classes, labels, n, shades } = app.data;
   const predicts = () => SIDES.some((side) => app.part(side).predicts) && classes.length > 0;
   const members = (c) => Array.from({ length: n }, (_, i) => i).filter((i) => labels[i] === c);
-  const point = (c) => { app.pointed = c; app.draw(); };
-  const toggle = (c) => app.set("hidden", classes.map((_, i) => i).filter((i) => app.hidden.has(i) !== (i === c)));
+  const point = (c) => { app.pointed = app.hidden.has(c) ? -1 : c; app.draw(); };
+  const hide = (c, hidden) => app.set("hidden", classes.map((_, i) => i).filter((i) => (i === c ? hidden : app.hidden.has(i))));
+  const toggle = (c) => {
+    hide(c, !app.hidden.has(c));
+    app.pointed = -1; // else all others would stay pale until the pointer leaves
+    app.changed();
+  };
+  const choose = (c) => { hide(c, false); app.select(members(c)); };
   const buttons = classes.map((name, c) => {
     const icon = svg("svg", { viewBox: "-6 -6 12 12", width: 12, height: 12, "aria-hidden": "true" },
       svg("path", { d: outline(shape(c), 4.6), fill: colour(c) }));
     return make("button", { type: "button", title: `${name}: click to hide or show, Shift + click to select all`,
-      onclick: (event) => (event.shiftKey ? app.select(members(c)) : toggle(c)),
+      onclick: (event) => (event.shiftKey ? choose(c) : toggle(c)),
       onfocus: (event) => event.target.matches(":focus-visible") && point(c), onblur: () => point(-1),
-      onpointerenter: () => point(c), onpointerleave: () => point(-1) }, icon, name);
+      onpointerenter: () => point(c), onpointerleave: () => point(-1) }, icon, make("span", {}, name));
   });
   const names = make("input", { type: "checkbox", onchange: () => app.set("names", names.checked) });
   const find = make("input", { type: "search", placeholder: `find one of ${thousands(classes.length)} classes`,
@@ -172,12 +198,14 @@ function legend(app) {
   const most = make("span");
   const ramp = make("span", { className: "kd-key kd-ramp" }, "none", ...SHADES.map((fill) =>
     make("i", { className: "kd-shade", style: `background:${fill}` })), most);
-  return {
-    element: make("div", { className: "kd-legend", role: "group", "aria-label": "Classes and colours" },
+  const element = make("div", { className: "kd-legend", role: "group", "aria-label": "Classes and colours" },
       make("label", { className: "kd-muted", hidden: shades.length < 2 }, "colour: ", shade), ramp,
       find, make("span", { className: "kd-muted", hidden: classes.length > 0 }, "no classes are known"), ...buttons,
-      ring, make("label", { className: "kd-key", hidden: !classes.length }, names, "names")),
+      ring, make("label", { className: "kd-key", hidden: !classes.length }, names, "names"));
+  return {
+    element,
     update() {
+      element.classList.toggle("kd-shaded", app.shade() !== "class"); // then dots have other colours than classes
       shade.value = app.shade();
       shade.disabled = app.epoch !== TRAINED;
       shade.title = shade.disabled ? "known of trained networks only" : "what colours mean";

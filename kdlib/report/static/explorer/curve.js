@@ -35,14 +35,16 @@ function curve(app) {
   function side(name, scale) {
     const { values, low, high, seeds } = app.part(name).curves[app.good.measure];
     const group = svg("g", { class: `kd-${name}` });
+    const still = svg("g", { class: app.epoch === TRAINED ? "" : "kd-pale" }); // of the trained network
+    group.append(still);
     if (seeds > 1) {
       const edge = `${path(low, scale)} ${path(high, scale).split(" ").reverse().join(" ")}`;
-      group.append(svg("polygon", { class: "kd-band", points: edge }));
+      still.append(svg("polygon", { class: "kd-band", points: edge }));
     }
-    group.append(svg("polyline", { points: path(values, scale) }));
-    const dot = (i, v, r) => v != null && group.append(svg("circle", { cx: scale.x(i, values.length), cy: scale.y(v), r }));
-    values.forEach((v, i) => dot(i, v, 2.6));
-    dot(app.own(name), app.value(app.good.measure, name), 5);
+    still.append(svg("polyline", { points: path(values, scale) }));
+    const dot = (parent, i, v, r) => v != null && parent.append(svg("circle", { cx: scale.x(i, values.length), cy: scale.y(v), r }));
+    values.forEach((v, i) => dot(still, i, v, 2.6));
+    dot(group, app.own(name), app.value(app.good.measure, name), 5);
     return group;
   }
   /** Numbers at the current layer and names at the end, pushed apart where they would meet. */
@@ -60,7 +62,10 @@ function curve(app) {
         write(s, scale.x(now, values.length), Math.max(10, Math.min(height - 2, y)), "middle", fixed(here[s]));
       }
       const apart = Math.abs(scale.y(a.at(-1) ?? 0) - scale.y(b.at(-1) ?? 0)) < 13 ? above(a.at(-1), b.at(-1))[s] / 2.2 : 0;
-      if (values[end] != null && scale.column > 80) write(s, scale.x(end, values.length) + 10, scale.y(values[end]) + 4 + apart, "start", app.network(s).short);
+      if (values[end] != null && scale.column > 80) {
+        const letters = Math.floor((scale.width - scale.x(end, values.length) - 12) / 7); // that fit beside the line
+        write(s, scale.x(end, values.length) + 10, scale.y(values[end]) + 4 + apart, "start", shorten(app.network(s).short, letters));
+      }
     }
     return group;
   }
@@ -72,7 +77,9 @@ function curve(app) {
       const scale = scales();
       const measure = data.measures[app.at("measure")];
       select.value = measure.key;
-      hint.textContent = measure.hint;
+      const seeds = Math.max(...SIDES.map((s) => app.part(s).curves[measure.key].seeds));
+      hint.textContent = [measure.hint, app.epoch === TRAINED ? (seeds > 1 && `lines: the networks on the maps; bands: the lowest to the highest of up to ${seeds} seeds`)
+        : `large dots: ${moment(app.epoch)}; pale lines: once trained`].filter(Boolean).join(" · ");
       const grid = scale.ticks.map((v) => [
         svg("line", { class: "kd-grid", x1: gutter, x2: scale.width, y1: scale.y(v), y2: scale.y(v) }),
         svg("text", { class: "kd-axis", x: gutter - 8, y: scale.y(v) + 4, "text-anchor": "end" }, `${+v.toFixed(2)}`)]);

@@ -8,7 +8,7 @@ const SHAPES = ["circle", "square", "triangle", "diamond"];
 const colour = (c) => COLOURS[c % COLOURS.length];
 const shape = (c) => SHAPES[Math.floor(c / COLOURS.length) % SHAPES.length];
 
-const SHADES = ["#3f90da", "#92dadd", "#b9ac70", "#ffa90e", "#bd1f01"]; // of few to many neighbours
+const SHADES = ["#a8dca0", "#74c476", "#41a45a", "#1d8240", "#005a2a"]; // of few to many neighbours; no class is green
 const MEANINGS = { class: "class", error: "neighbours lost", change: "neighbours changed" };
 const MOST = { error: "all, between layer and map", change: "all, between left and right layer" }; // the ramp's end
 

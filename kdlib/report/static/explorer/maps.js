@@ -32,28 +32,24 @@ function medians({ classes, labels }, map) {
   return values.flat().map((v) => (v.length ? v.sort((a, b) => a - b)[v.length >> 1] : MISSING));
 }
 
-/** From the square of int16 to pixels of a canvas, and back. */
-function projection({ width }) {
-  const margin = width * 0.035;
-  const scale = (width - 2 * margin) / 65534;
-  return { scale, x: (x) => margin + (x + 32767) * scale, y: (y) => margin + (32767 - y) * scale,
-    back: ([x, y]) => [(x - margin) / scale - 32767, 32767 - (y - margin) / scale] };
-}
-
 function panel(app, side) {
   const { data } = app;
   const canvas = make("canvas", { tabIndex: 0, role: "application", "aria-roledescription": "map" });
   const layerName = make("p", { className: "kd-layer", hidden: data.aligned });
   const trust = make("p", { className: "kd-trust" });
+  const whose = make("p", { className: `kd-whose kd-${side}` }); // where the maps stand one above the other
   const loading = make("p", { className: "kd-loading", role: "status", hidden: true }); // seen after a while only
   const self = {
     side, canvas,
     pen: canvas.getContext("2d", { willReadFrequently: true }), // pixels are written by hand
-    element: make("figure", { className: `kd-panel kd-${side}` }, canvas, loading, layerName, trust),
+    target: null, // the map that is shown, or is on its way
+    zoom: whole(),
+    pictureSize: 0, // of images that stand in for dots, in pixels
     dots: null, // a passage of the images' coordinates
     middles: null, // a passage of the classes' medians, where their names stand
     order: null, // which images are painted, in which order and as what
     trail: null, // where the pointer went while dragging
+    moving: false,
     update() {
       const [network, layer] = [app.network(side), app.own(side)];
       const kind = data.titles[app.good.embedding];
@@ -67,22 +63,26 @@ function panel(app, side) {
       const failed = app.failed[side] ? [make("b", { className: "kd-nothing" }, app.failed[side]), `. Still ${network.name}. `] : [];
       trust.replaceChildren(...failed, ...trustWords(still ? `${kind} map` : `${kind} map ${moment(app.epoch)}`, faith));
       self.element.classList.toggle("kd-adrift", faith.noise_floor > 0.5);
+      whose.replaceChildren(make("i", { className: "kd-mark" }), make("b", {}, network.short));
+      canvas.classList.toggle("kd-move", app.good.brush === "move");
       canvas.setAttribute("aria-label", `${kind} map of ${data.n} images at ${app.layer(side)} of ${network.name}, ${moment(app.epoch)}. `
-        + "Left and right arrow: layer. Up and down arrow: image by image, with Shift the selected ones. Enter: select that image, or no longer. Escape: clear the selection.");
+        + "Left and right arrow: layer. Up and down arrow: image by image, with Shift the selected ones. Enter: select that image, or no longer. Escape: clear the selection. "
+        + "Plus and minus: zoom, 0: the whole map. Control and arrows, or arrows alone where dragging moves: move the map.");
     },
-    retarget() {
-      const to = app.map(side);
+    retarget(to) {
+      self.target = to;
       self.dots = passage(self.dots, to);
       self.middles = passage(self.middles, medians(data, to));
     },
     advance(t) {
+      self.moving = t < 1;
       self.dots.advance(t);
       self.middles.advance(t);
     },
     has: (i) => self.dots.now[2 * i] > MISSING,
     /** Screen place of an image, or null where it has none. */
     place(i) {
-      const { x, y } = projection(canvas);
+      const { x, y } = projection(self);
       return self.has(i) ? [x(self.dots.now[2 * i]), y(self.dots.now[2 * i + 1])] : null;
     },
     /** Where an image's nearest in the layer itself lie on this map. */
@@ -95,13 +95,18 @@ function panel(app, side) {
       self.paint();
     },
     paint() {
-      if (!self.dots || !fit(self)) return;
+      if (!self.dots || !fit(app, self)) return;
       self.dotCount = paint(app, self);
       self.mark();
+      buttons.update();
+      canvas.classList.toggle("kd-zoomed", self.zoom.factor > 1);
     },
     mark: () => self.pixels && drawMarks(app, self),
   };
-  listen(app, self);
+  const buttons = zoomButtons(app, self);
+  self.element = make("figure", { className: `kd-panel kd-${side}` }, whose, make("div", { className: "kd-frame" }, canvas, loading, buttons.element),
+    layerName, trust);
+  self.release = listen(app, self);
   return self;
 }
 
@@ -115,5 +120,5 @@ function trustWords(kind, { trustworthiness: trust, neighbours_kept: share, nois
     + (floor == null ? "" : `, noise floor ${fixed(floor)}`);
   return [make("span", { className: `kd-grade kd-grade-${grade}`, "aria-hidden": "true" }, "●".repeat(grade + 1), "○".repeat(2 - grade)),
     make("b", {}, `${word}: `), `${advice}. `, make("span", { className: "kd-muted" }, `${numbers}.`),
-    ...(floor > 0.5 ? [make("b", { className: "kd-nothing" }, " Movement here means nothing: "), `drawn again, images lie ${fixed(floor)} of the map's width away.`] : [])];
+    ...(floor > 0.5 ? [make("b", { className: "kd-nothing" }, " Do not compare positions between maps: "), `computed again, images lie ${fixed(floor)} of the map's width away.`] : [])];
 }

@@ -1,4 +1,4 @@
-// Dots as pixels, and over them class names, neighbours and the brush.
+// Dots as pixels, images in their place where they fit, and over them neighbours and the brush.
 
 /** One dot as its pixels: how far each is from the middle, and what to add there. */
 function stamp(app, r, fill, kind, { ring, alpha }, width) {
@@ -23,19 +23,20 @@ function stamp(app, r, fill, kind, { ring, alpha }, width) {
   };
 }
 
+const UNKNOWN_FILL = "#888"; // of images without a label, or without a number
 const LOOKS = COLOURS.length * SHAPES.length; // of classes; after these they come again
 const PASSES = [{ ring: false, alpha: 0.13 }, { ring: true, alpha: 0.13 }, { ring: false, alpha: 0.9 }, { ring: true, alpha: 0.9 }];
 
 /** The stamps of all classes and shades, by pass; made anew when size or theme changes. */
-function stamps(app, width) {
+function stamps(app, { canvas, image: { width } }) {
   const key = `${width} ${app.ink.text}`;
   if (app.stamps?.key === key) return app.stamps;
-  const r = dotSize(app.data, width);
+  const r = dotSize(app.data, canvas.width);
   const make = (fill, kind) => PASSES.map((pass) => stamp(app, r, fill, kind, pass, width));
   const looks = Math.min(LOOKS, app.data.classes.length);
   const classes = Array.from({ length: looks }, (_, c) => make(colour(c), shape(c)));
-  classes[LOOKS] = make("#888", "circle"); // of images without a label
-  const shades = [...SHADES, "#888"].map((fill) => make(fill, "circle"));
+  classes[LOOKS] = make(UNKNOWN_FILL, "circle");
+  const shades = [...SHADES, UNKNOWN_FILL].map((fill) => make(fill, "circle"));
   app.stamps = { key, classes, shades };
   return app.stamps;
 }
@@ -46,7 +47,7 @@ function order(app, { side }) {
   const { data, selected, hidden, pointed } = app;
   const [part, shade] = [app.part(side), app.shade()];
   const level = (share) => (share < 0 ? SHADES.length : Math.min(SHADES.length - 1, Math.floor(share * SHADES.length)));
-  const errors = shade === "error" && part.errors(app.at("embedding"), app.at("layer"));
+  const errors = shade === "error" && part.errors(app.at("embedding"), app.own(side));
   const changed = shade === "change" && changes(app.near("left"), app.near("right"), data.n);
   const passes = PASSES.map(() => []);
   data.labels.forEach((c, i) => {
@@ -59,14 +60,17 @@ function order(app, { side }) {
   return { passes: passes.map((images) => Uint32Array.from(images)), which, kind: shade === "class" ? "classes" : "shades" };
 }
 
-/** Size a canvas to the pixels of the screen; false while it is not on the page. */
-function fit(self) {
+/** Size a canvas to the pixels of the screen; false while it is not on the page. The pixels have a margin
+ *  for dots that lie partly outside. */
+function fit(app, self) {
   const { canvas, pen } = self;
   const w = Math.round(canvas.clientWidth * (window.devicePixelRatio || 1));
   if (w && canvas.width !== w) canvas.width = canvas.height = w;
-  if (w && self.image?.width !== w) {
-    self.image = pen.createImageData(w, w);
+  const margin = 2 * Math.ceil(dotSize(app.data, w) * 1.6);
+  if (w && self.image?.width !== w + 2 * margin) {
+    self.image = pen.createImageData(w + 2 * margin, w + 2 * margin);
     self.pixels = new Uint32Array(self.image.data.buffer);
+    self.margin = margin;
   }
   return w > 0;
 }
@@ -75,17 +79,39 @@ function dotSize({ n }, width) {
   return Math.max(1.6 * (window.devicePixelRatio || 1), width / (n > 2500 ? 170 : n > 700 ? 125 : 90));
 }
 
+const LEAST_PICTURE = 18; // pixels of the screen, from which on images stand in for dots
+const MOST_PICTURE = 72;
+const LEAST_ZOOM = 1.5;
+
+/** How large images are drawn, 0 where dots are: they grow with the map, and begin where the images, spread
+ *  evenly, would fill a quarter of it. */
+function pictureSize({ data, picture }, { canvas, zoom }) {
+  const pixels = window.devicePixelRatio || 1;
+  const side = (canvas.width * zoom.factor) / Math.sqrt(data.n) / 2;
+  if (!picture || zoom.factor < LEAST_ZOOM || side < LEAST_PICTURE * pixels) return 0;
+  return Math.min(side, MOST_PICTURE * pixels);
+}
+
 /** Lay every dot over the paper, pixel by pixel: many times as fast as asking the canvas to draw
- *  each. Two colours are mixed at once, in the two halves of a number. Returns how many dots. */
-function paint(app, { canvas, pixels, order: { passes, which, kind }, dots: { now } }) {
-  const { x, y } = projection(canvas);
-  const known = stamps(app, canvas.width)[kind];
+ *  each. Two colours are mixed at once, in the two halves of a number. Returns how many dots of all there are,
+ *  in the frame or not. */
+function paint(app, self) {
+  const { canvas, image, pixels, margin, order: { passes, which, kind }, dots: { now } } = self;
+  const { x, y } = projection(self);
+  const known = stamps(app, self)[kind];
+  const [low, high] = [-margin / 2, canvas.width + margin / 2];
   pixels.fill(app.ink.pixel);
+  paintRegions(app, self);
+  self.pictureSize = pictureSize(app, self);
   let count = 0;
   passes.forEach((images, pass) => {
     for (const i of images) {
       if (now[2 * i] <= MISSING) continue;
-      const middle = Math.round(y(now[2 * i + 1])) * canvas.width + Math.round(x(now[2 * i]));
+      count++;
+      if (self.pictureSize) continue;
+      const [across, down] = [Math.round(x(now[2 * i])), Math.round(y(now[2 * i + 1]))];
+      if (across < low || across >= high || down < low || down >= high) continue;
+      const middle = (down + margin) * image.width + across + margin;
       const { where, rest, redBlue, green } = known[which[i]][pass];
       for (let k = 0; k < where.length; k++) {
         const at = middle + where[k];
@@ -94,11 +120,41 @@ function paint(app, { canvas, pixels, order: { passes, which, kind }, dots: { no
           | (((redBlue[k] + Math.imul(under & 0xff00ff, rest[k])) >>> 8) & 0xff00ff)
           | (((green[k] + Math.imul(under & 0x00ff00, rest[k])) >>> 8) & 0x00ff00);
       }
-      count++;
     }
   });
   return count;
 }
+
+/** The images themselves in the place of dots, framed in their dots' colours; dark frames are misclassified. */
+function drawPictures(app, self) {
+  const { pen, canvas, pictureSize: side, order: { passes, which, kind }, dots: { now } } = self;
+  const { x, y } = projection(self);
+  const [w, h, columns] = app.data.tile;
+  const [wide, high] = [(side * w) / Math.max(w, h), (side * h) / Math.max(w, h)];
+  const edge = Math.max(1.5 * (window.devicePixelRatio || 1), side / 14);
+  pen.imageSmoothingEnabled = w >= 24;
+  passes.forEach((images, pass) => {
+    const { ring, alpha } = PASSES[pass];
+    pen.globalAlpha = alpha;
+    for (const i of images) {
+      if (now[2 * i] <= MISSING) continue;
+      const [left, top] = [x(now[2 * i]) - wide / 2, y(now[2 * i + 1]) - high / 2];
+      if (left > canvas.width || top > canvas.width || left + wide < 0 || top + high < 0) continue;
+      if (ring) {
+        pen.fillStyle = app.ink.text;
+        pen.fillRect(left - 2 * edge, top - 2 * edge, wide + 4 * edge, high + 4 * edge);
+      }
+      pen.fillStyle = fills(kind)[which[i]];
+      pen.fillRect(left - edge, top - edge, wide + 2 * edge, high + 2 * edge);
+      pen.drawImage(app.picture, (i % columns) * w, Math.floor(i / columns) * h, w, h, left, top, wide, high);
+    }
+  });
+  pen.globalAlpha = 1;
+}
+
+/** The colours that `order` numbers, of classes or shades. */
+const fills = (kind) => (kind === "classes"
+  ? Array.from({ length: LOOKS + 1 }, (_, c) => (c === LOOKS ? UNKNOWN_FILL : colour(c))) : [...SHADES, UNKNOWN_FILL]);
 
 function message({ ink }, pen, words) {
   const w = pen.canvas.width;
@@ -108,45 +164,19 @@ function message({ ink }, pen, words) {
   pen.fillText(words, w / 2, w / 2);
 }
 
-/** Each class's name at the median of its dots: the second cue beside the colour. */
-function classNames(app, { canvas, middles, pen }) {
-  const { classes } = app.data;
-  const { x, y } = projection(canvas);
-  const pixels = window.devicePixelRatio || 1;
-  const em = pixels * (canvas.clientWidth < 260 ? 10 : 12.5);
-  pen.font = `700 ${em}px system-ui, sans-serif`;
-  pen.textAlign = "center";
-  pen.textBaseline = "middle";
-  pen.lineWidth = 1.6 * pixels;
-  classes.forEach((name, c) => {
-    if (middles.now[2 * c] <= MISSING || app.hidden.has(c) || (app.pointed >= 0 && app.pointed !== c)) return;
-    const xy = [x(middles.now[2 * c]), y(middles.now[2 * c + 1])];
-    const words = name.length > 12 ? `${name.slice(0, 11)}…` : name;
-    const [w, h] = [pen.measureText(words).width + em * 0.7, em * 1.35];
-    pen.beginPath();
-    pen.roundRect(xy[0] - w / 2, xy[1] - h / 2, w, h, h / 3);
-    pen.fillStyle = app.ink.paper;
-    pen.globalAlpha = 0.88;
-    pen.fill();
-    pen.globalAlpha = 1;
-    pen.strokeStyle = colour(c);
-    pen.stroke();
-    pen.fillStyle = app.ink.text;
-    pen.fillText(words, xy[0], xy[1] + em * 0.06);
-  });
-}
-
-/** The painted dots, and over them names, the hovered image with its neighbours, and the brush. */
+/** The painted dots or images, and over them names, the hovered image with its neighbours, and the brush. */
 function drawMarks(app, self) {
-  const { pen, image, trail, place } = self;
-  const r = dotSize(app.data, image.width);
-  pen.putImageData(image, 0, 0);
+  const { pen, image, margin, trail, place } = self;
+  const r = Math.max(dotSize(app.data, self.canvas.width), self.pictureSize / 3.5);
+  pen.putImageData(image, -margin, -margin);
+  if (self.pictureSize) drawPictures(app, self);
   if (!self.dotCount) message(app, pen, app.hidden.size ? "these classes are hidden" : "no map of this layer was stored");
   else if (app.good.names || app.pointed >= 0) classNames(app, self);
   pen.strokeStyle = app.ink.text;
+  if (app.large >= 0 && self.has(app.large)) circle(pen, place(app.large), r * 2.3, r * 0.55);
   if (app.hover >= 0 && self.has(app.hover)) {
-    drawNeighbours(app, self, r);
-    circle(pen, place(app.hover), r * 2.3, r * 0.55);
+    drawNeighbours(app, self, Math.min(r, dotSize(app.data, self.canvas.width) * 1.5));
+    circle(pen, place(app.hover), r * 2.3, Math.min(r * 0.55, 4 * (window.devicePixelRatio || 1)));
   }
   if (trail) {
     const [first, ...others] = corners(app, trail);

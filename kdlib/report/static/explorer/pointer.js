@@ -9,7 +9,7 @@ function corners(app, trail) {
 
 /** The images inside an outline: a ray from inside crosses it an odd number of times. */
 function enclosed(app, self, outline) {
-  const { back } = projection(self.canvas);
+  const { back } = projection(self);
   const around = outline.map(back);
   const { now } = self.dots;
   const inside = (x, y) => {
@@ -20,75 +20,152 @@ function enclosed(app, self, outline) {
     });
     return odd;
   };
-  return [...app.data.labels.keys()].filter((i) => visible(app, self, i) && inside(now[2 * i], now[2 * i + 1]));
+  return [...app.data.labels.keys()].filter((i) => shown(app, self, i) && inside(now[2 * i], now[2 * i + 1]));
 }
 
-const visible = (app, self, i) => self.has(i) && !app.hidden.has(app.data.labels[i]);
+const shown = (app, self, i) => self.has(i) && app.visible(i);
 
 /** The image nearest to a point of the canvas, -1 where none is near. */
 function nearest(app, self, point) {
-  const { scale, back } = projection(self.canvas);
+  const { scale, back } = projection(self);
   const [x, y] = back(point);
   const { now } = self.dots;
-  let [best, image] = [(self.canvas.width / 28 / scale) ** 2, -1];
+  const reach = Math.max(self.canvas.width / 28, self.pictureSize * 0.75);
+  let [best, image] = [(reach / scale) ** 2, -1];
   for (let i = 0; i < app.data.n; i++) {
     const distance = (now[2 * i] - x) ** 2 + (now[2 * i + 1] - y) ** 2;
-    if (distance < best && visible(app, self, i)) [best, image] = [distance, i];
+    if (distance < best && shown(app, self, i)) [best, image] = [distance, i];
   }
   return image;
 }
 
+const DOUBLE = 400; // milliseconds between two clicks that are one double click
+
+/** What hands do on a map. One finger or button draws the brush; with the tool "move", Ctrl or the middle button
+ *  it moves the map; two fingers zoom and move it. A click selects one image and shows it large. */
 function listen(app, self) {
   const { canvas } = self;
+  const pixels = () => window.devicePixelRatio || 1;
   const at = (event) => {
     const box = canvas.getBoundingClientRect();
     const scale = canvas.width / box.width;
     return [(event.clientX - box.left) * scale, (event.clientY - box.top) * scale];
   };
+  const fingers = new Map(); // pointers that are down, by number
+  let grip = null; // where the map is held, and where it was taken
   let before = []; // with Shift, the images dragged over join those selected before
-  const small = () => self.trail.every(([x, y]) => Math.hypot(x - self.trail[0][0], y - self.trail[0][1]) < 5 * (window.devicePixelRatio || 1));
+  let clicked = { time: -DOUBLE, selected: [] }; // the last click, and what was selected before it
+  const near = (a, b) => Math.hypot(a[0] - b[0], a[1] - b[1]) < 5 * pixels();
+  const click = (event, kept) => {
+    const image = nearest(app, self, at(event));
+    if (event.timeStamp - clicked.time > DOUBLE) clicked.selected = [...app.selected];
+    clicked.time = event.timeStamp;
+    app.select(new Set([...kept, ...(image < 0 ? [] : [image])]));
+    app.enlarge(image);
+    app.point(image, self);
+  };
+  const span = () => {
+    const [[a, b], [c, d]] = fingers.values();
+    return { middle: [(a + c) / 2, (b + d) / 2], width: Math.max(1, Math.hypot(a - c, b - d)) };
+  };
   canvas.addEventListener("pointerdown", (event) => {
-    if (event.button) return;
-    self.trail = [at(event)];
-    before = event.shiftKey ? [...app.selected] : [];
+    const held = event.button === 1 || event.ctrlKey || event.metaKey;
+    if (event.button > 1) return;
+    fingers.set(event.pointerId, at(event));
     canvas.setPointerCapture(event.pointerId);
     app.point(-1);
+    if (fingers.size > 1) {
+      self.trail = grip = null;
+      app.changed();
+    } else if (held || app.good.brush === "move") grip = { from: at(event), last: at(event), still: !held };
+    else {
+      self.trail = [at(event)];
+      before = event.shiftKey ? [...app.selected] : [];
+    }
+    if (held) event.preventDefault();
   });
   canvas.addEventListener("pointermove", (event) => {
-    if (!self.trail) return app.point(nearest(app, self, at(event)), self);
-    self.trail.push(at(event));
-    app.selected = new Set([...before, ...enclosed(app, self, corners(app, self.trail))]); // not yet in the model
-    app.draw();
+    if (!fingers.has(event.pointerId)) return app.point(nearest(app, self, at(event)), self);
+    if (fingers.size === 2) {
+      const from = span();
+      fingers.set(event.pointerId, at(event));
+      const to = span();
+      app.zoom(self, moveBy(to.middle[0] - from.middle[0], to.middle[1] - from.middle[1]));
+      app.zoom(self, zoomBy(to.width / from.width, to.middle));
+    } else if (grip) {
+      const here = at(event);
+      if (grip.still && near(here, grip.from)) return;
+      grip.still = false;
+      app.zoom(self, moveBy(here[0] - grip.last[0], here[1] - grip.last[1]));
+      grip.last = here;
+    } else if (self.trail) {
+      self.trail.push(at(event));
+      app.selected = new Set([...before, ...enclosed(app, self, corners(app, self.trail))]); // not yet in the model
+      app.draw();
+    }
   });
+  const release = (event) => {
+    const [trail, held] = [self.trail, grip];
+    fingers.delete(event.pointerId);
+    self.trail = grip = null;
+    return [trail, held];
+  };
   canvas.addEventListener("pointerup", (event) => {
-    if (!self.trail) return;
-    const image = small() ? nearest(app, self, at(event)) : -1;
-    const images = small() ? [image].filter((i) => i >= 0) : enclosed(app, self, corners(app, self.trail));
-    self.trail = null;
-    app.select(new Set([...before, ...images]));
+    const [trail, held] = release(event);
+    if (held?.still) click(event, event.shiftKey ? app.selected : []);
+    if (!trail) return;
+    if (trail.every((place) => near(place, trail[0]))) click(event, before);
+    else {
+      app.select(new Set([...before, ...enclosed(app, self, corners(app, trail))]));
+      app.enlarge(-1);
+    }
     app.changed(); // the model stays silent if the selection is the one it had
-    app.point(image, self);
   });
-  canvas.addEventListener("pointercancel", () => { self.trail = null; app.changed(); });
+  canvas.addEventListener("pointercancel", (event) => { release(event); app.changed(); });
   canvas.addEventListener("pointerleave", (event) => self.trail || event.pointerType === "touch" || app.point(-1));
-  canvas.addEventListener("blur", () => app.point(-1));
-  canvas.addEventListener("keydown", (event) => {
-    const browse = (by) => {
-      const list = [...(event.shiftKey ? app.selected : app.data.labels.keys())].filter((i) => visible(app, self, i));
-      const next = list.indexOf(app.hover) + by;
-      if (list.length) app.point(list[(next + list.length) % list.length], self);
-    };
-    const choose = () => {
-      const rest = [...app.selected].filter((i) => i !== app.hover);
-      if (app.hover >= 0) app.select(app.selected.has(app.hover) ? rest : [...rest, app.hover]);
-    };
-    const action = {
-      ArrowLeft: () => app.step(-1), ArrowRight: () => app.step(1), Enter: choose, " ": choose,
-      ArrowDown: () => browse(1), ArrowUp: () => browse(app.hover < 0 ? 0 : -1),
-      Escape: () => { app.point(-1); app.select([]); },
-    }[event.key];
-    if (!action) return;
-    event.preventDefault();
-    action();
+  canvas.addEventListener("dblclick", (event) => {
+    if (event.shiftKey) return;
+    app.zoom(self, zoomOut);
+    if (event.timeStamp - clicked.time > DOUBLE) return;
+    app.select(clicked.selected); // the first of the two clicks was none
+    app.enlarge(-1);
   });
+  // With two fingers the browser neither scrolls nor zooms the page.
+  const both = (event) => event.touches.length > 1 && event.preventDefault();
+  for (const name of ["touchstart", "touchmove"]) canvas.addEventListener(name, both, { passive: false });
+  canvas.addEventListener("blur", () => app.point(-1));
+  canvas.addEventListener("keydown", (event) => keys(app, self, event));
+  return listenWheel(app, self, at);
+}
+
+function keys(app, self, event) {
+  const browse = (by) => {
+    const list = [...(event.shiftKey ? app.selected : app.data.labels.keys())].filter((i) => shown(app, self, i));
+    const next = list.indexOf(app.hover) + by;
+    if (!list.length) return;
+    const image = list[(next + list.length) % list.length];
+    app.reveal(self, image);
+    app.point(image, self);
+  };
+  const choose = () => {
+    const rest = [...app.selected].filter((i) => i !== app.hover);
+    if (app.hover >= 0) app.select(app.selected.has(app.hover) ? rest : [...rest, app.hover]);
+  };
+  const step = self.canvas.width / 8;
+  const moves = { ArrowLeft: [step, 0], ArrowRight: [-step, 0], ArrowUp: [0, step], ArrowDown: [0, -step] };
+  const moving = moves[event.key] && (event.ctrlKey || app.good.brush === "move");
+  const action = moving ? () => app.zoom(self, moveBy(...moves[event.key])) : !event.ctrlKey && !event.metaKey && {
+    ArrowLeft: () => app.step(-1), ArrowRight: () => app.step(1), Enter: choose, " ": choose,
+    ArrowDown: () => browse(1), ArrowUp: () => browse(app.hover < 0 ? 0 : -1),
+    "+": () => app.zoom(self, zoomBy(STEP)), "=": () => app.zoom(self, zoomBy(STEP)),
+    "-": () => app.zoom(self, zoomBy(1 / STEP)), 0: () => app.zoom(self, zoomOut),
+    Escape: () => {
+      app.point(-1);
+      if (app.large >= 0) app.enlarge(-1);
+      else app.select([]);
+    },
+  }[event.key];
+  if (!action) return;
+  event.preventDefault();
+  action();
 }

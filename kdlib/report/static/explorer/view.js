@@ -66,7 +66,11 @@ function decode(model) {
       shade: meta.shades,
       epoch: [TRAINED, ...meta.film.flatMap(({ epochs }) => epochs)],
       names: [true, false],
-      brush: BRUSHES,
+      brush: TOOLS,
+      together: [true, false],
+      align: [false, true],
+      regions: [false, true],
+      overview: [false, true],
     },
     /** All of a network; undefined until it is loaded. In the book a part that was not yet asked for is a
      *  function that promises it, with a kernel every part is there. */
@@ -94,10 +98,11 @@ function start(model, root) {
     good: {}, // the last value of each trait that made sense: what is on the page
     pending: {}, // by side, a run that was chosen and is not loaded yet
     failed: {}, // by side, words on a run that could not be loaded
-    selected: new Set(), // images
+    selected: new Set(), // images, without those of hidden classes
     hidden: new Set(), // classes switched off in the legend
     epoch: TRAINED, // that of both maps: the trait's, where there is a film of the view
     hover: -1, // an image
+    large: -1, // an image, shown large
     pointed: -1, // a class, while the pointer is on it in the legend
     sheet: data.tile && URL.createObjectURL(new Blob([bytes(model.get("sprite"))], { type: "image/webp" })),
   };
@@ -155,9 +160,15 @@ function start(model, root) {
     const [left, right] = SIDES.map((side) => data.epochs(app.good[side], app.layer(side)));
     return left.filter((epoch) => right.includes(epoch));
   };
-  app.map = (side) => (app.epoch === TRAINED
+  app.visible = (image) => !app.hidden.has(data.labels[image]);
+  const stored = (side) => (app.epoch === TRAINED
     ? app.part(side).map(app.at("embedding"), app.own(side))
     : app.part(side).frame(app.layer(side), app.epoch));
+  /** The maps of both sides as they are shown: as stored, or with the selected images upon each other. */
+  app.maps = () => {
+    const [left, right] = SIDES.map(stored);
+    return app.good.align ? upon(left, right, [...app.selected]) : { left, right };
+  };
   /** Neighbours, errors and changes are known of trained networks only. */
   app.near = (side) => (app.epoch === TRAINED ? app.part(side).neighbours(app.own(side)) : null);
   /** A measure of the current layer: of the trained network, or at the epoch of the film. */
@@ -178,8 +189,8 @@ function start(model, root) {
       }
     }
     const inside = (n) => (i) => Number.isInteger(i) && i >= 0 && i < n;
-    app.selected = new Set(model.get("selected").filter(inside(data.n)));
     app.hidden = new Set(model.get("hidden").filter(inside(data.classes.length)));
+    app.selected = new Set(model.get("selected").filter(inside(data.n)).filter(app.visible));
     app.epoch = app.epochs().includes(app.good.epoch) ? app.good.epoch : TRAINED;
   };
   return app;
