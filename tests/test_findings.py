@@ -157,7 +157,8 @@ def test_one_seed_is_stated_without_an_interval_or_a_verdict(single):
 def test_one_seed_has_a_direction_on_the_first_page(single):
     facts = findings.index.facts(single)
     assert facts["verdict3"] == "higher in the only seed"
-    assert "no evidence" in facts["agrees"]
+    for claim in ("compact", "earlier"):
+        assert "too few seeds" in facts[claim].data
     assert facts["baseline"].endswith("% (one seed)")
     assert "no interval" in facts["certain"]
 
@@ -251,6 +252,27 @@ def test_a_control_has_its_share_of_what_kd_adds():
     assert controls.share("shuffled", "2") == "–"
 
 
+def test_the_heading_of_the_controls_has_their_shares():
+    worse = {"pseudo": [0.65, 0.75, 0.85], "shuffled": [0.74, 0.841, 0.939]}
+    heading = findings.controls.Controls(gallery(**NOTHING, **worse)).heading()
+    assert "gives 50 % of the gain" in heading
+    assert heading.endswith("20 %")
+
+
+def test_the_layers_of_a_control_are_compared_with_those_of_kd():
+    made = invented.make(n=30)
+    runs = made.runs.assign(method=made.runs["method"].replace("at", "pseudo"))
+    study = made._replace(runs=runs)
+    row = findings.controls.compactness(study).set_index("method").loc["pseudo"]
+    values = made.measures.query("measure == 'within_share' and layer == 'block2'")
+    few = made.runs.query("labels == '2'").merge(values, on="run")
+    means = few.groupby("method")["value"].mean()
+    assert row["mean"] == pytest.approx(means["at"] - means["kd"])
+    assert "`pseudo` minus `kd`" in findings.controls.compact(study).data
+    assert "did not measure" in findings.controls.compact(made).data
+    assert isinstance(findings.controls.layers(study), HTML)
+
+
 def test_a_control_that_loses_nothing_is_never_below_kd():
     same = findings.controls.Controls(gallery(**NOTHING, shuffled=[0.81, 0.89, 1.0]))
     worse = findings.controls.Controls(gallery(**NOTHING, shuffled=[0.6, 0.71, 0.8]))
@@ -281,7 +303,7 @@ def test_a_control_is_as_good_as_kd_only_by_a_test(gains, as_good, word):
     controls = findings.controls.Controls(made)
     assert controls.against_kd("pseudo", "2") == word
     assert controls.as_good("pseudo") is as_good
-    assert ("needs softness" in controls.conclusions().data) is as_good
+    assert ("no soft label is needed" in controls.conclusions().data) is as_good
     assert not controls.as_good("shuffled")  # not run
 
 
@@ -294,12 +316,12 @@ def test_the_short_answer_states_the_shares_of_the_controls():
         for more in (most, part, {})
     ]
     assert all("adds +30.0" in words for words in short)
-    assert "(`pseudo`) reaches 94 %; soft" in short[0]
-    assert "(`shuffled`) reaches 100 %" in short[0]
-    assert "worth most" in short[0]
-    assert "reaches 33 %" in short[1]
-    assert "worth most" not in short[1]
-    assert "no control" in short[2]
+    assert "(`pseudo`) give 94 % of that gain" in short[0]
+    assert "(`shuffled`) give 100 %" in short[0]
+    assert "most of the gain" in short[0]
+    assert "give 33 %" in short[1]
+    assert "most of the gain" not in short[1]
+    assert "No control" in short[2]
     one = findings.controls.Controls(gallery(baseline=[0.5], kd=[0.8], pseudo=[0.8])).short().data
     assert "one seed" in one
     assert "%" not in one
