@@ -143,6 +143,6 @@ def _teacher(results: Results) -> list[alt.Chart]:
     words = f"teacher {teachers['network'].iloc[0]}, {mean['accuracy_pct'][0]:.1f} %"
     rule = alt.Chart(mean).mark_rule(strokeDash=[6, 4], color=LINES).encode(y="accuracy_pct:Q")
     text = alt.Chart(mean).mark_text(
-        align="right", baseline="bottom", dy=-4, fontSize=11, color=LINES, text=words
+        align="right", baseline="bottom", dx=-4, dy=-4, fontSize=11, color=LINES, text=words
     )
-    return [rule, text.encode(y="accuracy_pct:Q", x=alt.value(596))]
+    return [rule, text.encode(y="accuracy_pct:Q", x=alt.value("width"))]

@@ -64,15 +64,11 @@ def facts(results: Results) -> dict[str, Any]:
 def _spread(baseline: pd.Series) -> str:
     """State how far the accuracies of the baseline lie apart from seed to seed."""
     if len(baseline) < 2:
-        return (
-            "Here is one seed only: how much hangs on *which* few images have a label cannot be "
-            "seen yet, and a difference of two students is uncertain."
-        )
+        return "Here is one seed only, so how much accuracy varies from seed to seed is not known."
     low, high = (f"{100 * score:.1f}" for score in (baseline.min(), baseline.max()))
     return (
-        f"Baselines range from {low} to {high} %: *which* few images have a label matters, not "
-        "only what is done with them. A table of means hides that, and it makes a difference of "
-        "means uncertain."
+        f"Baselines range from {low} to {high} %. Labelled images and initial weights differ "
+        "together, so this spread does not show which of the two matters more."
     )
 
 
