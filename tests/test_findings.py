@@ -181,7 +181,7 @@ def test_controls_of_one_seed_judge_nothing():
     assert not controls.never_below("shuffled")
     assert "nothing is judged" in findings.distillation.dark_verdict(gallery(**one)).data
     assert "not judged" in findings.methods.by_budget(gallery(**one)).data
-    assert findings.methods.facts(gallery(**one), {})["helps"].startswith("One seed")
+    assert findings.methods.facts(gallery(**one), {})["helps"].startswith("one seed")
 
 
 def test_softness_is_no_evidence_of_the_order_of_wrong_classes():
@@ -408,6 +408,18 @@ def test_an_example_is_of_the_network_that_was_run_or_nothing():
     assert forward.logits.shape == (2, 10)
     assert models.example("resnet8", classes=10, size=8, parameters=1) is None
     assert models.example("resnet8", classes=10, width=-1.0) is None
+
+
+def test_a_long_list_of_methods_is_folded():
+    names = [f"m{i}" for i in range(9)]
+    assert findings.methods._folded(names[:5]) == "m0, m1, m2, m3, m4"
+    assert "<summary>and 4 more</summary>m5, m6, m7, m8" in findings.methods._folded(names)
+
+
+def test_shares_in_percent_add_up_to_a_hundred():
+    shares = findings.architectures._to_hundred({"a": 0.977, "b": 0.006, "c": 0.017})
+    assert shares == {"a": 98, "b": 0, "c": 2}
+    assert sum(findings.architectures._to_hundred(dict.fromkeys("abc", 1 / 3)).values()) == 100
 
 
 def test_networks_of_a_study_are_listed_by_size(study):
