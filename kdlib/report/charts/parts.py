@@ -51,7 +51,7 @@ def with_means(table: pd.DataFrame, column: str) -> pd.DataFrame:
     groups = [c for c in table if c not in ("seed", column)]
     means = statistics.summarise(table.assign(difference=table[column]), groups)
     means = means[[*groups, *INTERVAL, "n"]]
-    return pd.concat([table, means]).round(4 if column == "value" else 2)
+    return pd.concat([table, means], ignore_index=True).round(4 if column == "value" else 2)
 
 
 def over_seeds(
