@@ -33,7 +33,7 @@
     return loading[name];
   }
 
-  // ---- on a telephone: panels below each other, long titles on several lines, and no wider than the screen
+  // ---- on a telephone: panels in a column, long titles on several lines, and no wider than the screen
   const LETTER = 7.4; // pixels, of a title
   function narrow(spec, room) {
     const lines = (text, width) => [].concat(text ?? []).flatMap((line) => line.split(" ").reduce((all, word) => {
@@ -44,11 +44,12 @@
     }, [""]));
     const { title, facet, hconcat, ...rest } = spec;
     const across = facet && !facet.row && (facet.column || spec.columns > 1);
+    const beside = Math.max(1, Math.floor(room / ((spec.spec?.width || room) + 40))); // of small panels several
     return {
       ...rest,
       ...(title && { title: { ...title, text: lines(title.text, LETTER), subtitle: lines(title.subtitle, LETTER - 1) } }),
       ...(facet && { facet: across && facet.column ? facet.column : facet }),
-      ...(across && { columns: 1 }),
+      ...(across && { columns: beside }),
       ...(hconcat && { vconcat: hconcat }),
     };
   }
