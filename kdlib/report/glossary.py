@@ -19,6 +19,7 @@ from sphinx.config import Config
 STATIC = Path(__file__).parent / "static"
 PAGE = "book/notation"
 LEFT_OUT = ("notation", "log", "status", "reference", "references")  # pages without marks
+OWN_SYMBOLS = ("logits", "features", "relations", "schemes")  # pages that name theirs in place
 BLOCK = re.compile(r"^```\{glossary\}\n(.*?)^```$", re.M | re.S)
 ROW = re.compile(r"^\| (\$.+?\$(?:, \$.+?\$)*) \| (.+?) \| [^|]* \|$", re.M)
 MARKUP = re.compile(r"\{[\w:]+\}`[^`]*`|[`*$]")  # roles, code, emphasis and formulas
@@ -100,7 +101,7 @@ def mark(app: Sphinx, doctree: nodes.document, page: str) -> None:
     text = source.read_text("utf-8")
     for term in words(text):
         _mark_word(doctree, term)
-    for symbol, meaning in symbols(text).items():
+    for symbol, meaning in symbols(text).items() if name not in OWN_SYMBOLS else ():
         _mark_symbol(doctree, symbol, meaning)
 
 
