@@ -17,7 +17,7 @@ from conftest import cut_off
 
 from kdlib import store
 from kdlib.measure.metrics import MEASURES
-from kdlib.report import editions
+from kdlib.report import editions, glossary
 
 ROOT = Path(__file__).parents[1]
 BOOK = ROOT / "book"
@@ -213,6 +213,58 @@ def test_a_slider_turns_a_hard_label_soft(opened):
     figure.get_by_role("slider").fill("1")
     figure.page.wait_for_timeout(500)
     assert highest() > 95
+
+
+def test_a_link_in_the_text_sets_a_chart(opened):
+    page = opened("distillation.html")
+    figure = page.locator(".kd-chart").first
+    figure.locator("svg g.mark-text text").first.wait_for()
+    slider = figure.get_by_role("slider")
+    page.get_by_role("button", name="Raise it to 20.").click()
+    page.wait_for_timeout(500)
+    assert slider.input_value() == "20"
+    page.get_by_role("button", name="Lower the temperature to 1.").press("Enter")
+    page.wait_for_timeout(500)
+    assert slider.input_value() == "1"
+
+
+def test_a_term_shows_its_meaning_to_the_mouse_the_keyboard_and_a_finger(opened, built, chromium):
+    page = opened("distillation.html")
+    terms = page.locator("a.kd-term")
+    assert terms.count() > 8
+    words = [word.lower() for word in terms.all_inner_texts()]
+    assert len(words) == len(set(words))  # the first use only
+    box = page.locator("#kd-meaning")
+    assert box.is_hidden()
+    term = page.locator("a.kd-term[href$='#term-Temperature']")
+    term.hover()
+    assert box.inner_text().startswith("The number that logits are divided by")
+    page.mouse.move(0, 0)
+    box.wait_for(state="hidden")
+    term.focus()
+    assert box.is_visible()
+    assert term.get_attribute("aria-describedby") == box.get_attribute("id")
+    page.keyboard.press("Escape")
+    assert box.is_hidden()
+    symbol = page.locator("a.kd-term[href$='notation.html#symbols']").first
+    assert symbol.get_attribute("data-meaning")
+    context = chromium.new_context(has_touch=True, viewport={"width": 375, "height": 700})
+    touched, *_ = cut_off(context)
+    touched.goto((built / "distillation.html").as_uri())
+    touched.locator("a.kd-term").first.tap()
+    assert touched.locator("#kd-meaning").is_visible()
+    rect = touched.locator("#kd-meaning").bounding_box()
+    assert rect["x"] >= 0
+    assert rect["x"] + rect["width"] <= 375
+    assert "distillation" in touched.url
+    context.close()
+
+
+def test_every_term_has_its_place_in_the_glossary(opened):
+    page = opened("notation.html")
+    for term in glossary.words((BOOK / "notation.md").read_text()):
+        assert page.locator(f"[id='{term.anchor}']").count() == 1, term.forms
+        assert term.meaning.endswith("."), term.forms
 
 
 def test_links_to_a_view_of_the_explorer_do_no_harm_to_the_contents(opened):

@@ -14,6 +14,7 @@ from kdlib import UsageError
 from kdlib.measure import statistics, verdicts
 from kdlib.measure.standings import standings
 from kdlib.report import charts
+from kdlib.report.charts import parts
 
 
 @pytest.fixture(scope="module")
@@ -231,6 +232,38 @@ def test_a_reader_chooses_the_budget_of_the_ranking(results):
     (param,) = charts.ranked(standings(results)).to_dict()["params"]
     assert param["bind"]["options"] == ["2", "5", "all"]
     assert param["value"] == "2"
+
+
+def test_a_method_has_its_own_colour_in_the_ranking(results):
+    table = rows(charts.ranked(standings(results)))
+    for method, shade in zip(table["name"], table["colour"], strict=True):
+        assert shade == charts.COLOURS[method]
+
+
+def test_of_many_methods_those_of_the_argument_are_named():
+    many = ["baseline", "kd", "at", "sp", "fitnet", "pseudo", "shuffled", "smooth"]
+    assert parts.named(many) == ["baseline", "pseudo", "shuffled", "kd"]
+    assert set(parts.named(many[:5])) == set(many[:5])
+
+
+def test_names_stand_at_the_ends_of_lines_apart_from_each_other(results):
+    table = rows(charts.layers(results, "probe")).dropna(subset="place")
+    assert set(table["layer"]) == {"logits"}
+    assert set(table["labels"]) == {"all"}
+    assert set(table["method"]) == set(parts.named(results.runs.query("role == 'student'").method))
+    placed = table.sort_values("mean")["place"]
+    assert placed.diff().dropna().min() > 0
+    moved = parts.apart(pd.Series([1.0, 1.1, 3.0]), gap=0.5)
+    assert list(moved) == pytest.approx([0.8, 1.3, 3.0])
+
+
+def test_a_layer_that_repeats_the_one_before_is_not_drawn(results):
+    measures = results.measures
+    block3 = measures[measures["layer"] == "block3"]
+    rest = measures[measures["layer"] != "pool"]
+    repeats = results._replace(measures=pd.concat([rest, block3.assign(layer="pool")]))
+    for draw in (charts.layers, charts.difference):
+        assert "pool" not in set(rows(draw(repeats, "probe"))["layer"])
 
 
 @pytest.mark.parametrize("draw", [charts.families, charts.ranked])

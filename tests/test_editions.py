@@ -132,7 +132,7 @@ def test_one_edition_needs_no_switch(three):
 
 
 def test_a_page_has_a_title_and_a_label_a_page():
-    assert editions.title(BOOK / "notation.md").startswith("Notation")
+    assert editions.title(BOOK / "notation.md").startswith("Glossary")
     page, heading = editions.labelled("method-kd", BOOK)
     assert page.name == "logits.md"
     assert heading

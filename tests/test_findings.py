@@ -157,7 +157,8 @@ def test_one_seed_is_stated_without_an_interval_or_a_verdict(single):
 def test_one_seed_has_a_direction_on_the_first_page(single):
     facts = findings.index.facts(single)
     assert facts["verdict3"] == "higher in the only seed"
-    assert "no evidence" in facts["agrees"]
+    for claim in ("compact", "earlier"):
+        assert "too few seeds" in facts[claim].data
     assert facts["baseline"].endswith("% (one seed)")
     assert "no interval" in facts["certain"]
 
@@ -180,7 +181,7 @@ def test_controls_of_one_seed_judge_nothing():
     assert not controls.never_below("shuffled")
     assert "nothing is judged" in findings.distillation.dark_verdict(gallery(**one)).data
     assert "not judged" in findings.methods.by_budget(gallery(**one)).data
-    assert findings.methods.facts(gallery(**one), {})["helps"].startswith("One seed")
+    assert findings.methods.facts(gallery(**one), {})["helps"].startswith("one seed")
 
 
 def test_softness_is_no_evidence_of_the_order_of_wrong_classes():
@@ -195,7 +196,8 @@ def test_softness_is_no_evidence_of_the_order_of_wrong_classes():
 
 
 def test_a_baseline_of_one_budget_reaches_no_method(single):
-    assert "`kd`: more than the 2 tried" in findings.labels.facts(single)["worth"].data
+    worth = findings.labels.facts(single)["worth"].data
+    assert worth == "more than the 2 tried, for every method"
 
 
 def test_the_status_has_the_devices_that_trained_the_runs(single):
@@ -251,6 +253,27 @@ def test_a_control_has_its_share_of_what_kd_adds():
     assert controls.share("shuffled", "2") == "–"
 
 
+def test_the_heading_of_the_controls_has_their_shares():
+    worse = {"pseudo": [0.65, 0.75, 0.85], "shuffled": [0.74, 0.841, 0.939]}
+    heading = findings.controls.Controls(gallery(**NOTHING, **worse)).heading()
+    assert "gives 50 % of the gain" in heading
+    assert heading.endswith("20 %")
+
+
+def test_the_layers_of_a_control_are_compared_with_those_of_kd():
+    made = invented.make(n=30)
+    runs = made.runs.assign(method=made.runs["method"].replace("at", "pseudo"))
+    study = made._replace(runs=runs)
+    row = findings.controls.compactness(study).set_index("method").loc["pseudo"]
+    values = made.measures.query("measure == 'within_share' and layer == 'block2'")
+    few = made.runs.query("labels == '2'").merge(values, on="run")
+    means = few.groupby("method")["value"].mean()
+    assert row["mean"] == pytest.approx(means["at"] - means["kd"])
+    assert "`pseudo` minus `kd`" in findings.controls.compact(study).data
+    assert "did not measure" in findings.controls.compact(made).data
+    assert isinstance(findings.controls.layers(study), HTML)
+
+
 def test_a_control_that_loses_nothing_is_never_below_kd():
     same = findings.controls.Controls(gallery(**NOTHING, shuffled=[0.81, 0.89, 1.0]))
     worse = findings.controls.Controls(gallery(**NOTHING, shuffled=[0.6, 0.71, 0.8]))
@@ -281,7 +304,7 @@ def test_a_control_is_as_good_as_kd_only_by_a_test(gains, as_good, word):
     controls = findings.controls.Controls(made)
     assert controls.against_kd("pseudo", "2") == word
     assert controls.as_good("pseudo") is as_good
-    assert ("needs softness" in controls.conclusions().data) is as_good
+    assert ("no soft label is needed" in controls.conclusions().data) is as_good
     assert not controls.as_good("shuffled")  # not run
 
 
@@ -294,12 +317,12 @@ def test_the_short_answer_states_the_shares_of_the_controls():
         for more in (most, part, {})
     ]
     assert all("adds +30.0" in words for words in short)
-    assert "(`pseudo`) reaches 94 %; soft" in short[0]
-    assert "(`shuffled`) reaches 100 %" in short[0]
-    assert "worth most" in short[0]
-    assert "reaches 33 %" in short[1]
-    assert "worth most" not in short[1]
-    assert "no control" in short[2]
+    assert "(`pseudo`) give 94 % of that gain" in short[0]
+    assert "(`shuffled`) give 100 %" in short[0]
+    assert "most of the gain" in short[0]
+    assert "give 33 %" in short[1]
+    assert "most of the gain" not in short[1]
+    assert "No control" in short[2]
     one = findings.controls.Controls(gallery(baseline=[0.5], kd=[0.8], pseudo=[0.8])).short().data
     assert "one seed" in one
     assert "%" not in one
@@ -386,6 +409,18 @@ def test_an_example_is_of_the_network_that_was_run_or_nothing():
     assert forward.logits.shape == (2, 10)
     assert models.example("resnet8", classes=10, size=8, parameters=1) is None
     assert models.example("resnet8", classes=10, width=-1.0) is None
+
+
+def test_a_long_list_of_methods_is_folded():
+    names = [f"m{i}" for i in range(9)]
+    assert findings.methods._folded(names[:5]) == "m0, m1, m2, m3, m4"
+    assert "<summary>and 4 more</summary>m5, m6, m7, m8" in findings.methods._folded(names)
+
+
+def test_shares_in_percent_add_up_to_a_hundred():
+    shares = findings.architectures._to_hundred({"a": 0.977, "b": 0.006, "c": 0.017})
+    assert shares == {"a": 98, "b": 0, "c": 2}
+    assert sum(findings.architectures._to_hundred(dict.fromkeys("abc", 1 / 3)).values()) == 100
 
 
 def test_networks_of_a_study_are_listed_by_size(study):

@@ -63,6 +63,20 @@ def test_who_speaks_against_has_a_column_where_there_is_one():
     assert rows(table)[0][-1] == "at"
 
 
+def test_the_claims_have_a_row_each_and_a_column_per_data_set():
+    made = study(labels=("2", "all"), methods=[("kd", 0.2), ("at", 0.0)])
+    data = {"digits": [verdicts.Study(made)], "CIFAR-10": []}
+    table = tables.claims(verdicts.overview(data), "The claims")
+    found = rows(table)
+    assert [row[0].split()[0] for row in found] == list(verdicts.CLAIMS)
+    assert found[0][0].endswith(verdicts.CLAIMS["C1"].words)
+    assert "≈ holds for some" in found[0][1]
+    assert "2 labels per class, full teacher, 5 seeds" in found[0][1]  # the fewest labels
+    assert found[1][1] == "– not asked"
+    assert {row[2] for row in found} == {"– no data"}
+    assert table.data.count('data-claim="digits"') == len(verdicts.CLAIMS)
+
+
 def test_the_overview_has_a_row_for_every_condition_and_all_labels_apart():
     made = study(labels=("2", "all"), methods=[("kd", 0.2), ("at", 0.0)])
     flat = study(labels=("2", "all"), methods=[("kd", 0.0), ("at", 0.0)])

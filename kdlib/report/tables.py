@@ -152,6 +152,51 @@ def overview(cells: pd.DataFrame, caption: str) -> HTML:
     )
 
 
+def claims(cells: pd.DataFrame, caption: str) -> HTML:
+    """Show `verdicts.overview` on one screen: a row per claim, a column per data set.
+
+    Of each data set the condition with the fewest labels in which the claim was judged, or else
+    was asked. On a narrow screen each row is a list.
+    """
+    titles = list(dict.fromkeys(cells["data"]))
+    head = "".join(f'<th scope="col">{html.escape(words)}</th>' for words in ["claim", *titles])
+    body = ""
+    for key, claim in verdicts.CLAIMS.items():
+        cell = {title: _first(cells, key, title) for title in titles}
+        columns = "".join(
+            f'<td data-claim="{html.escape(title)}"><div>{_brief(cell[title])}</div></td>'
+            for title in titles
+        )
+        words = f'<a href="{claim.figure}">{key}</a> {claim.words}'
+        body += f'<tr><th scope="row">{words}</th>{columns}</tr>'
+    name = html.escape(caption, quote=True)
+    return HTML(
+        f'<div class="kd-table kd-overview kd-claims" role="region" tabindex="0" '
+        f'aria-label="{name}"><table><caption>{name}</caption><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
+
+
+def _first(cells: pd.DataFrame, claim: str, data: str) -> Mapping[Any, Any]:
+    """Choose the cell of a claim on a data set: judged before not, then the fewest labels."""
+    rows = cells[(cells["claim"] == claim) & (cells["data"] == data)].to_dict("records")
+    return min(
+        rows,
+        key=lambda cell: (cell["verdict"] in verdicts.UNDECIDED, statistics.size(cell["labels"])),
+    )
+
+
+def _brief(cell: Mapping[Any, Any]) -> str:
+    """Write a verdict, its headline with its unit, and the condition."""
+    if cell["verdict"] in verdicts.UNDECIDED or pd.isna(cell["mean"]):
+        return badge(cell["verdict"])
+    labels = "all labels" if cell["labels"] == "all" else f"{cell['labels']} labels per class"
+    seeds = "1 seed" if cell["n"] == 1 else f"{cell['n']} seeds"
+    number = f"{headline(cell)} {verdicts.CLAIMS[cell['claim']].unit}"
+    teacher = html.escape(_teacher(cell["teacher"]))
+    return f"{badge(cell['verdict'])}<br>{number}<br>{labels}, {teacher}, {seeds}"
+
+
 def _conditions(cells: pd.DataFrame) -> str:
     """Write a row for each data set, teacher and label budget, with every claim."""
     rows = []

@@ -23,18 +23,29 @@ def layers(results: Results, measure: str = "knn", *, network: str | None = None
     network = runs["network"].iloc[0]
     values = results.measures.query("measure == @measure")[["run", "layer", "value"]]
     table = runs[["run", "method", "labels", "seed"]].merge(values, on="run")
-    table = parts.with_means(table.drop(columns="run"), "value")
-    steps = budgets(runs)
+    stages, steps = _distinct(results, table), budgets(runs)
+    table = table[table["layer"].isin(stages)].drop(columns="run")
+    table = _with_names(parts.with_means(table, "value"), stages[-1], steps[-1])
     axis = alt.Axis(labelAngle=-40)
     base = alt.Chart().encode(
-        x=alt.X("layer:N", sort=list(results.study["layers"]), title=None, axis=axis),
+        x=alt.X("layer:N", sort=stages, title=None, axis=axis),
         xOffset=parts.offset(table, padding=1.5),
         color=parts.colour(table),
-        opacity=parts.fade(),
+        opacity=parts.fade(table["method"]),
     )
     where = ["method:N", "layer:N", parts.LABELS]
     marks = parts.over_seeds(base, "value", name(measure), where, ".3f")
-    panel = alt.layer(*marks, data=table)
+    words = (
+        alt.Chart()
+        .mark_text(align="left", dx=6, fontSize=11)
+        .encode(
+            x=alt.value("width"),
+            y=alt.Y("place:Q", title=name(measure)),
+            text="method:N",
+            color=parts.colour(table),
+        )
+    )
+    panel = alt.layer(*marks, parts.valid(words, "place"), data=table)
     header = parts.budget_header("middle")
     n = int(runs["seed"].nunique())
     return (
@@ -51,6 +62,21 @@ def layers(results: Results, measure: str = "knn", *, network: str | None = None
     )
 
 
+def _distinct(results: Results, values: pd.DataFrame) -> list[str]:
+    """List the layers that differ from the one before (`pool` of a ResNet does not), and logits."""
+    wide = values.pivot_table(index="run", columns="layer", values="value")
+    wide = wide[[layer for layer in results.study["layers"] if layer in wide]]
+    return [*depth.steps(wide), *(layer for layer in wide if layer == "logits")]
+
+
+def _with_names(table: pd.DataFrame, layer: str, labels: str) -> pd.DataFrame:
+    """Add where the name of a method stands, right of the last panel: on one row, else NaN."""
+    named = table["method"].isin(parts.named(table["method"])) & table["mean"].notna()
+    ends = table.loc[named & (table["layer"] == layer) & (table["labels"] == labels), "mean"]
+    span = table["mean"].max() - table["mean"].min()
+    return table.assign(place=parts.apart(ends, gap=max(span, 1e-3) * 14 / 210))
+
+
 def difference(
     results: Results, measure: str = "knn", *, network: str | None = None
 ) -> alt.FacetChart:
@@ -58,14 +84,16 @@ def difference(
     network = parts.students(results, network)["network"].iloc[0]
     points = statistics.differences(results, measure).query("network == @network")
     means = parts.of_network(statistics.paired(results, measure), network)
-    steps = budgets(means)
+    values = results.measures.query("measure == @measure")
+    stages, steps = _distinct(results, values), budgets(means)
+    points, means = (t[t["layer"].isin(stages)] for t in (points, means))
     # One table, which Vega-Lite splits by panel; four digits are more than a screen shows.
     table = pd.concat([points, means]).drop(columns="network").round(4)
     base = alt.Chart().encode(
-        x=alt.X("layer:N", sort=list(results.study["layers"]), title=None),
+        x=alt.X("layer:N", sort=stages, title=None),
         xOffset=parts.offset(means),
         color=parts.colour(means),
-        opacity=parts.fade(),
+        opacity=parts.fade(means["method"]),
     )
     where = ["method:N", "layer:N", parts.LABELS]
     marks = parts.differences(base, "minus baseline", where, "+.3f", size=70)

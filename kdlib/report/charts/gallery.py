@@ -9,17 +9,15 @@ from typing import Any
 import altair as alt
 import numpy as np
 import pandas as pd
-from scipy.optimize import isotonic_regression
 
 from kdlib import UsageError
 from kdlib.measure.standings import one_network_each
 from kdlib.plan.methods import BASELINE, FAMILIES, METHODS
 from kdlib.report.charts import parts
-from kdlib.report.charts.look import GREY, LINES, budgets, colours
+from kdlib.report.charts.look import LINES, budgets, colours
 from kdlib.report.charts.parts import numbers
 
 MARKS = ("circle", "square", "diamond", "triangle-up", "cross")  # of families, in their order
-SHADES = ("#2f7fd0", "#cc3a1e", "#832db6", "#ee9a0b", GREY)
 GAIN = ["gain", "gain_low", "gain_high"]  # columns of `standings`
 CLIPPED = ["at", "from", "to"]  # where a mean and its interval stand on an axis, see `_clipped`
 
@@ -53,15 +51,15 @@ def ranked(standings: pd.DataFrame) -> alt.LayerChart | alt.FacetChart:
     """
     table = _ranks(one_network_each(_some(standings)))
     steps = budgets(table)
-    marks = zip(FAMILIES.values(), MARKS, SHADES, strict=True)
-    names, shapes, shades = zip(*(m for m in marks if m[0] in set(table["family"])), strict=True)
+    marks = zip(FAMILIES.values(), MARKS, strict=True)
+    names, shapes = zip(*(m for m in marks if m[0] in set(table["family"])), strict=True)
     radio = alt.binding_radio(options=steps, name="labels per class: ")
     ends = {b: floor(rows["gain"], rows["gain_low"]) for b, rows in table.groupby("labels")}
     table = _clipped(table, table["labels"].map(ends), GAIN)
     rows = alt.Chart(table).transform_filter("datum.labels == labels")
     rows = rows.encode(y=alt.Y("rank:O", axis=None))
     base = rows.encode(
-        color=alt.Color("family:N", scale=alt.Scale(domain=names, range=shades), sort=names),
+        color=alt.Color("colour:N", scale=None),
         tooltip=["name:N", "family:N", *numbers("+.1f", GAIN), "pairs:Q"],
     )
     axis = alt.Axis(title="test accuracy minus baseline, points", tickCount=8, labelOverlap=True)
@@ -211,9 +209,7 @@ def _placed(panel: pd.DataFrame, steps: list[str], gap: float) -> pd.DataFrame:
         colour=panel["method"].map(colours(panel["method"])),
         dash=[[1, 0] if line else [3, 3] for line in solid],
     )
-    ends = panel.loc[panel.groupby("name")["x"].idxmin(), "at"].sort_values(kind="stable")
-    room = gap * np.arange(len(ends))
-    places = pd.Series(isotonic_regression(ends - room).x + room, index=ends.index)
+    places = parts.apart(panel.loc[panel.groupby("name")["x"].idxmin(), "at"], gap)
     columns = ["name", "family", "labels", "accuracy", "low", "high", "n", *CLIPPED, "outside"]
     columns += ["number", "x", "lead", "colour", "dash"]
     return panel[columns].assign(place=places.round(2))
@@ -301,5 +297,6 @@ def _ranks(rows: pd.DataFrame) -> pd.DataFrame:
         **{c: (100 * table[c]).round(2) for c in GAIN},
         rank=table.groupby("labels")["gain"].rank(ascending=False, method="first").astype(int),
         family=table["method"].map(lambda method: FAMILIES[METHODS[method].family]),
+        colour=table["method"].map(colours(table["method"])),
     )
-    return table[["name", "family", "labels", *GAIN, "pairs", "rank"]]
+    return table[["name", "family", "colour", "labels", *GAIN, "pairs", "rank"]]

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from typing import Any, Literal
 
 import altair as alt
+import numpy as np
 import pandas as pd
+from scipy.optimize import isotonic_regression
 
 from kdlib import UsageError, one_of
 from kdlib.measure import statistics
+from kdlib.plan.methods import BASELINE
 from kdlib.report.charts.look import LABEL_EXPR, LINES, budgets, colours, label, order
 from kdlib.store import Results
 
+MANY = 6  # methods; of more a chart names those of FOCUS
+FOCUS = (BASELINE, "kd", "pseudo", "shuffled", "teacher")  # what the argument of the book rests on
 INTERVAL = ("mean", "low", "high")
 LABELS = alt.Tooltip("labels:N", title="labels per class")
 
@@ -45,7 +51,7 @@ def with_means(table: pd.DataFrame, column: str) -> pd.DataFrame:
     groups = [c for c in table if c not in ("seed", column)]
     means = statistics.summarise(table.assign(difference=table[column]), groups)
     means = means[[*groups, *INTERVAL, "n"]]
-    return pd.concat([table, means]).round(4 if column == "value" else 2)
+    return pd.concat([table, means], ignore_index=True).round(4 if column == "value" else 2)
 
 
 def over_seeds(
@@ -159,13 +165,28 @@ def chosen() -> alt.Parameter:
     return alt.selection_point(name="chosen", fields=["method"], bind="legend")
 
 
-def fade() -> Any:
-    """Fade the methods that are not `chosen`."""
+def named(methods: Iterable[str]) -> list[str]:
+    """Choose the methods that a chart names: all, or of many those of FOCUS."""
+    names = order(methods)
+    return names if len(names) <= MANY else [m for m in names if m in FOCUS]
+
+
+def fade(methods: Iterable[str]) -> Any:
+    """Fade the methods that are not `chosen`; without a choice those that are not `named`."""
+    clear = json.dumps(named(methods))
     return alt.condition(
-        "!length(data('chosen_store')) || vlSelectionTest('chosen_store', datum)",
+        f"length(data('chosen_store')) ? vlSelectionTest('chosen_store', datum) : "
+        f"indexof({clear}, datum.method) >= 0",
         alt.value(0.9),
-        alt.value(0.12),
+        alt.value(0.18),
     )
+
+
+def apart(ends: pd.Series, gap: float) -> pd.Series:
+    """Move numbers `gap` apart, in their order and as little as can be: for names at line ends."""
+    ends = ends.sort_values(kind="stable")
+    room = gap * np.arange(len(ends))
+    return pd.Series(isotonic_regression(ends - room).x + room, index=ends.index)
 
 
 # ---- panels and words --------------------------------------------------------------------------

@@ -21,7 +21,7 @@ def accuracy(results: Results, *, network: str | None = None) -> alt.LayerChart 
         x=alt.X("labels:N", sort=budgets(runs), title="labels per class"),
         xOffset=parts.offset(table, padding=6.0),
         color=parts.colour(table),
-        opacity=parts.fade(),
+        opacity=parts.fade(table["method"]),
     )
     where = ["method:N", parts.LABELS]
     marks = parts.over_seeds(base, "accuracy_pct", "test accuracy, %", where, ".1f")
@@ -56,7 +56,7 @@ def regimes(results: Results, *, network: str | None = None) -> alt.FacetChart:
     base = alt.Chart().encode(
         x=alt.X("labels:N", sort=budgets(table), title="labels per class"),
         color=parts.colour(table).legend(symbolOpacity=1, labelExpr=LABEL_EXPR),
-        opacity=parts.fade(),
+        opacity=parts.fade(table["method"]),
     )
     y = alt.Y("mean:Q", title="test accuracy, %", scale=alt.Scale(zero=False, domainMax=100))
     tooltip = ["method:N", "labels:N", *parts.numbers(".1f", unit=", %"), "n:Q"]
@@ -113,7 +113,7 @@ def gains(results: Results, *, network: str | None = None) -> alt.LayerChart | a
         x=alt.X("labels:N", sort=budgets(means), title="labels per class"),
         xOffset=parts.offset(means),
         color=parts.colour(means),
-        opacity=parts.fade(),
+        opacity=parts.fade(means["method"]),
     )
     marks = parts.differences(base, "minus baseline, points", ["method:N", parts.LABELS])
     chart = alt.layer(*marks)
@@ -143,6 +143,6 @@ def _teacher(results: Results) -> list[alt.Chart]:
     words = f"teacher {teachers['network'].iloc[0]}, {mean['accuracy_pct'][0]:.1f} %"
     rule = alt.Chart(mean).mark_rule(strokeDash=[6, 4], color=LINES).encode(y="accuracy_pct:Q")
     text = alt.Chart(mean).mark_text(
-        align="right", baseline="bottom", dy=-4, fontSize=11, color=LINES, text=words
+        align="right", baseline="bottom", dx=-4, dy=-4, fontSize=11, color=LINES, text=words
     )
-    return [rule, text.encode(y="accuracy_pct:Q", x=alt.value(596))]
+    return [rule, text.encode(y="accuracy_pct:Q", x=alt.value("width"))]

@@ -37,7 +37,7 @@ def training(
     base = alt.Chart().encode(
         x=alt.X("epoch:Q", scale=scale, axis=axis, title=None),
         color=parts.colour(table),
-        opacity=parts.fade(),
+        opacity=parts.fade(table["method"]),
     )
     tooltip = ["method:N", "layer:N", "epoch:Q", *parts.numbers(".3f"), "n:Q"]
     y = alt.Y("mean:Q", title=title, scale=alt.Scale(zero=False))

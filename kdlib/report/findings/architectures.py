@@ -16,6 +16,7 @@ from kdlib.report import charts, tables
 from kdlib.report.findings.words import (
     NOT_RUN,
     architecture,
+    data_set,
     interval,
     main_method,
     percent,
@@ -47,10 +48,12 @@ def facts(results: Results) -> dict[str, Any]:
     table = pairs(results)
     own = main(table)
     shares = standings.shares(own)
-    listed = ", ".join(f"{share:.0%} with the {name}" for name, share in shares.items())
+    percents = _to_hundred(shares)
+    listed = ", ".join(f"{percent} % with the {name}" for name, percent in percents.items())
     goes = f"What it adds goes {WITH[max(shares, key=lambda name: shares[name])]}" if shares else ""
     method = main_method(table["method"], otherwise="kd")
     return {
+        "dataset": data_set(results.study),
         "main": method,
         "holds": _holds(own, method),
         "which": Markdown(_which(results, own)),
@@ -61,12 +64,24 @@ def facts(results: Results) -> dict[str, Any]:
     }
 
 
+def _to_hundred(shares: Mapping[str, float]) -> dict[str, int]:
+    """Round shares of 1 to percents that add up to 100: the largest remainders are rounded up.
+
+    >>> _to_hundred({"a": 0.976, "b": 0.007, "c": 0.017})
+    {'a': 97, 'b': 1, 'c': 2}
+    """
+    down = {name: int(100 * share) for name, share in shares.items()}
+    missing = round(100 * sum(shares.values())) - sum(down.values())
+    rest = sorted(shares, key=lambda name: 100 * shares[name] - down[name], reverse=True)
+    return {name: down[name] + (name in rest[:missing]) for name in shares}
+
+
 def _holds(own: pd.DataFrame, method: str) -> str:
     """Head the grid: for how many pairs a method beats the baseline."""
     if own.empty:
-        return "Pairs of networks"
+        return "no other pair was run yet"
     if not own["n"].gt(1).any():
-        return "One seed of each pair: none is judged yet"
+        return "one seed of each pair was run, so none is judged yet"
     return f"{method} beats the baseline for {_count(own)}"
 
 
@@ -182,9 +197,8 @@ def shares(results: Results) -> HTML | Markdown:
     for method in charts.order(table["method"]):
         parts = standings.shares(table[table["method"] == method])
         if parts:
-            rows.append(
-                {"method": method} | {name: f"{share:.0%}" for name, share in parts.items()}
-            )
+            percents = _to_hundred(parts)
+            rows.append({"method": method} | {k: f"{share} %" for k, share in percents.items()})
     if not rows:
         return Markdown("*Not known: not every student had every teacher.*")
     return tables.table(pd.DataFrame(rows), "Shares of the spread of gains, by what they go with")

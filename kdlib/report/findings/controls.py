@@ -14,34 +14,33 @@ from kdlib.report import charts, tables
 from kdlib.report.findings.methods import link
 from kdlib.report.findings.words import (
     NOT_RUN,
-    gain,
+    data_set,
     interval,
     number,
     percent,
     seeds_of,
-    students,
 )
 from kdlib.store import Results
 
 TAKEN = {  # control -> what it takes away, and what it leaves
-    "smooth": ("teacher, unlabelled images, any knowledge", "soft targets on the labelled images"),
+    "smooth": ("the teacher, the unlabelled images", "soft targets on the labelled images"),
     "random": (
-        "all that the teacher learnt",
-        "the unlabelled images, soft targets, the outputs of some network",
+        "what the teacher has learnt",
+        "soft targets for all images, of an untrained network",
     ),
     "pseudo": (
-        "softness: how sure the teacher is, and which other classes it finds likely",
-        "its top class for every unlabelled image",
+        "the probabilities",
+        "the teacher's top class for every unlabelled image",
     ),
     "shuffled": (
-        "which wrong classes the teacher finds likelier (dark knowledge)",
-        "its top class, and how sure it is of it",
+        "the order among wrong classes (dark knowledge)",
+        "the top class and its probability",
     ),
-    "transfer": ("the labels", "soft targets only, on all images"),
-    "self": ("the larger network", "a teacher of the student's own architecture, with every label"),
-    "born_again": ("the larger network", "as self, and three generations"),
+    "transfer": ("the labels", "soft targets for all images"),
+    "self": ("the larger network", "a teacher of the student's architecture, with every label"),
+    "born_again": ("the larger network", "the same over three generations"),
     "noisy_student": (
-        "the larger network, and the ease",
+        "the larger network, the clean images",
         "distorted images, dropout, three generations",
     ),
 }
@@ -49,10 +48,6 @@ BESIDE_KD = ("shuffled", "pseudo", "transfer", "smooth", "random")
 FIGURE = ("kd", *BESIDE_KD, "baseline", "self", "born_again", "noisy_student")
 SUMMARY = ("kd", *BESIDE_KD, "baseline")
 LAYERS = ("smooth", "pseudo", "shuffled", "random", "transfer")  # whose layers are of interest
-SHARES = {  # controls whose share of kd's gain the short answer gives
-    "pseudo": "the teacher's top class alone",
-    "shuffled": "soft targets with the wrong classes in another order",
-}
 MOST = 0.75  # of kd's gain
 NO_SHARE = "–"  # where kd does not beat the baseline
 GAIN = ["gain", "gain_low", "gain_high"]
@@ -159,39 +154,69 @@ class Controls:
         if not self.everywhere("shuffled"):
             return "One seed of each control: nothing is judged yet"
         if not self.never_below("shuffled"):
-            return "Part of the gain is the order among wrong classes"
+            return self._parts()
         if self.never_below("pseudo"):
             return "Accuracy is no evidence of dark knowledge here"
         if self.as_good("shuffled"):
             return "The order among wrong classes is not what helps here"
         return "That the order among wrong classes helps is not shown here"
 
+    def _parts(self) -> str:
+        """Head the figure where both softness and order are worth something."""
+        hard, shuffled = (self.ratio(control, self.few) for control in ("pseudo", "shuffled"))
+        if math.isnan(hard) or math.isnan(shuffled):
+            return "Part of the gain is the order among wrong classes"
+        return (
+            f"The teacher's top class gives {100 * hard:.0f} % of the gain, the order among wrong "
+            f"classes {100 - round(100 * shuffled)} %"
+        )
+
     def short(self) -> Markdown:
         """Answer in a paragraph why distillation helps, with the fewest labels of the study."""
         if not self._has_gain("kd"):
             return Markdown("The study that this edition reads did not run what would tell.")
         row = self.gains.loc[("kd", self.few)]
-        source = f"`{self.gallery.study['name']}`, {self.few} labels per class"
+        where = f"{data_set(self.gallery.study)}, {self.few} labels per class"
         if row["n"] < 2:
-            return Markdown(f"Not known yet: the controls have one seed ({source}).")
-        added = (
-            f"`kd` adds {interval(row[GAIN])} points of test accuracy to the baseline ({source})"
+            return Markdown(f"Not known yet: the controls have one seed ({where}).")
+        gain = f"`kd` adds {interval(row[GAIN])} points of test accuracy to the baseline ({where})."
+        controls = [*self._hard(), *self._order()] or ["No control that would tell was run."]
+        return Markdown(" ".join([gain, *controls]))
+
+    def _hard(self) -> list[str]:
+        """State how much of the gain the teacher's top class alone gives."""
+        share = self.share("pseudo", self.few)
+        if share == NO_SHARE:
+            return []
+        sentence = (
+            f"Hard labels from the teacher for the images without labels (`pseudo`) give {share} "
+            "of that gain."
         )
-        shares = {control: self.share(control, self.few) for control in SHARES}
-        listed = [
-            f"{words} (`{control}`) reaches {shares[control]}"
-            for control, words in SHARES.items()
-            if shares[control] != NO_SHARE
+        if self.ratio("pseudo", self.few) < MOST:
+            return [sentence]
+        return [
+            sentence,
+            "**So most of the gain comes from labels for images that had none**, and needs no "
+            "soft target.",
         ]
-        if not listed:
-            return Markdown(f"{added}; no control with a share of that was run.")
-        rest = f" Of that, {'; '.join(listed)}. {self.heading()}."
-        if self.ratio("pseudo", self.few) >= MOST:
-            rest += (
-                " So a class for every unlabelled image, from a teacher that is mostly right, is "
-                "worth most of what distillation adds."
-            )
-        return Markdown(f"{added}.{rest}")
+
+    def _order(self) -> list[str]:
+        """State what the order among wrong classes is worth."""
+        share = self.share("shuffled", self.few)
+        if share == NO_SHARE:
+            return []
+        sentence = f"Soft targets whose wrong classes are shuffled (`shuffled`) give {share}"
+        word = self.against_kd("shuffled", self.few)
+        difference = interval(self.beside.loc[("shuffled", self.few), ["mean", "low", "high"]])
+        if word == "below kd":
+            end = "the order among wrong classes, called dark knowledge, gives the rest"
+        elif word == "above kd":
+            end = "here the order among wrong classes, called dark knowledge, does not help"
+        elif word == statistics.UNCLEAR:
+            end = "that the order among wrong classes (dark knowledge) helps is not shown"
+        else:
+            end = "that is no different, so no dark knowledge is needed"
+        return [f"{sentence}; minus `kd` that is {difference} points: {end}."]
 
     def figure(self, methods: Sequence[str] = FIGURE) -> Any:
         """Draw the accuracies of kd and the controls."""
@@ -243,51 +268,52 @@ class Controls:
     def _softness(self) -> str:
         part = self.share("pseudo", self.few)
         share = (
-            f"Hard targets reach {part} of what soft ones add with {self.few} labels per class."
+            f"Hard labels from the teacher (`pseudo`) give {part} of what soft ones add."
             if part != NO_SHARE
-            else f"Soft targets do not beat the baseline with {self.few} labels per class."
+            else "Soft labels do not beat the baseline."
         )
         if self.as_good("pseudo"):
             return (
-                f"{share} Nothing here needs softness: with labels for the unlabelled images alone "
-                "accuracy is no different from kd's within a point, or higher, at every budget."
+                f"{share} Accuracy is no different from that of `kd` within a point, or higher, at "
+                "every label budget: no soft label is needed."
             )
         if self.never_below("pseudo"):
             return (
-                f"{share} The two are not told apart everywhere: what softness adds is not shown."
+                f"{share} The two are not told apart at every budget: what soft labels add is not "
+                "shown."
             )
-        return f"{share} The rest is what softness is worth."
+        return f"{share} The rest is what soft labels are worth."
 
     def _dark_knowledge(self) -> str:
+        difference = interval(self.beside.loc[("shuffled", self.few), ["mean", "low", "high"]])
+        shuffled = f"With the wrong classes shuffled (`shuffled`), accuracy changes by {difference}"
         if self.as_good("shuffled"):
             return (
-                "To give the teacher's other probabilities to the wrong classes costs no accuracy, "
-                "within a point, at any budget: these accuracies need no dark knowledge."
+                f"{shuffled} points. It is no different within a point, or higher, at every label "
+                "budget: these accuracies need no dark knowledge."
             )
         if self.never_below("shuffled"):
             return (
-                "To give the teacher's other probabilities to the wrong classes costs accuracy at "
-                "no budget that can be told from 0, nor is the difference within a point at all of "
-                "them: these accuracies are no evidence of dark knowledge, and none against it."
+                f"{shuffled} points. It is below `kd` at no label budget, but not shown to be "
+                "within a point at all of them: no evidence of dark knowledge, and none against it."
             )
-        return (
-            "With the wrong classes in another order accuracy falls somewhere: that much is dark "
-            "knowledge."
-        )
+        return f"{shuffled} points, and is below `kd` somewhere: that much is dark knowledge."
 
     def _untrained_teacher(self) -> str:
         below_baseline = self.gains.loc[("random", self.few), "beside"] == "worse"
         if below_baseline and self.against_kd("random", self.few) == "below kd":
-            return "A teacher that learnt nothing harms: not the outputs of every network will do."
-        return "That a teacher which learnt nothing harms is not shown where labels are few."
+            return (
+                "An untrained teacher (`random`) lowers accuracy: it matters what the teacher has "
+                "learnt."
+            )
+        return "That an untrained teacher (`random`) lowers accuracy is not shown."
 
     def _smoothing(self) -> str:
         row = self.gains.loc[("smooth", self.few)]
-        effect = "something" if row["beside"] == "better" else "nothing that is clear"
+        effect = "adds" if row["beside"] == "better" else "adds nothing that is clear,"
         gain = interval(row[GAIN])
         return (
-            f"Softness without a teacher adds {effect} where labels are few ({gain} points over "
-            "the baseline)."
+            f"Label smoothing, soft targets without a teacher (`smooth`), {effect} {gain} points."
         )
 
     def _has_gain(self, method: str) -> bool:
@@ -297,37 +323,73 @@ class Controls:
     def _own_kind(self, method: str) -> str:
         row = self.gains.loc[(method, self.few)]
         meaning = (
-            "a teacher that is no larger will do."
+            "a teacher need not be larger than its student."
             if row["beside"] == "better"
-            else "no more than could be chance."
+            else "that may be chance."
         )
         return (
             f"`{method}` adds {interval(row[GAIN])} points to the teacher's own network: {meaning}"
         )
 
 
-def layers(results: Results) -> Markdown:
-    """List how compact the controls' layers are in a study; name those not measured."""
-    runs = students(results.runs)
-    fewest, methods = charts.budgets(runs)[0], set(runs["method"])
-    measured = [control for control in LAYERS if control in methods]
-    lines = []
-    if measured and "baseline" in methods:
-        for method in ("kd", *measured):
-            if method in methods:
-                words = gain(results, "within_share", "block2", method=method, labels=fewest)
-                lines.append(
-                    f"- `{method}` minus baseline at `block2`, {fewest} labels per class: {words}"
-                )
-    head = "Within-class share of variance; smaller is more compact:"
-    if not lines:
-        head = f"Study `{results.study['name']}` measured no control's layers."
-    missing = [f"`{control}`" for control in ("pseudo", "shuffled") if control not in measured]
-    tail = (
-        f"**Open**: the layers of {' and '.join(missing)} were not measured. Whether equal "
-        "accuracy comes with equal compactness, this study does not tell. One that measures them "
-        "is one line: `methods: [baseline, kd, pseudo, shuffled]` in a copy of its file."
-        if missing
-        else ""
+def compactness(results: Results) -> pd.DataFrame:
+    """Average the within-class share at block2, control - kd, at the fewest labels, over seeds.
+
+    Returns the columns of `statistics.summarise` by method; empty where it was not measured.
+    """
+    if "within_share" not in set(results.measures["measure"]):
+        return pd.DataFrame()
+    each = statistics.differences(results, "within_share")
+    each = each[each["layer"] == "block2"]
+    if each.empty:
+        return pd.DataFrame()
+    each = each[each["labels"] == charts.budgets(each)[0]]
+    kd = each.loc[each["method"] == "kd", ["network", "seed", "difference"]]
+    both = each.merge(kd, on=["network", "seed"], suffixes=("", "_kd"))
+    both["difference"] -= both["difference_kd"]
+    both = both[both["method"].isin(LAYERS)]
+    return statistics.summarise(both, ["method"]) if len(both) else pd.DataFrame()
+
+
+def layers(results: Results) -> HTML | Markdown:
+    """Show how compact the controls' layers are beside kd's, with paired intervals."""
+    rows = compactness(results)
+    if rows.empty:
+        return Markdown(
+            f"*The study `{results.study['name']}` measured the layers of no control beside kd.*"
+        )
+    table = pd.DataFrame(
+        {
+            "control": [link(method, method) for method in rows["method"]],
+            "within-class share at block2, minus kd": [
+                number(interval(row, "+.3f", scale=1.0))
+                for row in rows[["mean", "low", "high"]].to_numpy()
+            ],
+            "seeds": rows["n"],
+        }
     )
-    return Markdown("\n".join([head, "", *lines, "", tail]))
+    caption = "Above 0: less compact than kd. Paired mean and, of several seeds, 95 % t interval"
+    return tables.table(table, caption)
+
+
+def compact(results: Results) -> Markdown:
+    """State whether the layers of `pseudo` are as compact as those of kd."""
+    rows = compactness(results)
+    row = rows[rows["method"] == "pseudo"] if len(rows) else rows
+    if row.empty:
+        return Markdown(
+            "This study did not measure the layers of `pseudo`, so whether compactness needs soft "
+            "labels is open here."
+        )
+    mean, low, high, n = row[["mean", "low", "high", "n"]].iloc[0]
+    words = f"`pseudo` minus `kd` is {interval((mean, low, high), '+.3f', scale=1.0)}"
+    if n < 2:
+        return Markdown(f"{words}, of one seed: nothing is judged.")
+    if low > 0:
+        return Markdown(f"{words}: hard labels from the teacher leave the layers less compact.")
+    if high < 0:
+        return Markdown(f"{words}: hard labels from the teacher make the layers more compact.")
+    return Markdown(
+        f"{words}: the two are not told apart, so nothing here shows that compact layers need soft "
+        "labels."
+    )

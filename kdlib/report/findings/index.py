@@ -10,12 +10,14 @@ import pandas as pd
 from IPython.display import Markdown
 
 from kdlib import UsageError
-from kdlib.measure import statistics
+from kdlib.measure import statistics, verdicts
 from kdlib.plan.methods import BASELINE, METHODS
 from kdlib.report import charts, explorer
 from kdlib.report.findings.methods import PAGES, link
+from kdlib.report.findings.verdicts import sentence
 from kdlib.report.findings.words import (
     NO_MAPS,
+    data_set,
     gain,
     images,
     labelled_images,
@@ -33,9 +35,6 @@ ONE_SEED = {  # how a single difference lies to 0
     -1: "lower in the only seed",
     0: "the same in the only seed",
 }
-AGREES = "is consistent with the claim"
-UNCLEAR = "does not clearly agree with the claim"
-NOT_JUDGED = "is one pair of students, and no evidence for the claim or against it"
 
 
 def facts(results: Results) -> dict[str, Any]:
@@ -48,15 +47,13 @@ def facts(results: Results) -> dict[str, Any]:
     teacher = results.runs[results.runs["role"] == "teacher"].iloc[0]
     size = int(baseline["parameters"].iloc[0])
     labelled = labelled_images(results.study, fewest)
-    layers, verdicts = {}, {}
+    layers, sides = {}, {}
     for name, layer in (("2", "block2"), ("3", "block3")):
         cell = {"method": method, "labels": fewest}
         layers[layer] = gain(results, "silhouette", layer, **cell)
-        verdicts[f"verdict{name}"] = _verdict(results, layer, **cell)
-    agrees = AGREES if set(verdicts.values()) == {"higher"} else UNCLEAR
-    if few["seed"].nunique() == 1:
-        agrees = NOT_JUDGED
+        sides[f"verdict{name}"] = _verdict(results, layer, **cell)
     return {
+        "dataset": data_set(results.study),
         "few": labels_each(fewest),
         "baseline": _accuracy(baseline),
         "distilled": _accuracy(distilled),
@@ -68,14 +65,21 @@ def facts(results: Results) -> dict[str, Any]:
         "teacher_size": f"{teacher['parameters']:,}",
         "student_size": f"{size:,}",
         **layers,
-        **verdicts,
-        "agrees": agrees,
+        **sides,
+        **claims(results, fewest),
         "certain": _certain(few["seed"].nunique()),
         "images": f"{len(results.labels):,}",
         "about": Markdown(images(results.study)),
         "labelled": f"{labelled:,}",
         "others": f"{results.study['train_images'] - labelled:,}",
     }
+
+
+def claims(results: Results, labels: str) -> dict[str, Markdown]:
+    """State the verdicts on the two claims about layers, at one label budget."""
+    cells = verdicts.cells(verdicts.differences(results))
+    few = cells[cells["labels"] == labels]
+    return {"compact": Markdown(sentence(few, "C3")), "earlier": Markdown(sentence(few, "C4"))}
 
 
 def probe(results: Results) -> str:
@@ -95,7 +99,7 @@ def names(methods: Iterable[str]) -> str:
         titles = [METHODS[m].title for m in present if METHODS[m].family == family]
         named = ", ".join(f"{a} ({title})" for a, title in zip(own, titles, strict=True))
         if family == "controls":
-            copied = "controls, no methods of distillation: each takes one thing away"
+            copied = "controls, which each take one part of the teacher away"
         elif family == "schemes":
             copied = "other ways to use a teacher's outputs"
         else:

@@ -50,7 +50,7 @@ def facts(results: Results) -> dict[str, Any]:
         "distilled": interval(few[["accuracy", "low", "high"]], ".1f"),
         "gain": interval(few[["gain", "gain_low", "gain_high"]]),
         "pairs": f"{few['pairs']:.0f} {'pair' if few['pairs'] == 1 else 'pairs'}",
-        "worth": Markdown("; ".join(_worth(cells, m, fewest) for m in at_few)),
+        "worth": Markdown(_all_worth({m: _worth(cells, m, fewest) for m in at_few})),
         "spread": Markdown(_spread(scores["baseline"].dropna())),
         "unpaired": interval(welch[key] for key in ("mean", "low", "high")),
         "expensive": Markdown(_expensive(results)),
@@ -64,15 +64,11 @@ def facts(results: Results) -> dict[str, Any]:
 def _spread(baseline: pd.Series) -> str:
     """State how far the accuracies of the baseline lie apart from seed to seed."""
     if len(baseline) < 2:
-        return (
-            "Here is one seed only: how much hangs on *which* few images have a label cannot be "
-            "seen yet, and a difference of two students is uncertain."
-        )
+        return "Here is one seed only, so how much accuracy varies from seed to seed is not known."
     low, high = (f"{100 * score:.1f}" for score in (baseline.min(), baseline.max()))
     return (
-        f"Baselines range from {low} to {high} %: *which* few images have a label matters, not "
-        "only what is done with them. A table of means hides that, and it makes a difference of "
-        "means uncertain."
+        f"Baselines range from {low} to {high} %. Labelled images and initial weights differ "
+        "together, so this spread does not show which of the two matters more."
     )
 
 
@@ -102,17 +98,23 @@ def _scores(results: Results, network: str, labels: str) -> pd.DataFrame:
     return runs.pivot(index="seed", columns="method", values="test_accuracy")
 
 
+def _all_worth(worth: dict[str, str]) -> str:
+    """List what `_worth` states of each method; once where it is the same of all."""
+    words = set(worth.values())
+    if len(words) == 1 and len(worth) > 1:
+        return f"{words.pop()}, for every method"
+    return "; ".join(f"`{method}`: {labels}" for method, labels in worth.items())
+
+
 def _worth(cells: pd.DataFrame, method: str, fewest: str) -> str:
     """State how many labels the baseline needs for a method's accuracy with the fewest."""
     baseline = cells["accuracy"].xs("baseline")
     target = cells.loc[(method, fewest), "accuracy"]
-    enough = [
-        b for b in charts.budgets(cells.reset_index()) if b in baseline and baseline[b] >= target
-    ]
+    budgets = charts.budgets(cells.reset_index())
+    enough = [b for b in budgets if b in baseline and baseline[b] >= target]
     if not enough:
-        most = charts.budgets(cells.reset_index())[-1]
-        return f"`{method}`: more than " + ("there are" if most == "all" else f"the {most} tried")
-    return f"`{method}`: all" if enough[0] == "all" else f"`{method}`: {enough[0]} per class"
+        return "more than " + ("there are" if budgets[-1] == "all" else f"the {budgets[-1]} tried")
+    return "all" if enough[0] == "all" else f"{enough[0]} per class"
 
 
 def table(results: Results) -> HTML:
@@ -140,9 +142,12 @@ def download(results: Results) -> HTML:
 
 
 def until_when(results: Results) -> Markdown:
-    """List at which label budgets each method beats the baseline, and at which it does not."""
+    """List at which label budgets methods beat the baseline, and at which they do not."""
     rows = one_network(results)
-    return Markdown("\n".join(_pays(rows[rows["method"] == m]) for m in _methods(rows)))
+    same: dict[str, list[str]] = {}
+    for method in _methods(rows):
+        same.setdefault(_pays(rows[rows["method"] == method]), []).append(f"`{method}`")
+    return Markdown("\n".join(f"- {', '.join(names)}: {words}" for words, names in same.items()))
 
 
 def _pays(rows: pd.DataFrame) -> str:
@@ -152,4 +157,4 @@ def _pays(rows: pd.DataFrame) -> str:
         budgets = [b for b in charts.budgets(rows) if beside[b] == result]
         if budgets:
             parts.append(f"{words} with {', '.join(budgets)}")
-    return f"- `{rows['method'].iloc[0]}` {'; '.join(parts) or 'has too few seeds to judge'}"
+    return "; ".join(parts) or "too few seeds to judge"

@@ -6,17 +6,22 @@ from IPython.display import HTML, Markdown
 
 from kdlib import embed
 from kdlib.measure.faithfulness import FAITHFULNESS
-from kdlib.report import tables
-from kdlib.report.findings.words import NO_MAPS
+from kdlib.report import charts, tables
+from kdlib.report.findings.words import NO_MAPS, data_set, labels_each, students
 from kdlib.store import Results
 
 MEASURES = ("trustworthiness", "neighbours_kept", "map_knn")
 LAYERS = ("block1", "block3")
 
 
-def facts(results: Results) -> dict[str, int]:
-    """Count the networks and the images on the maps."""
-    return {"networks": results.maps["run"].nunique(), "images": len(results.labels)}
+def facts(results: Results) -> dict[str, int | str]:
+    """Count the networks and the images on the maps; name the data set and the fewest labels."""
+    return {
+        "networks": results.maps["run"].nunique(),
+        "images": len(results.labels),
+        "dataset": data_set(results.study),
+        "few": labels_each(charts.budgets(students(results.runs))[0]),
+    }
 
 
 def faithfulness(results: Results) -> HTML | Markdown:

@@ -10,7 +10,7 @@ from IPython.display import HTML, Markdown
 from kdlib import embed
 from kdlib.measure import faithfulness, metrics
 from kdlib.report import charts, tables
-from kdlib.report.findings.words import gain, main_method, seeds, students
+from kdlib.report.findings.words import data_set, gain, main_method, seeds, students
 from kdlib.store import Results
 
 QUOTED = ("within_share", "silhouette", "probe")
@@ -31,6 +31,7 @@ def facts(results: Results) -> dict[str, Any]:
     return {
         **gains,
         "seeds": Markdown(_certain(every["seed"].nunique())),
+        "dataset": data_set(results.study),
         "labels": fewest,
         "method": method,
         "n": len(results.labels),
@@ -72,6 +73,7 @@ def untrained(results: Results) -> HTML | Markdown:
     rows = [(m, layer) for m in measures for layer in results.study["layers"]]
     table = pd.DataFrame(means).loc[rows].map("{:.2f}".format)
     table.insert(0, "measure, layer", [f"{charts.name(m)}, {layer}" for m, layer in rows])
+    table = table[_new(table)]
     of_others = seeds(every["seed"].nunique())
     n = f"n = {start['run'].nunique()} untrained, {of_others} of the others"
     caption = f"Before training and after, at {fewest} labels per class: {n}"
@@ -108,8 +110,15 @@ def layers_and_maps(results: Results) -> HTML | Markdown:
     table = table.map(lambda value: "–" if pd.isna(value) else f"{value:.2f}")
     table.columns = [f"{space}: {name}" for space, name in columns]
     table.insert(0, "measure, layer", [f"{ON_MAPS[m]}, {layer}" for m, layer in rows])
+    table = table[_new(table)]
     caption = f"In the layers and in their uncoupled maps; {len(results.labels)} images"
     return tables.table(table, caption)
+
+
+def _new(table: pd.DataFrame) -> pd.Series:
+    """Tell which rows differ from the row before: `pool` repeats `block3` in many networks."""
+    values = table.iloc[:, 1:]
+    return (values != values.shift()).any(axis=1)
 
 
 def pitfalls() -> HTML:

@@ -22,6 +22,7 @@ PAGES = {  # family -> its page, and what its methods copy
     "schemes": ("schemes", "who teaches whom, in which order"),
     "controls": ("schemes", "no knowledge of a teacher's own"),
 }
+LISTED = 5  # methods that a list names; the rest is folded
 TOGETHER = {  # pairs of networks that benchmarks/ trained side by side
     "digits": "resnet20 to resnet8x0.5 on digits",
     "resnet56-resnet20": "resnet56 to resnet20 on images of CIFAR's size",
@@ -66,6 +67,7 @@ def facts(results: Results, side_by_side: Mapping[str, Mapping[str, float]]) -> 
     savings = [f"{100 * pair['saving']:.0f} %" for pair in side_by_side.values()]
     saved = f"Side by side, students save {' or '.join(savings)} of their time"
     return {
+        "dataset": data_set(results.study),
         "helps": _helps(home),
         "best": _best(home),
         "side": saved if savings else "Students side by side",
@@ -80,9 +82,9 @@ def _helps(home: pd.DataFrame) -> str:
     """Head the figure of families: how many methods beat the baseline at both ends."""
     steps = charts.budgets(home)
     if not steps:
-        return "Which methods beat the baseline?"
+        return "no method was run yet"
     if not home["pairs"].gt(1).any():
-        return "One seed of each method: none is judged yet"
+        return "one seed of each method was run, so none is judged yet"
     few, most = steps[0], steps[-1]
     heading = f"{_beating(home, few)} methods beat the baseline with {few} labels per class"
     if most == few:
@@ -98,13 +100,13 @@ def _beating(home: pd.DataFrame, labels: str) -> str:
 
 
 def _best(home: pd.DataFrame) -> str:
-    """Head the ranking: how many methods reach into the interval of the best one."""
+    """Head the ranking: how many intervals overlap with that of the best method."""
     steps = charts.budgets(home)
     rows = _compared(home, steps[0]).dropna(subset="gain_low") if steps else home[:0]
     if rows.empty:
         return "Which method adds most?"
     level = rows["gain_high"] >= rows.loc[rows["gain"].idxmax(), "gain_low"]
-    return f"{level.sum()} methods reach into the interval of the best"
+    return f"The intervals of {level.sum()} methods overlap with that of the best"
 
 
 def _compared(home: pd.DataFrame, labels: str) -> pd.DataFrame:
@@ -154,7 +156,7 @@ def _at_budget(home: pd.DataFrame, labels: str) -> str:
     parts = []
     for kind, part in (("methods", rows[~controls]), ("controls", rows[controls])):
         rest = part[part["beside"] != "better"].sort_values("gain", ascending=False)
-        names = ", ".join(_spread(row) for row in rest.to_dict("records"))
+        names = _folded([_spread(row) for row in rest.to_dict("records")])
         if len(part) and not part["pairs"].gt(1).any():
             parts.append(f"one seed, not judged, of {kind}: {names}.")
             continue
@@ -162,6 +164,14 @@ def _at_budget(home: pd.DataFrame, labels: str) -> str:
         parts.append(f"{count}; not: {names}." if names else f"{count}.")
     budget = "all labels" if labels == "all" else f"{labels} labels per class"
     return f"<li><strong>{budget}</strong>: {' '.join(parts)}</li>"
+
+
+def _folded(names: list[str]) -> str:
+    """List names; of many the first, the rest to be unfolded."""
+    if len(names) <= LISTED:
+        return ", ".join(names)
+    head, rest = ", ".join(names[:LISTED]), ", ".join(names[LISTED:])
+    return f"{head} <details><summary>and {len(names) - LISTED} more</summary>{rest}</details>"
 
 
 def _spread(row: Mapping[Any, Any]) -> str:
@@ -182,7 +192,7 @@ def _saving(side_by_side: Mapping[str, Mapping[str, float]], pair: str) -> str:
         return f"- {TOGETHER[pair]}: *not measured*."
     row = side_by_side[pair]
     return (
-        f"- {TOGETHER[pair]}: {row['students']} students took {row['separate_seconds']:.1f} s one "
-        f"after the other and {row['together_seconds']:.1f} s side by side, a saving of "
+        f"- {TOGETHER[pair]}: {row['students']} students took {row['separate_seconds']:.3g} s one "
+        f"after the other and {row['together_seconds']:.3g} s side by side, a saving of "
         f"{100 * row['saving']:.0f} %."
     )

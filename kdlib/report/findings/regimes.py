@@ -47,18 +47,24 @@ def sizes(results: Results) -> HTML:
 
 def teachers(*studies: Results) -> HTML | Markdown:
     """Show how accurate the teachers of some studies are, and how well calibrated."""
-    rows = pd.concat([study.runs[study.runs["role"] == "teacher"] for study in studies])
+    rows = pd.concat(
+        [
+            study.runs[study.runs["role"] == "teacher"].assign(study=study.study["name"])
+            for study in studies
+        ]
+    )
     if rows.empty:
         return NOT_RUN
     rows = rows.drop_duplicates("run").reset_index(drop=True)
     rows["accuracy"] = 100 * rows["test_accuracy"]
     rows["error"] = 100 * rows["calibration_error"].astype(float)
-    by = ["regime", "network", "labels"]
+    by = ["study", "regime", "network", "labels"]
     each = rows.groupby(by, sort=False)[["accuracy", "error"]].agg(["mean", "count"])
     columns = {
-        "regime": [f"<code>{regime}</code>" for regime, _, _ in each.index],
-        "network": [f"<code>{network}</code>" for _, network, _ in each.index],
-        "labels per class": [labels for _, _, labels in each.index],
+        "regime": [f"<code>{regime}</code>" for _, regime, _, _ in each.index],
+        "network": [f"<code>{network}</code>" for _, _, network, _ in each.index],
+        "labels per class": [labels for *_, labels in each.index],
+        "study": [study for study, *_ in each.index],
         "test accuracy, %": each["accuracy", "mean"].map("{:.1f}".format).to_list(),
         "calibration error, points": [
             "–" if pd.isna(error) else f"{error:.1f}" for error in each["error", "mean"]

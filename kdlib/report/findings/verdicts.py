@@ -52,6 +52,12 @@ def overview(results: Results, flat: Results) -> HTML:
     return tables.overview(verdicts.overview(studies(results, flat)), caption)
 
 
+def claims(results: Results, flat: Results) -> HTML:
+    """Show the claims of the abstract beside the verdict on every data set, on one screen."""
+    caption = "The claims of the abstract beside our verdicts"
+    return tables.claims(verdicts.overview(studies(results, flat)), caption)
+
+
 def sentence(cells: pd.DataFrame, claim: str) -> str:
     """State a claim's verdicts, by label budget; all labels last, apart."""
     rows = cells[(cells["claim"] == claim) & (cells["space"] == verdicts.LAYERS)]

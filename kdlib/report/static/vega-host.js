@@ -1,6 +1,10 @@
 /* Brings the charts of a page of the book to life: lazily, from one local bundle, in the colours of the page.
 
-   sphinx.py has left a picture where each chart will stand, and its spec in a side-car script.             */
+   sphinx.py has left a picture where each chart will stand, and its spec in a side-car script.
+
+   Text can set a chart:  <a class="kd-set" data-chart="T=1">the teacher's own probabilities</a>
+   It sets the last chart before it (or the first of the page), by the names of the chart's controls,
+   or singles out a method of the legend: data-chart="method=kd"; without a value, all of them again.        */
 (() => {
   "use strict";
   const here = document.currentScript.src.replace(/[^/]*$/, "");
@@ -14,6 +18,7 @@
     title: { color: text, subtitleColor: muted },
     text: { color: text },
   };
+  const PHONE = 560; // pixels; a wider page scrolls a chart that is wider still
   const MOST = 200; // rows of a table on the page; all of them are in the CSV
 
   const loading = {};
@@ -28,15 +33,60 @@
     return loading[name];
   }
 
+  // ---- on a telephone: panels in a column, long titles on several lines, and no wider than the screen
+  const LETTER = 7.4; // pixels, of a title
+  function narrow(spec, room) {
+    const lines = (text, width) => [].concat(text ?? []).flatMap((line) => line.split(" ").reduce((all, word) => {
+      const longer = `${all[all.length - 1]} ${word}`.trim();
+      if (longer.length * width <= room) all[all.length - 1] = longer;
+      else all.push(word);
+      return all;
+    }, [""]));
+    const { title, facet, hconcat, ...rest } = spec;
+    const across = facet && !facet.row && (facet.column || spec.columns > 1);
+    const beside = Math.max(1, Math.floor(room / ((spec.spec?.width || room) + 40))); // of small panels several
+    return {
+      ...rest,
+      ...(title && { title: { ...title, text: lines(title.text, LETTER), subtitle: lines(title.subtitle, LETTER - 1) } }),
+      ...(facet && { facet: across && facet.column ? facet.column : facet }),
+      ...(across && { columns: beside }),
+      ...(hconcat && { vconcat: hconcat }),
+    };
+  }
+  function narrower(spec, by) { // all panels, since they lie below each other
+    const width = typeof spec.width === "number" ? { width: Math.max(120, spec.width - by) } : {};
+    const inner = spec.spec ? { spec: narrower(spec.spec, by) } : {};
+    const each = spec.vconcat ? { vconcat: spec.vconcat.map((one) => narrower(one, by)) } : {};
+    return { ...spec, ...width, ...inner, ...each };
+  }
+
+  async function embed(stage, spec, legend) {
+    const config = { ...CONFIG, legend: { ...CONFIG.legend, ...legend } };
+    const { view } = await window.vegaEmbed(stage, spec, { actions: false, renderer: "svg", config });
+    return { view, wide: parseFloat(stage.querySelector("svg").getAttribute("width")) };
+  }
+
   async function draw(figure) {
     const name = figure.dataset.spec;
     await Promise.all([script("vega-bundle"), script(`data/${name}`)]);
     const spec = JSON.parse(window.kdSidecars[name]);
     const stage = document.createElement("div");
-    const { view } = await window.vegaEmbed(stage, spec, { actions: false, renderer: "svg", config: CONFIG });
+    const box = figure.querySelector(".kd-scroll");
+    const room = box.clientWidth;
+    let { view, wide } = await embed(stage, spec);
+    if (room && room < PHONE && wide > room) {
+      let copy = narrow(spec, room);
+      const legend = { columns: Math.max(1, Math.floor(room / 110)) };
+      for (let tries = 0; tries < 3; tries++) { // labels at the ends of an axis may stick out of it
+        ({ view, wide } = await embed(stage, copy, legend));
+        if (wide <= room) break;
+        copy = narrower(copy, Math.ceil(wide - room));
+      }
+    }
+    figure.view = view;
     stage.querySelector("svg").setAttribute("aria-hidden", "true");
     stage.append(...legends(view));
-    figure.querySelector(".kd-scroll").replaceChildren(stage);
+    box.replaceChildren(stage);
     figure.querySelector("figcaption").prepend(numbers(spec));
   }
   const attempt = (figure) => {
@@ -60,6 +110,36 @@
       label.append(`Show ${field} `, choice);
       return label;
     });
+  }
+
+  // ---- links in the text
+  function set(view, text) {
+    const signals = view.getState({ signals: () => true, data: () => false }).signals;
+    for (const [key, value] of new URLSearchParams(text)) {
+      const name = [key, ...Object.keys(signals).filter((one) => one.endsWith(`_${key}_legend`) || one.endsWith(`_${key}`))]
+        .find((one) => one in signals);
+      if (name) view.signal(name, typeof signals[name] === "number" ? Number(value) : value || null);
+    }
+    return view.runAsync();
+  }
+  async function follow(link, figures) {
+    const before = figures.filter((figure) => figure.compareDocumentPosition(link) & Node.DOCUMENT_POSITION_FOLLOWING);
+    const figure = before.pop() || figures[0];
+    if (!figure) return;
+    await attempt(figure);
+    await set(figure.view, link.dataset.chart);
+    const { top, bottom } = figure.getBoundingClientRect();
+    const smooth = !matchMedia("(prefers-reduced-motion: reduce)").matches;
+    if (bottom < 120 || top > innerHeight - 120) figure.scrollIntoView({ behavior: smooth ? "smooth" : "auto", block: "center" });
+  }
+  function links(figures) {
+    for (const link of document.querySelectorAll(".kd-set[data-chart]")) {
+      link.tabIndex = 0;
+      link.setAttribute("role", "button");
+      const act = (event) => { event.preventDefault(); follow(link, figures); };
+      link.addEventListener("click", act);
+      link.addEventListener("keydown", (event) => { if (event.key === "Enter" || event.key === " ") act(event); });
+    }
   }
 
   // ---- the numbers as tables, made when somebody opens them
@@ -90,6 +170,7 @@
 
   async function start() {
     const figures = [...document.querySelectorAll(".kd-chart")];
+    links(figures);
     const observer = new IntersectionObserver((entries) => entries.forEach(({ isIntersecting, target }) => {
       if (!isIntersecting) return;
       observer.unobserve(target);

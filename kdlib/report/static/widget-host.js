@@ -161,7 +161,7 @@
     intoView(figure);
   }
   function links() {
-    for (const link of document.querySelectorAll(".kd-set")) {
+    for (const link of document.querySelectorAll(".kd-set[data-set]")) {
       link.tabIndex = 0;
       link.setAttribute("role", "button");
       link.addEventListener("click", (event) => { event.preventDefault(); follow(link); });
