@@ -153,7 +153,7 @@ def _profile(arguments: Sequence[str]) -> dict[str, Any]:
             folders = (Path(place), Path("profiles") / place)
             files = [file for folder in folders for file in sorted(folder.glob("config*.yaml"))]
             if files:
-                settings |= yaml.safe_load(files[-1].read_text()) or {}
+                settings |= yaml.safe_load(files[-1].read_text("utf-8")) or {}
     return settings
 
 

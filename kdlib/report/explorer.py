@@ -28,7 +28,11 @@ UNKNOWN = 255  # the byte of an error that was not measured; 254 is an error of 
 TRAINED = -1  # the epoch of trained networks, beside those of the film
 NEAREST = 10  # neighbours of each image
 MANY = 20  # classes, from which on names would cover the maps
-TOOLS = ("box", "lasso", "move")  # what dragging over a map does: draw one of these, or move the map
+TOOLS = (
+    "box",
+    "lasso",
+    "move",
+)  # what dragging over a map does: draw one of these, or move the map
 VOTERS = 5  # images nearest to a place of a map, whose predictions colour its region
 REACH = 0.06  # of the map's side; places farther from every image have no region
 LATE = 0.6  # relative depth from which on regions are drawn
@@ -168,8 +172,8 @@ def show(
     traits of the view by their names: layer="block3" (or "50 %" of the depth, where networks have
     layers of their own), embedding="ivis", measure="silhouette",
     shade="error", epoch=5 (of the film of training), selected=[image numbers], hidden=[class
-    numbers], names=False, brush="lasso" (or "move": dragging moves the map), together=False (each map
-    is zoomed by itself), align=True (the right map is turned so that the selected images lie upon
+    numbers], names=False, brush="lasso" (or "move": dragging moves the map), together=False (each
+    map is zoomed by itself), align=True (the right map is turned so that the selected images lie upon
     each other), regions=True (decision regions behind the last layers), overview=True (all layers
     at once).
 
