@@ -66,8 +66,9 @@ def prepare(study: Study, file: Path, arguments: Sequence[str]) -> list[str]:
         prefix = [job_names(study)]
         rest += ["--slurm-jobname-prefix", *prefix]
     if not _taken(rest, "--cores", "-c")[0]:
-        wanted = int(profile.get("cores", 1))
-        rest += ["--cores", str(min(wanted, _processors(resources.get("slurm_partition"))))]
+        largest = _processors(resources.get("slurm_partition"))
+        wanted = str(profile.get("cores", 1))  # or all
+        rest += ["--cores", str(min(int(wanted), largest) if wanted.isdigit() else largest)]
     if not {"--dry-run", "--dryrun", "-n"} & set(rest):
         _cancel_what_is_left(prefix[-1])
     size = str(images_mb(study.source))
@@ -148,8 +149,8 @@ def _taken(arguments: Sequence[str], *names: str) -> tuple[list[str], list[str]]
 def _profile(arguments: Sequence[str]) -> dict[str, Any]:
     """What the profiles say: that of the workflow before the other, as Snakemake takes them."""
     settings: dict[str, Any] = {}
-    for option in ("--profile", "--workflow-profile"):
-        for place in _taken(arguments, option)[0][-1:]:
+    for option, default in (("--profile", []), ("--workflow-profile", ["default"])):
+        for place in (_taken(arguments, option)[0] or default)[-1:]:
             folders = (Path(place), Path("profiles") / place)
             files = [file for folder in folders for file in sorted(folder.glob("config*.yaml"))]
             if files:

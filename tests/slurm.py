@@ -40,6 +40,7 @@ SelectTypeParameters=CR_Core_Memory
 ReturnToService=2
 MailProg=/bin/true
 KillWait=3
+MinJobAge=3600
 NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory={memory} State=UNKNOWN
 PartitionName=main Nodes={host} Default=YES MaxTime=INFINITE State=UP
 """

@@ -141,6 +141,15 @@ def test_the_executors_of_snakemake_itself_need_nothing():
     )
 
 
+def test_the_default_profile_may_be_one_of_a_cluster(tmp_path, monkeypatch, commands, study):
+    monkeypatch.chdir(tmp_path)
+    commands(sinfo="echo 6")
+    (tmp_path / "profiles/default").mkdir(parents=True)
+    (tmp_path / "profiles/default/config.yaml").write_text("executor: slurm\ncores: all\n")
+    assert cluster.executor_of([]) == "slurm"
+    assert "--cores 6" in " ".join(cluster.prepare(study, Path("mine.yaml"), []))
+
+
 def test_where_there_is_no_slurm_and_where_it_does_not_answer_is_one_line(
     commands, study, tmp_path, monkeypatch
 ):
