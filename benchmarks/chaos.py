@@ -258,13 +258,16 @@ def chaos(kills: int, seed: int, study: Path, minutes: float) -> dict[str, objec
             length, wanted = time.monotonic() - start, ends(calm)
             print(f"undisturbed: {length:.0f} s, {len(wanted)} files", flush=True)
             finished: dict[str, str] = {}
+            deck: list[str] = []
             last = False  # nothing more happens: the study is let end
             while not last or finished:
-                kind = draw.choice(kinds)
+                deck = deck or draw.sample(kinds, len(kinds))  # each as often as any other
+                kind = deck[-1]
                 last = happened.total() >= kills or time.monotonic() > until
                 delay = LONGEST if last else draw.uniform(2, max(4, length / 3))
                 did, over, seconds = disturb(copy, kind, delay, draw)
-                happened[kind] += did
+                if did:
+                    happened[deck.pop()] += 1
                 half += sum(not whole(file) for file in copy.files())
                 now = ends(copy)
                 lost += sum(now.get(name) != hashed for name, hashed in finished.items() if over)

@@ -7,6 +7,7 @@ import pytest
 from snakemake.settings.types import OutputSettings
 from snakemake_interface_logger_plugins.common import LogEvent
 
+from kdlib.plan import stops
 from snakemake_logger_plugin_kdlib import LogHandler, duration, failure, time_left
 
 
@@ -47,12 +48,24 @@ def test_every_finished_notebook_is_a_line_and_the_last_one_ends_the_study(send)
     assert end.startswith("done in ")
 
 
-def test_a_failure_names_the_executed_notebook(send):
+@pytest.mark.parametrize(("content", "named"), [("{}", True), ("", False)])
+def test_a_failure_names_the_executed_notebook_where_there_is_one(
+    send, content, named, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.ipynb").write_text(content)
     send(LogEvent.RUN_INFO, stats={"teacher": 1})
     begin(send, 1, "teacher", "t")
     (line,) = send(LogEvent.JOB_ERROR, jobid=1)
     assert line.startswith("FAILED teacher t after ")
-    assert line.endswith("a.ipynb")
+    assert line.endswith("; the executed notebook: a.ipynb") == named
+
+
+def test_what_fails_because_the_study_was_stopped_is_no_failure(send, monkeypatch):
+    send(LogEvent.RUN_INFO, stats={"teacher": 1})
+    begin(send, 1, "teacher", "t")
+    monkeypatch.setattr(stops, "stopping", lambda: True)
+    assert send(LogEvent.JOB_ERROR, jobid=1) == []
 
 
 def failed_job(tmp_path, name, value, log):

@@ -202,3 +202,31 @@ def test_a_notebook_written_to_a_device_or_a_link_stays_there(tmp_path):
     assert (tmp_path / "real.ipynb").read_text() == "text"
     handler.write("text", os.devnull)
     assert Path(os.devnull).is_char_device()
+
+
+def test_a_notebook_whose_kernel_was_killed_in_its_training_goes_on_with_the_same_bits(tmp_path):
+    command = [*PAPERMILL, str(ROOT / "notebooks/teacher.ipynb"), "out.ipynb", "-p", "epochs", "2"]
+    command += ["-p", "network", "resnet8", "-p", "width", "0.25"]
+    run = "quick/digits/teachers/resnet8x0.25-full-0+epochs=2"
+    straight = ["-p", "results", "straight", "-p", "checkpoint_minutes", "0"]
+    pulled = ["-p", "results", "pulled", "-p", "checkpoint_minutes", "0.0001"]
+    begun = [f"pulled/{run}/checkpoint.safetensors"]
+    with started(tmp_path, *command, *pulled, begun=begun) as process:
+        kernel_in(tmp_path).kill()
+        said, _ = process.communicate(timeout=60)
+    assert "killed by SIGKILL" in said
+    assert not (tmp_path / f"pulled/{run}/run.json").exists()
+    for how in (pulled, straight):
+        subprocess.run(
+            [*command, *how],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            check=True,
+        )
+        if how == pulled:
+            assert "goes on from " in (tmp_path / "out.ipynb").read_text()
+    for name in ("weights.safetensors", "history.parquet"):
+        one, other = ((tmp_path / top / run / name).read_bytes() for top in ("pulled", "straight"))
+        assert one == other
+    assert not list((tmp_path / "pulled").rglob("checkpoint*"))

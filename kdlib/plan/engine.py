@@ -81,7 +81,7 @@ def _ended(status: int, out_of_memory: bool) -> str:
 def _out_of_memory() -> int:
     """How many processes the system has killed for want of memory; 0 where it does not say."""
     with contextlib.suppress(OSError, ValueError):
-        for line in Path("/proc/vmstat").read_text().splitlines():
+        for line in Path("/proc/vmstat").read_text("utf-8").splitlines():
             if line.startswith("oom_kill "):
                 return int(line.split()[1])
     return 0
