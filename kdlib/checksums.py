@@ -27,11 +27,19 @@ class Tensors(NamedTuple):
     """What a safetensors file holds."""
 
     arrays: dict[str, np.ndarray]
-    notes: dict[str, Any]  # that were written beside them
+    header: bytes
     checksum: str  # empty where it has none
 
+    @property
+    def notes(self) -> dict[str, Any]:
+        """What was written beside the arrays; of another program nothing."""
+        notes: dict[str, Any] = json.loads(
+            json.loads(self.header).get("__metadata__", {}).get("kdlib", "{}")
+        )
+        return notes
 
-def of(content: bytes) -> int:
+
+def of(content: bytes | memoryview) -> int:
     """The sum of the 64-bit words of some bytes modulo 2^64, the last one filled up by zeros.
 
     Every single flipped bit changes it.
@@ -100,8 +108,7 @@ def tensors(content: bytes) -> Tensors:
     if place := IN_HEADER.search(head):
         checksum = place[1]
         start, end = place.span(1)
-        total = of(head[:start] + b"0" * DIGITS + head[end:]) + of(content[header:])
+        blank = head[:start] + b"0" * DIGITS + head[end:]
+        total = of(blank) + of(memoryview(content)[header:])
         _check(checksum, total % 2**64)
-    arrays = safetensors.load(content)
-    notes = json.loads(head[8:]).get("__metadata__", {}).get("kdlib", "{}")
-    return Tensors(arrays, json.loads(notes), checksum.decode())
+    return Tensors(safetensors.load(content), head[8:], checksum.decode())

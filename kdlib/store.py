@@ -568,12 +568,13 @@ OF_IMAGES = ("train_labels", "test_labels", "test_rows", "train_rows")
 
 def _layers(path: Path) -> Layers:
     """The layers of a file, from first to last. Raises ValueError where they do not fit."""
-    tensors, notes, _ = _read_tensors(path)
+    found = _read_tensors(path)
+    tensors, order = found.arrays, found.notes["layers"]
     fields: dict[str, Any] = {}
     for field in Layers._fields:
         key = field.replace("_", ".")
-        found = {name: tensors.get(f"{key}.{name}") for name in notes["layers"]}
-        layers = {name: x for name, x in found.items() if x is not None}
+        named = {name: tensors.get(f"{key}.{name}") for name in order}
+        layers = {name: x for name, x in named.items() if x is not None}
         fields[field] = tensors[key] if field in OF_IMAGES else layers
     for part, rows in (("train", "train_rows"), ("test", "test_rows")):
         n = {len(x) for name in (part, f"flat_{part}") for x in fields[name].values()}
