@@ -28,7 +28,11 @@ UNKNOWN = 255  # the byte of an error that was not measured; 254 is an error of 
 TRAINED = -1  # the epoch of trained networks, beside those of the film
 NEAREST = 10  # neighbours of each image
 MANY = 20  # classes, from which on names would cover the maps
-TOOLS = ("box", "lasso", "move")  # what dragging over a map does: draw one of these, or move the map
+TOOLS = (
+    "box",
+    "lasso",
+    "move",
+)  # what dragging over a map does: draw one of these, or move the map
 VOTERS = 5  # images nearest to a place of a map, whose predictions colour its region
 REACH = 0.06  # of the map's side; places farther from every image have no region
 LATE = 0.6  # relative depth from which on regions are drawn
