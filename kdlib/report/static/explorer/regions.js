@@ -77,7 +77,7 @@ function paintRegions(app, self) {
     self.voted = { target, part, vote: voting(target, part.prediction, images) };
   }
   const { back } = projection(self);
-  const cell = Math.round(CELL * (window.devicePixelRatio || 1));
+  const cell = Math.round(CELL * (window.devicePixelRatio || 1) * (self.rough ? 2 : 1));
   const [tint, tints] = [tinting(app), new Map()];
   const mixed = (number) => {
     const [c, share] = verdict(number);
