@@ -273,7 +273,7 @@ def test_regions_are_the_votes_of_the_nearest_images(reader, results):
     points = reader.map("right", results, layer="logits")
     table = results.predictions[results.predictions["run"] == KD].sort_values("image")
     predictions = table["prediction"].to_numpy()
-    width, cell = len(pixels), 5
+    width, cell = len(pixels), 6
     corners = np.arange(0, width - cell, cell)
     rows, columns = (grid.ravel() for grid in np.meshgrid(corners, corners, indexing="ij"))
     centres = np.stack([columns, rows], axis=1) + cell / 2

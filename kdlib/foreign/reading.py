@@ -73,6 +73,8 @@ def look(
         images = data.load(images)
     if "folder" in options:
         options["folder"] = str(options["folder"])
+    if isinstance(options.get("layers"), str):
+        options["layers"] = [options["layers"]]
     choice = Look(**options)
     return run(choice, images, labels, train=train, classes=classes)
 

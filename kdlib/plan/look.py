@@ -88,8 +88,6 @@ class Look:
     threads: Cores = 2  # of the CPU; the last bits of the results depend on it
 
     def __post_init__(self) -> None:
-        if isinstance(self.layers, str):
-            self.layers = [self.layers]
         listed = self.layers.values() if isinstance(self.layers, dict) else [self.layers]
         if not all(isinstance(names, list | tuple) for names in listed):
             raise UsageError(

@@ -172,10 +172,10 @@ def show(
     traits of the view by their names: layer="block3" (or "50 %" of the depth, where networks have
     layers of their own), embedding="ivis", measure="silhouette",
     shade="error", epoch=5 (of the film of training), selected=[image numbers], hidden=[class
-    numbers], names=False, brush="lasso" (or "move": dragging moves the map), together=False (each
-    map is zoomed by itself), align=True (the right map is turned so that the selected images lie upon
-    each other), regions=True (decision regions behind the last layers), overview=True (all layers
-    at once).
+    numbers], names=False, brush="lasso" (or "move": dragging moves the map), together=False
+    (each map is zoomed by itself), align=True (the right map is turned so that the selected
+    images lie upon each other), regions=True (decision regions behind the last layers),
+    overview=True (all layers at once).
 
     Raises UsageError for a name the results do not hold, and when they hold no maps at all.
 

@@ -40,12 +40,16 @@ async function render({ model, el: root }) {
     panels.forEach((panel) => panel.mark());
   };
   let repaint = 0; // a frame that is asked for
+  let rest = 0; // a timer: the zoom has come to rest
+  const repaintAll = (rough) => panels.forEach((panel) => { panel.rough = rough; panel.paint(); });
   const zoomed = (chosen, change) => {
     chosen.forEach(change);
     if (app.hover >= 0) app.point(-1);
     repaint ||= requestAnimationFrame(() => {
       repaint = 0;
-      panels.forEach((panel) => panel.paint());
+      repaintAll(app.good.regions);
+      clearTimeout(rest);
+      if (app.good.regions) rest = setTimeout(() => repaintAll(false), 150);
     });
   };
   /** Change the zoom of a map, and that of the other where they are zoomed together. */
@@ -154,6 +158,7 @@ async function render({ model, el: root }) {
     sizes.disconnect();
     cancelAnimationFrame(frame);
     cancelAnimationFrame(repaint);
+    clearTimeout(rest);
     panels.forEach((panel) => panel.release());
     URL.revokeObjectURL(app.sheet);
   };

@@ -50,6 +50,7 @@ function panel(app, side) {
     order: null, // which images are painted, in which order and as what
     trail: null, // where the pointer went while dragging
     moving: false,
+    rough: false, // while zooming regions are drawn in cells of twice the side
     update() {
       const [network, layer] = [app.network(side), app.own(side)];
       const kind = data.titles[app.good.embedding];

@@ -4,12 +4,12 @@
 // nearest on the map within REACH of its side; as in deep-learning visualisation by DVI (Yang et al. 2022) regions
 // lie behind the dots, but there a decoder asks the network, and here nothing is decoded.
 
-const CELL = 5; // pixels of the screen
+const CELL = 6; // pixels of the screen
 const RADIUS = REACH * 2 * EDGE;
 
 /** The images of a map in square buckets, so that those near a place are found at once. */
 function buckets(map, images) {
-  const count = Math.max(1, Math.ceil(Math.sqrt(images.length / 3)));
+  const count = Math.max(1, Math.ceil(Math.sqrt(images.length)));
   const side = (2 * EDGE) / count;
   const cell = (v) => Math.max(0, Math.min(count - 1, Math.floor((v + EDGE) / side)));
   const all = Array.from({ length: count * count }, () => []);
@@ -17,41 +17,49 @@ function buckets(map, images) {
   return { all, count, side, cell };
 }
 
-/** A function of a place: the class that most of its voters are predicted and their share, [-1, 0] where no image is
- *  near. Between classes of equal votes the nearest voter decides. */
+/** A function of a place: the class that most of its voters are predicted, how many of them and of how many, as
+ *  digits of one number (see `verdict`); -1 where no image is near. Between classes of equal votes the nearest voter
+ *  decides. */
 function voting(map, prediction, images) {
   const { all, count, side, cell } = buckets(map, images);
   const [who, far] = [new Int32Array(VOTERS), new Float64Array(VOTERS)];
+  let found = 0;
+  const visit = (list, x, y) => {
+    for (const i of list) {
+      const d = (map[2 * i] - x) ** 2 + (map[2 * i + 1] - y) ** 2;
+      if (d > RADIUS ** 2 || (found === VOTERS && d >= far[found - 1])) continue;
+      let k = found < VOTERS ? found++ : VOTERS - 1;
+      for (; k && far[k - 1] > d; k--) { far[k] = far[k - 1]; who[k] = who[k - 1]; }
+      far[k] = d;
+      who[k] = prediction(i);
+    }
+  };
   return (x, y) => {
-    let found = 0;
+    found = 0;
     const [column, row] = [cell(x), cell(y)];
-    const visit = (list) => {
-      for (const i of list) {
-        const d = (map[2 * i] - x) ** 2 + (map[2 * i + 1] - y) ** 2;
-        if (d > RADIUS ** 2 || (found === VOTERS && d >= far[found - 1])) continue;
-        let k = found < VOTERS ? found++ : VOTERS - 1;
-        for (; k && far[k - 1] > d; k--) { far[k] = far[k - 1]; who[k] = who[k - 1]; }
-        far[k] = d;
-        who[k] = i;
-      }
-    };
+    const [right, up] = [x + EDGE - column * side, y + EDGE - row * side];
+    const margin = Math.max(0, Math.min(right, side - right, up, side - up)); // to the nearest edge of its own bucket
     for (let ring = 0; (ring - 1) * side <= RADIUS; ring++) {
-      if (found === VOTERS && ring > 0 && far[VOTERS - 1] <= ((ring - 1) * side) ** 2) break;
-      for (let r = row - ring; r <= row + ring; r++) {
-        if (r < 0 || r >= count) continue;
+      const near = ring ? (ring - 1) * side + margin : 0; // nothing beyond is nearer than this
+      if (ring && (near > RADIUS || (found === VOTERS && far[VOTERS - 1] <= near ** 2))) break;
+      for (let r = Math.max(0, row - ring); r <= Math.min(count - 1, row + ring); r++) {
         const step = r === row - ring || r === row + ring ? 1 : 2 * ring;
-        for (let c = column - ring; c <= column + ring; c += step || 1) if (c >= 0 && c < count) visit(all[r * count + c]);
+        for (let c = column - ring; c <= column + ring; c += step) if (c >= 0 && c < count) visit(all[r * count + c], x, y);
       }
     }
     let [best, votes] = [-1, 0];
     for (let k = 0; k < found; k++) {
       let own = 0;
-      for (let j = 0; j < found; j++) own += prediction(who[j]) === prediction(who[k]);
-      if (own > votes) [best, votes] = [prediction(who[k]), own];
+      for (let j = 0; j < found; j++) own += who[j] === who[k];
+      if (own > votes) [best, votes] = [who[k], own];
     }
-    return [best, found ? votes / found : 0];
+    return found ? (best * BASE + votes) * BASE + found : -1;
   };
 }
+
+const BASE = VOTERS + 1;
+/** What a number of `voting` says: a class and its share of the votes. */
+const verdict = (number) => [Math.floor(number / BASE / BASE), (Math.floor(number / BASE) % BASE) / (number % BASE)];
 
 /** Whether regions can be drawn: at a late layer of a trained network whose predictions are known. */
 function hasRegions(app, side) {
@@ -69,16 +77,22 @@ function paintRegions(app, self) {
     self.voted = { target, part, vote: voting(target, part.prediction, images) };
   }
   const { back } = projection(self);
-  const cell = Math.round(CELL * (window.devicePixelRatio || 1));
-  const tints = tinting(app);
+  const cell = Math.round(CELL * (window.devicePixelRatio || 1) * (self.rough ? 2 : 1));
+  const [tint, tints] = [tinting(app), new Map()];
+  const mixed = (number) => {
+    const [c, share] = verdict(number);
+    tints.set(number, tint(c, 0.08 + 0.26 * share));
+    return tints.get(number);
+  };
   for (let top = 0; top < width; top += cell) {
     for (let left = 0; left < width; left += cell) {
-      const [c, share] = self.voted.vote(...back([left + cell / 2, top + cell / 2]));
-      if (c < 0) continue;
-      const tint = tints(c, 0.08 + 0.26 * share);
-      for (let y = top; y < Math.min(top + cell, width); y++) {
-        const start = (y + margin) * image.width + left + margin;
-        pixels.fill(tint, start, start + Math.min(cell, width - left));
+      const [x, y] = back([left + cell / 2, top + cell / 2]);
+      const number = self.voted.vote(x, y);
+      if (number < 0) continue;
+      const value = tints.get(number) ?? mixed(number);
+      for (let line = top; line < Math.min(top + cell, width); line++) {
+        const start = (line + margin) * image.width + left + margin;
+        pixels.fill(value, start, start + Math.min(cell, width - left));
       }
     }
   }
