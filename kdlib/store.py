@@ -421,9 +421,8 @@ class Checkpoint:
         if not self.path.is_file():
             return None
         try:
-            with safe_open(self.path, "numpy") as file:
-                notes = json.loads(file.metadata()["kdlib"])
-            arrays, told = load_file(self.path), notes["of"]
+            arrays, notes = (found := _read_tensors(self.path)).arrays, found.notes
+            told = notes["of"]
         except (OSError, ValueError, KeyError, TypeError, SafetensorError):
             print(f"{self.path} cannot be read: training begins again")
             return None
