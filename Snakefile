@@ -162,6 +162,7 @@ for edition in EDITIONS:
             [f for f in glob("book/*.*") + glob("book/reference/*") + glob("book/images/*")],
             [f for each in EDITIONS for name in each.studies if name not in MAINS for f in glob(f"book/results/{name}/*.*")],
             glob("book/results/benchmarks/*.json"),
+            glob("book/results/checkpoints/*.*"),
             [f for f in glob("kdlib/**", recursive=True) if Path(f).suffix in (".py", ".js", ".css", ".html")],
         output:
             pages_of(edition),

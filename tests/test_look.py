@@ -905,3 +905,17 @@ def test_a_sample_is_stratified_and_the_same_each_time():
     rows = pictures.rows(400, labels, 40)
     assert np.bincount(labels[rows]).tolist() == [30, 10]
     assert np.array_equal(rows, pictures.rows(400, labels, 40))
+
+
+def test_the_chapter_says_what_the_two_published_checkpoints_show():
+    table = store.load("book/results/checkpoints").measures
+    for measure, near in (("knn", 0.05), ("silhouette", 0.02)):
+        wide = table[table["measure"] == measure].pivot(
+            index="layer", columns="run", values="value"
+        )
+        lost = wide["cifar10"] - wide["cifar100"]
+        assert (lost[["stem", "block1", "block2"]].abs() < near).all()
+        assert lost["block3"] > 0.2
+    probe = table[table["measure"] == "probe"].pivot(index="layer", columns="run", values="value")
+    lost = probe["cifar10"] - probe["cifar100"]
+    assert lost["block1"] < 0.05 < 0.1 < lost["block2"]
