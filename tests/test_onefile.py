@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import results as invented
+from figure import Reader
 from scipy import stats
-from test_explorer_browser import COUNT, Reader
+from test_explorer_browser import COUNT
 
 from kdlib import UsageError, store
 from kdlib.report import explorer, onefile
