@@ -70,18 +70,19 @@ class Copy:
 
     def start(self) -> subprocess.Popen[bytes]:
         """Start the study."""
-        return subprocess.Popen(
-            [
-                *(sys.executable, "-m", "kdlib", "study", f"studies/{self.study.name}"),
-                *("--", "publish"),
-            ],
-            cwd=self.folder,
-            env={**os.environ, "PYTHONPATH": str(self.folder), "PYTHONDONTWRITEBYTECODE": "1"},
-            stdout=(self.folder / "said.txt").open("w"),
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-        )
+        with (self.folder / "said.txt").open("w") as said:
+            return subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "kdlib", "study", f"studies/{self.study.name}"),
+                    *("--", "publish"),
+                ],
+                cwd=self.folder,
+                env={**os.environ, "PYTHONPATH": str(self.folder), "PYTHONDONTWRITEBYTECODE": "1"},
+                stdout=said,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+            )
 
     def processes(self) -> list[psutil.Process]:
         """The processes that work in the folder."""

@@ -55,7 +55,7 @@ def path_of(what: str, given: str | os.PathLike[str]) -> Path:
     if text.startswith("~"):
         reason = "there is no such home folder"
     try:
-        os.lstat(text or ".")
+        os.stat(text or ".")  # noqa: PTH116  (a Path of such a text cannot be made)
     except (FileNotFoundError, NotADirectoryError, PermissionError):
         pass
     except (OSError, ValueError) as problem:  # too long, a NUL, links in a circle, no UTF-8

@@ -279,7 +279,6 @@ def study(file: Path, device: str = "auto", for_snakemake: Sequence[str] = ()) -
     except UsageError as problem:
         raise UsageError(f"{file}: {problem}") from None
     store.writable(planned.root)
-    date_back(Path("Snakefile"), *map(Path, ("kdlib", "notebooks", "book")), planned.root)
     here = Path(sys.executable).parent  # this Python's own papermill
     os.environ["PATH"] = os.pathsep.join([str(here), os.environ.get("PATH", "")])
     text = json.dumps(str(file), ensure_ascii=False)  # whatever is in it
@@ -287,6 +286,8 @@ def study(file: Path, device: str = "auto", for_snakemake: Sequence[str] = ()) -
     if executor == "local":  # on another machine its number is another's
         stops.announce()  # notebooks end when this process does
     with _only_one():
+        own = ("Snakefile", "_config.yml", "_toc.yml", "kdlib", "notebooks", "book")
+        date_back(*map(Path, own), planned.root)
         try:
             if executor == "slurm":
                 for_snakemake = cluster.prepare(planned, file, for_snakemake)
@@ -308,12 +309,14 @@ def date_back(*places: Path) -> None:
 
     Snakemake would take them for newer than whatever is made of them, and make that for ever.
     """
-    now, late = time.time_ns(), []
+    late = []
     for place in places:
         for file in (place, *place.rglob("*")):
             with contextlib.suppress(OSError):
-                if (changed := file.stat().st_mtime_ns) > now and file.is_file():
+                changed = file.lstat().st_mtime_ns
+                if changed > time.time_ns() and file.is_file() and not file.is_symlink():
                     late.append((changed, file))
+    now = time.time_ns()
     for i, (_, file) in enumerate(sorted(late)):
         with contextlib.suppress(OSError):
             when = now - 10_000 * (len(late) - i)

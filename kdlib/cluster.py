@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shutil
 import subprocess
@@ -23,6 +24,10 @@ HERE = ("local", "dryrun", "touch")  # executors that come with Snakemake
 SIGNED = "kdlib-"  # how the names of our jobs begin
 NOT_ON_SLURM = '$ ` " % \\ and line breaks'
 ODD = re.compile(r'[$`"%\\\n]')  # a shell in between would read them, Slurm itself the %
+_NO_START = re.compile(  # arguments of Snakemake with which it runs nothing
+    r"-[a-zA-Z]*n[a-zA-Z]*$|--(dry|unlock|summary|detailed-summary|list|dag|rulegraph|filegraph|"
+    r"touch|report|lint|cleanup|help|version|archive|d3dag|print-compilation)"
+)
 PATIENCE = 180  # seconds that cancelled jobs may take to end
 
 
@@ -59,18 +64,17 @@ def prepare(study: Study, file: Path, arguments: Sequence[str]) -> list[str]:
     if shutil.which("sbatch") is None:
         raise UsageError("no sbatch on this machine; start the study where jobs are submitted")
     profile = _profile(arguments)
-    own, rest = _taken(arguments, "--default-resources", "--default-res")
+    own, rest = _taken(arguments, "--default-resources", "--default-res", several=True)
     resources = _by_name([*_as_list(profile.get("default-resources")), *own])
-    prefix, _ = _taken(rest, "--slurm-jobname-prefix")
-    if not prefix:
-        prefix = [job_names(study)]
-        rest += ["--slurm-jobname-prefix", *prefix]
+    given, rest = _taken(rest, "--slurm-jobname-prefix")
+    prefix = "-".join([*given[-1:], job_names(study)])  # what is cancelled bears this name
+    rest += ["--slurm-jobname-prefix", prefix]
     if not _taken(rest, "--cores", "-c")[0]:
         largest = _processors(resources.get("slurm_partition"))
         wanted = str(profile.get("cores", 1))  # or all
         rest += ["--cores", str(min(int(wanted), largest) if wanted.isdigit() else largest)]
-    if not {"--dry-run", "--dryrun", "-n"} & set(rest):
-        _cancel_what_is_left(prefix[-1])
+    if not any(_NO_START.match(argument) for argument in rest):
+        _cancel_what_is_left(prefix)
     size = str(images_mb(study.source))
     each = [re.sub(r"\bimages_mb\b", size, f"{k}={v}") for k, v in resources.items()]
     return [*rest, "--default-resources", *each] if each else rest
@@ -130,8 +134,10 @@ def _ask(*command: str) -> list[str]:
 # ---- Snakemake's arguments -----------------------------------------------------------------------
 
 
-def _taken(arguments: Sequence[str], *names: str) -> tuple[list[str], list[str]]:
-    """The values of an option, and the arguments without it."""
+def _taken(
+    arguments: Sequence[str], *names: str, several: bool = False
+) -> tuple[list[str], list[str]]:
+    """The values of an option, which may take `several` at once, and the arguments without it."""
     values, rest, inside = [], [], False
     for argument in arguments:
         name, equals, value = argument.partition("=")
@@ -140,6 +146,7 @@ def _taken(arguments: Sequence[str], *names: str) -> tuple[list[str], list[str]]
             values += [value] if equals else []
         elif inside and not argument.startswith("-"):
             values.append(argument)
+            inside = several
         else:
             inside = False
             rest.append(argument)
@@ -148,13 +155,21 @@ def _taken(arguments: Sequence[str], *names: str) -> tuple[list[str], list[str]]
 
 def _profile(arguments: Sequence[str]) -> dict[str, Any]:
     """What the profiles say: that of the workflow before the other, as Snakemake takes them."""
+    from snakemake.cli import get_profile_dir
+
     settings: dict[str, Any] = {}
-    for option, default in (("--profile", []), ("--workflow-profile", ["default"])):
-        for place in (_taken(arguments, option)[0] or default)[-1:]:
-            folders = (Path(place), Path("profiles") / place)
-            files = [file for folder in folders for file in sorted(folder.glob("config*.yaml"))]
-            if files:
-                settings |= yaml.safe_load(files[-1].read_text("utf-8")) or {}
+    usual = os.environ.get("SNAKEMAKE_PROFILE")
+    for option, default in (("--profile", usual), ("--workflow-profile", "default")):
+        for place in (_taken(arguments, option)[0] or [default or ""])[-1:]:
+            named = (place, str(Path("profiles") / place)) if place else ()
+            found = next(filter(None, map(get_profile_dir, named)), None)
+            file = Path(place) if Path(place).is_file() else found and Path(*found)
+            if file:
+                try:
+                    settings |= yaml.safe_load(file.read_text("utf-8")) or {}
+                except (yaml.YAMLError, TypeError, OSError) as problem:
+                    reason = " ".join(str(problem).split())
+                    raise UsageError(f"{option} {place}: cannot be read: {reason}") from None
     return settings
 
 

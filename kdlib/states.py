@@ -76,8 +76,8 @@ def generators() -> dict[str, Any]:
 def put_generators(states: dict[str, Any]) -> None:
     """Put back what `generators` gave."""
     torch.set_rng_state(states["torch"])
-    if states["cuda"]:
-        torch.cuda.set_rng_state_all([state.cpu() for state in states["cuda"]])
+    for device in range(min(len(states["cuda"]), torch.cuda.device_count())):
+        torch.cuda.set_rng_state(states["cuda"][device].cpu(), device)
     np.random.set_state(states["numpy"])
     random.setstate(states["python"])
 

@@ -811,7 +811,7 @@ COMMANDS = [
     command("look", "--network", "a", words=("network 'a'; allowed: NAME=NETWORK",)),
     command("look", "--network", "a=b", "--network", "a=c", words=("once for each network",)),
     command("look", "--input-size", "big", words=("input-size 'big'; allowed: a number",)),
-    command("look", "--weights-names", "a=b", words=("weights-names ['b']; allowed",)),
+    command("look", "--weights-names", "b", words=("weights-names ['b']; allowed",)),
     command("look", "--embeddings", "tsn", words=("unknown embedding 'tsn'; one of: tsne",)),
     command("look", "--features", "x.npz", words=("features x.npz: there is no such file",)),
     command("look", "--features", f"{LONG}.npz", words=("is no path (File name too long)",)),

@@ -110,6 +110,37 @@ def test_what_a_killed_study_left_is_cancelled_before_a_start_and_nothing_else(
     assert "cancelling 2 jobs that a killed study left" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("argument", ["-n", "-nq", "--dry-run", "--unlock", "--summary", "--touch"])
+def test_what_starts_nothing_cancels_nothing(commands, study, argument):
+    folder = commands()
+    commands(squeue=f"echo '7|{cluster.job_names(study)}_1'", scancel=f"touch {folder}/gone")
+    prepared(study, argument)
+    assert not (folder / "gone").exists()
+
+
+def test_jobs_of_a_users_own_prefix_are_not_all_cancelled(commands, study):
+    folder = commands()
+    commands(squeue="echo '7|mine_1'", scancel=f"touch {folder}/gone")
+    options = prepared(study, "--slurm-jobname-prefix", "mine")
+    assert options["--slurm-jobname-prefix"] == [f"mine-{cluster.job_names(study)}"]
+    assert not (folder / "gone").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--workflow-profile", "profiles/slurm", "publish"],
+        ["--profile", "profiles/slurm/config.yaml"],
+        ["--executor", "slurm", "publish"],
+        ["-e", "slurm", "--", "publish"],
+    ],
+)
+def test_the_executor_is_told_from_targets_and_files(arguments, monkeypatch):
+    monkeypatch.setattr(cluster, "find_spec", lambda name: name)
+    monkeypatch.chdir(ROOT)
+    assert cluster.executor_of(arguments) == "slurm"
+
+
 def test_the_names_of_jobs_are_those_of_a_study_in_a_folder(study, tmp_path, monkeypatch):
     name = cluster.job_names(study)
     assert name == cluster.job_names(study)

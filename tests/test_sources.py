@@ -326,20 +326,25 @@ def test_old_files_of_the_cache_are_deleted(tmp_path, monkeypatch, files, left):
     now = time.time()
     for name, (days, size) in files.items():
         for ending in ("safetensors", "txt"):
-            file = tmp_path / f"{name}.{ending}"
+            file = tmp_path / f"{name}-{'0' * 16}.{ending}"
             file.write_bytes(bytes(size))
             os.utime(file, (now - days * DAY,) * 2)
     dataset.prune(tmp_path)
-    assert {file.stem for file in tmp_path.glob("*.safetensors")} == set(left)
-    assert {file.stem for file in tmp_path.glob("*.txt")} == set(files)  # nobody else's
+    (tmp_path / "my-model.safetensors").write_bytes(b"")
+    os.utime(tmp_path / "my-model.safetensors", (0, 0))
+    dataset.prune(tmp_path)
+    kept = {file.name for file in tmp_path.glob("*.safetensors")}
+    assert kept == {"my-model.safetensors", *(f"{name}-{'0' * 16}.safetensors" for name in left)}
+    assert len([*tmp_path.glob("*.txt")]) == len(files)  # nobody else's
 
 
 def test_what_a_killed_process_left_in_the_cache_is_deleted_the_day_after(tmp_path):
     for name, days in (("a", 2), ("b", 0)):
-        (tmp_path / f"{name}.part").write_bytes(b"")
-        os.utime(tmp_path / f"{name}.part", (time.time() - days * DAY,) * 2)
+        part = tmp_path / f"{name}-{'0' * 16}.123.part"
+        part.write_bytes(b"")
+        os.utime(part, (time.time() - days * DAY,) * 2)
     dataset.prune(tmp_path)
-    assert [file.name for file in tmp_path.iterdir()] == ["b.part"]
+    assert [file.name[0] for file in tmp_path.iterdir()] == ["b"]
 
 
 def test_two_processes_share_a_cache(tmp_path, cache):

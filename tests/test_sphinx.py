@@ -97,7 +97,7 @@ def test_the_search_finds_pages_without_a_server(read):
 def test_pages_are_light_and_share_their_data(book):
     assert (book / "second.html").stat().st_size < 100_000
     data = list((book / "_static/kdlib/data").iterdir())
-    assert sum(file.stat().st_size for file in data) < 500_000
+    assert sum(file.stat().st_size for file in data) < 600_000
     pages = [(book / name).read_text() for name in ("explorer.html", "second.html")]
     shared = [file for file in data if all(file.stem in page for page in pages)]
     assert len(shared) >= 3  # program, coordinates, sprite

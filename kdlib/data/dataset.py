@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -320,10 +321,13 @@ def _to_cache(images: Images, file: Path) -> None:
             part.unlink()
 
 
+_OURS = re.compile(r".+-[0-9a-f]{16}\.(safetensors|.+\.part)")  # other files are left alone
+
+
 def prune(folder: Path) -> None:
     """Delete what nobody has used for long, and what a killed process left, from the cache."""
     now, day, total, states = time.time(), 86_400, 0, []
-    for file in (*folder.glob("*.safetensors"), *folder.glob("*.part")):
+    for file in filter(lambda file: _OURS.fullmatch(file.name), folder.glob("*")):
         with contextlib.suppress(OSError):  # another process was faster
             states.append((file.stat().st_mtime, file.stat().st_size, file))
     for used, size, file in sorted(states, reverse=True):

@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 
 import numpy as np
 from tqdm import tqdm
@@ -32,8 +31,8 @@ def parallel(
 
     jobs = (delayed(function)(*pair) for pair in zip(layers, starts, strict=True))
     maps = []
-    end = partial(_end_with, os.getpid())
-    with parallel_config("loky", inner_max_num_threads=1, initializer=end):
+    end = {"initializer": _end_with, "initargs": (os.getpid(),)}  # equal ones: kept between calls
+    with parallel_config("loky", inner_max_num_threads=1, **end):
         pool = Parallel(min(workers, len(layers)), return_as="generator", max_nbytes=None)
         for points in pool(jobs):
             maps.append(points)

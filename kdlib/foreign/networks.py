@@ -117,7 +117,7 @@ def _built(
         if source.kind == "timm":
             return _timm(name, source, classes, channels, size)
         if source.kind == "file":
-            module = _module_of(*_code(source))
+            module = _module_of(*_code(name, source))
         else:
             try:
                 module = importlib.import_module(source.place)
@@ -181,9 +181,9 @@ def _timm(name: str, source: Reference, classes: int | None, channels: int, size
     return network
 
 
-def _code(source: Reference) -> tuple[str, str]:
+def _code(name: str, source: Reference) -> tuple[str, str]:
     """The file of a Reference, and a hash of what it holds now."""
-    path = path_of("file", source.place).resolve()
+    path = path_of(f"network {name!r}: file", source.place).resolve()
     if not path.is_file():
         raise UsageError(f"there is no file {path}")
     return str(path), hashlib.sha256(path.read_bytes()).hexdigest()
@@ -256,7 +256,8 @@ def _called(
     if not isinstance(network, nn.Module):
         kind = type(network).__name__
         raise UsageError(f"network {name!r}: {source.name}() is a {kind}; allowed: a torch Module")
-    return copy.deepcopy(network)  # it may be one that the file keeps
+    kept = any(network is value for value in vars(module).values())  # for its next caller, too
+    return copy.deepcopy(network) if kept else network
 
 
 def _arguments(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import select
 import signal
 import sys
 import threading
@@ -35,18 +36,23 @@ def stopping() -> bool:
 
 def study() -> int | None:
     """The process of the study that started this one; None where it runs elsewhere, or no more."""
+    process = _announced()
+    return process if process is not None and _runs(process) else None
+
+
+def _announced() -> int | None:
+    """The process of this machine's that was announced, whether it still runs or not."""
     process, _, computer = os.environ.get(STUDY, "").partition("@")
-    if not process.isdigit() or computer != platform.node():
-        return None
-    return int(process) if _runs(int(process)) else None
+    return int(process) if process.isdigit() and computer == platform.node() else None
 
 
 def end_with_the_study(what: str) -> None:
     """From now on end this process, and all that it started, when its study is gone.
 
-    A kill of the study reaches none of its children. `what` begins the line that is printed.
+    A kill of the study reaches none of its children. `what` begins the line that is printed. At
+    once where it is gone already.
     """
-    process = study()
+    process = _announced()
 
     def watch(study: int) -> None:
         while _runs(study):
@@ -92,8 +98,18 @@ def passed_on() -> Iterator[list[int]]:
     terminate = signal.signal(signal.SIGTERM, signal.default_int_handler)  # until Snakemake starts
     before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
 
+    def numbers() -> Iterator[int]:
+        """What comes through the pipe; once stopped, jobs that begin meanwhile end, too."""
+        while True:
+            if stopping() and os.name == "posix" and not select.select([reading], [], [], 1)[0]:
+                _stop_jobs()
+            elif number := next(iter(os.read(reading, 1)), 0):
+                yield number
+            else:
+                return
+
     def stop() -> None:
-        while number := next(iter(os.read(reading, 1)), 0):
+        for number in numbers():
             if number not in SIGNALS:
                 continue
             received.append(number)
@@ -101,7 +117,9 @@ def passed_on() -> Iterator[list[int]]:
                 os._exit(128 + number)
             _STOPPING.set()
             if len(received) == 1:
-                _stop_jobs()
+                names = _stop_jobs()
+                where = f": {', '.join(names)}" if names else ""
+                print(f"stopped{where}; {GOES_ON}", file=sys.stderr)
                 if number == signal.SIGTERM:
                     os.kill(os.getpid(), signal.SIGINT)  # Snakemake stops, does not wait
 
@@ -122,8 +140,8 @@ def passed_on() -> Iterator[list[int]]:
         _STOPPING.clear()
 
 
-def _stop_jobs() -> None:
-    """Kill the notebooks and commands of a study that run here; one line names them."""
+def _stop_jobs() -> list[str]:
+    """Kill the notebooks and commands of a study that run here; returns what they are."""
     import psutil
 
     names = []
@@ -133,7 +151,7 @@ def _stop_jobs() -> None:
                 names.append(name)
                 _kill(child)
                 child.kill()
-    print(f"stopped{': ' if names else ''}{', '.join(names)}; {GOES_ON}", file=sys.stderr)
+    return names
 
 
 def _job(command: list[str]) -> str:

@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from itertools import product
-from math import ceil
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -38,7 +37,9 @@ SET_BY_AXES = ("labels_per_class", "seed", "teacher", "teacher_labels", "student
 DATA = ("dataset", "size", "grey", "train_images")
 Kind = TypeVar("Kind", bound=Experiment)
 Options = dict[str, Any] | None
-MOST_KERNELS = 300  # about, of students whose number per kernel is not given
+# Students of a kernel where their number is not given: many in a study of more than LARGE, which
+# would be thousands of jobs. Of two sizes only: another cuts kernels anew, which trains them again.
+SHARING, CROWDED, LARGE = 5, 25, 1500
 TSNE: dict[str, Options] = {"tsne": {}}
 FEW: tuple[Labels, ...] = (2,)  # labels per class
 
@@ -139,6 +140,8 @@ class Study:
         """Raise UsageError where a part names what the study sets itself."""
         for name in given:
             if name in (*Experiment.machine, "study", *DATA, *more):
+                if name == "checkpoint_minutes":
+                    raise UsageError(f"{part}: {name} is a notebook's; in a study it is 10")
                 raise UsageError(f"{part}: {name} is not set here; the study sets it itself")
 
     def _crossed(self) -> dict[str, list[Any]]:
@@ -323,7 +326,7 @@ class Study:
             group = f"{Path(student.teacher_run).name}/{student.labels_per_class}-{student.seed}"
             same = {k: v for k, v in student.settings().items() if k not in student.own}
             groups.setdefault((group, str(same)), []).append(student)
-        size = self.students_per_kernel or max(5, ceil(len(self.students) / MOST_KERNELS))
+        size = self.students_per_kernel or (SHARING if len(self.students) <= LARGE else CROWDED)
         kernels: dict[str, Student] = {}
         numbers: Counter[str] = Counter()
         for (group, _), members in groups.items():
