@@ -158,15 +158,13 @@ def _profile(arguments: Sequence[str]) -> dict[str, Any]:
     from snakemake.cli import get_profile_dir
 
     settings: dict[str, Any] = {}
-    usual = os.environ.get("SNAKEMAKE_PROFILE")
-    for option, default in (("--profile", usual), ("--workflow-profile", "default")):
-        for place in (_taken(arguments, option)[0] or [default or ""])[-1:]:
-            named = (place, str(Path("profiles") / place)) if place else ()
-            found = next(filter(None, map(get_profile_dir, named)), None)
-            file = Path(place) if Path(place).is_file() else found and Path(*found)
-            if file:
+    usual = os.environ.get("SNAKEMAKE_PROFILE", "")
+    for option, default in (("--profile", usual), ("--workflow-profile", "profiles/default")):
+        for place in filter(None, (_taken(arguments, option)[0] or [default])[-1:]):
+            found = get_profile_dir(place) or get_profile_dir(str(Path("profiles") / place))
+            if found:
                 try:
-                    settings |= yaml.safe_load(file.read_text("utf-8")) or {}
+                    settings |= yaml.safe_load(found[1].read_text("utf-8")) or {}
                 except (yaml.YAMLError, TypeError, OSError) as problem:
                     reason = " ".join(str(problem).split())
                     raise UsageError(f"{option} {place}: cannot be read: {reason}") from None
