@@ -124,7 +124,7 @@ def test_a_notebook_that_is_stopped_by_hand_is_one_line_and_a_whole_file(folder,
         assert gone(folder)
         said, _ = process.communicate()
     assert process.returncode == 128 + signals[0]
-    assert said.splitlines()[-1] == "out.ipynb was stopped"
+    assert said.splitlines().count("out.ipynb was stopped") == 1
     assert "Traceback" not in said
     assert json.loads((folder / "out.ipynb").read_text())["cells"]
     assert not list(folder.glob(".*.part"))

@@ -36,6 +36,7 @@
   for (const link of links) {
     link.dataset.meaning = link.title;
     link.removeAttribute("title");
+    if (link.querySelector(".math")) link.setAttribute("aria-label", link.dataset.meaning); // a drawn formula has no words
     let shown = null; // what was open when a finger came down
     link.addEventListener("pointerenter", (event) => { if (event.pointerType === "mouse") show(link); });
     link.addEventListener("pointerleave", (event) => { if (event.pointerType === "mouse") soon(); });
