@@ -99,6 +99,43 @@ def cut_off(context, home="file:"):
     return page, refused, errors
 
 
+@pytest.fixture(scope="module")
+def address(results, tmp_path_factory):
+    """A page that shows the explorer of a module's `results`, and nothing else."""
+    from figure import write
+
+    from kdlib.report import explorer
+
+    return write(tmp_path_factory.mktemp("page"), explorer.show(results))
+
+
+@pytest.fixture(scope="module")
+def read(address, chromium):
+    """A function that opens this page."""
+    from figure import opening
+
+    with opening(chromium, address) as open_page:
+        yield open_page
+
+
+@pytest.fixture(scope="module")
+def opened(read):
+    """This page, opened once."""
+    return read()
+
+
+@pytest.fixture
+def reader(opened):
+    """The figure as it opens; at the end there must be no error and no request."""
+    opened.page.mouse.move(0, 0)
+    opened.button("Reset").dispatch_event("click")
+    opened.page.evaluate("scrollTo({ top: 0, behavior: 'instant' }); document.activeElement.blur()")
+    opened.settle()
+    yield opened
+    assert opened.refused == []
+    assert opened.errors == []
+
+
 AT = "students/resnet20-full/resnet8x0.5-at-2-0"
 PUBLISHED = {  # as if the source of the book were on GitHub
     "repository": {"url": "https://github.com/somebody/something", "branch": "main"},

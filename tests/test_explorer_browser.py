@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import results as invented
 from conftest import AT
-from figure import BASELINE, KD, TEACHER, opening, write
+from figure import BASELINE, KD, TEACHER, write
 
 from kdlib import store
 from kdlib.report import charts, explorer
@@ -17,34 +17,6 @@ from kdlib.report import charts, explorer
 @pytest.fixture(scope="module")
 def results():
     return invented.make()
-
-
-@pytest.fixture(scope="module")
-def address(results, tmp_path_factory):
-    return write(tmp_path_factory.mktemp("page"), explorer.show(results))
-
-
-@pytest.fixture(scope="module")
-def read(address, chromium):
-    with opening(chromium, address) as open_page:
-        yield open_page
-
-
-@pytest.fixture(scope="module")
-def opened(read):
-    return read()
-
-
-@pytest.fixture
-def reader(opened):
-    """The figure as it opens; at the end there must be no error and no request."""
-    opened.page.mouse.move(0, 0)
-    opened.button("Reset").dispatch_event("click")
-    opened.page.evaluate("scrollTo({ top: 0, behavior: 'instant' }); document.activeElement.blur()")
-    opened.settle()
-    yield opened
-    assert opened.refused == []
-    assert opened.errors == []
 
 
 # ---- as it opens

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import results as invented
-from figure import KD, opening, write
+from figure import KD, write
 from PIL import Image
 from sklearn.neighbors import NearestNeighbors
 
@@ -21,34 +21,6 @@ STEP = 1.5  # a button or key
 @pytest.fixture(scope="module")
 def results():
     return invented.make(seeds=1, labels=("2",))
-
-
-@pytest.fixture(scope="module")
-def address(results, tmp_path_factory):
-    return write(tmp_path_factory.mktemp("page"), explorer.show(results))
-
-
-@pytest.fixture(scope="module")
-def read(address, chromium):
-    with opening(chromium, address) as open_page:
-        yield open_page
-
-
-@pytest.fixture(scope="module")
-def opened(read):
-    return read()
-
-
-@pytest.fixture
-def reader(opened):
-    """The figure as it opens; at the end there must be no error and no request."""
-    opened.page.mouse.move(0, 0)
-    opened.button("Reset").dispatch_event("click")
-    opened.page.evaluate("scrollTo({ top: 0, behavior: 'instant' }); document.activeElement.blur()")
-    opened.settle()
-    yield opened
-    assert opened.refused == []
-    assert opened.errors == []
 
 
 def wait(reader):

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import results as invented
-from figure import BASELINE, KD, opening, write
+from figure import BASELINE, KD, write
 
 from kdlib.report import explorer
 
@@ -19,34 +19,6 @@ NASTY = ["=cmd()", "+1", "-2", "@x", 'a, "b"', "<b>bold</b>", "ü", "\ttab", "ei
 def results():
     few = invented.make(n=200, seeds=1, labels=("2",))
     return few._replace(study=few.study | {"classes": NASTY})
-
-
-@pytest.fixture(scope="module")
-def address(results, tmp_path_factory):
-    return write(tmp_path_factory.mktemp("page"), explorer.show(results))
-
-
-@pytest.fixture(scope="module")
-def read(address, chromium):
-    with opening(chromium, address) as open_page:
-        yield open_page
-
-
-@pytest.fixture(scope="module")
-def opened(read):
-    return read()
-
-
-@pytest.fixture
-def reader(opened):
-    """The figure as it opens; at the end there must be no error and no request."""
-    opened.page.mouse.move(0, 0)
-    opened.button("Reset").dispatch_event("click")
-    opened.page.evaluate("scrollTo({ top: 0, behavior: 'instant' }); document.activeElement.blur()")
-    opened.settle()
-    yield opened
-    assert opened.refused == []
-    assert opened.errors == []
 
 
 def predictions(results, run):

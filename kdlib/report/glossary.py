@@ -8,13 +8,11 @@ meaning to the mouse, the keyboard and a finger; without it the browser shows th
 from __future__ import annotations
 
 import re
-import shutil
 from pathlib import Path
 from typing import NamedTuple
 
 from docutils import nodes
 from sphinx.application import Sphinx
-from sphinx.config import Config
 
 STATIC = Path(__file__).parent / "static"
 PAGE = "book/notation"
@@ -39,18 +37,9 @@ class Term(NamedTuple):
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Connect everything; Sphinx calls this when it loads the extension."""
-    app.connect("config-inited", stage)
     app.connect("doctree-resolved", mark)
     app.add_js_file("kdlib/glossary.js", loading_method="defer")
     return {"parallel_read_safe": True, "parallel_write_safe": True}
-
-
-def stage(app: Sphinx, config: Config) -> None:
-    """Put the script where Sphinx copies it from."""
-    root = Path(app.doctreedir) / "kdlib_glossary"
-    (root / "kdlib").mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(STATIC / "glossary.js", root / "kdlib/glossary.js")
-    config.html_static_path.append(str(root))
 
 
 def words(text: str) -> list[Term]:

@@ -132,7 +132,7 @@ def stage(app: Sphinx, config: Config) -> None:
     root = Path(app.doctreedir) / "kdlib_static"
     folder = root / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ("widget-host.js", "vega-host.js"):
+    for name in ("widget-host.js", "vega-host.js", "editions.js", "glossary.js"):
         shutil.copyfile(STATIC / name, folder / name)
     (folder / "book.css").write_text((STATIC / "book.css").read_text("utf-8") + _icons(), "utf-8")
     if not (folder / "vega-bundle.js").exists():

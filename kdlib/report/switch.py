@@ -7,14 +7,12 @@ reference, the log) is a page of the leading edition: its links go there.
 from __future__ import annotations
 
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
 from docutils import nodes
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
-from sphinx.config import Config
 from sphinx.environment import BuildEnvironment
 from sphinx.util.osutil import relative_uri
 
@@ -28,20 +26,11 @@ PAGE = re.compile(
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Connect everything; Sphinx calls this when it loads the extension."""
-    app.connect("config-inited", stage)
     app.connect("missing-reference", elsewhere)
     app.connect("html-page-context", add_switch)
     app.connect("html-page-context", lead_links)
     app.add_js_file("kdlib/editions.js", loading_method="defer")
     return {"parallel_read_safe": True, "parallel_write_safe": True}
-
-
-def stage(app: Sphinx, config: Config) -> None:
-    """Put the script where Sphinx copies it from."""
-    root = Path(app.doctreedir) / "kdlib_editions"
-    (root / "kdlib").mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(STATIC / "editions.js", root / "kdlib/editions.js")
-    config.html_static_path.append(str(root))
 
 
 def _folder(app: Sphinx) -> str:
