@@ -134,7 +134,8 @@ class Reader:
 
     @property
     def zoomed(self):
-        """Which of the maps are not shown whole."""
+        """Which of the maps are not shown whole, once what was asked for is painted."""
+        self.page.evaluate("new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
         button = ".kd-zoom button:last-child:not([hidden])"
         return [s for s in ("left", "right") if self.figure.locator(f".kd-{s} {button}").count()]
 
