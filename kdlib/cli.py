@@ -283,9 +283,8 @@ def study(file: Path, device: str = "auto", for_snakemake: Sequence[str] = ()) -
     os.environ["PATH"] = os.pathsep.join([str(here), os.environ.get("PATH", "")])
     text = json.dumps(str(file), ensure_ascii=False)  # whatever is in it
     settings = [f"study={text}", f"device={device}"]
-    if executor == "local":  # on another machine its number is another's
-        stops.announce()  # notebooks end when this process does
-    with _only_one():
+    here_only = executor == "local"  # on another machine its number is another's
+    with _only_one(), stops.announced() if here_only else contextlib.nullcontext():
         own = ("Snakefile", "_config.yml", "_toc.yml", "kdlib", "notebooks", "book")
         date_back(*map(Path, own), planned.root)
         try:

@@ -24,8 +24,8 @@ SLEEP = "from pathlib import Path\nimport time\nPath('begun').touch()\ntime.slee
 STUDY = """
 import subprocess, sys
 from kdlib.plan import stops
-stops.announce()
-subprocess.run(sys.argv[1:])
+with stops.announced():
+    subprocess.run(sys.argv[1:])
 """
 SNAKEMAKE = "from kdlib import cli; raise SystemExit(cli.run_snakemake(['--cores', '1']))"
 WORKERS = """
@@ -106,6 +106,13 @@ def test_a_study_that_is_killed_alone_ends_its_notebooks_with_one_line(folder):
         assert gone(folder)
         said, _ = process.communicate()
     assert said.splitlines()[-1] == f"out.ipynb was stopped: its study is gone; {stops.GOES_ON}"
+
+
+def test_a_study_that_has_ended_is_not_announced_any_longer(monkeypatch):
+    monkeypatch.delenv(stops.STUDY, raising=False)
+    with stops.announced():
+        assert os.environ[stops.STUDY].startswith(f"{os.getpid()}@")
+    assert stops.STUDY not in os.environ
 
 
 def test_the_kernel_of_a_papermill_that_is_killed_ends(folder):

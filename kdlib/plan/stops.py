@@ -24,9 +24,14 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _STOPPING = threading.Event()
 
 
-def announce() -> None:
-    """Let all that this process starts know that it runs a study."""
+@contextlib.contextmanager
+def announced() -> Iterator[None]:
+    """Let all that this process starts meanwhile know that it runs a study."""
     os.environ[STUDY] = f"{os.getpid()}@{platform.node()}"
+    try:
+        yield
+    finally:
+        os.environ.pop(STUDY, None)
 
 
 def stopping() -> bool:
