@@ -73,7 +73,7 @@ TABLES = {
     "runs": Table(  # from every run.json
         "run role network width method labels seed teacher teacher_network regime weights "
         "options unlabelled precision parameters test_accuracy "
-        "calibration_error seconds"
+        "calibration_error train_accuracy train_confidence seconds"
     ),
     "measures": Table("run layer measure value view", "measures.parquet", "measure"),
     "similarity": Table("run layer teacher_layer value view", "similarity.parquet", "measure"),
@@ -101,7 +101,8 @@ _TEXTS = (  # columns that hold text; all others hold numbers
     "layer teacher_layer measure view embedding engine procedure data code commit device versions"
 )
 TEXTS = frozenset(_TEXTS.split())
-FACTS = TABLES["runs"].columns[1:-4]  # of a run, known before it is trained (kdlib.plan.runs)
+FACTS = TABLES["runs"].columns[1:-6]  # of a run, known before it is trained (kdlib.plan.runs)
+OPTIONAL = ("train_accuracy", "train_confidence")  # of teachers; NaN where it was not recorded
 NUMBER = (int, float)
 RECORD: Mapping[str, Kind] = {  # what every run.json holds
     **dict.fromkeys(("parameters", "facts", "architecture"), dict),
@@ -230,6 +231,8 @@ def _parquet(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:
     """A table with these columns, which hold text or numbers. Raises ValueError for another one."""
     table = _read_parquet(path)
     for column in columns:
+        if column in OPTIONAL and column not in table:
+            table[column] = np.nan
         values = table[column].dropna()
         right = is_string_dtype if column in TEXTS else is_numeric_dtype
         if len(values) and not right(values):
@@ -463,7 +466,8 @@ def _record(path: Path) -> dict[str, Any]:
     record = _json(path, RECORD)
     _check_kinds(record["facts"], OF_FACTS)
     _check_kinds(record["parameters"], {"dataset": str})
-    _check_kinds({"labelled": []} | record, {"labelled": list})
+    optional = {"labelled": list} | dict.fromkeys(OPTIONAL, NUMBER)
+    _check_kinds(record, {name: kind for name, kind in optional.items() if name in record})
     return record
 
 
@@ -765,6 +769,7 @@ def gather(
     for name in names:
         record = load_run(root / name, data)
         row = record["facts"] | record | {"run": name, "parameters": record["parameters_count"]}
+        row = dict.fromkeys(OPTIONAL, np.nan) | row
         rows.append([row[column] for column in columns])
     tables["runs"] = pd.DataFrame(rows, columns=columns)
     if layers:

@@ -39,11 +39,12 @@ from kdlib.plan.runs import CONSTANTS, Run, Student, Teacher
 
 
 class Score(NamedTuple):
-    """Test accuracy of a trained network."""
+    """Accuracy of a trained network on test or training images."""
 
     accuracy: float  # in [0, 1]
-    n: int  # test images
+    n: int  # images
     calibration_error: float  # in [0, 1]: how far confidence is from accuracy, see `calibration`
+    confidence: float  # in [0, 1]: mean probability of the predicted class
     predictions: Int[Tensor, " n"]
 
 
@@ -666,15 +667,23 @@ def predict(
     return torch.cat([network(normalised(x, mean, std)).float().cpu() for x in batches])
 
 
-def evaluate(network: nn.Module, images: Images) -> Score:
-    """Test accuracy and calibration, on all test images, in evaluation mode."""
-    logits, labels = (
-        predict(network, images.test, images.mean, images.std),
-        images.test_labels.cpu(),
+def evaluate(network: nn.Module, images: Images, split: str = "test") -> Score:
+    """Accuracy, calibration and confidence on all "test" or "train" images, in evaluation mode.
+
+    Training images count with their true labels, also those that training hides, and as they are:
+    not shifted, not flipped. Raises UsageError for another split.
+    """
+    one_of("split", split, ("test", "train"))
+    on, labels = (
+        (images.test, images.test_labels)
+        if split == "test"
+        else (images.train, images.train_labels)
     )
-    predictions = logits.argmax(1)
+    logits, labels = predict(network, on, images.mean, images.std), labels.cpu()
+    confidence, predictions = logits.double().softmax(1).max(1)
     accuracy = float((predictions == labels).double().mean())
-    return Score(accuracy, len(labels), calibration(logits, labels), predictions)
+    error = calibration(logits, labels)
+    return Score(accuracy, len(labels), error, float(confidence.mean()), predictions)
 
 
 def calibration(logits: Float[Tensor, "n k"], labels: Int[Tensor, " n"], bins: int = 15) -> float:

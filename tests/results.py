@@ -28,7 +28,7 @@ EPOCHS = (0, 1, 3, 8)  # of the film
 RUN = {  # of a student, unless a test says otherwise
     **{"role": "student", "network": "resnet8", "width": 1.0, "method": "kd", "labels": "2"},
     **{"seed": 0, "teacher": "", "teacher_network": "", "regime": "", "options": ""},
-    **{"weights": "", "calibration_error": 0.1},
+    **{"weights": "", "calibration_error": 0.1, "train_accuracy": None, "train_confidence": None},
     **{"unlabelled": True, "precision": "float32", "parameters": 10, "test_accuracy": 0.5},
     "seconds": 1.0,
 }
@@ -109,6 +109,8 @@ def _run(role: str, network: str, method: str, labels: str, seed: int, size: int
         "parameters": size,
         "test_accuracy": min(0.99, 0.3 + 0.65 * skill + 0.01 * np.sin(7 * seed + 3 * skill)),
         "calibration_error": 0.1,
+        "train_accuracy": None if distilled or role != "teacher" else 0.999,
+        "train_confidence": None if distilled or role != "teacher" else 0.99,
         "seconds": 3.0,
     }
 

@@ -520,6 +520,8 @@ OTHER_KINDS: list[tuple[str, Any]] = [
     ("architecture", []),
     ("data", 7),
     ("labelled", 5),
+    ("train_accuracy", "high"),
+    ("train_confidence", None),
 ]
 OTHER_FACTS = [
     ("width", "wide"),

@@ -76,8 +76,7 @@ def runs(
             "precision": "float32",
             "parameters": float(subject.facts["parameters"]),
             "test_accuracy": right,
-            "calibration_error": math.nan,
-            "seconds": math.nan,
+            **dict.fromkeys(("calibration_error", *store.OPTIONAL, "seconds"), math.nan),
         }
         rows.append([known.get(column, "") for column in store.TABLES["runs"].columns])
     return pd.DataFrame(rows, columns=store.TABLES["runs"].columns)
