@@ -400,7 +400,9 @@ class Checkpoint:
         """`minutes` of training between two; 0: none. `told` is what the training depends on."""
         self.path, self.minutes = folder / f"checkpoint{part}.safetensors", minutes
         self.told = json.loads(json.dumps({**told, "code": code_hash(), **versions()}))
-        self.last, self.written = time.monotonic(), False
+        self.begun = self.last = time.monotonic()
+        self.written = False
+        self.seconds = 0.0  # that this training took until the state from which it goes on
 
     def due(self, last: bool = False) -> bool:
         """Whether it is time for the next; `last`: for that of a part that is over."""
@@ -410,14 +412,20 @@ class Checkpoint:
     def save(self, state: Mapping[str, Any], arrays: Arrays) -> None:
         """Write a state, whole or not at all. Without place the training goes on, with a line."""
         try:
-            _write_tensors(self.path, arrays, {"of": self.told, "state": state})
+            seconds = self.seconds + time.monotonic() - self.begun
+            notes = {"of": self.told, "seconds": seconds, "state": state}
+            _write_tensors(self.path, arrays, notes)
             self.written = True
         except UsageError as problem:
             print(f"no checkpoint: {problem}")
         self.last = time.monotonic()
 
     def load(self) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
-        """The last state of this training; None, and a line, where the file is of another."""
+        """The last state of this training, which begins or goes on now.
+
+        None where there is no file, and, with a line, where it is of another training.
+        """
+        self.begun = time.monotonic()
         if not self.path.is_file():
             return None
         try:
@@ -431,7 +439,7 @@ class Checkpoint:
         if other:
             print(f"{self.path} is of other {', '.join(other)}: training begins again")
             return None
-        self.written = True
+        self.seconds, self.written = float(notes["seconds"]), True
         state = dict(notes["state"])
         print(
             f"goes on from {self.path}: {state['epoch']} epochs and {state['step']} steps are done"
