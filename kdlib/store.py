@@ -31,7 +31,7 @@ from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -43,6 +43,7 @@ from safetensors import SafetensorError
 from kdlib import UsageError, checksums, one_of, path_of
 
 Arrays = Mapping[str, np.ndarray]
+Made = TypeVar("Made")
 Kind = type | tuple[type, ...]  # of a value, as isinstance takes it
 NONE: Mapping[Any, Any] = MappingProxyType({})
 
@@ -143,17 +144,20 @@ class Results(NamedTuple):
     labels: Int[np.ndarray, " n"]
 
 
-def _write(path: Path, fill: Callable[[Path], Any]) -> None:
-    """Let `fill` write a file beside `path`, then rename it; nothing stays behind on failure."""
+def _write(path: Path, fill: Callable[[Path], Made]) -> Made:
+    """Let `fill` write a file beside `path`, then rename it; nothing stays behind on failure.
+
+    Returns what `fill` does.
+    """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        fill(part)
+        made = fill(part)
         with part.open("r+b") as file:  # as Windows wants it
             os.fsync(file.fileno())
-        part.chmod(0o644)  # safetensors leaves files that only their owner can read
         part.replace(path)
-    except (OSError, SafetensorError) as problem:
+        return made
+    except OSError as problem:
         raise UsageError(f"cannot write {path}: {_reason(problem)}") from problem
     finally:
         if part.parent.is_dir():
@@ -176,7 +180,11 @@ def save_text(path: Path, text: str) -> None:
 
 
 def _write_parquet(path: Path, table: pd.DataFrame) -> None:
-    _write(path, partial(Path.write_bytes, data=checksums.table_file(table)))
+    def fill(part: Path) -> None:
+        with part.open("wb") as file:
+            checksums.write_table(file, table)
+
+    _write(path, fill)
 
 
 def _read_parquet(path: Path) -> pd.DataFrame:
@@ -185,9 +193,12 @@ def _read_parquet(path: Path) -> pd.DataFrame:
 
 def _write_tensors(path: Path, arrays: Arrays, notes: Mapping[str, Any] = NONE) -> str:
     """Write arrays by name; returns the checksum of the file."""
-    content, checksum = checksums.tensors_file(arrays, notes)
-    _write(path, partial(Path.write_bytes, data=content))
-    return checksum
+
+    def fill(part: Path) -> str:
+        with part.open("wb") as file:
+            return checksums.write_tensors(file, arrays, notes)
+
+    return _write(path, fill)
 
 
 def _read_tensors(path: Path) -> checksums.Tensors:
