@@ -58,7 +58,7 @@ TRAINED = ("run.json", "weights.safetensors", "history.parquet")
 MEASURED = ("measures.parquet", "similarity.parquet", "map_measures.parquet")
 PLACE = 256  # megabytes of the disk that becomes full
 ENDS = 10  # seconds in which all processes of a stopped study have to end
-LONGEST = 900  # seconds of a study
+LONGEST = 3600  # seconds of a study
 VOLATILE = ("seconds", "device")  # of a run's record
 UNTOLD = ("runs.parquet", "provenance.parquet")  # published tables that hold seconds and dates
 
@@ -427,7 +427,7 @@ def chaos(tally: Tally, study: Path, kills: int, minutes: float, *, save: bool =
             deck: list[str] = []
             while tally.happened < kills and time.monotonic() < until:
                 deck = deck or draw.sample(kinds, len(kinds))  # each as often as any other
-                delay = draw.uniform(1, max(run.time_left() / 3, length / 5))
+                delay = draw.uniform(1, max(run.time_left() / 6, length / 8))
                 if run.go_on(delay) and run.happen(deck[-1]):
                     words = f"{tally.happened}/{kills} {deck.pop()} after {delay:.1f} s"
                     print(f"{words}; {len(run.before)} of {len(run.notebooks)} had finished")
@@ -455,6 +455,7 @@ def main() -> int:
     parser.add_argument("--go-on", action="store_true", help="add to the result that is there")
     parser.add_argument("--no-result", action="store_true", help="write nothing for the book")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # nothing is left
     tally = Tally(given.study.stem, given.seed)
     if given.go_on and (there := store.load_benchmark("benchmarks", "chaos")):
         tally = Tally(**there)
