@@ -18,8 +18,25 @@ import numpy as np
 import pandas as pd
 from safetensors import numpy as safetensors
 
+from kdlib import UsageError
+
 MARK = b"kdlib-checksum:"  # before the footer of a table, where no reader of parquet looks
 DIGITS = 16  # of a checksum, hexadecimal
+CODES = {  # of numbers in a safetensors file, in the order in which they lie there
+    "uint64": "U64",
+    "int64": "I64",
+    "float64": "F64",
+    "complex64": "C64",
+    "float32": "F32",
+    "uint32": "U32",
+    "int32": "I32",
+    "float16": "F16",
+    "uint16": "U16",
+    "int16": "I16",
+    "int8": "I8",
+    "uint8": "U8",
+    "bool": "BOOL",
+}
 IN_HEADER = re.compile(rb'checksum\\": \\"([0-9a-f]{16})')  # of tensors: JSON in a JSON
 
 
@@ -64,11 +81,13 @@ def _check(written: bytes, total: int) -> None:
 # ---- tables ------------------------------------------------------------------------------------
 
 
-def table_file(table: pd.DataFrame) -> bytes:
-    """The parquet file of a table, with its checksum."""
+def write_table(file: io.BufferedIOBase, table: pd.DataFrame) -> None:
+    """Write the parquet file of a table, with its checksum."""
     plain: bytes = table.to_parquet(None, index=False, compression="zstd", compression_level=9)
     footer = _footer(plain)
-    return plain[:footer] + MARK + _digits(of(plain)) + plain[footer:]
+    file.write(memoryview(plain)[:footer])
+    file.write(MARK + _digits(of(plain)))
+    file.write(memoryview(plain)[footer:])
 
 
 def table(content: bytes) -> pd.DataFrame:
@@ -90,15 +109,58 @@ def _footer(content: bytes) -> int:
 # ---- tensors -----------------------------------------------------------------------------------
 
 
-def tensors_file(arrays: Mapping[str, np.ndarray], notes: Mapping[str, Any]) -> tuple[bytes, str]:
-    """The safetensors file of some arrays with notes beside them, and its checksum."""
-    ordered = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+def write_tensors(
+    file: io.BufferedIOBase, arrays: Mapping[str, np.ndarray], notes: Mapping[str, Any]
+) -> str:
+    """Write the safetensors file of some arrays with notes beside them; returns its checksum.
+
+    Array by array: none is copied but one that is not contiguous. The format, of which the bytes
+    are those that safetensors itself writes: 8 bytes with the length of the header, the header as
+    JSON, filled up by spaces to a multiple of 8, and the arrays, largest numbers first. Raises
+    UsageError for an array of anything but numbers.
+    """
+    for name, array in arrays.items():
+        if array.dtype.name not in CODES:
+            raise UsageError(f"array {name!r} is of {array.dtype}; allowed: {', '.join(CODES)}")
+    kinds = list(CODES)
+    order = sorted(arrays, key=lambda name: (kinds.index(arrays[name].dtype.name), name))
     blank = json.dumps({"checksum": "0" * DIGITS, **notes})
-    plain = safetensors.save(ordered, {"kdlib": blank})  # one: several come in any order
-    checksum = _digits(of(plain))
-    place = IN_HEADER.search(plain)
+    header: dict[str, Any] = {"__metadata__": {"kdlib": blank}}  # one: several come in any order
+    start = 0
+    for name in order:
+        array = arrays[name]
+        end = start + array.nbytes
+        code, shape = CODES[array.dtype.name], list(array.shape)
+        header[name] = {"dtype": code, "shape": shape, "data_offsets": [start, end]}
+        start = end
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    place = IN_HEADER.search(text)
     assert place is not None
-    return plain[: place.start(1)] + checksum + plain[place.end(1) :], checksum.decode()
+    head = len(text).to_bytes(8, "little") + text
+    file.write(head)
+    total, written = of(head), 0
+    for name in order:
+        content = _content(arrays[name])
+        file.write(content)
+        total += _shifted(content, written % 8)
+        written += len(content)
+    checksum = _digits(total % 2**64)
+    file.seek(8 + place.start(1))
+    file.write(checksum)
+    return checksum.decode()
+
+
+def _content(array: np.ndarray) -> memoryview:
+    """The bytes of an array, row by row, numbers little-endian."""
+    little = np.asarray(array, array.dtype.newbyteorder("<"), order="C")
+    return memoryview(little.reshape(-1).view(np.uint8))
+
+
+def _shifted(content: memoryview, places: int) -> int:
+    """As `of`, of bytes that begin so many places within a word."""
+    begun = min(-places % 8, len(content))
+    return (int.from_bytes(content[:begun], "little") << 8 * places) + of(content[begun:])
 
 
 def tensors(content: bytes) -> Tensors:

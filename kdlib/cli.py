@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 from filelock import FileLock, Timeout
 
 from kdlib import UsageError, __version__, path_of, printable, store
-from kdlib.plan import stops, studies
+from kdlib.plan import runs, stops, studies
 
 LOCK = Path(".snakemake/kdlib.lock")
 DEVICES = ("auto", "cpu", "cuda")
@@ -284,7 +284,12 @@ def study(file: Path, device: str = "auto", for_snakemake: Sequence[str] = ()) -
     text = json.dumps(str(file), ensure_ascii=False)  # whatever is in it
     settings = [f"study={text}", f"device={device}"]
     here_only = executor == "local"  # on another machine its number is another's
-    with _only_one(), stops.announced() if here_only else contextlib.nullcontext():
+    minutes = str(planned.checkpoint_minutes)  # in no parameter: it would run all again
+    with (
+        _only_one(),
+        stops.announced() if here_only else contextlib.nullcontext(),
+        _environment(runs.CHECKPOINT_MINUTES, minutes),
+    ):
         own = ("Snakefile", "_config.yml", "_toc.yml", "kdlib", "notebooks", "book")
         date_back(*map(Path, own), planned.root)
         try:
@@ -293,6 +298,19 @@ def study(file: Path, device: str = "auto", for_snakemake: Sequence[str] = ()) -
             return run_snakemake(["--config", *settings, "--rerun-incomplete", *for_snakemake])
         finally:
             _remove_empty(planned.root)
+
+
+@contextlib.contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    """Let all that this process starts meanwhile have a variable."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        os.environ.pop(name)
+        if before is not None:
+            os.environ[name] = before
 
 
 def _remove_empty(root: Path) -> None:

@@ -31,7 +31,7 @@ from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -43,6 +43,7 @@ from safetensors import SafetensorError
 from kdlib import UsageError, checksums, one_of, path_of
 
 Arrays = Mapping[str, np.ndarray]
+Made = TypeVar("Made")
 Kind = type | tuple[type, ...]  # of a value, as isinstance takes it
 NONE: Mapping[Any, Any] = MappingProxyType({})
 
@@ -144,17 +145,20 @@ class Results(NamedTuple):
     labels: Int[np.ndarray, " n"]
 
 
-def _write(path: Path, fill: Callable[[Path], Any]) -> None:
-    """Let `fill` write a file beside `path`, then rename it; nothing stays behind on failure."""
+def _write(path: Path, fill: Callable[[Path], Made]) -> Made:
+    """Let `fill` write a file beside `path`, then rename it; nothing stays behind on failure.
+
+    Returns what `fill` does.
+    """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        fill(part)
+        made = fill(part)
         with part.open("r+b") as file:  # as Windows wants it
             os.fsync(file.fileno())
-        part.chmod(0o644)  # safetensors leaves files that only their owner can read
         part.replace(path)
-    except (OSError, SafetensorError) as problem:
+        return made
+    except OSError as problem:
         raise UsageError(f"cannot write {path}: {_reason(problem)}") from problem
     finally:
         if part.parent.is_dir():
@@ -177,7 +181,11 @@ def save_text(path: Path, text: str) -> None:
 
 
 def _write_parquet(path: Path, table: pd.DataFrame) -> None:
-    _write(path, partial(Path.write_bytes, data=checksums.table_file(table)))
+    def fill(part: Path) -> None:
+        with part.open("wb") as file:
+            checksums.write_table(file, table)
+
+    _write(path, fill)
 
 
 def _read_parquet(path: Path) -> pd.DataFrame:
@@ -186,9 +194,12 @@ def _read_parquet(path: Path) -> pd.DataFrame:
 
 def _write_tensors(path: Path, arrays: Arrays, notes: Mapping[str, Any] = NONE) -> str:
     """Write arrays by name; returns the checksum of the file."""
-    content, checksum = checksums.tensors_file(arrays, notes)
-    _write(path, partial(Path.write_bytes, data=content))
-    return checksum
+
+    def fill(part: Path) -> str:
+        with part.open("wb") as file:
+            return checksums.write_tensors(file, arrays, notes)
+
+    return _write(path, fill)
 
 
 def _read_tensors(path: Path) -> checksums.Tensors:
@@ -403,7 +414,9 @@ class Checkpoint:
         """`minutes` of training between two; 0: none. `told` is what the training depends on."""
         self.path, self.minutes = folder / f"checkpoint{part}.safetensors", minutes
         self.told = json.loads(json.dumps({**told, "code": code_hash(), **versions()}))
-        self.last, self.written = time.monotonic(), False
+        self.begun = self.last = time.monotonic()
+        self.written = False
+        self.seconds = 0.0  # that this training took until the state from which it goes on
 
     def due(self, last: bool = False) -> bool:
         """Whether it is time for the next; `last`: for that of a part that is over."""
@@ -413,14 +426,20 @@ class Checkpoint:
     def save(self, state: Mapping[str, Any], arrays: Arrays) -> None:
         """Write a state, whole or not at all. Without place the training goes on, with a line."""
         try:
-            _write_tensors(self.path, arrays, {"of": self.told, "state": state})
+            seconds = self.seconds + time.monotonic() - self.begun
+            notes = {"of": self.told, "seconds": seconds, "state": state}
+            _write_tensors(self.path, arrays, notes)
             self.written = True
         except UsageError as problem:
             print(f"no checkpoint: {problem}")
         self.last = time.monotonic()
 
     def load(self) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
-        """The last state of this training; None, and a line, where the file is of another."""
+        """The last state of this training, which begins or goes on now.
+
+        None where there is no file, and, with a line, where it is of another training.
+        """
+        self.begun = time.monotonic()
         if not self.path.is_file():
             return None
         try:
@@ -434,7 +453,7 @@ class Checkpoint:
         if other:
             print(f"{self.path} is of other {', '.join(other)}: training begins again")
             return None
-        self.written = True
+        self.seconds, self.written = float(notes["seconds"]), True
         state = dict(notes["state"])
         print(
             f"goes on from {self.path}: {state['epoch']} epochs and {state['step']} steps are done"

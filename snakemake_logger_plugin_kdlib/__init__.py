@@ -29,6 +29,7 @@ from kdlib.plan import stops
 
 LAST = ("publish", "edition", "book")  # steps that come once, at the end
 BEAT = 30  # seconds between signs of life where the output is no terminal
+BEGUN = time.time()
 SUBMITTED = re.compile(r"Job (\d+) has been submitted with SLURM jobid (\d+)")
 NOISE = (  # warnings of the Slurm plugin about what is nobody's mistake
     *("No SLURM account given", "No account was given", "Unable to guess SLURM account"),
@@ -75,18 +76,27 @@ def failure(logs: Iterable[str]) -> Failure:
     """Read why a job failed from its executed notebook and its scheduler's log.
 
     logs: paths, the notebook's first, as Snakemake's record has them. What the notebook says counts
-    only where the log says it, too: it may be of an earlier try. Without a log of a scheduler the
-    notebook's message is on the screen already, and nothing is read.
+    only where the log says it, too: it may be of an earlier try. On this machine, where there is no
+    log of a scheduler, it counts where it was written since this study began.
     """
     notebook, *others = [*logs, ""]
+    if (here := not any(others)) and not _of_this_study(notebook):
+        return Failure()
     said = re.sub(r"\x1b\[[0-9;]*m", "", "".join(map(_text, others)))  # without colours
     for name, value in _errors(_text(notebook)):
         line, mistake = value.strip().partition("\n")[0], name == "UsageError"
-        if line and line in said and (mistake or name in said):
+        if line and (here or (line in said and (mistake or name in said))):
             return Failure(printable(line if mistake else f"{name}: {line}"), mistake)
     lines = [line for line in said.splitlines() if SCHEDULER.search(line)]
     lines = lines or [line for line in said.splitlines() if line.startswith("Error: ")]
     return Failure(printable(lines[-1].strip()) if lines else "")
+
+
+def _of_this_study(file: str) -> bool:
+    try:
+        return bool(file) and Path(file).stat().st_mtime >= BEGUN
+    except OSError:
+        return False
 
 
 def _text(file: str) -> str:

@@ -1,6 +1,8 @@
 """A flipped bit in a file of results is noticed; other programs and older files stay readable."""
 
 import io
+import json
+import tracemalloc
 
 import numpy as np
 import pandas as pd
@@ -14,9 +16,18 @@ from kdlib import UsageError, checksums, store
 
 ROWS = pd.DataFrame({"layer": ["stem", "pool"], "value": [0.25, -1.0]})
 ARRAYS = {"w": np.arange(6, dtype="float32").reshape(2, 3), "steps": np.array(7)}
+
+
+def written(write, *given):
+    """The file that `write` writes, as bytes."""
+    file = io.BytesIO()
+    write(file, *given)
+    return file.getvalue()
+
+
 FILES = {
-    "table": (checksums.table_file(ROWS), checksums.table),
-    "tensors": (checksums.tensors_file(ARRAYS, {"layers": ["w"]})[0], checksums.tensors),
+    "table": (written(checksums.write_table, ROWS), checksums.table),
+    "tensors": (written(checksums.write_tensors, ARRAYS, {"layers": ["w"]}), checksums.tensors),
 }
 
 
@@ -56,6 +67,39 @@ def test_other_programs_read_the_files():
     plain = pyarrow.parquet.read_table(io.BytesIO(FILES["table"][0])).to_pandas()
     pd.testing.assert_frame_equal(plain, ROWS)
     np.testing.assert_array_equal(safetensors.load(FILES["tensors"][0])["w"], ARRAYS["w"])
+
+
+def test_a_file_of_tensors_has_the_bytes_that_safetensors_writes():
+    draw = np.random.default_rng(0)
+    arrays = {"empty": np.zeros((0, 3), "float32"), "number": np.array(7)}
+    for kind in checksums.CODES:
+        for n in (1, 5, 16):
+            values = draw.integers(0, 2, (n, 3)).astype(kind)
+            arrays |= {f"{kind} {n}": values, f"Ähre {kind} {n}": values.T}
+    arrays["big-endian"] = np.arange(5, dtype=">f4")
+    content = written(checksums.write_tensors, arrays, {"layers": ["ü", '"']})
+    found = checksums.tensors(content)
+    ordered = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    ordered["number"] = arrays["number"]
+    notes = json.dumps({"checksum": found.checksum, "layers": ["ü", '"']})
+    assert content == safetensors.save(ordered, {"kdlib": notes})
+    blank = content.replace(found.checksum.encode(), b"0" * checksums.DIGITS, 1)
+    assert int(found.checksum, 16) == checksums.of(blank)
+
+
+def test_an_array_of_objects_is_an_error_and_writes_nothing(tmp_path):
+    with pytest.raises(UsageError, match="array 'x' is of object; allowed: uint64, "):
+        store._write_tensors(tmp_path / "a.safetensors", {"x": np.array([None])})
+    assert not list(tmp_path.iterdir())
+
+
+def test_arrays_are_written_one_by_one_and_none_is_copied(tmp_path):
+    arrays = {str(i): np.ones((1000, 1000)) for i in range(8)}
+    tracemalloc.start()
+    store._write_tensors(tmp_path / "a.safetensors", arrays)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < arrays["0"].nbytes / 4
 
 
 def test_files_without_a_checksum_are_read_as_before():

@@ -11,12 +11,31 @@ import results
 from test_store import save
 
 from kdlib import cli, store
+from kdlib.plan import runs
 
 
 def said(capsys, *arguments):
     code = cli.main(list(arguments))
     out, err = capsys.readouterr()
     return code, out, err
+
+
+@pytest.mark.parametrize("before", [None, "7"])
+def test_a_study_hands_its_minutes_between_checkpoints_to_its_notebooks(
+    tmp_path, monkeypatch, before
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", os.environ["PATH"])
+    name, found = runs.CHECKPOINT_MINUTES, []
+    monkeypatch.delenv(name, raising=False)
+    if before:
+        monkeypatch.setenv(name, before)
+    (tmp_path / "mine.yaml").write_text("{runs_only: true, checkpoint_minutes: 0.5}")
+    planned = lambda _: found.append(runs.Student().minutes) or 0  # noqa: E731
+    monkeypatch.setattr(cli, "run_snakemake", planned)
+    assert cli.study(Path("mine.yaml"), "cpu") == 0
+    assert found == [0.5]
+    assert os.environ.get(name) == before
 
 
 def test_list_shows_a_line_per_run_and_marks_the_unreadable(tmp_path, capsys):

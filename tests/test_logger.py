@@ -2,13 +2,14 @@
 
 import json
 import logging
+import os
 
 import pytest
 from snakemake.settings.types import OutputSettings
 from snakemake_interface_logger_plugins.common import LogEvent
 
 from kdlib.plan import stops
-from snakemake_logger_plugin_kdlib import LogHandler, duration, failure, time_left
+from snakemake_logger_plugin_kdlib import Failure, LogHandler, duration, failure, time_left
 
 
 @pytest.fixture
@@ -131,9 +132,13 @@ def test_why_a_job_failed_is_read_from_its_files(name, value, log, why, mistake,
     assert found.why == (why or (log.strip() if "slurmstepd" in log else ""))
 
 
-def test_a_job_without_a_schedulers_log_is_no_mistake_that_is_known(tmp_path):
-    notebook, _ = failed_job(tmp_path, "UsageError", "no", "")
-    assert failure([notebook]) == failure([]) == failure(["nowhere"])
+def test_without_a_schedulers_log_a_notebook_counts_that_this_study_has_run(tmp_path):
+    notebook, _ = failed_job(tmp_path, "UsageError", "kd: no", "")
+    assert failure([notebook]) == Failure("kd: no", mistake=True)
+    os.utime(notebook, (1, 1))  # of an earlier study: this one's never began
+    assert failure([notebook]) == failure([]) == failure(["nowhere"]) == Failure()
+    notebook, _ = failed_job(tmp_path, "ValueError", "bad", "")
+    assert failure([notebook]) == Failure("ValueError: bad", mistake=False)
 
 
 def test_a_job_that_worked_when_tried_again_has_not_failed(send):

@@ -207,9 +207,11 @@ def test_a_failing_notebook_says_why_and_where_and_the_others_go_on(project, stu
         text.replace("[baseline, kd]", "[{method: baseline, learning_rate: 1e30}, kd]")
         + "students_per_kernel: 1\nname: broken\n"
     )
-    code, said = run(project, file=name)
+    code, said = run(project, "publish", "--retries", "2", file=name)
     assert code == 1
     assert "the loss is not finite" in said
+    assert said.count("FAILED student") == 1  # a mistake: it is not tried again
+    assert "tried again" not in said
     failed = next(line for line in said.splitlines() if line.startswith("FAILED student"))
     executed = project / failed.split(": ")[-1].strip()
     assert "the loss is not finite" in executed.read_text()

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from kdlib import data, models, states, store, train
+from kdlib import UsageError, data, models, states, store, train
 from kdlib.plan.runs import Student, Teacher
 
 STEP = 1e-9  # minutes: a checkpoint after every step
@@ -154,9 +154,32 @@ def test_below_its_minutes_a_training_writes_no_checkpoint(small, teacher, tmp_p
         checkpoint = store.Checkpoint(tmp_path, minutes)
         train.fit_many(students(small, [{}], epochs=1), batches_of(small), teacher, checkpoint)
     assert not list(tmp_path.iterdir())
-    assert Student().checkpoint_minutes == 10
+    assert Student().minutes == 10
     assert Student(checkpoint_minutes=3).name == Student().name
     assert Student(checkpoint_minutes=3).settings() == Student().settings()
+
+
+def test_the_minutes_between_checkpoints_are_the_runs_own_or_its_studys(monkeypatch):
+    monkeypatch.setenv("KDLIB_CHECKPOINT_MINUTES", "2.5")
+    assert Student().minutes == Teacher().minutes == 2.5
+    assert Student(checkpoint_minutes=0).minutes == 0
+    for wrong in ("-1", "nan", "inf", "soon", ""):
+        monkeypatch.setenv("KDLIB_CHECKPOINT_MINUTES", wrong)
+        with pytest.raises(UsageError, match=r"KDLIB_CHECKPOINT_MINUTES '.*'; allowed: 0 or more"):
+            _ = Student().minutes
+
+
+def test_a_training_that_goes_on_counts_the_seconds_before(tmp_path, monkeypatch):
+    clock = 100.0
+    monkeypatch.setattr(store.time, "monotonic", lambda: clock)
+    for begins, saves, seconds in [(100.0, 130.0, 0.0), (500.0, 512.0, 30.0), (900.0, 901.0, 42.0)]:
+        clock = begins - 7
+        kept = store.Checkpoint(tmp_path, 1.0, run="a")
+        clock = begins  # what comes between, as a pretraining, is no part of this training
+        kept.load()
+        assert kept.seconds == seconds
+        clock = saves
+        kept.save({"epoch": 1, "step": 2}, {"x": np.arange(3)})
 
 
 def test_a_checkpoint_of_another_training_is_not_used_and_that_is_said(tmp_path, capsys):

@@ -204,6 +204,8 @@ def test_without_a_film_or_without_layers_nothing_is_kept():
         ("embeddings: {tsne: {coupling: [1]}}", "embeddings: tsne: parameter coupling must be"),
         ("features: {sample: 0}", "sample 0; allowed: 1 or more"),
         ("students_per_kernel: 0", "students_per_kernel 0; allowed: 1 or more"),
+        ("checkpoint_minutes: -1", "checkpoint_minutes -1; allowed: 0 or more"),
+        ("student: {checkpoint_minutes: 5}", "checkpoint_minutes is not set here; the study"),
         ("together: 3", "parameter 'together' is now called students_per_kernel"),
         ("layers: false", "parameter 'layers' is now called runs_only"),
         ("device: cuda", "unknown parameter 'device'"),
@@ -228,6 +230,16 @@ def test_a_study_file_that_cannot_be_is_said_in_one_line_with_its_name(tmp_path,
         studies.read(file)
     assert str(caught.value).startswith(str(file))
     assert "\n" not in str(caught.value)
+
+
+def test_minutes_between_checkpoints_are_a_studys_and_run_nothing_again():
+    often, ten = (studies.Study(name="mine", checkpoint_minutes=m) for m in (0.5, 10))
+    assert often.checkpoint_minutes == 0.5
+    assert studies.Study(name="mine").checkpoint_minutes == ten.checkpoint_minutes == 10
+    assert [run.name for run in often.runs] == [run.name for run in ten.runs]
+    for one, other in zip(often.kernels.values(), ten.kernels.values(), strict=True):
+        assert one.settings() == other.settings()
+        assert one.record() == other.record()
 
 
 def test_a_study_file_that_is_no_text_is_said_in_one_line(tmp_path):

@@ -6,6 +6,8 @@ No torch in here: the pipeline plans a whole study by these classes.
 from __future__ import annotations
 
 import hashlib
+import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -73,6 +75,8 @@ CONSTANTS: dict[str, Constants | None] = {
     "cifar100": Constants((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
     "kuangliu": Constants((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),  # chenyaofo, too
 }
+CHECKPOINT_MINUTES = "KDLIB_CHECKPOINT_MINUTES"  # a study's, for the notebooks that it runs
+MINUTES = 10.0  # of training between two checkpoints
 INITIAL = ("simclr", "imagenet")  # weights that are no file
 LONGEST = 120  # characters of a run's name
 LONGEST_TEACHER = 50  # of the last part of a teacher's, which is part of its students' names
@@ -145,7 +149,8 @@ class Run(Experiment):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 on a GPU
     device: Device = "auto"
     threads: Cores = 1  # of the CPU
-    checkpoint_minutes: NotNegative = 10.0  # of training between two checkpoints; 0: none
+    checkpoint_minutes: NotNegative | None = None  # of training between two checkpoints; 0: none;
+    # None: as its study says, 10 by itself
 
     role: ClassVar[str]
     # Parameters that the folders and the first part of the name hold already.
@@ -195,6 +200,19 @@ class Run(Experiment):
     def initial_seed(self) -> int:
         """The seed of the initial weights."""
         return self.seed if self.weights_seed is None else self.weights_seed
+
+    @property
+    def minutes(self) -> float:
+        """Of training between two checkpoints: its own, those of the study that runs it, or 10."""
+        if self.checkpoint_minutes is not None:
+            return self.checkpoint_minutes
+        text = os.environ.get(CHECKPOINT_MINUTES, str(MINUTES))
+        try:
+            if 0 <= (minutes := float(text)) < math.inf:
+                return minutes
+        except ValueError:
+            pass
+        raise UsageError(f"{CHECKPOINT_MINUTES} {text!r}; allowed: 0 or more")
 
     @property
     def folder(self) -> Path:

@@ -17,8 +17,19 @@ from pydantic import Field
 
 from kdlib import UsageError, path_of
 from kdlib.plan import methods
-from kdlib.plan.parameters import EXPONENT, Count, Int, Labels, Side, check, number, parameters
+from kdlib.plan.parameters import (
+    EXPONENT,
+    Count,
+    Int,
+    Labels,
+    NotNegative,
+    Side,
+    check,
+    number,
+    parameters,
+)
 from kdlib.plan.runs import (
+    MINUTES,
     Comparison,
     Experiment,
     Features,
@@ -69,6 +80,7 @@ class Study:
     seeds: list[Int] = Field(default_factory=lambda: [0])
     students_per_kernel: Count | None = None  # of one teacher, label budget and seed, trained side
     # by side; None: 5, and more in studies of more than 1,500 students: few jobs rather than short
+    checkpoint_minutes: NotNegative = MINUTES  # of a training, between two checkpoints; 0: none
     runs_only: bool = False  # train and test, but extract no features: no measures, maps or film
     features: dict[str, Any] = Field(default_factory=dict)  # parameters of notebooks/features.ipynb
     embeddings: dict[str, Options] = Field(
@@ -140,8 +152,6 @@ class Study:
         """Raise UsageError where a part names what the study sets itself."""
         for name in given:
             if name in (*Experiment.machine, "study", *DATA, *more):
-                if name == "checkpoint_minutes":
-                    raise UsageError(f"{part}: {name} is a notebook's; in a study it is 10")
                 raise UsageError(f"{part}: {name} is not set here; the study sets it itself")
 
     def _crossed(self) -> dict[str, list[Any]]:
