@@ -29,7 +29,7 @@ from kdlib.data.sources import Listing, Picture
 from kdlib.plan.source import PREFIX, Source, cache, folder_name
 from kdlib.plan.strata import stratified
 
-READING = 2  # counts how images are read; of another number the cache is made again
+READING = 3  # counts how images are read; of another number the cache is made again
 LEAKED = 0.1  # of the test images may be training images in a split that is given
 LEAST = 20  # test images without which layers are not measured and mapped
 SHOWN = 20  # classes that a summary lists
