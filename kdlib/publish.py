@@ -49,8 +49,10 @@ def publish(study: Study, folder: Path, *, partial: bool = False) -> Counts:
     With `partial`, label budgets and seeds of which every run is here or published, and no others.
 
     Raises UsageError where a run is missing, without `partial`; where no label budget and seed is
-    whole, with it; and where published runs, which would be kept, are of other images, another
-    sample of them or other settings, or have a teacher that ended elsewhere when trained anew.
+    whole, with it; and where published runs, which would be kept, are of other images or another
+    sample of them, are none of those that are published now, or have a teacher that ended elsewhere
+    when trained anew. A method, a value of a setting or a seed may be added: names of runs hold
+    their settings.
     """
     images = data.load(study.source)
     names = [run.name for run in study.runs]
@@ -74,6 +76,7 @@ def publish(study: Study, folder: Path, *, partial: bool = False) -> Counts:
     labels = images.test_labels[rows].numpy()
     if before is not None:
         _check_alike(folder, before.study, facts)
+        _check_kept(folder, list(before.runs["run"]), names, chosen)
         _check_teachers(folder, before.runs, tables["runs"], kept)
         tables = _merge(before, tables, chosen)
         earlier = store.load_provenance(folder)
@@ -223,7 +226,7 @@ def _of_runs(tables: dict[str, pd.DataFrame], chosen: list[str]) -> dict[str, pd
 
 def _check_alike(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
     """Raise UsageError unless runs published before compare with those on this machine."""
-    words = {"data": "images", "sample_rows": "test images of the maps", "settings": "settings"}
+    words = {"data": "images", "sample_rows": "test images of the maps"}
     for key, what in words.items():
         old, new = before.get(key), now[key]
         if old != new and new is not None:
@@ -231,6 +234,22 @@ def _check_alike(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> N
                 f"{folder} was published with other {what} ({old}, now {new}); delete it, or give "
                 "this study a name of its own"
             )
+
+
+def _check_kept(
+    folder: Path, before: list[str], names: Collection[str], chosen: Collection[str]
+) -> None:
+    """Raise UsageError where runs published before are not published now, and so would be lost."""
+    lost = [run for run in before if run not in set(chosen)]
+    if not lost:
+        return
+    reason = "which the study has no longer"
+    if lost[0] in names:
+        reason = "whose label budget and seed lack runs that are new in the study"
+    raise UsageError(
+        f"{folder} holds {len(lost)} runs that would be lost, the first {lost[0]}, {reason}; "
+        "train what is new, delete the folder, or give this study a name of its own"
+    )
 
 
 def _check_teachers(

@@ -88,6 +88,73 @@ def test_splits_are_known_by_their_common_spellings(top, train, test):
     )
 
 
+# Names of folders that lie side by side, of which the first two are splits or are not.
+SPLITS = [
+    ("train", "test"),
+    ("TRAIN", "val"),
+    ("Train images", "Test images"),
+    ("x_train", "x_valid"),
+    ("TrainingSet", "ValidationSet"),
+    ("training-data-2017", "testing-data-2017"),
+    ("trainval", "test"),
+    ("birds train", "birds test"),
+    ("seg_train", "seg_test"),
+    ("flowers-Training", "flowers-Validation"),
+]
+CLASSES = [
+    ("steam train", "car"),
+    ("steam train", "crash test"),
+    ("train station", "test tube"),
+    ("bullet_train", "maglev_train"),
+    ("model train set", "test pattern"),
+    ("trainers", "boots"),
+    ("valid passport", "invalid passport"),
+    ("dev board", "test board meeting"),
+    ("evaluation form", "training shoe"),
+    ("рельсы train", "test поле"),
+    ("unlabelled parcel", "labelled parcel"),
+    ("test", "steam train"),
+]
+
+
+@pytest.mark.parametrize(("train", "test"), SPLITS)
+def test_whole_names_and_names_alike_but_for_the_word_are_splits(top, train, test):
+    images = data.load(two_classes(top, train, test))
+    assert images.classes == ("ant", "bee")
+    assert counts(images) == (8, 4, 0)
+
+
+@pytest.mark.parametrize("deep", [False, True], ids=["images", "folders of images"])
+@pytest.mark.parametrize("names", CLASSES[:-1])
+def test_names_that_only_hold_the_word_of_a_split_are_classes(top, names, deep):
+    images = data.load(fill(top, **{f"{name}/old" if deep else name: 5 for name in names}))
+    assert images.classes == tuple(sorted(names))
+    assert counts(images) == (8, 2, 0)
+
+
+@pytest.mark.parametrize("names", CLASSES)
+def test_below_a_class_such_names_are_no_split(top, names):
+    images = data.load(fill(top, **{f"vehicles/{name}": 5 for name in names}, other=5))
+    assert images.classes == ("other", "vehicles")
+    assert counts(images) == (12, 3, 0)
+
+
+@pytest.mark.parametrize(("train", "test"), SPLITS[:7])
+def test_below_a_class_whole_names_are_refused(top, train, test):
+    fill(top, **{f"ant/{train}": 4, f"ant/{test}": 2, "bee": 4})
+    refused(top, f"ant: holds .*{train}.*, a split below a class; allowed: train/<class>/")
+
+
+def test_unlabelled_images_alone_are_refused(top):
+    refused(fill(top, unlabelled=3), "unlabelled images only; allowed: classes of images beside")
+
+
+def test_unlabelled_images_are_known_by_their_siblings(top):
+    two_classes(top, "birds_train", "birds_test")
+    put(top / "birds_unlabelled", 3)
+    assert counts(data.load(top)) == (8, 4, 3)
+
+
 @pytest.mark.parametrize("word", ["tulip", "contest", "strain", "latest", "invalid", "trains"])
 def test_a_word_that_only_holds_one_is_no_split(top, word):
     assert folders.part_of(word) == ""
@@ -147,7 +214,7 @@ def test_splits_without_classes_are_refused(top):
     refused(fill(top, train=4, test=2), r"train/0.png: is in no folder of a class")
 
 
-@pytest.mark.parametrize("name", ["train", "test tube", "valid"])
+@pytest.mark.parametrize("name", ["train", "Test images", "valid"])
 def test_a_class_that_is_called_like_a_split_stays_one_and_it_is_said(top, name):
     images = data.load(fill(top, **{name: 5, "bus": 5}))
     assert images.classes == tuple(sorted((name, "bus")))

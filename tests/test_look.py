@@ -695,6 +695,76 @@ def test_seeds_and_logits_and_images_of_a_file(arrays, tmp_path):
     assert results.images.shape == images.shape
 
 
+def test_seeds_of_a_file_keep_their_numbers_and_the_page_names_them(tmp_path, capsys):
+    x = {seed: np.random.default_rng(seed).normal(size=(40, 3)) for seed in (7, 12, 3)}
+    arrays = {f"kd@{seed}/end": value for seed, value in x.items()} | {"alone@5/end": -x[7]}
+    np.savez(tmp_path / "f.npz", labels=np.arange(40) % 2, **arrays)
+    results = looked(tmp_path / "f.npz", folder=tmp_path / "look")
+    seeds = results.runs.set_index("run")["seed"].to_dict()
+    assert seeds == {"kd 7": 7, "kd 12": 12, "kd 3": 3, "alone": 5}
+    assert set(results.maps["run"]) == {"kd 7", "alone"}
+    mapped = {n["run"]: n["mapped"] for n in results.study["networks"]}
+    assert mapped == {"kd 7": True, "kd 12": False, "kd 3": False, "alone": True}
+    page = (tmp_path / "look/look.html").read_text("utf-8")
+    assert "<td>3 (3, 7, 12)</td>" in page
+    assert "<td>1 (5)</td>" in page
+    assert "Left out: maps of kd 12, kd 3: of several seeds the first is mapped." in page
+    assert "kd 12: end" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("names", [("kd@7", "kd@07"), ("kd", "kd@0"), ("kd@0", "kd")])
+def test_a_seed_that_a_file_has_twice_is_one_line(names, tmp_path):
+    np.savez(tmp_path / "f.npz", **{f"{name}/end": np.eye(30) for name in names})
+    with pytest.raises(UsageError, match=f"{names[1]!r} is seed . of 'kd' once more"):
+        looked(tmp_path / "f.npz", folder=tmp_path / "look")
+
+
+LINE = np.random.default_rng(0).normal(size=(40, 6))
+
+
+@pytest.mark.parametrize(
+    ("networks", "labels", "classes", "words"),
+    [
+        (["a"], [0, 1], None, "similarity to a teacher: there is one network"),
+        (["a", "b"], [0, 1], None, "a: no logits, which predictions need as a layer (n, 2): no"),
+        (["a", "b"], None, None, "predictions: they need labels, or the names of the classes"),
+        (["a", "b"], None, ("x", "y"), "accuracy of the predictions: it needs the label of every"),
+        (["a", "b"], range(40), None, "how far maps show classes: every class needs two images"),
+    ],
+)
+def test_every_part_that_is_missing_is_said_on_the_page_with_its_reason(
+    networks, labels, classes, words, tmp_path, capsys
+):
+    given = {name: {"end": LINE * (i + 1)} for i, name in enumerate(networks)}
+    labels = None if labels is None else np.resize(labels, 40)
+    looked(given, None, labels, tmp_path / "look", classes=classes)
+    assert words in (tmp_path / "look/look.html").read_text("utf-8")
+    assert words in capsys.readouterr().out
+
+
+def test_logits_of_other_classes_and_layers_without_similarity_are_said(tmp_path):
+    single = np.zeros((40, 3))
+    single[0] = 1, 2, 3
+    given = {"a": {"one": single, "logits": LINE}, "b": {"one": LINE, "logits": LINE}}
+    looked(given, None, np.arange(40) % 2, tmp_path / "look")
+    page = (tmp_path / "look/look.html").read_text("utf-8")
+    assert "logits are (n, 6), which predictions need as a layer (n, 2): no predictions" in page
+    assert "similarity of 2 pairs of layers: one varies in a single image only" in page
+
+
+def test_numbers_that_take_too_long_for_many_images_are_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "RESTARTED", 39)
+    results = looked({"a": {"end": LINE}}, None, np.arange(40) % 2, tmp_path / "look")
+    assert not {"map_knn", "noise_floor"} & set(results.faithfulness["measure"])
+    page = (tmp_path / "look/look.html").read_text("utf-8")
+    assert "noise of the maps, and how far they show classes: from maps made three times" in page
+
+
+def test_networks_of_one_layer_say_why_there_are_no_curves(tmp_path):
+    looked({"a": {"end": LINE}}, None, np.arange(40) % 2, tmp_path / "look")
+    assert "has one layer, so there are no curves" in (tmp_path / "look/look.html").read_text()
+
+
 # ---- mistakes ----------------------------------------------------------------------------------
 
 X = np.random.default_rng(0).normal(size=(40, 3))

@@ -225,7 +225,6 @@ def test_a_comparison_of_a_run_trained_anew_is_not_kept_in_part(machine):
 @pytest.mark.parametrize(
     ("what", "change"),
     [
-        ("settings", lambda m: m.file.write_text(STUDY.replace("epochs: 3", "epochs: 4"))),
         ("images", lambda m: edit(m.to / "study.json", data="other")),
         ("test images of the maps", lambda m: edit(m.to / "study.json", sample_rows="other")),
     ],
@@ -238,6 +237,69 @@ def test_what_does_not_compare_is_refused_and_the_published_stays(machine, what,
     machine.forget()
     machine.train((2, 1))
     with pytest.raises(UsageError, match=rf"mine was published with other {what} \(.*delete it"):
+        machine.publish(partial=True)
+    assert {file: file.read_bytes() for file in machine.to.rglob("*.*")} == before
+
+
+ADDED = {
+    "a method": ("kd, {", "kd, at, {"),
+    "a variant of a method": (
+        "temperature: 2}}]",
+        "temperature: 2}}, {method: kd, options: {temperature: 8}}]",
+    ),
+    "a method of other epochs": ("kd, {", "kd, {method: kd, epochs: 4}, {"),
+    "a student's setting": ("epochs: 3", "epochs: [3, 4]"),
+    "a new setting": ("epochs: 3", "epochs: 3, width: [1.0, 0.5]"),
+    "a teacher": ("student:", "teacher: [{network: resnet20}, {network: resnet14}]\nstudent:"),
+    "a seed": ("seeds: [0, 1]\nmaps", "seeds: [0, 1, 2]\nmaps"),
+}
+
+
+@pytest.mark.parametrize("added", ADDED)
+def test_what_is_added_to_a_published_study_joins_it(machine, added):
+    machine.train((2, 0), (2, 1), (5, 0), (5, 1))
+    machine.publish(partial=True)
+    old = store.load(machine.to)
+    options = old.runs.set_index("run")["options"]
+    assert set(options) == {"", "temperature=2"}
+    machine.forget()
+    machine.file.write_text(STUDY.replace(*ADDED[added]))
+    study = machine.study
+    new = [run for run in study.runs if run.name not in set(old.runs["run"])]
+    assert new
+    for run in new:
+        machine.save(run, 0.75, machine.rows)
+    assert machine.publish() == (len(new), 0, 13, 0)
+    results = store.load(machine.to)
+    assert list(results.runs["run"]) == [run.name for run in study.runs]
+    accuracy = results.runs.set_index("run")["test_accuracy"]
+    assert accuracy[old.runs["run"]].tolist() == [0.5] * 13
+    assert results.study["settings"] == study.shared
+    assert results.runs.set_index("run")["options"].to_dict() == study.options
+
+
+def test_what_is_added_and_not_trained_loses_no_published_run(machine):
+    machine.train((2, 0))
+    machine.publish(partial=True)
+    before = {file: file.read_bytes() for file in machine.to.rglob("*.*")}
+    machine.forget()
+    machine.file.write_text(STUDY.replace("kd, {", "kd, at, {"))
+    machine.train((2, 1))
+    words = r"mine holds 3 runs that would be lost, the first students/.* runs that are new"
+    with pytest.raises(UsageError, match=words):
+        machine.publish(partial=True)
+    assert {file: file.read_bytes() for file in machine.to.rglob("*.*")} == before
+
+
+@pytest.mark.parametrize("change", [("epochs: 3", "epochs: 4"), ("[baseline, kd, {", "[baseline, {")])
+def test_published_runs_that_a_study_has_no_longer_are_not_lost(machine, change):
+    machine.train((2, 0))
+    machine.publish(partial=True)
+    before = {file: file.read_bytes() for file in machine.to.rglob("*.*")}
+    machine.forget()
+    machine.file.write_text(STUDY.replace(*change))
+    machine.train((2, 1))
+    with pytest.raises(UsageError, match=r"would be lost, .*, which the study has no longer; "):
         machine.publish(partial=True)
     assert {file: file.read_bytes() for file in machine.to.rglob("*.*")} == before
 

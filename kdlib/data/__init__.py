@@ -1,7 +1,7 @@
 """Images as one tensor on the device, label budgets, and augmented batches."""
 
 from kdlib.data.batches import Batch, Batches, forward_size, normalised
-from kdlib.data.dataset import Images, budget, check_sample, load, sample, test_sample
+from kdlib.data.dataset import Images, budget, check_sample, load, moments, sample, test_sample
 from kdlib.plan.source import Source
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "check_sample",
     "forward_size",
     "load",
+    "moments",
     "normalised",
     "sample",
     "test_sample",

@@ -27,8 +27,9 @@ from kdlib.data import folders, members, sources
 from kdlib.data.augment import largest_shift
 from kdlib.data.sources import Listing, Picture
 from kdlib.plan.source import PREFIX, Source, cache, folder_name
+from kdlib.plan.strata import stratified
 
-READING = 2  # counts how images are read; of another number the cache is made again
+READING = 3  # counts how images are read; of another number the cache is made again
 LEAKED = 0.1  # of the test images may be training images in a split that is given
 LEAST = 20  # test images without which layers are not measured and mapped
 SHOWN = 20  # classes that a summary lists
@@ -51,12 +52,12 @@ class Images(NamedTuple):
     @property
     def mean(self) -> float:
         """Mean of the training images' values in [0, 1], of all channels alike."""
-        return _moments(self.train)[0] / 255
+        return moments(self.train)[0]
 
     @property
     def std(self) -> float:
         """Standard deviation of the training images' values in [0, 1], of all channels alike."""
-        return _moments(self.train)[1] / 255
+        return moments(self.train)[1]
 
     @property
     def hash(self) -> str:
@@ -106,12 +107,14 @@ class Images(NamedTuple):
         return self._replace(**moved)  # type: ignore[arg-type]
 
 
-def _moments(x: UInt8[Tensor, "n c h w"]) -> tuple[float, float]:
-    """Mean and standard deviation (of a sample) of all bytes, computed exactly from integers."""
+def moments(x: UInt8[Tensor, "n c h w"]) -> tuple[float, float]:
+    """Mean and standard deviation (of a sample) of bytes in [0, 1], computed exactly from integers.
+    """
     counts = torch.bincount(x.flatten(), minlength=256).tolist()
     n = sum(counts)
     first, second = (sum(v**power * count for v, count in enumerate(counts)) for power in (1, 2))
-    return first / n, math.sqrt((n * second - first**2) / (n * max(1, n - 1)))
+    deviation = math.sqrt((n * second - first**2) / (n * max(1, n - 1)))
+    return first / n / 255, deviation / 255
 
 
 def _digits() -> Listing:
@@ -383,17 +386,7 @@ def sample(labels: Int[Tensor, " n"], size: int) -> Int[Tensor, " m"]:
     if size < 1:
         raise UsageError(f"sample {size}; allowed: 1 image or more")
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
-    rank = torch.empty(len(labels))  # in [0, 1) within the class of the image
-    classes = labels.cpu().unique()
-    for k in classes:
-        members = order[labels.cpu()[order] == k]
-        rank[members] = torch.arange(len(members)) / len(members)
-    chosen = rank.argsort(stable=True)[:size]
-    if size >= 2 * len(classes) and int(torch.bincount(labels.cpu()[chosen]).min()) < 2:
-        for k in classes:  # large classes would leave small ones a single image
-            rank[order[labels.cpu()[order] == k][:2]] = -1
-        chosen = rank.argsort(stable=True)[:size]
-    return chosen.sort().values
+    return torch.from_numpy(stratified(labels.cpu().numpy(), order.numpy(), size))
 
 
 def test_sample(images: Images, size: int) -> Int[Tensor, " m"]:

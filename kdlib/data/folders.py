@@ -6,7 +6,7 @@ import io
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -63,9 +63,12 @@ def listing(path: Path, seed: int) -> Listing:
     top = _around(pictures, names)
     inside = {name.removeprefix(top) for name in names if name.startswith(top)} - {""}
     where = f"{path}/{top}"
-    free = {name for name in inside if part_of(_head(name)) == "unlabelled" and "/" in name}
+    seen = sorted(name for name in inside if is_picture(name) and "/" in name)
+    deep = {_head(name) for name in seen if name.count("/") > 1}
+    parts = parts_of(dict.fromkeys(map(_head, seen)), deep)
+    free = {name for name in inside if parts.get(_head(name)) == "unlabelled" and "/" in name}
     unlabelled = sorted(name for name in free if is_picture(name))
-    split = _split(where, inside - free, seed)
+    split = _split(where, inside - free, parts, deep, seed)
     rows = split.names + unlabelled
     notes = [*split.notes, *_left_out(names, pictures, {top + row for row in rows})]
     if path.is_dir() and (links := below(path).links):
@@ -85,31 +88,59 @@ def listing(path: Path, seed: int) -> Listing:
 
 
 def part_of(folder: str) -> str:
-    """The split that a folder's name stands for: train, val, test, unlabelled; "" for none.
+    """The split that a folder's whole name stands for: train, val, test, unlabelled; "" for none.
 
-    >>> [part_of(name) for name in ("Training", "x_test", "trainset", "seg_train", "tulip")]
-    ['train', 'test', 'train', 'train', '']
+    >>> [part_of(name) for name in ("Training", "x_test", "trainset", "tulip", "steam train")]
+    ['train', 'test', 'train', '', '']
     """
+    part, rest = _parsed(folder)
+    return "" if rest else part
+
+
+def parts_of(folders: Iterable[str], deep: Collection[str]) -> dict[str, str]:
+    """The splits among folders that lie side by side, by their names.
+
+    Whole names, and names that are alike but for the word of a split, as birds_train and
+    birds_test, where these are `deep`: hold folders of images. A steam train is none.
+    """
+    parsed = {folder: _parsed(folder) for folder in folders}
+    whole = {folder: part for folder, (part, rest) in parsed.items() if part and not rest}
+    families: dict[tuple[str, ...], dict[str, str]] = {}
+    for folder, (part, rest) in parsed.items():
+        if part and rest and (folder in deep or part == "unlabelled"):
+            families.setdefault(rest, {})[folder] = part
+    for family in families.values():
+        if len(set(family.values())) > 1:
+            whole |= family
+    return {folder: whole[folder] for folder in parsed if folder in whole}
+
+
+def _parsed(folder: str) -> tuple[str, tuple[str, ...]]:
+    """The split that a name holds the word of, "" for none or several; and its other words."""
     words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[^\W\d_]+", folder)
-    parts = {p for word in words for p, known in _WORD.items() if known.fullmatch(word.lower())}
-    if len(parts) > 1 and "unlabelled" in parts:
-        return "unlabelled" if parts <= {"train", "unlabelled"} else ""
-    if parts == {"train", "val"}:
-        return "train"
-    return parts.pop() if len(parts) == 1 else ""
+    parts, rest = set(), []
+    for word in map(str.lower, words):
+        found = {part for part, known in _WORD.items() if known.fullmatch(word)}
+        parts |= found
+        if not found and not re.fullmatch(_BESIDE, word):
+            rest.append(word)
+    if parts in ({"train", "unlabelled"}, {"train", "val"}):
+        return ("unlabelled" if "unlabelled" in parts else "train"), tuple(rest)
+    return (parts.pop() if len(parts) == 1 else ""), tuple(rest)
 
 
 # ---- which folders are the splits ---------------------------------------------------------------
 
 
-def _split(where: str, names: set[str], seed: int) -> Split:
+def _split(
+    where: str, names: set[str], known: Mapping[str, str], deep: Collection[str], seed: int
+) -> Split:
     """Place the splits. Raises UsageError for what looks like one and cannot be placed."""
     pictures = {name for name in names if is_picture(name)}
-    if names and all(part_of(_head(name)) == "unlabelled" for name in pictures) and pictures:
+    if not pictures:
         raise UsageError(f"{where}: unlabelled images only; allowed: classes of images beside them")
     heads = sorted({_head(name) for name in pictures if "/" in name})
-    parts = {head: part_of(head) for head in heads if part_of(head)}
-    deep = {_head(name) for name in pictures if name.count("/") > 1}
+    parts = {head: known[head] for head in heads if head in known}
     if not set(parts) & deep and len(parts) == 1 and len(heads) > 1:
         (name,) = parts  # as a class of railway pictures, or of test tubes
         split = _drawn(where, names, "", seed)

@@ -12,7 +12,7 @@ from torch import nn
 from tqdm import tqdm
 
 from kdlib import UsageError, models, store, train
-from kdlib.data import forward_size
+from kdlib.data import forward_size, moments
 from kdlib.foreign import layers, networks, pictures
 from kdlib.foreign import subjects as stored
 from kdlib.foreign.networks import Preparation
@@ -81,7 +81,7 @@ def _ready(choice: Look, seed: Seed, images: Pictures, device: torch.device) -> 
             seed.source,
             plan.of(name, choice.normalise, "own"),
             plan.of(name, choice.input_size, None),
-            _moments(images),
+            _constants(images),
             channels,
         )
     except UsageError as problem:
@@ -107,19 +107,13 @@ def _named_alike(network: nn.Module) -> list[str]:
     return [*dict.fromkeys(modules), "logits"]
 
 
-def _moments(images: Pictures) -> Constants:
+def _constants(images: Pictures) -> Constants:
     """One mean and one deviation of the images' values in [0, 1]."""
-    if images.moments is not None:
-        mean, std = images.moments
-        return Constants((mean,), (std,))
     pixels = images.images
     assert pixels is not None
     if pixels.dtype != np.uint8:
         return Constants((0.0,), (1.0,))
-    counts = np.bincount(pixels.ravel(), minlength=256).astype(float)
-    values = np.arange(256) / 255
-    mean = float(counts @ values / counts.sum())
-    std = float(np.sqrt(counts @ (values - mean) ** 2 / counts.sum()))
+    mean, std = images.moments or moments(torch.from_numpy(np.ascontiguousarray(pixels)))
     return Constants((mean,), (std or 1.0,))
 
 

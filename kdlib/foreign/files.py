@@ -2,8 +2,8 @@
 
 Names are nested by slashes: `network/layer` holds an array (n, d). Beside them may stand `labels`
 (n,), whole numbers or names; `classes`, the names of classes 0, 1, ...; `images`, bytes (n, h, w)
-or (n, h, w, 3). Several seeds of one network are `network@0/layer`, `network@1/layer`. Nothing
-of it needs torch.
+or (n, h, w, 3). Several seeds of one network are `network@7/layer`, `network@8/layer`, and keep
+their numbers. Nothing of it needs torch.
 
     .npz           one array for each name, layers in the order in which they were saved
     .safetensors   as well; layers in natural order (block2 before block10), as the format keeps
@@ -33,7 +33,7 @@ OTHERS = ("labels", "classes", "images")  # names that are no layer's
 class Features(NamedTuple):
     """What a file of features holds."""
 
-    networks: dict[str, list[dict[str, np.ndarray]]]  # network -> seed -> layer -> (n, d)
+    networks: dict[str, dict[int, dict[str, np.ndarray]]]  # network -> seed -> layer -> (n, d)
     labels: np.ndarray | None
     classes: tuple[str, ...] | None
     images: np.ndarray | None
@@ -53,10 +53,13 @@ def read(path: Path) -> Features:
     return Features(networks, arrays.get("labels"), names, arrays.get("images"))
 
 
-def nested(arrays: Mapping[str, np.ndarray], where: str) -> dict[str, list[dict[str, np.ndarray]]]:
+def nested(
+    arrays: Mapping[str, np.ndarray], where: str
+) -> dict[str, dict[int, dict[str, np.ndarray]]]:
     """Arrays by "network/layer" as network -> seed -> layer -> array, in their order.
 
-    Raises UsageError for a name without a slash, and where there is none at all.
+    A network without @ and a number is seed 0. Raises UsageError for a name without a slash, a
+    seed that stands there twice, and where there is none at all.
     """
     by_name: dict[str, dict[str, np.ndarray]] = {}
     for key, array in arrays.items():
@@ -68,10 +71,17 @@ def nested(arrays: Mapping[str, np.ndarray], where: str) -> dict[str, list[dict[
         by_name.setdefault(name, {})[layer] = array
     if not by_name:
         raise UsageError(f"features {where}: no features; allowed: arrays called network/layer")
-    networks: dict[str, list[dict[str, np.ndarray]]] = {}
+    networks: dict[str, dict[int, dict[str, np.ndarray]]] = {}
     for name, layers in by_name.items():
-        seed = re.fullmatch(r"(.+)@\d+", name)
-        networks.setdefault(seed[1] if seed else name, []).append(layers)
+        parts = re.fullmatch(r"(.+)@([0-9]{1,9})", name)
+        network, seed = (parts[1], int(parts[2])) if parts else (name, 0)
+        seeds = networks.setdefault(network, {})
+        if seed in seeds:
+            raise UsageError(
+                f"features {where}: {name!r} is seed {seed} of {network!r} once more; allowed: each "
+                "seed once, as network@0/layer, network@1/layer"
+            )
+        seeds[seed] = layers
     return networks
 
 

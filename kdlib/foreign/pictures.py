@@ -13,6 +13,7 @@ from PIL import Image
 
 from kdlib import UsageError
 from kdlib.plan.look import LEAST, MOST, SAMPLE
+from kdlib.plan.strata import stratified
 
 THUMBNAIL = 64  # side in pixels of the images that are shown, at most
 SHEET = 16_383  # pixels by side of a WebP file, at most
@@ -141,7 +142,7 @@ def _labels(
 
 
 def rows(n: int, labels: Int[np.ndarray, " n"] | None, size: int | None) -> Int[np.ndarray, " m"]:
-    """Which images are looked at: `size` of n, the same share of every class; sorted.
+    """Which images are looked at: `size` of n, the same share of every class (`stratified`).
 
     Without a size 1,000, or all there are. Raises UsageError for a size above n, and for fewer
     than 20 images.
@@ -154,11 +155,7 @@ def rows(n: int, labels: Int[np.ndarray, " n"] | None, size: int | None) -> Int[
     order = np.random.default_rng(0).permutation(n)
     if labels is None or size == n:
         return np.sort(order[:size])
-    rank = np.empty(n)  # in [0, 1) within the class of the image
-    for k in np.unique(labels):
-        members = order[labels[order] == k]
-        rank[members] = np.arange(len(members)) / len(members)
-    return np.sort(rank.argsort(kind="stable")[:size])
+    return stratified(labels, order, size)
 
 
 def thumbnails(images: np.ndarray | None) -> UInt8[np.ndarray, "n h w c"]:

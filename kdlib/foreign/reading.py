@@ -161,8 +161,11 @@ def _of_features(
         images = found.images if images is None else images
         labels = found.labels if labels is None else labels
         classes = found.classes if classes is None else classes
-        networks, where = found.networks, path.name
+        networks = {name: list(seeds.values()) for name, seeds in found.networks.items()}
+        numbers = {name: list(seeds) for name, seeds in found.networks.items()}
+        where = path.name
     else:
+        numbers = {}
         networks = {
             name: [_arrays(name, each) for each in several]
             for name, given in choice.networks.items()
@@ -170,7 +173,7 @@ def _of_features(
         }
         where = "in memory"
     plan.check_names(choice, list(networks))
-    seeds = plan.seeds({name: [*rows] for name, rows in networks.items()})
+    seeds = plan.seeds({name: [*rows] for name, rows in networks.items()}, numbers)
     chosen = {seed.run: _chosen(choice, seed.network, seed.source) for seed in seeds}
     for name, layers in chosen.items():
         for layer, x in layers.items():
@@ -192,10 +195,19 @@ def _of_features(
         layers = {name: np.asarray(x[rows], np.float32) for name, x in chosen[seed.run].items()}
         facts = {"source": where, "parameters": math.nan, "readings": ["as given"] * len(layers)}
         facts["preparation"] = ""
+        facts["notes"] = _no_logits(layers, len(sample.classes))
         subjects.append(
             Subject(seed.run, seed.network, seed.seed, hash_of(layers), layers, {}, facts)
         )
     return subjects, sample
+
+
+def _no_logits(layers: Mapping[str, np.ndarray], classes: int) -> list[str]:
+    """A note where features hold no logits of all classes."""
+    if not classes or ("logits" in layers and layers["logits"].shape[1] == classes):
+        return []
+    there = f"logits are (n, {layers['logits'].shape[1]})" if "logits" in layers else "no logits"
+    return [f"{there}, which predictions need as a layer (n, {classes}): no predictions"]
 
 
 def _chosen(choice: Look, network: str, layers: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -319,7 +331,7 @@ def _results(
         left_out |= dict(zip(missing["measure"], missing["reason"], strict=True))
     for name in {*left_out} & {name for table in measures for name in table["measure"]}:
         left_out[name] = f"in some layers: {left_out[name]}"
-    mapped = [subject for subject in subjects if subject.seed == 0]
+    mapped = _mapped(subjects)
     made = {kind: _maps(choice, work, kind, mapped, labels) for kind in choice.embeddings}
     frames = {
         name: pd.concat([each[name] for each in made.values()], ignore_index=True)
@@ -340,9 +352,44 @@ def _results(
     for name in store.TABLES:
         frames.setdefault(name, store.empty(name))
     n = len(next(iter(subjects[0].layers.values())))
+    left_out |= _left_out(subjects, mapped, sample, frames)
     study = _study(choice, folder, subjects, sample, teacher, left_out, n)
     shown = np.full(n, -1) if labels is None else labels
     return Results(study, **frames, images=pictures.thumbnails(sample.images), labels=shown)
+
+
+def _mapped(subjects: Sequence[Subject]) -> list[Subject]:
+    """The first seed of each network."""
+    return list({subject.network: subject for subject in reversed(subjects)}.values())[::-1]
+
+
+def _left_out(
+    subjects: Sequence[Subject],
+    mapped: Sequence[Subject],
+    sample: Pictures,
+    frames: Mapping[str, pd.DataFrame],
+) -> dict[str, str]:
+    """What a look has besides measures and could not make here, and why."""
+    missing = {}
+    first = [subject.run for subject in mapped]
+    if others := [subject.run for subject in subjects if subject.run not in first]:
+        missing[f"maps of {', '.join(others)}"] = "of several seeds the first is mapped"
+    shown = frames["faithfulness"]
+    n = len(next(iter(subjects[0].layers.values())))
+    if n > tables.RESTARTED:
+        reason = f"from maps made three times, for up to {tables.RESTARTED:,} images"
+        missing["noise of the maps, and how far they show classes"] = reason
+    elif sample.labels is not None and "map_silhouette" not in set(shown["measure"]):
+        missing["how far maps show classes"] = "every class needs two images"
+    if len(mapped) < 2:
+        missing["similarity to a teacher"] = "there is one network"
+    elif undefined := int(frames["similarity"]["value"].isna().sum()):
+        missing[f"similarity of {undefined} pairs of layers"] = "one varies in a single image only"
+    if not sample.classes:
+        missing["predictions"] = "they need labels, or the names of the classes"
+    elif sample.labels is None:
+        missing["accuracy of the predictions"] = "it needs the label of every image"
+    return missing
 
 
 def _measure(
@@ -405,13 +452,14 @@ def _study(
     left_out: Mapping[str, str],
     n: int,
 ) -> dict[str, Any]:
+    mapped = [subject.run for subject in _mapped(subjects)]
     networks = [
         {
             "run": subject.run,
             "network": subject.network,
             "seed": subject.seed,
             "role": "teacher" if subject.network == teacher else "student",
-            "mapped": subject.seed == 0,
+            "mapped": subject.run in mapped,
             "layers": list(subject.layers),
             "depths": [round(place, 4) for place in relative(len(subject.layers))],
             **{k: v for k, v in subject.facts.items() if k != "parameters"},

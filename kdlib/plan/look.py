@@ -13,7 +13,7 @@ from __future__ import annotations
 import glob
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -156,10 +156,12 @@ def check_names(choice: Look, networks: list[str]) -> None:
         one_of("teacher", choice.teacher, networks)
 
 
-def seeds(networks: Mapping[str, Any]) -> list[Seed]:
+def seeds(
+    networks: Mapping[str, Any], numbers: Mapping[str, Sequence[int]] | None = None
+) -> list[Seed]:
     """Every single network, in the order given: a pattern or a list stands for several seeds.
 
-    Raises UsageError for a name that cannot be shown, a text that is no network, and files that
+    They are numbered from 0, unless `numbers` has those of the network. Raises UsageError for a name that cannot be shown, a text that is no network, and files that
     are not there.
     """
     if not networks:
@@ -171,7 +173,8 @@ def seeds(networks: Mapping[str, Any]) -> list[Seed]:
         sources = [one for each in several for one in _expanded(name, each)]
         if not sources:
             raise UsageError(f"network {name!r}: an empty list; allowed: one or more")
-        for seed, source in enumerate(sources):
+        own = (numbers or {}).get(name, range(len(sources)))
+        for seed, source in zip(own, sources, strict=True):
             run = name if len(sources) == 1 else f"{name} {seed}"
             made.append(Seed(run, name, seed, source))
     runs = [seed.run for seed in made]

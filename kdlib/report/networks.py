@@ -44,8 +44,8 @@ def describe(row: dict[str, Any], study: dict[str, Any]) -> dict[str, Any]:
 
 def _named(row: dict[str, Any], study: dict[str, Any]) -> dict[str, str]:
     """Name a network that was trained elsewhere: as its owner does."""
-    several = study.get("seeds", {}).get(row["network"], 1) > 1
-    seed = f"seed {row['seed']}" if several else ""
+    said = study.get("seeds", {}).get(row["network"], 1) > 1 or row["seed"] > 0
+    seed = f"seed {row['seed']}" if said else ""
     return {
         "short": row["network"],
         "name": ", ".join(filter(None, [row["network"], seed])),

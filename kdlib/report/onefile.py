@@ -165,7 +165,8 @@ def _notes(results: Results) -> str:
         notes.append(f"Probes were fitted to {study['probes']}.")
     reasons: dict[str, list[str]] = {}
     for measure, reason in study.get("left_out", {}).items():
-        reasons.setdefault(reason, []).append(charts.name(measure))
+        known = measure in metrics.MEASURES  # else it is in words
+        reasons.setdefault(reason, []).append(charts.name(measure) if known else measure)
     notes += [f"Left out: {', '.join(names)}: {reason}." for reason, names in reasons.items()]
     items = "".join(f"<li>{escape(note)}</li>" for note in notes)
     return f"<h2>Notes</h2><ul>{items}</ul>" if items else ""
@@ -191,6 +192,8 @@ def _curves(results: Results, networks: pd.DataFrame, numbers: pd.DataFrame) -> 
         for measure, rows in _by_measure(numbers)
         if rows["family"].duplicated().any()  # of one layer there is no curve
     ]
+    if not figures:
+        return "<p>Each network has one layer, so there are no curves; the table has its numbers.</p>"
     return f'<ul class="legend">{keys}</ul><div class="charts">{"".join(figures)}</div>'
 
 
@@ -318,9 +321,16 @@ def _networks(results: Results, networks: pd.DataFrame) -> str:
             accuracy = f"{row['mean']:.1f}{half}"
         size = f"{int(parameters):,}" if np.isfinite(parameters) else "–"
         layers = ", ".join(layers_of(results, runs["run"].iloc[0]))
-        rows.append([family, str(runs["seed"].nunique()), size, accuracy, layers])
+        rows.append([family, _seeds(runs["seed"]), size, accuracy, layers])
     head = ["network", "seeds", "parameters", "test accuracy, %", "layers"]
     return _table("Networks", head, rows, names=1, words=("layers",))
+
+
+def _seeds(seeds: pd.Series) -> str:
+    """Count seeds, and name those that are not 0, 1, 2, ...: "2 (7, 12)"."""
+    numbers = sorted(set(seeds))
+    known = numbers == list(range(len(numbers)))
+    return f"{len(numbers)}" + ("" if known else f" ({', '.join(map(str, numbers))})")
 
 
 def _numbers(results: Results, networks: pd.DataFrame, numbers: pd.DataFrame) -> str:
