@@ -3,7 +3,7 @@
 PYTHON  ?= python3.11
 STUDY   ?= studies/quick.yaml
 PORT    ?= 8000
-BENCH   ?= pipeline epoch together layers maps measures
+BENCH   ?= pipeline epoch together layers evaluate maps measures
 WORKERS ?= 2
 INPUTS  ?= 10000
 SEED    ?= 0
@@ -23,7 +23,7 @@ test: .venv/ready  # a file at a time in each worker, the longest first
 fuzz: .venv/ready  # files changed at random
 	KDLIB_FUZZ=$(INPUTS) pytest -s tests/test_fuzz.py --hypothesis-seed $(SEED)
 
-bench: .venv/ready  # reads what make book left; ten minutes
+bench: .venv/ready  # reads what make book left; a quarter of an hour
 	for each in $(BENCH); do python benchmarks/$$each.py || exit 1; done
 
 growth: .venv/ready

@@ -31,6 +31,9 @@ TEACHERS = {run.name: run for run in STUDY.teachers}
 MAPS = {maps.name: maps for maps in STUDY.map_tables.values()}
 COMPARISON = STUDY.comparison  # None where the study has none
 FILM = STUDY.film_table  # None where the study has none
+# What starts first, of all that can: students by their seeds, then maps, which take longest, then
+# the features that all else waits for.
+MAPS_FIRST, FEATURES_FIRST = 2, 1
 PUBLISHED = f"book/results/{STUDY.name}"
 EDITIONS = editions.existing(STUDY.name)
 MAINS = [edition.main for edition in EDITIONS]
@@ -107,6 +110,13 @@ def of_maps(table, ends):
     return [f"{ROOT}/maps/{table.name}{end}.parquet" for end in ends] if table else []
 
 
+def map_threads(wildcards):
+    """Tables of maps share the cores, for much of their work is on one each; not those of a cluster."""
+    if not (workflow.is_main_process and workflow.local_exec):
+        return workflow.cores
+    return max(1, workflow.cores // (len(MAPS) + bool(COMPARISON) + bool(FILM)))
+
+
 def fixed(value):
     """A parameter that Snakemake takes as it is: braces in a plain text are wildcards to it."""
     return lambda wildcards: value
@@ -144,6 +154,14 @@ def pages_of(edition):
     return "/".join(["_build/html", *([edition.key] if edition != EDITIONS[0] else []), "index.html"])
 
 
+def mains_of(edition):
+    """The main studies that an edition needs: those it reads, and the one that may lead.
+
+    It waits for no other: one of published results is built while the study runs.
+    """
+    return [name for name in MAINS if name in (*edition.studies, editions.LEAD)]
+
+
 rule book:
     input:
         [pages_of(edition) for edition in EDITIONS],
@@ -156,11 +174,11 @@ for edition in EDITIONS:
             f"edition_{edition.key}"
         localrule: True
         input:
-            [f"book/results/{each.main}/study.json" for each in EDITIONS],
+            [f"book/results/{name}/study.json" for name in mains_of(edition)],
             "_config.yml",
             "_toc.yml",
             [f for f in glob("book/*.*") + glob("book/reference/*") + glob("book/images/*")],
-            [f for each in EDITIONS for name in each.studies if name not in MAINS for f in glob(f"book/results/{name}/*.*")],
+            [f for name in edition.studies if name not in MAINS for f in glob(f"book/results/{name}/*.*")],
             glob("book/results/benchmarks/*.json"),
             glob("book/results/checkpoints/*.*"),
             [f for f in glob("kdlib/**", recursive=True) if Path(f).suffix in (".py", ".js", ".css", ".html")],
@@ -197,6 +215,7 @@ rule publish:
 
 
 rule teacher:
+    priority: MAPS_FIRST + len(STUDY.kernels)
     input:
         **needs("teacher"),  # a file of weights counts by its content, which is in the run's name
     output:
@@ -222,7 +241,7 @@ for number, (name, kernel) in enumerate(STUDY.kernels.items()):
     rule:
         name:
             f"student_{name.replace('/', '-')}"
-        priority: len(STUDY.kernels) - number  # all of the first seed, then all of the next
+        priority: MAPS_FIRST + len(STUDY.kernels) - number  # all of the first seed, then of the next
         input:
             **needs("student"),
             teacher=expand("{root}/{name}/{file}", root=ROOT, name=kernel.teacher_runs, file=TRAINED),
@@ -245,12 +264,13 @@ for number, (name, kernel) in enumerate(STUDY.kernels.items()):
             RUN_NETWORKS
 
 
-# Networks of one label budget and seed share a kernel.
+# Networks of one label budget and seed share a kernel, or of one seed (`kernels_by`).
 for block, members in STUDY.blocks.items():
 
     rule:
         name:
             f"features_{block}"
+        priority: FEATURES_FIRST
         input:
             **needs("features"),
             networks=expand(
@@ -297,6 +317,7 @@ for maps in MAPS.values():
     rule:
         name:
             f"maps_{maps.name}"
+        priority: MAPS_FIRST
         input:
             **needs("embed"),
             networks=expand("{root}/{name}/features.safetensors", root=ROOT, name=maps.networks),
@@ -306,7 +327,7 @@ for maps in MAPS.values():
             f"{ROOT}/maps/{maps.name}.ipynb",
         params:
             settings=fixed(settings(maps)),
-        threads: workflow.cores
+        threads: map_threads
         shell:
             RUN_MAPS
 
@@ -314,6 +335,7 @@ for maps in MAPS.values():
 if COMPARISON:
 
     rule compare:
+        priority: MAPS_FIRST + 1  # the longest
         input:
             **needs("compare"),
             networks=expand(
@@ -325,7 +347,7 @@ if COMPARISON:
             f"{ROOT}/maps/{COMPARISON.name}.ipynb",
         params:
             settings=fixed(settings(COMPARISON)),
-        threads: workflow.cores
+        threads: map_threads
         shell:
             RUN_MAPS
 
@@ -333,6 +355,7 @@ if COMPARISON:
 if FILM:
 
     rule film:
+        priority: MAPS_FIRST
         input:
             **needs("film"),
             networks=expand(
@@ -353,7 +376,7 @@ if FILM:
         params:
             settings=fixed(settings(FILM)),
             images=STUDY.source.hash,
-        threads: workflow.cores
+        threads: map_threads
         resources:
             **GPU,
         shell:

@@ -47,6 +47,11 @@ def cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
+def machine() -> str:
+    """Those cores in words."""
+    return f"{cores()} core{'s' if cores() > 1 else ''}"
+
+
 def seconds(call: Callable[[], Any], device: torch.device | None = None) -> float:
     """Wall-clock seconds of one call, on a GPU until its work is done."""
     _wait(device)
@@ -108,7 +113,7 @@ def keep(
         "reached": reached,
         "why": "" if reached else why,
         "note": "; ".join(filter(None, (row.scaled, note))),
-        "machine": torch.cuda.get_device_name() if gpu else f"{cores()} cores",
+        "machine": torch.cuda.get_device_name() if gpu else machine(),
         "date": date.today().isoformat(),
     }
     spread = f"{entry['low']:g} to {entry['high']:g}, {len(numbers)} pairs"

@@ -84,6 +84,26 @@ def test_a_limited_teacher_has_the_labels_of_its_student():
     }
 
 
+def test_networks_of_all_budgets_of_a_seed_may_share_a_kernel():
+    grid = {"labels_per_class": [2, 5], "seeds": [0, 1]}
+    by_budget = studies.Study(name="mine", teacher={"labels_per_class": "same"}, **grid)
+    by_seed = studies.Study(
+        name="mine", teacher={"labels_per_class": "same"}, kernels_by="seed", **grid
+    )
+    assert by_seed.runs == by_budget.runs
+    assert by_seed.kernels.keys() == by_budget.kernels.keys()  # nothing is trained again
+    assert {block: len(runs) for block, runs in by_seed.blocks.items()} == {
+        "seed-0": 6,
+        "seed-1": 6,
+    }
+    members = {run.name for runs in by_seed.blocks.values() for run in runs}
+    assert members == {run.name for run in by_seed.runs}
+    assert by_seed.features_of("seed-1").networks == [run.name for run in by_seed.blocks["seed-1"]]
+    assert by_seed.measures_of("seed-1").mapped == sorted(
+        by_seed.measured, key=by_seed.measures_of("seed-1").networks.index
+    )
+
+
 def test_a_method_may_have_parameters_of_its_own():
     at = {"method": "at", "width": 1.0, "options": {"weight": 9}}
     assert [name.split("/")[-1] for name in names(methods=["baseline", at])] == [
@@ -206,6 +226,7 @@ def test_without_a_film_or_without_layers_nothing_is_kept():
         ("students_per_kernel: 0", "students_per_kernel 0; allowed: 1 or more"),
         ("checkpoint_minutes: -1", "checkpoint_minutes -1; allowed: 0 or more"),
         ("student: {checkpoint_minutes: 5}", "checkpoint_minutes is not set here; the study"),
+        ("kernels_by: teacher", "kernels_by"),
         ("together: 3", "parameter 'together' is now called students_per_kernel"),
         ("layers: false", "parameter 'layers' is now called runs_only"),
         ("device: cuda", "unknown parameter 'device'"),

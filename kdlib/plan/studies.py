@@ -81,6 +81,8 @@ class Study:
     students_per_kernel: Count | None = None  # of one teacher, label budget and seed, trained side
     # by side; None: 5, and more in studies of more than 1,500 students: few jobs rather than short
     checkpoint_minutes: NotNegative = MINUTES  # of a training, between two checkpoints; 0: none
+    kernels_by: Literal["budget", "seed"] = "budget"  # networks whose features share a kernel, and
+    # whose measures do: of one label budget and seed; seed: of all budgets, where each is short
     runs_only: bool = False  # train and test, but extract no features: no measures, maps or film
     features: dict[str, Any] = Field(default_factory=dict)  # parameters of notebooks/features.ipynb
     embeddings: dict[str, Options] = Field(
@@ -354,11 +356,10 @@ class Study:
         blocks: dict[str, list[Run]] = {"teacher": []}
         if self.runs_only:
             return {}
-        for teacher in self.teachers:
-            own = f"{teacher.labels_per_class}-{teacher.seed}"
-            blocks.setdefault("teacher" if teacher.regime == "full" else own, []).append(teacher)
-        for student in self.students:
-            blocks.setdefault(f"{student.labels_per_class}-{student.seed}", []).append(student)
+        for run in (*self.teachers, *self.students):
+            own = f"{'seed' if self.kernels_by == 'seed' else run.labels_per_class}-{run.seed}"
+            full = run.role == "teacher" and run.regime == "full"
+            blocks.setdefault("teacher" if full else own, []).append(run)
         return {block: members for block, members in blocks.items() if members}
 
     def features_of(self, block: str) -> Features:
