@@ -62,6 +62,7 @@ class Table(NamedTuple):
     file: str = ""  # in a run's folder; or in the study's, with the maps' name for {}
     notebook: str = ""
     digits: int | None = None  # of coordinates, after the point
+    later: str = ""  # columns that older files lack: there they are empty
 
     @property
     def columns(self) -> list[str]:
@@ -91,7 +92,10 @@ TABLES = {
         *("maps/{}-sweeps.parquet", "compare", 3),
     ),
     "teacher_logits": Table("run image label logit"),  # from the features
-    "film": Table("run epoch layer image x y", "maps/{}-film.parquet", "film", 3),
+    "film": Table(
+        "run epoch layer image x y prediction",
+        *("maps/{}-film.parquet", "film", 3, "prediction"),
+    ),
     "training": Table("run epoch layer measure value", "maps/{}-training.parquet", "film"),
 }
 # Numbers about maps that are not stored themselves; published as part of `faithfulness`.
@@ -139,7 +143,7 @@ class Results(NamedTuple):
     comparison: pd.DataFrame  # of maps made by several procedures
     sweeps: pd.DataFrame  # maps of one layer, by setting (perplexity, k) and seed
     teacher_logits: pd.DataFrame  # of teachers that have maps
-    film: pd.DataFrame  # maps after some epochs, 0 is before training
+    film: pd.DataFrame  # maps and predictions after some epochs, 0 is before training
     training: pd.DataFrame  # measures of those layers
     images: UInt8[np.ndarray, "n h w c"]  # the test sample, c is 1 or 3
     labels: Int[np.ndarray, " n"]
@@ -238,9 +242,13 @@ def _check_kinds(content: Mapping[str, Any], kinds: Mapping[str, Kind]) -> None:
             raise ValueError(f"{name} is {str(value)[:80]!r}, a {type(value).__name__}")
 
 
-def _parquet(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:
-    """A table with these columns, which hold text or numbers. Raises ValueError for another one."""
+def _parquet(path: Path, columns: Sequence[str] = (), later: str = "") -> pd.DataFrame:
+    """A table with these columns, which hold text or numbers. Raises ValueError for another one.
+
+    Those of `later` that it lacks are empty.
+    """
     table = _read_parquet(path)
+    table = table.assign(**dict.fromkeys(set(later.split()) - set(table), np.nan))
     for column in columns:
         if column in OPTIONAL and column not in table:
             table[column] = np.nan
@@ -303,7 +311,7 @@ def load_table(table: str, root: str | Path, name: str, view: str | None = None)
 
     def read(path: Path) -> pd.DataFrame:
         own = "{}" in entry.file
-        frame = _parquet(path, [c for c in entry.columns if own or c != "run"])
+        frame = _parquet(path, [c for c in entry.columns if own or c != "run"], entry.later)
         frame = frame if own else frame.assign(run=name)
         return _viewed(frame[entry.columns], view)
 
@@ -638,10 +646,10 @@ def load(folder: str | Path | None = None, *, view: str | None = "pooled") -> Re
     folder = own if folder is None else Path(folder)
     made_by = "`make book` for the study quick, `python -m kdlib publish` for any"
     study = _read(folder / "study.json", _study, made_by)
-    tables = {
-        name: _read(folder / f"{name}.parquet", partial(_parquet, columns=entry.columns), made_by)
-        for name, entry in TABLES.items()
-    }
+    tables = {}
+    for name, entry in TABLES.items():
+        read = partial(_parquet, columns=entry.columns, later=entry.later)
+        tables[name] = _read(folder / f"{name}.parquet", read, made_by)
     for name in ("measures", "similarity"):
         tables[name] = _viewed(tables[name], view)
     sample = _read(folder / "sample.parquet", partial(_parquet, columns=["label"]), made_by)
@@ -686,7 +694,7 @@ def brief(study: str, *tables: str, view: str = "pooled") -> Results:
         for name in tables:
             file = folder / f"{name}.parquet"
             if name == "runs" or file.is_file():
-                read = partial(_parquet, columns=TABLES[name].columns)
+                read = partial(_parquet, columns=TABLES[name].columns, later=TABLES[name].later)
                 table = _read(file, read, "publish")
                 found[name] = _viewed(table, view if "view" in table else None)
     no_images, no_labels = np.zeros((0, 1, 1, 1), np.uint8), np.zeros(0, np.int64)

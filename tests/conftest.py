@@ -19,7 +19,7 @@ install_import_hook("kdlib", "shapes.check")  # before anything imports kdlib
 LONGEST = [
     f"test_{name}" for name in ("notebooks", "slurm", "pipeline", "chapters", "sphinx", "budgets")
 ]
-LONGEST.append("test_explorer_browser")
+LONGEST += ["test_explorer_browser", "test_explorer_firefox"]
 LONGEST += ["test_chaos", "test_stops", "test_states"]
 
 
@@ -76,6 +76,21 @@ def chromium():
         browser = api.chromium.launch(executable_path=program, args=[*options, *quiet])
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="module")
+def firefox():
+    """Firefox without a window."""
+    program = next(
+        (path for name in ("firefox-esr", "firefox") if (path := shutil.which(name))), None
+    )
+    if program is None:
+        pytest.skip("no Firefox on PATH")
+    from firefox import Firefox
+
+    browser = Firefox(program)
+    yield browser
+    browser.close()
 
 
 def cut_off(context, home="file:"):

@@ -71,6 +71,17 @@ class Firefox:
         assert answer["type"] == "success", answer
         return answer["result"].get("value")
 
+    def act(self, kind, *actions, device="hand", **parameters):
+        """Let an input device act: a "pointer", the "wheel" or the keyboard, which is "key"."""
+        source = {"type": kind, "id": f"{kind} {device}", "actions": list(actions)}
+        source |= {"parameters": parameters} if parameters else {}
+        self.ask("input.performActions", context=self.tab, actions=[source])
+
+    def press(self, *keys):
+        """Press keys, one after another."""
+        downs = [{"type": kind, "value": key} for key in keys for kind in ("keyDown", "keyUp")]
+        self.act("key", *downs)
+
     def close(self):
         """End the browser and remove its profile."""
         self.socket.close()

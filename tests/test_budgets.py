@@ -16,7 +16,6 @@ from urllib.parse import unquote, urlparse
 import numpy as np
 import pytest
 from conftest import cut_off
-from firefox import Firefox
 from PIL import Image
 
 BUILT = Path(__file__).parents[1] / "_build/html"
@@ -219,19 +218,6 @@ def test_a_served_page_asks_its_server_alone(address, chromium, name):
     context.close()
     assert refused == []
     assert errors == []
-
-
-@pytest.fixture(scope="module")
-def firefox():
-    """Firefox without a window."""
-    program = next(
-        (path for name in ("firefox-esr", "firefox") if (path := shutil.which(name))), None
-    )
-    if program is None:
-        pytest.skip("no Firefox on PATH")
-    browser = Firefox(program)
-    yield browser
-    browser.close()
 
 
 @pytest.mark.parametrize("how", ["by double click", "from a server"])

@@ -41,6 +41,7 @@ def unpacked(view, run):
         "neighbours": (-1, layers, n, 10),
         "predictions": (n,),
         "frames": (-1, n, 2),
+        "guesses": (-1, n),
         "errors": (-1, embeddings, layers, n),
     }
     for (name, shape), size in zip(shapes.items(), facts["sizes"], strict=True):
@@ -348,7 +349,7 @@ def test_the_film_holds_its_frames_in_the_order_of_reels_and_epochs(results):
     frames = [
         pd.DataFrame(
             {"run": run, "epoch": e, "layer": layer, "image": image, "x": e * image, "y": 0}
-        )
+        ).assign(prediction=(image + e) % 10 if run == BASELINE else np.nan)
         for run, layer, epochs in ((BASELINE, "block2", (5, 0)), (KD, "pool", (1,)))
         for e in epochs
     ]
@@ -369,6 +370,10 @@ def test_the_film_holds_its_frames_in_the_order_of_reels_and_epochs(results):
     assert (arrays["frames"][0, 3] == MISSING).all()
     assert (np.delete(arrays["frames"][0], 3, axis=0) == 0).all()
     assert (arrays["frames"][1, 0, 0], arrays["frames"][1, -1, 0]) == (-32767, 32767)
+    expected = (image + np.array([[0], [5]])) % 10
+    expected[0, 3] = MISSING
+    assert (arrays["guesses"] == expected).all()
+    assert (unpacked(view, KD)[1]["guesses"] == MISSING).all()
     assert unpacked(view, KD)[0]["film"][0]["values"] == {}
     assert unpacked(view, "teachers/resnet20-full-0")[1]["frames"].size == 0
     view.epoch = 1

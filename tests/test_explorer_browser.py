@@ -654,12 +654,13 @@ def many(n):
     return few._replace(images=few.images[image], labels=few.labels[image], **tables)
 
 
+@pytest.mark.parametrize("regions", ["", "#regions=true&layer=pool"])
 @pytest.mark.parametrize(("n", "most"), [(1000, 1 / 60), (10_000, 1 / 30)])
-def test_a_frame_costs_less_than_it_lasts(read, tmp_path, n, most):
-    opened = read(write(tmp_path, explorer.show(many(n))), motion="no-preference")
+def test_a_frame_costs_less_than_it_lasts(read, tmp_path, n, most, regions):
+    opened = read(write(tmp_path, explorer.show(many(n))), view=regions, motion="no-preference")
     opened.page.evaluate(COUNT)
     before = opened.cpu
-    for layer in ("block3", "block2", "block3"):
+    for layer in ("block3", "logits" if regions else "block2", "block3"):
         opened.button(layer).click()
         time.sleep(0.1)
         opened.settle()
@@ -668,13 +669,14 @@ def test_a_frame_costs_less_than_it_lasts(read, tmp_path, n, most):
     assert 0 < (opened.cpu - before) / frames < most
 
 
-def test_the_figure_opens_in_a_second_and_changes_layers_in_a_twentieth(read, tmp_path):
-    opened = read(write(tmp_path, explorer.show(many(1000))))
+@pytest.mark.parametrize("regions", ["", "#regions=true&layer=pool"])
+def test_the_figure_opens_in_a_second_and_changes_layers_in_a_twentieth(read, tmp_path, regions):
+    opened = read(write(tmp_path, explorer.show(many(1000))), view=regions)
     assert 0 < opened.cpu < 1
     slider = opened.figure.locator("[aria-label=Layer]")
     slider.focus()
     before = opened.cpu
     for key in ("ArrowRight", "ArrowLeft") * 5:
         opened.press(key)
-    assert opened.layer == "block2"
+    assert opened.layer == ("pool" if regions else "block2")
     assert 0 < (opened.cpu - before) / 10 < 0.05

@@ -236,15 +236,32 @@ def test_regions_are_the_votes_of_the_nearest_images(reader, results):
     """At places without dots: the class most of the 5 nearest within 6 % are predicted."""
     reader.label("names").uncheck()
     reader.button("logits").click()
+    table = results.predictions[results.predictions["run"] == KD].sort_values("image")
+    points = reader.map("right", results, layer="logits")
+    assert {0, 3, 5} <= check_votes(reader, points, table["prediction"].to_numpy())
+
+
+@pytest.mark.parametrize("epoch", [1, 3])
+def test_regions_follow_the_film(reader, results, epoch):
+    """The maps and the predictions of each epoch, as the film plays."""
+    reader.label("names").uncheck()
+    reader.button("block3").click()
+    reader.button(f"after {epoch} epoch").click()
+    film = results.film.query("run == @KD and layer == 'block3' and epoch == @epoch")
+    film = film.sort_values("image")
+    points = explorer.quantise(film[["x", "y"]].to_numpy()) / 32767
+    assert {0, 1, 2, 3} <= check_votes(reader, points, film["prediction"].to_numpy())
+
+
+def check_votes(reader, points, predictions):
+    """Compare each cell without dots with the votes computed here; returns the largest counts."""
+    reader.page.mouse.move(0, 0)
     plain = reader.pixels("right")
     reader.label("decision regions").check()
     reader.page.mouse.move(0, 0)
     assert "regions=true" in reader.page.url
     assert "up to 5 nearest" in reader.text("regions")
     pixels = reader.pixels("right")
-    points = reader.map("right", results, layer="logits")
-    table = results.predictions[results.predictions["run"] == KD].sort_values("image")
-    predictions = table["prediction"].to_numpy()
     width, cell = len(pixels), 6
     corners = np.arange(0, width - cell, cell)
     rows, columns = (grid.ravel() for grid in np.meshgrid(corners, corners, indexing="ij"))
@@ -268,12 +285,12 @@ def test_regions_are_the_votes_of_the_nearest_images(reader, results):
         found = pixels[row + 2, column + 2]
         assert np.abs(found - expected).max() <= 1
         checked.add(max(counts, default=0))
-    assert {0, 3, 5} <= checked
+    return checked
 
 
-def test_regions_are_of_the_last_layers_of_trained_networks_only(reader):
+def test_regions_are_of_the_last_layers_only(reader):
     reader.label("decision regions").check()
-    assert reader.text("regions") == "Regions are drawn at the last layers of trained networks."
+    assert reader.text("regions").startswith("Regions are drawn at the last layers of networks")
     reader.page.mouse.move(0, 0)
     tinted = reader.pixels("left")
     reader.label("decision regions").uncheck()
@@ -282,8 +299,32 @@ def test_regions_are_of_the_last_layers_of_trained_networks_only(reader):
     reader.button("block3").click()
     reader.label("decision regions").check()
     assert "nearest images" in reader.text("regions")
-    reader.button("after 3 epochs").click()
-    assert "trained networks" in reader.text("regions")
+
+
+def test_what_is_wrong_is_of_the_moment_of_the_film(reader, results):
+    reader.page.evaluate("location.hash = 'layer=block3&epoch=1&selected=1,2,3,4,5,6,7,8'")
+    reader.figure.locator(".kd-item").nth(7).wait_for()
+    film = results.film.query("run == @KD and layer == 'block3' and epoch == 1").set_index("image")
+    then = film["prediction"].loc[1:8].to_numpy()
+    right = int((then == results.labels[1:9]).sum())
+    assert f"accuracy ({right} of 8)" in reader.text("about .kd-right")
+    assert "Rings mark images that they misclassify then." in reader.text("film")
+    reader.label("Find an image by its number").fill("7")
+    reader.label("Find an image by its number").press("Enter")
+    assert f"kd:\n{then[6]} " in reader.text("card")
+
+
+def test_a_film_without_predictions_says_that_it_has_no_regions(results, read, tmp_path):
+    older = results._replace(film=results.film.assign(prediction=np.nan))
+    opened = read(write(tmp_path, explorer.show(older)), view="#layer=block3&epoch=3")
+    plain = opened.pixels("right")
+    opened.label("decision regions").check()
+    opened.page.mouse.move(0, 0)
+    assert "do not hold what the networks predicted after each epoch" in opened.text("regions")
+    assert (opened.pixels("right") == plain).all()
+    assert "misclassify once trained" in opened.text("film")
+    opened.button("trained").click()
+    assert "up to 5 nearest" in opened.text("regions")
 
 
 # ---- all layers at once

@@ -180,6 +180,10 @@ def test_a_film_begins_untrained_and_ends_as_the_network_that_was_kept(made):
     assert (ends[0] < 1 - 1e-6).all()
     film = pd.read_parquet(next((folder / "maps").glob("film-1-*-film.parquet")))
     assert film.groupby(["run", "epoch", "layer"]).size().tolist() == [200, 200]
+    predictions = film.pivot(index="image", columns="epoch", values="prediction")
+    logits = store.load_layers(folder / student).test["logits"]
+    assert predictions[1].tolist() == logits.argmax(1).tolist()
+    assert (predictions[0] != predictions[1]).any()
     assert film[["x", "y"]].abs().max().max() > 0.5
     assert own["trustworthiness"].index.tolist() == [("block1", 0), ("block1", 1)]
     assert own["trustworthiness"].between(0.5, 1).all()

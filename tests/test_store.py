@@ -351,7 +351,7 @@ def test_a_comparison_and_a_film_are_gathered_with_their_study(tmp_path):
     values = [("pca", name, "stem", "map_knn", 0.5)]
     store.save_table("comparison", tmp_path, "compare-x", values)
     store.save_table("sweeps", tmp_path, "compare-x", sweep)
-    film = store.points({(name, 0, "stem"): xy}, "run", "epoch", "layer")
+    film = store.points({(name, 0, "stem"): xy}, "run", "epoch", "layer").assign(prediction=[3, 1])
     store.save_table("film", tmp_path, "film-x", film)
     store.save_table("training", tmp_path, "film-x", [(name, 0, "stem", "knn", 0.25)])
     tables = store.gather(tmp_path, [name], ["pca-x"], "compare-x", "film-x")
@@ -359,8 +359,17 @@ def test_a_comparison_and_a_film_are_gathered_with_their_study(tmp_path):
     assert tables["training"].values.tolist() == [[name, 0, "stem", "knn", 0.25]]
     assert tables["sweeps"]["image"].tolist() == [3, 9]
     assert tables["film"]["image"].tolist() == [0, 1]
+    assert tables["film"]["prediction"].tolist() == [3, 1]
     for table in ("sweeps", "film"):  # to three digits
         np.testing.assert_allclose(tables[table][["x", "y"]], [[0.123, 1], [2, 3]], rtol=1e-6)
+
+
+def test_a_film_of_before_predictions_were_kept_can_be_read(tmp_path):
+    made = results.make(None, n=60, seeds=1, labels=("2",))
+    store.publish(tmp_path, made._replace(film=made.film.drop(columns="prediction")))
+    film = store.load(tmp_path).film
+    assert film["prediction"].isna().all()
+    assert film["image"].tolist() == made.film["image"].tolist()
 
 
 def test_published_results_come_back_as_they_were(tmp_path):

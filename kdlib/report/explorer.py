@@ -395,15 +395,20 @@ def _reels(results: Results, networks: pd.DataFrame) -> list[dict[str, Any]]:
     return reels
 
 
-def _frames(results: Results, reels: list[dict[str, Any]]) -> np.ndarray:
-    """Return the maps of some films, (frame, image, 2) int16, reel by reel, epoch by epoch."""
-    images, frames = range(len(results.labels)), [np.zeros((0, len(results.labels), 2), "<i2")]
+def _frames(results: Results, reels: list[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the maps of some films and what was predicted, reel by reel, epoch by epoch.
+
+    Both are int16: maps (frame, image, 2), predictions (frame, image).
+    """
+    n = len(results.labels)
+    maps, predictions = [np.zeros((0, n, 2), "<i2")], [np.zeros((0, n), "<i2")]
     for reel in reels:
         film = results.film[results.film["run"] == reel["run"]]
-        film = film[film["layer"] == reel["layer"]]
-        points = _spread(film, {"epoch": reel["epochs"], "image": images}, ["x", "y"], np.nan)
-        frames.append(quantise(points))
-    return np.concatenate(frames)
+        film = film[film["layer"] == reel["layer"]].fillna({"prediction": MISSING})
+        axes = {"epoch": reel["epochs"], "image": range(n)}
+        maps.append(quantise(_spread(film, axes, ["x", "y"], np.nan)))
+        predictions.append(_spread(film, axes, "prediction", MISSING).astype("<i2"))
+    return np.concatenate(maps), np.concatenate(predictions)
 
 
 def _parts(
@@ -414,8 +419,9 @@ def _parts(
     A part is the length of its facts as uint32, the facts as JSON (its layers, curves of the
     measures, faithfulness of its maps, reels of its film, sizes in bytes of what follows), and then
     coordinates int16 [embedding][layer][image][2], neighbours int16 [layer][image][NEAREST],
-    predictions int16 [image], frames int16 [reel][epoch][image][2] and errors uint8
-    [embedding][layer][image]. Neighbours and errors are empty where none were stored.
+    predictions int16 [image], frames int16 [reel][epoch][image][2], what was predicted then int16
+    [reel][epoch][image] and errors uint8 [embedding][layer][image]. Neighbours and errors are empty
+    where none were stored.
     """
     coordinates = quantise(_gather_maps(results, networks, ["x", "y"]))
     errors, neighbours = _errors(results, networks), _neighbours(results, networks)
@@ -434,7 +440,7 @@ def _parts(
             "film": own,
         }
         arrays = [coordinates[i][:, at], neighbours[i : i + 1, at], predictions[i]]
-        arrays += [_frames(results, own), errors[i : i + 1, :, at]]
+        arrays += [*_frames(results, own), errors[i : i + 1, :, at]]
         parts[run] = _pack(facts, [array.tobytes() for array in arrays])
     return parts
 

@@ -82,7 +82,7 @@ function options(app) {
   const ticks = [tick(app, "together", "zoom together", "Zoom and move both maps together, or each by itself"),
     tick(app, "align", "align the selection", `Turn and shift the right map so that the selected images lie upon those on the left (${FEWEST} or more images)`),
     tick(app, "overview", "all layers", "Show small maps of all layers of both networks"),
-    ...(late ? [tick(app, "regions", "decision regions", "Colour the last layers' maps by what the nearest images are predicted")] : [])];
+    ...(late ? [tick(app, "regions", "decision regions", "Colour the last layers' maps by what the nearest images are predicted, once trained and along the film")] : [])];
   return {
     element: make("div", { className: "kd-options", role: "group", "aria-label": "Maps" }, ...ticks.map((each) => each.element)),
     update() { ticks.forEach((each) => each.update()); },
@@ -160,7 +160,7 @@ function film(app) {
       walker.element.hidden = none;
       words.replaceChildren(make("b", {}, "Film of training: "), none ? `none of this view; ${available}.`
         : app.epoch === TRAINED ? "the same layer from epoch to epoch; here the trained networks."
-          : `both networks ${moment(app.epoch)}. Rings mark images that they misclassify once trained.`);
+          : `both networks ${moment(app.epoch)}. Rings mark images that they misclassify ${SIDES.every((side) => app.known[side]) ? "then" : "once trained"}.`);
       walker.update();
     },
   };

@@ -86,7 +86,7 @@ async function render({ model, el: root }) {
       if (t < 1) frame = requestAnimationFrame(step);
       root.dataset.moving = String(t < 1 || SIDES.some((side) => app.pending[side]));
     };
-    app.draw();
+    panels.forEach((panel) => panel.sort());
     step(begin);
   };
   const soon = (action) => {

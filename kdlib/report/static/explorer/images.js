@@ -11,11 +11,11 @@ function thumbnail(app, image, pixels) {
 }
 
 /** What a network predicts of an image, right or wrong. */
-function predictionLine({ data, part, network }, side, image) {
-  if (!part(side).predicts) return "";
-  const bad = part(side).wrong(image);
+function predictionLine(app, side, image) {
+  if (!app.part(side).predicts) return "";
+  const bad = app.wrong(side, image);
   return make("div", { className: `kd-network kd-${side}` }, make("i", { className: "kd-mark" }),
-    `${network(side).short}: `, make("b", { className: bad ? "kd-bad" : "" }, `${data.classes[part(side).prediction(image)] ?? "?"} ${bad ? "✗" : "✓"}`));
+    `${app.network(side).short}: `, make("b", { className: bad ? "kd-bad" : "" }, `${app.data.classes[app.predicted[side][image]] ?? "?"} ${bad ? "✗" : "✓"}`));
 }
 
 /** Class and number of an image. */

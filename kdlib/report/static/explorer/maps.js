@@ -91,8 +91,9 @@ function panel(app, side) {
       const near = app.near(side)?.subarray(i * NEAREST, (i + 1) * NEAREST) || [];
       return [...near].filter((j) => j !== MISSING && self.has(j)).map(self.place);
     },
+    sort() { self.order = order(app, self); },
     draw() {
-      self.order = order(app, self);
+      self.sort();
       self.paint();
     },
     paint() {

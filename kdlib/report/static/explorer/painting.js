@@ -53,7 +53,7 @@ function order(app, { side }) {
   data.labels.forEach((c, i) => {
     if (hidden.has(c)) return;
     const bright = (!selected.size || selected.has(i)) && (pointed < 0 || c === pointed);
-    passes[2 * bright + part.wrong(i)].push(i);
+    passes[2 * bright + app.wrong(side, i)].push(i);
   });
   const which = Uint16Array.from(data.labels, (c, i) => (changed ? level(changed[i])
     : errors ? level(errors[i] === UNKNOWN ? -1 : errors[i] / (UNKNOWN - 1)) : c < 0 ? LOOKS : c % LOOKS));

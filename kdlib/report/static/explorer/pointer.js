@@ -39,8 +39,6 @@ function nearest(app, self, point) {
   return image;
 }
 
-const DOUBLE = 400; // milliseconds between two clicks that are one double click
-
 /** What hands do on a map. One finger or button draws the brush; with the tool "move", Ctrl or the middle button
  *  it moves the map; two fingers zoom and move it. A click selects one image and shows it large. */
 function listen(app, self) {
@@ -54,12 +52,11 @@ function listen(app, self) {
   const fingers = new Map(); // pointers that are down, by number
   let grip = null; // where the map is held, and where it was taken
   let before = []; // with Shift, the images dragged over join those selected before
-  let clicked = { time: -DOUBLE, selected: [] }; // the last click, and what was selected before it
+  let clicks = []; // what was selected before each of the last two clicks
   const near = (a, b) => Math.hypot(a[0] - b[0], a[1] - b[1]) < 5 * pixels();
   const click = (event, kept) => {
     const image = nearest(app, self, at(event));
-    if (event.timeStamp - clicked.time > DOUBLE) clicked.selected = [...app.selected];
-    clicked.time = event.timeStamp;
+    clicks = [...clicks.slice(-1), [...app.selected]];
     app.select(new Set([...kept, ...(image < 0 ? [] : [image])]));
     app.enlarge(image);
     app.point(image, self);
@@ -118,6 +115,7 @@ function listen(app, self) {
     else {
       app.select(new Set([...before, ...enclosed(app, self, corners(app, trail))]));
       app.enlarge(-1);
+      clicks = [];
     }
     app.changed(); // the model stays silent if the selection is the one it had
   });
@@ -126,8 +124,8 @@ function listen(app, self) {
   canvas.addEventListener("dblclick", (event) => {
     if (event.shiftKey) return;
     app.zoom(self, zoomOut);
-    if (event.timeStamp - clicked.time > DOUBLE) return;
-    app.select(clicked.selected); // the first of the two clicks was none
+    if (clicks.length < 2) return;
+    app.select(clicks[0]); // the two clicks were none
     app.enlarge(-1);
   });
   // With two fingers the browser neither scrolls nor zooms the page.

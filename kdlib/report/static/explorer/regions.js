@@ -7,94 +7,122 @@
 const CELL = 6; // pixels of the screen
 const RADIUS = REACH * 2 * EDGE;
 
-/** The images of a map in square buckets, so that those near a place are found at once. */
-function buckets(map, images) {
-  const count = Math.max(1, Math.ceil(Math.sqrt(images.length)));
+/** The images of a map in square buckets, row by row, so that those near a place are found at once: where the
+ *  images of each bucket begin, and the places and predictions of all. */
+function buckets(map, predictions) {
+  const count = Math.max(1, Math.ceil(Math.sqrt(predictions.length)));
   const side = (2 * EDGE) / count;
   const cell = (v) => Math.max(0, Math.min(count - 1, Math.floor((v + EDGE) / side)));
-  const all = Array.from({ length: count * count }, () => []);
-  for (const i of images) all[cell(map[2 * i + 1]) * count + cell(map[2 * i])].push(i);
-  return { all, count, side, cell };
+  const own = Int32Array.from(predictions, (c, i) => (c === MISSING || map[2 * i] <= MISSING ? -1
+    : cell(map[2 * i + 1]) * count + cell(map[2 * i])));
+  const begins = new Int32Array(count * count + 1);
+  for (const bucket of own) if (bucket >= 0) begins[bucket + 1]++;
+  for (let k = 0; k < count * count; k++) begins[k + 1] += begins[k];
+  const [next, all] = [begins.slice(), begins[count * count]];
+  const [xs, ys, classes] = [new Float32Array(all), new Float32Array(all), new Int32Array(all)];
+  own.forEach((bucket, i) => {
+    if (bucket < 0) return;
+    const k = next[bucket]++;
+    xs[k] = map[2 * i];
+    ys[k] = map[2 * i + 1];
+    classes[k] = predictions[i];
+  });
+  return { begins, xs, ys, classes, count, side, cell };
 }
 
-/** A function of a place: the class that most of its voters are predicted, how many of them and of how many, as
- *  digits of one number (see `verdict`); -1 where no image is near. Between classes of equal votes the nearest voter
- *  decides. */
-function voting(map, prediction, images) {
-  const { all, count, side, cell } = buckets(map, images);
-  const [who, far] = [new Int32Array(VOTERS), new Float64Array(VOTERS)];
+const [WHO, FAR] = [new Int32Array(VOTERS), new Float64Array(VOTERS)]; // the voters of a place, the nearest first
+
+/** The class that most voters of a place are predicted, how many of them and of how many, as digits of one number
+ *  (see `verdict`); -1 where no image is near. Between classes of equal votes the nearest voter decides. */
+function poll({ begins, xs, ys, classes, count, side, cell }, x, y) {
+  const column = cell(x);
+  const row = cell(y);
+  const right = x + EDGE - column * side;
+  const up = y + EDGE - row * side;
+  const margin = Math.max(0, Math.min(right, side - right, up, side - up)); // to the nearest edge of its own bucket
   let found = 0;
-  const visit = (list, x, y) => {
-    for (const i of list) {
-      const d = (map[2 * i] - x) ** 2 + (map[2 * i + 1] - y) ** 2;
-      if (d > RADIUS ** 2 || (found === VOTERS && d >= far[found - 1])) continue;
-      let k = found < VOTERS ? found++ : VOTERS - 1;
-      for (; k && far[k - 1] > d; k--) { far[k] = far[k - 1]; who[k] = who[k - 1]; }
-      far[k] = d;
-      who[k] = prediction(i);
-    }
-  };
-  return (x, y) => {
-    found = 0;
-    const [column, row] = [cell(x), cell(y)];
-    const [right, up] = [x + EDGE - column * side, y + EDGE - row * side];
-    const margin = Math.max(0, Math.min(right, side - right, up, side - up)); // to the nearest edge of its own bucket
-    for (let ring = 0; (ring - 1) * side <= RADIUS; ring++) {
-      const near = ring ? (ring - 1) * side + margin : 0; // nothing beyond is nearer than this
-      if (ring && (near > RADIUS || (found === VOTERS && far[VOTERS - 1] <= near ** 2))) break;
-      for (let r = Math.max(0, row - ring); r <= Math.min(count - 1, row + ring); r++) {
-        const step = r === row - ring || r === row + ring ? 1 : 2 * ring;
-        for (let c = column - ring; c <= column + ring; c += step) if (c >= 0 && c < count) visit(all[r * count + c], x, y);
+  let reach = RADIUS ** 2; // no voter is farther; squared
+  for (let ring = 0; (ring - 1) * side + margin <= RADIUS; ring++) {
+    const near = ring ? (ring - 1) * side + margin : 0; // nothing beyond is nearer than this
+    if (found === VOTERS && reach <= near ** 2) break;
+    const first = Math.max(0, column - ring);
+    const last = Math.min(count - 1, column + ring);
+    for (let r = Math.max(0, row - ring); r <= Math.min(count - 1, row + ring); r++) {
+      const whole = r === row - ring || r === row + ring; // else only the two ends belong to the ring
+      for (let c = whole ? first : column - ring; c <= last; c += whole ? count : 2 * ring) {
+        if (c < 0) continue;
+        const end = begins[r * count + (whole ? last : c) + 1];
+        for (let i = begins[r * count + c]; i < end; i++) {
+          const d = (xs[i] - x) ** 2 + (ys[i] - y) ** 2;
+          if (d > reach || (found === VOTERS && d === reach)) continue;
+          let k = found < VOTERS ? found++ : VOTERS - 1;
+          for (; k && FAR[k - 1] > d; k--) { FAR[k] = FAR[k - 1]; WHO[k] = WHO[k - 1]; }
+          FAR[k] = d;
+          WHO[k] = classes[i];
+          if (found === VOTERS) reach = FAR[VOTERS - 1];
+        }
       }
     }
-    let [best, votes] = [-1, 0];
-    for (let k = 0; k < found; k++) {
-      let own = 0;
-      for (let j = 0; j < found; j++) own += who[j] === who[k];
-      if (own > votes) [best, votes] = [who[k], own];
-    }
-    return found ? (best * BASE + votes) * BASE + found : -1;
-  };
+  }
+  let best = -1;
+  let votes = 0;
+  for (let k = 0; k < found; k++) {
+    let own = 0;
+    for (let j = k; j < found; j++) own += WHO[j] === WHO[k];
+    if (own <= votes) continue;
+    best = WHO[k];
+    votes = own;
+  }
+  return found ? (best * BASE + votes) * BASE + found : -1;
 }
 
 const BASE = VOTERS + 1;
-/** What a number of `voting` says: a class and its share of the votes. */
+/** What a number of `poll` says: a class and its share of the votes. */
 const verdict = (number) => [Math.floor(number / BASE / BASE), (Math.floor(number / BASE) % BASE) / (number % BASE)];
 
-/** Whether regions can be drawn: at a late layer of a trained network whose predictions are known. */
-function hasRegions(app, side) {
-  const part = app.part(side);
-  return app.epoch === TRAINED && part.predicts && relative(app.own(side), part.layers.length) >= LATE - 1e-9;
+/** Whether regions can be drawn: at a late layer, of a network whose predictions at this moment are known. */
+const hasRegions = (app, side) => app.known[side] && relative(app.own(side), app.part(side).layers.length) >= LATE - 1e-9;
+
+/** What is polled in each cell of a map's frame, row by row. It is kept until the map, the predictions or the zoom
+ *  change; while dots travel cells are larger, and polled anew for each frame. */
+function polled(app, self) {
+  const [predictions, { width }] = [app.predicted[self.side], self.canvas];
+  const cell = Math.round(CELL * (window.devicePixelRatio || 1) * (self.rough || self.moving ? 2 : 1));
+  const key = [self.moving ? {} : self.target, predictions, self.zoom, cell, width];
+  if (self.polled && key.every((value, k) => value === self.polled.key[k])) return self.polled;
+  const map = self.dots.now;
+  const known = buckets(map, predictions);
+  const { x: left, scale } = projection(self);
+  const [from, count] = [left(0), Math.ceil(width / cell)];
+  const top = projection(self).y(0);
+  const numbers = new Int32Array(count * count);
+  for (let k = 0, row = 0; row < count; row++) {
+    const y = (top - (row + 0.5) * cell) / scale;
+    for (let column = 0; column < count; column++, k++) numbers[k] = poll(known, ((column + 0.5) * cell - from) / scale, y);
+  }
+  self.polled = { key, cell, count, numbers };
+  return self.polled;
 }
 
-/** Tint the paper by regions, before dots are laid on it; not while dots travel. */
+/** Tint the paper by regions, before dots are laid on it. */
 function paintRegions(app, self) {
-  if (!app.good.regions || self.moving || !hasRegions(app, self.side)) return;
-  const { canvas: { width }, image, pixels, margin, target } = self;
-  const part = app.part(self.side);
-  if (self.voted?.target !== target || self.voted.part !== part) {
-    const images = [...app.data.labels.keys()].filter((i) => target[2 * i] > MISSING && part.prediction(i) !== MISSING);
-    self.voted = { target, part, vote: voting(target, part.prediction, images) };
-  }
-  const { back } = projection(self);
-  const cell = Math.round(CELL * (window.devicePixelRatio || 1) * (self.rough ? 2 : 1));
-  const [tint, tints] = [tinting(app), new Map()];
+  if (!app.good.regions || !hasRegions(app, self.side)) return;
+  const { canvas: { width }, image, pixels, margin } = self;
+  const { cell, count, numbers } = polled(app, self);
+  const [tint, tints] = [tinting(app), new Map([[-1, app.ink.pixel]])];
   const mixed = (number) => {
     const [c, share] = verdict(number);
     tints.set(number, tint(c, 0.08 + 0.26 * share));
     return tints.get(number);
   };
-  for (let top = 0; top < width; top += cell) {
-    for (let left = 0; left < width; left += cell) {
-      const [x, y] = back([left + cell / 2, top + cell / 2]);
-      const number = self.voted.vote(x, y);
-      if (number < 0) continue;
-      const value = tints.get(number) ?? mixed(number);
-      for (let line = top; line < Math.min(top + cell, width); line++) {
-        const start = (line + margin) * image.width + left + margin;
-        pixels.fill(value, start, start + Math.min(cell, width - left));
-      }
+  for (let k = 0, row = 0; row < count; row++) {
+    const line = (row * cell + margin) * image.width + margin; // the first of the row: the others are the same
+    for (let column = 0; column < count; column++, k++) {
+      const value = tints.get(numbers[k]) ?? mixed(numbers[k]);
+      const end = line + Math.min((column + 1) * cell, width);
+      for (let at = line + column * cell; at < end; at++) pixels[at] = value;
     }
+    for (let down = 1; down < Math.min(cell, width - row * cell); down++) pixels.copyWithin(line + down * image.width, line, line + width);
   }
 }
 
@@ -115,10 +143,13 @@ function regionWords(app) {
     element,
     update() {
       element.hidden = !app.good.regions;
-      element.textContent = SIDES.some((side) => hasRegions(app, side))
+      const shown = SIDES.filter((side) => hasRegions(app, side));
+      const late = SIDES.some((side) => relative(app.own(side), app.part(side).layers.length) >= LATE - 1e-9);
+      const blank = "No regions here: these results do not hold what the networks predicted after each epoch of the film.";
+      element.textContent = shown.length
         ? `Regions: what most of the up to ${VOTERS} nearest images on the map are predicted; blank where none is near. `
           + "The network's own boundaries lie in the layer, not on the map."
-        : "Regions are drawn at the last layers of trained networks.";
+        : late && app.epoch !== TRAINED ? blank : "Regions are drawn at the last layers of networks whose predictions are known.";
     },
   };
 }

@@ -21,8 +21,8 @@ function table(app, images) {
   const { data } = app;
   const sides = SIDES.filter((side) => app.part(side).predicts);
   const name = (c) => data.classes[c] ?? "";
-  const rows = images.map((i) => [i, name(data.labels[i]), ...sides.map((side) => name(app.part(side).prediction(i)))]);
-  return [["image", "class", ...sides.map((side) => `${side}: ${app.network(side).name}`)], ...rows]
+  const rows = images.map((i) => [i, name(data.labels[i]), ...sides.map((side) => name(app.predicted[side][i]))]);
+  return [["image", "class", ...sides.map((side) => `${side}: ${app.network(side).name}${app.known[side] && app.epoch !== TRAINED ? `, ${moment(app.epoch)}` : ""}`)], ...rows]
     .map((row) => row.map(cell).join(",")).join("\r\n") + "\r\n";
 }
 
@@ -62,7 +62,7 @@ function about(app, maps) {
   const side = (self, images) => {
     const part = app.part(self.side);
     const judged = images.filter((i) => app.data.labels[i] >= 0);
-    const right = judged.filter((i) => !part.wrong(i)).length;
+    const right = judged.filter((i) => !app.wrong(self.side, i)).length;
     const accuracy = part.predicts && judged.length ? [make("b", {}, percent(right / judged.length)), ` accuracy (${right} of ${judged.length})`] : [];
     const ends = extremes(self.target, images);
     return make("div", { className: `kd-network kd-${self.side}` }, make("i", { className: "kd-mark" }), make("span", {}, `${app.network(self.side).short}: `, ...accuracy),
@@ -88,9 +88,9 @@ function strip(app) {
   const element = make("div", { className: "kd-strip", role: "group", "aria-label": "Selected images" });
   let [most, before] = [FEW, ""];
   const item = (i) => {
-    const marks = SIDES.map((s) => make("i", { className: app.part(s).wrong(i) ? "kd-bad" : "" }));
+    const marks = SIDES.map((s) => make("i", { className: app.wrong(s, i) ? "kd-bad" : "" }));
     const predictions = SIDES.filter((s) => app.part(s).predicts)
-      .map((s) => `${app.network(s).short} predicts ${data.classes[app.part(s).prediction(i)] ?? "?"}`).join(", ");
+      .map((s) => `${app.network(s).short} predicts ${data.classes[app.predicted[s][i]] ?? "?"}`).join(", ");
     const known = data.labels[i] < 0 ? "" : `, class ${data.classes[data.labels[i]]}`;
     const words = `image ${i}${known}${predictions && `: ${predictions}`}`;
     return make("button", { type: "button", className: "kd-item", title: words, "aria-label": words, tabIndex: -1,
@@ -154,7 +154,7 @@ function finder(app, maps) {
 function selection(app, maps) {
   const { data } = app;
   const differ = (badSide, goodSide) => [...data.labels.keys()].filter(
-    (i) => app.visible(i) && app.part(badSide).wrong(i) && !app.part(goodSide).wrong(i));
+    (i) => app.visible(i) && app.wrong(badSide, i) && !app.wrong(goodSide, i));
   const button = (words, title, onclick) => make("button", { type: "button", title, onclick }, words);
   const fixedBy = button("", "Select what the left network gets wrong and the right network right", () => app.select(differ("left", "right")));
   const lostBy = button("", "Select what the left network gets right and the right network wrong", () => app.select(differ("right", "left")));
@@ -188,7 +188,7 @@ function selection(app, maps) {
       fixedBy.textContent = `${won}: ${differ("left", "right").length}`;
       lostBy.textContent = `${lost}: ${differ("right", "left").length}`;
       const chosen = sorted();
-      const bad = (s) => chosen.filter((i) => app.part(s).wrong(i)).length;
+      const bad = (s) => chosen.filter((i) => app.wrong(s, i)).length;
       near.hidden = save.hidden = !chosen.length;
       count.textContent = chosen.length
         ? `${thousands(chosen.length)} of ${thousands(data.n)} images selected${judged ? `; wrong: ${bad("left")} left, ${bad("right")} right` : ""}`

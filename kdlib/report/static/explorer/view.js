@@ -6,16 +6,19 @@ function bytes(view) {
 }
 
 /** All of one network: facts as JSON, then arrays, one after another (explorer.py packs them). */
-function unpack({ n }, labels, view) {
+function unpack({ n }, view) {
   const all = bytes(view);
   const head = new DataView(all.buffer).getUint32(0, true);
   const { sizes, ...facts } = JSON.parse(new TextDecoder().decode(all.subarray(4, 4 + head)));
   const place = (i) => 4 + head + sizes.slice(0, i).reduce((sum, size) => sum + size, 0);
-  const [coordinates, neighbours, predictions, frames] = [0, 1, 2, 3].map((i) => new Int16Array(all.buffer, place(i), sizes[i] / 2));
-  const errors = all.subarray(place(4));
+  const [coordinates, neighbours, predictions, frames, guesses] = [0, 1, 2, 3, 4].map((i) => new Int16Array(all.buffer, place(i), sizes[i] / 2));
+  const errors = all.subarray(place(5));
   const { layers } = facts;
-  const known = neighbours.length > 0;
+  const known = (numbers) => (numbers.some((i) => i !== MISSING) ? numbers : null);
   const reel = (layer) => facts.film.findIndex((r) => r.layer === layer);
+  /** Which of all frames shows a layer after an epoch. */
+  const number = (layer, epoch) => facts.film.slice(0, reel(layer)).reduce((sum, { epochs }) => sum + epochs.length, 0)
+    + facts.film[reel(layer)].epochs.indexOf(epoch);
   return {
     ...facts,
     map(embedding, layer) {
@@ -27,25 +30,24 @@ function unpack({ n }, labels, view) {
       return errors.subarray(start, start + n);
     },
     /** The NEAREST images of each image in the layer itself, one after another; null if unknown. */
-    neighbours(layer) {
-      const own = neighbours.subarray(layer * n * NEAREST, (layer + 1) * n * NEAREST);
-      return known && own.some((i) => i !== MISSING) ? own : null;
-    },
+    neighbours: (layer) => known(neighbours.subarray(layer * n * NEAREST, (layer + 1) * n * NEAREST)),
     /** The map of a layer after an epoch of its film. */
     frame(layer, epoch) {
-      const i = reel(layer);
-      const before = facts.film.slice(0, i).reduce((sum, { epochs }) => sum + epochs.length, 0);
-      const start = (before + facts.film[i].epochs.indexOf(epoch)) * n * 2;
+      const start = number(layer, epoch) * n * 2;
       return frames.subarray(start, start + n * 2);
+    },
+    /** What the network predicted after an epoch of a layer's film; null if unknown. */
+    guesses(layer, epoch) {
+      const start = number(layer, epoch) * n;
+      return known(guesses.subarray(start, start + n));
     },
     /** The measures of a layer at an epoch of its film, those of its map among them. */
     measured(layer, epoch) {
       const { epochs, values } = facts.film[reel(layer)];
       return Object.fromEntries(Object.entries(values).map(([key, row]) => [key, row[epochs.indexOf(epoch)]]));
     },
-    predicts: predictions.some((c) => c !== MISSING),
-    prediction: (image) => predictions[image],
-    wrong: (image) => labels[image] >= 0 && predictions[image] !== MISSING && predictions[image] !== labels[image],
+    predictions,
+    predicts: known(predictions) !== null,
   };
 }
 
@@ -76,12 +78,12 @@ function decode(model) {
      *  function that promises it, with a kernel every part is there. */
     part(run) {
       const sent = model.get("parts")[run];
-      if (!parts[run] && typeof sent !== "function") parts[run] = unpack(meta, labels, sent);
+      if (!parts[run] && typeof sent !== "function") parts[run] = unpack(meta, sent);
       return parts[run];
     },
     /** Load a network. One that failed may be asked for again. */
     load(run) {
-      const read = async () => { parts[run] ??= unpack(meta, labels, await model.get("parts")[run]()); };
+      const read = async () => { parts[run] ??= unpack(meta, await model.get("parts")[run]()); };
       if (!this.part(run)) loading[run] ??= read().finally(() => delete loading[run]);
       return loading[run] || Promise.resolve();
     },
@@ -101,6 +103,8 @@ function start(model, root) {
     selected: new Set(), // images, without those of hidden classes
     hidden: new Set(), // classes switched off in the legend
     epoch: TRAINED, // that of both maps: the trait's, where there is a film of the view
+    predicted: {}, // by side, classes of images: at this epoch, or once trained where no others are known
+    known: {}, // by side, whether those are of this epoch
     hover: -1, // an image
     large: -1, // an image, shown large
     pointed: -1, // a class, while the pointer is on it in the legend
@@ -160,6 +164,8 @@ function start(model, root) {
     const [left, right] = SIDES.map((side) => data.epochs(app.good[side], app.layer(side)));
     return left.filter((epoch) => right.includes(epoch));
   };
+  app.wrong = (side, image) => data.labels[image] >= 0 && app.predicted[side][image] !== MISSING
+    && app.predicted[side][image] !== data.labels[image];
   app.visible = (image) => !app.hidden.has(data.labels[image]);
   const stored = (side) => (app.epoch === TRAINED
     ? app.part(side).map(app.at("embedding"), app.own(side))
@@ -192,6 +198,12 @@ function start(model, root) {
     app.hidden = new Set(model.get("hidden").filter(inside(data.classes.length)));
     app.selected = new Set(model.get("selected").filter(inside(data.n)).filter(app.visible));
     app.epoch = app.epochs().includes(app.good.epoch) ? app.good.epoch : TRAINED;
+    for (const side of SIDES) {
+      const part = app.part(side);
+      const now = app.epoch === TRAINED ? part.predicts && part.predictions : part.guesses(app.layer(side), app.epoch);
+      app.known[side] = Boolean(now);
+      app.predicted[side] = now || part.predictions;
+    }
   };
   return app;
 }
