@@ -110,7 +110,8 @@ def _best(home: pd.DataFrame) -> str:
     best = rows.loc[rows["gain"].idxmax()]
     others = (rows["gain_high"] >= best["gain_low"]).sum() - 1
     overlap = "interval overlaps" if others == 1 else "intervals overlap"
-    return f"{best['name']} adds most, with {steps[0]} labels per class; {others} {overlap} with its own"
+    most = f"{best['name']} adds most, with {steps[0]} labels per class"
+    return f"{most}; {others} {overlap} with its own"
 
 
 def _compared(home: pd.DataFrame, labels: str) -> pd.DataFrame:
