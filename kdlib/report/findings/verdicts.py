@@ -85,7 +85,7 @@ def _listed(rows: pd.DataFrame) -> str:
 
 def _unit(cell: Mapping[Any, Any]) -> str:
     unit = verdicts.CLAIMS[cell["claim"]].unit
-    return f" {unit}" if unit in ("points", "layers") else f" of {unit}"
+    return f" {unit}" if unit in ("points", "layers") else f", {unit}"
 
 
 def _which(cell: Mapping[Any, Any]) -> str:
@@ -251,8 +251,8 @@ def _late(students: Sequence[str]) -> str:
     if not students:
         return "Every student reaches it."
     return (
-        f"Never reached by {'; '.join(students)}. These count as if they reached it one layer after "
-        "the last, which is too early, and makes their intervals too narrow."
+        f"Never reached by {'; '.join(students)}. These count as if they reached it one layer "
+        "after the last, which is too early, and makes their intervals too narrow."
     )
 
 
