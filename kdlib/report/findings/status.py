@@ -37,7 +37,7 @@ def facts(results: Results) -> dict[str, Any]:
 def _trained(results: Results) -> pd.DataFrame:
     """Leave out the runs that trained nothing: teachers that are used as they were published."""
     rows = results.runs.to_dict("records")
-    return results.runs[[not is_published(results.study, row) for row in rows]]
+    return results.runs.loc[[not is_published(results.study, row) for row in rows]]
 
 
 def _planned(study: Mapping[str, Any]) -> str:
