@@ -290,6 +290,21 @@ def test_the_switch_names_every_edition_and_marks_what_was_computed_here(opened)
     assert switch.get_by_role("link").first.get_attribute("href") == "../../book/labels.html"
 
 
+@pytest.mark.parametrize("name", ["distillation", "labels", "regimes"])
+def test_every_chart_fits_a_telephone(opened, name):
+    page = opened("log.html")
+    page.set_viewport_size({"width": 375, "height": 700})
+    opened(f"{name}.html")
+    page.wait_for_function(
+        "[...document.querySelectorAll('.kd-chart')].every(e => e.querySelector('.vega-embed'))"
+    )
+    too_wide = page.locator(".kd-chart .kd-scroll").evaluate_all(
+        "all => all.map(e => e.querySelector('svg').getAttribute('width') - e.clientWidth)"
+        ".filter(by => by > 8)"
+    )
+    assert too_wide == []
+
+
 TO_TOP = "e => e.scrollIntoView({ behavior: 'instant' })"
 STAY = "document.addEventListener('click', (event) => event.preventDefault())"
 

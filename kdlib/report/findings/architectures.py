@@ -49,18 +49,21 @@ def facts(results: Results) -> dict[str, Any]:
     own = main(table)
     shares = standings.shares(own)
     percents = _to_hundred(shares)
-    listed = ", ".join(f"{percent} % with the {name}" for name, percent in percents.items())
+    listed = ", ".join(f"{percent} % go with the {name}" for name, percent in percents.items())
     goes = f"What it adds goes {WITH[max(shares, key=lambda name: shares[name])]}" if shares else ""
     method = main_method(table["method"], otherwise="kd")
     return {
         "dataset": data_set(results.study),
-        "main": method,
         "holds": _holds(own, method),
         "which": Markdown(_which(results, own)),
         "goes": goes or "What does the gain go with?",
-        "shares": listed or "an unknown share goes with each of the three",
-        "pairs": len(own),
-        **_gap_and_room(own),
+        "shares": Markdown(
+            f"Of the sum of squares of the gains of {method}, {listed}. The share of the pair "
+            "includes the noise of the seeds, so it is too large rather than too small."
+            if listed
+            else "*Not known here: not every student had every teacher.*"
+        ),
+        **_gap_and_room(own, method),
     }
 
 
@@ -121,7 +124,7 @@ def _networks(results: Results, own: pd.DataFrame) -> dict[str, str]:
     }
 
 
-def _gap_and_room(own: pd.DataFrame) -> dict[str, str]:
+def _gap_and_room(own: pd.DataFrame, method: str) -> dict[str, Any]:
     """Correlate the gain with the gap in size and with the errors that the baseline makes."""
     errors = 1 - own["baseline"]
     gap = own["gain"].corr(own["smaller"], method="spearman")
@@ -133,11 +136,16 @@ def _gap_and_room(own: pd.DataFrame) -> dict[str, str]:
         heading = "The gap in size predicts more than what the baseline lacks"
     else:
         heading = "The gap in size, and what the baseline lacks"
+    if pd.isna(gap) or pd.isna(room):
+        return {"rule": heading, "ranks": Markdown("*Not known here: too few pairs were run.*")}
     return {
         "rule": heading,
-        "gap": f"{gap:+.2f}" if pd.notna(gap) else "not known",
-        "room": f"{room:+.2f}" if pd.notna(room) else "not known",
-        "removed": _span(removed) if len(own) else "an unknown share",
+        "ranks": Markdown(
+            f"Over the {len(own)} pairs of {method} the gain's rank correlation with the gap in "
+            f"size is {gap:+.2f}, with the errors of the baseline {room:+.2f}. The pairs of one "
+            "student share its baselines, so there are fewer independent points than marks. "
+            f"{method} removes {_span(removed)} of the errors of each student."
+        ),
     }
 
 
@@ -248,8 +256,10 @@ def refused(
     }
 
 
-def crossing(refused: Refusals) -> dict[str, str]:
+def crossing(refused: Refusals) -> dict[str, Any]:
     """Count the methods that can be built for every pair, and those that cannot, by family."""
+    if not refused:
+        return {"crossing": Markdown("")}
     able = [key for key, facts in METHODS.items() if not facts.same_network]
     ever = {method for reasons in refused.values() for method in reasons}
     families = {
@@ -257,12 +267,13 @@ def crossing(refused: Refusals) -> dict[str, str]:
         for family, title in FAMILIES.items()
     }
     reasons = [why for each in refused.values() for method, why in each.items() if method != "fsp"]
+    stay = "; ".join(f"{title} {n}" for title, n in families.items() if n) or "none"
+    example = f" One of these refusals: *{reasons[0]}*." if reasons else ""
     return {
-        "crossing": f"{len(able) - len(ever)} of {len(able)}"
-        if refused
-        else "An unknown number of",
-        "stay": "; ".join(f"{title} {n}" for title, n in families.items() if n) or "none",
-        "example": next(iter(reasons), "none was refused"),
+        "crossing": Markdown(
+            f"{len(able) - len(ever)} of {len(able)} methods can be built for every pair above. "
+            f"Refused somewhere, by family: {stay}.{example}"
+        )
     }
 
 

@@ -42,10 +42,7 @@ def _certain(n: int) -> str:
     """State how certain a mean over n seeds is."""
     if n == 1:
         return "With 1 seed there is no interval yet: every difference on this page is of one pair."
-    return (
-        f'With {n} seeds an interval is wide, and an interval that excludes 0 means "consistent '
-        'with", not "proved".'
-    )
+    return f"With {n} seeds an interval is wide, and one that excludes 0 is evidence, not proof."
 
 
 def similarity(results: Results) -> Any:

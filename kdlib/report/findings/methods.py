@@ -20,7 +20,7 @@ PAGES = {  # family -> its page, and what its methods copy
     "features": ("features", "what the teacher's layers compute"),
     "relations": ("relations", "how images relate to each other"),
     "schemes": ("schemes", "who teaches whom, in which order"),
-    "controls": ("schemes", "no knowledge of a teacher's own"),
+    "controls": ("schemes", "a part of the teacher's outputs, or nothing"),
 }
 LISTED = 5  # methods that a list names; the rest is folded
 TOGETHER = {  # pairs of networks that benchmarks/ trained side by side
@@ -74,7 +74,9 @@ def facts(results: Results, side_by_side: Mapping[str, Mapping[str, float]]) -> 
         "count": len(METHODS),
         "seeds": seeds_of(table["n"]),
         "network": table["network"].iloc[0] if len(table) else "one network",
-        "absent": f"Not run: {', '.join(absent)}." if absent else "All of them were run.",
+        "absent": f"Not run on these images: {', '.join(absent)}."
+        if absent
+        else "All of them were run.",
     }
 
 
@@ -100,13 +102,16 @@ def _beating(home: pd.DataFrame, labels: str) -> str:
 
 
 def _best(home: pd.DataFrame) -> str:
-    """Head the ranking: how many intervals overlap with that of the best method."""
+    """Head the ranking: the best method, and how many intervals overlap with its own."""
     steps = charts.budgets(home)
     rows = _compared(home, steps[0]).dropna(subset="gain_low") if steps else home[:0]
     if rows.empty:
         return "Which method adds most?"
-    level = rows["gain_high"] >= rows.loc[rows["gain"].idxmax(), "gain_low"]
-    return f"The intervals of {level.sum()} methods overlap with that of the best"
+    best = rows.loc[rows["gain"].idxmax()]
+    others = (rows["gain_high"] >= best["gain_low"]).sum() - 1
+    overlap = "interval overlaps" if others == 1 else "intervals overlap"
+    most = f"{best['name']} adds most, with {steps[0]} labels per class"
+    return f"{most}; {others} {overlap} with its own"
 
 
 def _compared(home: pd.DataFrame, labels: str) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -22,13 +23,44 @@ def facts(results: Results) -> dict[str, Any]:
         "study": study["name"],
         "dataset": Markdown(images(study)),
         "count": len(runs),
-        "minutes": f"{runs['seconds'].sum() / 60:.1f}",
+        "minutes": f"{_trained(results)['seconds'].sum() / 60:.1f}",
+        "planned": _planned(study),
+        "settings": _settings(study),
         "sample": f"{study['sample']:,}",
         "data": study["data"],
         "code": study["code"],
         "beyond": f" The first {MOST} are listed." if len(runs) > MOST else "",
         "notebooks": _notebooks(study["name"]),
     }
+
+
+def _trained(results: Results) -> pd.DataFrame:
+    """Leave out the runs that trained nothing: teachers that are used as they were published."""
+    rows = results.runs.to_dict("records")
+    return results.runs.loc[[not is_published(results.study, row) for row in rows]]
+
+
+def _planned(study: Mapping[str, Any]) -> str:
+    """State which label budgets were planned, where runs of them are missing."""
+    missing, axes = study.get("missing", 0), study.get("axes", {})
+    if not missing:
+        return "No run of its plan is missing."
+    planned = ", ".join(map(str, axes.get("labels_per_class", ()))) or "more"
+    there = ", ".join(study.get("published", {})) or "some"
+    return (
+        f"It is not complete: {missing} runs of its plan are missing. Planned are {planned} labels "
+        f"per class, published {there}."
+    )
+
+
+def _settings(study: Mapping[str, Any]) -> str:
+    """State the settings of the study's file that are not at their defaults."""
+    lines = [
+        f"{role}: {', '.join(f'{name} {value}' for name, value in settings.items())}"
+        for role, settings in study.get("settings", {}).items()
+        if settings
+    ]
+    return f"Set in its file: {'; '.join(lines)}." if lines else "All its settings are defaults."
 
 
 def _notebooks(study: str) -> str:

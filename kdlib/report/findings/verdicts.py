@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -85,7 +85,7 @@ def _listed(rows: pd.DataFrame) -> str:
 
 def _unit(cell: Mapping[Any, Any]) -> str:
     unit = verdicts.CLAIMS[cell["claim"]].unit
-    return f" {unit}" if unit in ("points", "layers") else ""
+    return f" {unit}" if unit in ("points", "layers") else f", {unit}"
 
 
 def _which(cell: Mapping[Any, Any]) -> str:
@@ -137,6 +137,7 @@ class Judged:
             "dataset": data_set(self.results.study),
             "n": f"{len(self.results.labels):,}",
             "c4-views": Markdown(self.views("C4")),
+            "c5-spaces": Markdown(self.views("C5")),
             "borrowed": Markdown(borrowed if self.borrowed else ""),
             **self.partners(),
             **self.layers_saved(),
@@ -152,20 +153,20 @@ class Judged:
         return "**not asked** of the teachers of this study"
 
     def views(self, claim: str) -> str:
-        """List the verdicts of a claim in each view of the layers."""
+        """List the verdicts of a claim in each view of the layers, and on each kind of map."""
         rows = self.cells[self.cells["claim"] == claim]
         parts = []
-        for space in VIEWS:
+        for space in [*VIEWS, *(one for one in rows["space"].unique() if one not in VIEWS)]:
             words = rows.loc[rows["space"] == space, "verdict"].value_counts()
             counted = ", ".join(f"*{word}* {count}" for word, count in words.items())
-            parts.append(f"{space}: {counted or 'no cell'}")
+            parts.append(f"{embed.TITLES.get(space, space)}: {counted or 'no cell'}")
         return "; ".join(parts)
 
     def forest(self, claim: str, title: str) -> Any:
         """Draw the cells of a claim with their methods, or state that there are none."""
         cells, methods = (t[t["claim"] == claim] for t in (self.cells, self.methods))
         if cells.empty:
-            return Markdown(f"*{self.results.study['name']} did not run what {claim} needs.*")
+            return Markdown(f"*The study {self.results.study['name']} has no runs for {claim}.*")
         return charts.forest(cells, methods, title, verdicts.CLAIMS[claim].unit)
 
     def numbers(self, claim: str) -> HTML | None:
@@ -180,6 +181,8 @@ class Judged:
         words = f"{counts[0]:.0f} of {counts[1]:.0f} distilled students have such a partner."
         if judged.empty:
             words += " No method has one for three seeds, so nothing is judged."
+            if students(self.results.runs)["labels"].nunique() == 1:
+                words += " This study has one label budget, so no baseline has more labels."
         else:
             above, below = ((judged["speaks"] == sign).sum() for sign in (1, -1))
             words += (
@@ -196,7 +199,7 @@ class Judged:
     def layers_saved(self) -> dict[str, Any]:
         """Give the baseline's depth in both views, and who never reaches what it reaches."""
         if not self.probed:
-            return {"end-pooled": "not probed", "end-flat": "not probed", "never": "nowhere"}
+            return {"end-pooled": "not probed", "end-flat": "not probed", "never": NOT_PROBED}
         pooled, flat = depth.saved(self.results), depth.saved(self.flat)
         pooled = pooled[~is_control(pooled["method"])]
         late = [
@@ -207,7 +210,7 @@ class Judged:
         return {
             "end-pooled": _ends(pooled),
             "end-flat": _ends(flat),
-            "never": Markdown("; ".join(late) or "nowhere"),
+            "never": Markdown(_late(late)),
         }
 
     def saved(self, view: str = "pooled") -> Any:
@@ -241,6 +244,16 @@ class Judged:
             "chance": f"{verdicts.LEVEL * count:.1f}",
             "chance-for": f"{verdicts.LEVEL / 2 * count:.1f}",
         }
+
+
+def _late(students: Sequence[str]) -> str:
+    """State which students never reach the baseline's last accuracy, and how they count."""
+    if not students:
+        return "Every student reaches it."
+    return (
+        f"Never reached by {'; '.join(students)}. These count as if they reached it one layer "
+        "after the last, which is too early, and makes their intervals too narrow."
+    )
 
 
 def _ends(saved: pd.DataFrame) -> str:

@@ -34,31 +34,62 @@
   }
 
   // ---- on a telephone: panels in a column, long titles on several lines, and no wider than the screen
-  const LETTER = 7.4; // pixels, of a title
-  function narrow(spec, room) {
-    const lines = (text, width) => [].concat(text ?? []).flatMap((line) => line.split(" ").reduce((all, word) => {
+  const pen = document.createElement("canvas").getContext("2d");
+  function lines(text, font, room) { // words, in as many lines as the room asks for
+    pen.font = font;
+    return [].concat(text ?? []).flatMap((line) => line.split(" ").reduce((all, word) => {
       const longer = `${all[all.length - 1]} ${word}`.trim();
-      if (longer.length * width <= room) all[all.length - 1] = longer;
+      if (pen.measureText(longer).width <= room) all[all.length - 1] = longer;
       else all.push(word);
       return all;
     }, [""]));
+  }
+  function below(spec, font, room) { // the names of axes below panels
+    const { x } = spec.encoding || {};
+    const broken = (one) => (one?.title ? { ...one, title: lines(one.title, font, room) } : one);
+    const encoding = x && { encoding: { ...spec.encoding, x: { ...broken(x), ...(x.axis && { axis: broken(x.axis) }) } } };
+    const inner = spec.spec && { spec: below(spec.spec, font, room) };
+    const parts = ["layer", "vconcat", "hconcat"].filter((key) => spec[key]);
+    return { ...spec, ...encoding, ...inner, ...Object.fromEntries(parts.map((key) => [key, spec[key].map((one) => below(one, font, room))])) };
+  }
+  function narrow(whole, room) {
+    const { font = "sans-serif", title: large = {}, axis = {} } = whole.config || {};
+    const spec = below(whole, `${axis.titleFontSize || 12}px ${font}`, room - 100);
     const { title, facet, hconcat, ...rest } = spec;
+    const titles = title && { title: { ...title, text: lines(title.text, `bold ${large.fontSize || 14}px ${font}`, room - 12), subtitle: lines(title.subtitle, `${large.subtitleFontSize || 12}px ${font}`, room - 12) } };
+    if (facet?.row && facet.column) { // a table of panels: those of a column below each other
+      const { row, column } = facet;
+      const header = { ...row.header, labelOrient: "top", labelAnchor: "start" };
+      const inner = { facet: { row: { ...row, header } }, spec: spec.spec, spacing: spec.spacing };
+      return { ...rest, ...titles, facet: { row: column }, spec: inner };
+    }
     const across = facet && !facet.row && (facet.column || spec.columns > 1);
-    const beside = Math.max(1, Math.floor(room / ((spec.spec?.width || room) + 40))); // of small panels several
+    const wide = spec.spec?.width;
+    const beside = typeof wide === "number" ? Math.max(1, Math.floor(room / (wide + 40))) : 1; // of small panels several
     return {
       ...rest,
-      ...(title && { title: { ...title, text: lines(title.text, LETTER), subtitle: lines(title.subtitle, LETTER - 1) } }),
+      ...titles,
       ...(facet && { facet: across && facet.column ? facet.column : facet }),
       ...(across && { columns: beside }),
       ...(hconcat && { vconcat: hconcat }),
     };
   }
-  function narrower(spec, by) { // all panels, since they lie below each other
-    const width = typeof spec.width === "number" ? { width: Math.max(120, spec.width - by) } : {};
-    const inner = spec.spec ? { spec: narrower(spec.spec, by) } : {};
-    const each = spec.vconcat ? { vconcat: spec.vconcat.map((one) => narrower(one, by)) } : {};
-    return { ...spec, ...width, ...inner, ...each };
+  function narrower(spec, by, share) { // all panels, since they lie below each other; `share` of what has a width per step
+    const { width, mark } = spec;
+    const step = width?.step && Math.max(20, width.step * share);
+    const inner = spec.spec && { spec: narrower(spec.spec, by, share) };
+    const each = spec.vconcat && { vconcat: spec.vconcat.map((one) => narrower(one, by, share)) };
+    return {
+      ...spec,
+      ...(typeof width === "number" && { width: Math.max(120, width - by) }),
+      ...(step && { width: { step } }),
+      ...(step && mark?.type === "image" && { mark: { ...mark, width: step - 3, height: step - 3 } }),
+      ...inner,
+      ...each,
+    };
   }
+  const legendEnd = (view) => Math.max(0, ...view.scenegraph().root.items[0].items.filter(({ role }) => role === "legend")
+    .map(({ bounds }) => view.origin()[0] + bounds.x2));
 
   async function embed(stage, spec, legend) {
     const config = { ...CONFIG, legend: { ...CONFIG.legend, ...legend } };
@@ -76,11 +107,12 @@
     let { view, wide } = await embed(stage, spec);
     if (room && room < PHONE && wide > room) {
       let copy = narrow(spec, room);
-      const legend = { columns: Math.max(1, Math.floor(room / 110)) };
-      for (let tries = 0; tries < 3; tries++) { // labels at the ends of an axis may stick out of it
-        ({ view, wide } = await embed(stage, copy, legend));
+      let columns = Math.max(1, Math.floor(room / 110)); // of the legend
+      for (let tries = 0; tries < 8; tries++) { // labels at the ends of an axis may stick out of it
+        ({ view, wide } = await embed(stage, copy, { columns }));
         if (wide <= room) break;
-        copy = narrower(copy, Math.ceil(wide - room));
+        if (legendEnd(view) > room && columns > 1) columns -= 1;
+        else copy = narrower(copy, Math.ceil(wide - room), room / wide);
       }
     }
     figure.view = view;
