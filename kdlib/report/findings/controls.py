@@ -216,7 +216,7 @@ class Controls:
             end = "that the order among wrong classes (dark knowledge) helps is not shown"
         else:
             end = "that is no different, so no dark knowledge is needed"
-        return [f"{sentence}; minus `kd` that is {difference} points: {end}."]
+        return [f"{sentence}, {difference} points beside `kd`: {end}."]
 
     def figure(self, methods: Sequence[str] = FIGURE) -> Any:
         """Draw the accuracies of kd and the controls."""
@@ -382,7 +382,8 @@ def compact(results: Results) -> Markdown:
             "labels is open here."
         )
     mean, low, high, n = row[["mean", "low", "high", "n"]].iloc[0]
-    words = f"`pseudo` minus `kd` is {interval((mean, low, high), '+.3f', scale=1.0)}"
+    difference = interval((mean, low, high), "+.3f", scale=1.0)
+    words = f"In the within-class share at `block2`, `pseudo` minus `kd` is {difference}"
     if n < 2:
         return Markdown(f"{words}, of one seed: nothing is judged.")
     if low > 0:

@@ -95,17 +95,22 @@ def names(methods: Iterable[str]) -> str:
     present = [m for m in charts.order(methods) if m in METHODS and m != BASELINE]
     lines = ["- `baseline`: no teacher, the labels only."]
     for family, (_, copied) in PAGES.items():
-        own = [link(m, f"<code>{m}</code>") for m in present if METHODS[m].family == family]
-        titles = [METHODS[m].title for m in present if METHODS[m].family == family]
-        named = ", ".join(f"{a} ({title})" for a, title in zip(own, titles, strict=True))
+        own = [m for m in present if METHODS[m].family == family]
+        named = ", ".join(link(m, f"<code>{m}</code>") + _title(m) for m in own)
         if family == "controls":
-            copied = "controls, which each take one part of the teacher away"
+            copied = "controls, which each take a part of the teacher away"
         elif family == "schemes":
             copied = "other ways to use a teacher's outputs"
         else:
             copied = f"copying {copied}"
         lines += [f"- {named}: {copied}."] if named else []
     return "\n".join(lines)
+
+
+def _title(method: str) -> str:
+    """Add a method's title in brackets, where it is more than its key in capitals."""
+    title = METHODS[method].title
+    return "" if title.lower() == method else f" ({title})"
 
 
 def _verdict(results: Results, layer: str, *, method: str, labels: str) -> str:
