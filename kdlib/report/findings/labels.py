@@ -11,7 +11,6 @@ from kdlib.measure import standings, statistics
 from kdlib.report import charts, tables
 from kdlib.report.findings.words import (
     data_set,
-    images,
     interval,
     is_control,
     is_published,
@@ -56,7 +55,6 @@ def facts(results: Results) -> dict[str, Any]:
         "expensive": Markdown(_expensive(results)),
         "test": f"{results.study['test_images']:,}",
         "dataset": data_set(results.study),
-        "missing": Markdown(images(results.study) + " "),
         "network": table["network"].iloc[0],
     }
 

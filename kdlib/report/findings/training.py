@@ -11,7 +11,7 @@ from kdlib.measure import statistics, training
 from kdlib.measure.depth import steps
 from kdlib.plan.methods import BASELINE
 from kdlib.report import charts, explorer, tables
-from kdlib.report.findings.words import interval, main_method, number, seeds
+from kdlib.report.findings.words import data_set, interval, main_method, number, seeds
 from kdlib.store import Results
 
 NONE = Markdown("*This study follows no training: the line `film` of a study file asks for it.*")
@@ -159,26 +159,32 @@ class Followed:
         """State the three findings; of one seed that nothing is judged."""
         if self.curves.empty:
             return None
+        labels = self.curves["labels"].iloc[0]
+        where = f"On {data_set(self.results.study)}, with {labels} labels per class"
         if self.seeds == 1:
             return Markdown(
-                "One student of each method was followed (n = 1 seed): a picture, not a test. "
-                "Nothing is judged here."
+                f"{where}, one student of each method was followed (n = 1 seed): a picture, not a "
+                "test. Nothing is judged here."
             )
+        end = self.further()
+        at = [layer for layer in self.layers if layer != "logits"][-1]
+        difference = interval(end.loc[at, ["mean", "low", "high"]], "+.2f", scale=1.0)
         further, sooner, settled = (
             _where(table, *words)
             for table, words in (
-                (self.further(), ("higher", "lower")),
+                (end, ("higher", "lower")),
                 (self._over_seeds(self.sooner()), ("later", "sooner")),
                 (self._over_seeds(self.settled()), ("later", "sooner")),
             )
         )
         return Markdown(
-            f"- **Further**: at the end the silhouette of `{self.method}`, beside the baseline's, "
-            f"is {further}.\n"
-            f"- **Sooner at the same mark**: it gets there {sooner}.\n"
+            f"{where}, the silhouette of `{self.method}` at `{at}` minus the baseline's is "
+            f"{difference} after training. Compared with the baseline:\n\n"
+            f"- **Further**: its silhouette is {further}.\n"
+            f"- **Sooner at the same mark**: it arrives {sooner}.\n"
             f"- **Sooner in its own time**: it settles {settled}.\n\n"
-            f"At layers that are not named the interval contains 0; n = {self.seeds} paired seeds, "
-            f"95 % t intervals, not corrected for their number ({3 * len(self.layers)})."
+            f"At other layers the 95 % t interval contains 0 (n = {self.seeds} paired seeds; "
+            f"{3 * len(self.layers)} intervals, not corrected for their number)."
         )
 
 
