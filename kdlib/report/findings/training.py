@@ -156,18 +156,11 @@ class Followed:
         return tables.table(pd.DataFrame(list(rows.values())), caption)
 
     def conclusion(self) -> Markdown | None:
-        """State the three findings; of one seed that nothing is judged."""
+        """State the three findings, and of one seed that nothing is judged."""
         if self.curves.empty:
             return None
         labels = self.curves["labels"].iloc[0]
-        where = f"On {data_set(self.results.study)}, with {labels} labels per class"
-        if self.seeds == 1:
-            return Markdown(
-                f"{where}, one student of each method was followed (n = 1 seed): a picture, not a "
-                "test. Nothing is judged here."
-            )
-        end = self.further()
-        at = [layer for layer in self.layers if layer != "logits"][-1]
+        end, at = self.further(), [layer for layer in self.layers if layer != "logits"][-1]
         difference = interval(end.loc[at, ["mean", "low", "high"]], "+.2f", scale=1.0)
         further, sooner, settled = (
             _where(table, *words)
@@ -177,14 +170,19 @@ class Followed:
                 (self._over_seeds(self.settled()), ("later", "sooner")),
             )
         )
+        sure = (
+            "One seed is a picture, not a test: nothing is judged here."
+            if self.seeds == 1
+            else f"At other layers the 95 % t interval contains 0 (n = {self.seeds} paired seeds; "
+            f"{3 * len(self.layers)} intervals, not corrected for their number)."
+        )
         return Markdown(
-            f"{where}, the silhouette of `{self.method}` at `{at}` minus the baseline's is "
-            f"{difference} after training. Compared with the baseline:\n\n"
+            f"On {data_set(self.results.study)}, with {labels} labels per class, the silhouette of "
+            f"`{self.method}` at `{at}` minus the baseline's is {difference} after training "
+            f"(n = {self.n}). Compared with the baseline:\n\n"
             f"- **Further**: its silhouette is {further}.\n"
             f"- **Sooner at the same mark**: it arrives {sooner}.\n"
-            f"- **Sooner in its own time**: it settles {settled}.\n\n"
-            f"At other layers the 95 % t interval contains 0 (n = {self.seeds} paired seeds; "
-            f"{3 * len(self.layers)} intervals, not corrected for their number)."
+            f"- **Sooner in its own time**: it settles {settled}.\n\n{sure}"
         )
 
 
@@ -204,8 +202,9 @@ def _interval(row: pd.Series, form: str) -> str:
 
 
 def _where(table: pd.DataFrame, more: str, less: str) -> str:
-    """Name the layers whose interval excludes 0, by direction."""
-    sides = {more: table.index[table["low"] > 0], less: table.index[table["high"] < 0]}
+    """Name the layers whose interval excludes 0, by direction; of one seed whose value does."""
+    low, high = (table[side].fillna(table["mean"]) for side in ("low", "high"))
+    sides = {more: table.index[low > 0], less: table.index[high < 0]}
     parts = [
         f"{word} at {', '.join(f'`{layer}`' for layer in layers)}"
         for word, layers in sides.items()
