@@ -65,7 +65,7 @@ def test_the_numbers_in_the_text_are_those_of_the_store(opened, results):
     for method in ("baseline", "kd"):
         scores = 100 * few[few["method"] == method]["test_accuracy"]
         low, high = scores.min(), scores.max()
-        words = f"{scores.mean():.1f} % ({low:.1f} to {high:.1f}, n = {len(scores)} seeds)"
+        words = f"{scores.mean():.1f} % (seeds from {low:.1f} to {high:.1f}, n = {len(scores)})"
         assert words in text
     table = results.measures.merge(few, on="run").query("measure == 'silhouette'")
     wide = table.pivot_table(index=["layer", "seed"], columns="method", values="value")

@@ -48,7 +48,7 @@ BESIDE_KD = ("shuffled", "pseudo", "transfer", "smooth", "random")
 FIGURE = ("kd", *BESIDE_KD, "baseline", "self", "born_again", "noisy_student")
 SUMMARY = ("kd", *BESIDE_KD, "baseline")
 LAYERS = ("smooth", "pseudo", "shuffled", "random", "transfer")  # whose layers are of interest
-MOST = 0.75  # of kd's gain
+MOST, ALL = 0.75, 0.995  # of kd's gain
 NO_SHARE = "–"  # where kd does not beat the baseline
 GAIN = ["gain", "gain_low", "gain_high"]
 NOT_JUDGED = "one seed, not judged"
@@ -177,7 +177,8 @@ class Controls:
         if not self._has_gain("kd"):
             return Markdown("The study that this edition reads did not run what would tell.")
         row = self.gains.loc[("kd", self.few)]
-        where = f"{data_set(self.gallery.study)}, {self.few} labels per class"
+        where = f"{data_set(self.gallery.study)}, {self.few} labels per class, "
+        where += f"study `{self.gallery.study['name']}`"
         if row["n"] < 2:
             return Markdown(f"Not known yet: the controls have one seed ({where}).")
         gain = f"`kd` adds {interval(row[GAIN])} points of test accuracy to the baseline ({where})."
@@ -193,13 +194,22 @@ class Controls:
             f"Hard labels from the teacher for the images without labels (`pseudo`) give {share} "
             "of that gain."
         )
-        if self.ratio("pseudo", self.few) < MOST:
-            return [sentence]
+        ratio = self.ratio("pseudo", self.few)
+        if ratio < MOST:
+            return [sentence, *self._learnt()]
+        part = "most of the gain" if ratio < ALL else "the gain"
         return [
             sentence,
-            "**So most of the gain comes from labels for images that had none**, and needs no "
-            "soft target.",
+            f"**So {part} comes from labels for images that had none**, and needs no soft target.",
+            *self._learnt(),
         ]
+
+    def _learnt(self) -> list[str]:
+        """State whether the teachers had learnt the labels that their students lack."""
+        teachers = self.gallery.runs[self.gallery.runs["role"] == "teacher"]
+        if len(teachers) and teachers["regime"].eq("full").all():
+            return ["The teacher itself was trained on the true labels of these images."]
+        return []
 
     def _order(self) -> list[str]:
         """State what the order among wrong classes is worth."""
@@ -212,12 +222,12 @@ class Controls:
         if word == "below kd":
             end = f"that much is the order among wrong classes, called dark knowledge{self._sum()}"
         elif word == "above kd":
-            end = "here the order among wrong classes, called dark knowledge, does not help"
+            end = "the order among wrong classes, called dark knowledge, does not help here"
         elif word == statistics.UNCLEAR:
             end = "that the order among wrong classes (dark knowledge) helps is not shown"
         else:
             end = "that is no different, so no dark knowledge is needed"
-        return [f"{sentence}; minus `kd` that is {difference} points: {end}."]
+        return [f"{sentence}, {difference} points beside `kd`: {end}."]
 
     def taken_away(self) -> HTML:
         """List what each control that was run lacks, and what it keeps; all where none was run."""
@@ -406,7 +416,8 @@ def compact(results: Results) -> Markdown:
             "labels is open here."
         )
     mean, low, high, n = row[["mean", "low", "high", "n"]].iloc[0]
-    words = f"`pseudo` minus `kd` is {interval((mean, low, high), '+.3f', scale=1.0)}"
+    difference = interval((mean, low, high), "+.3f", scale=1.0)
+    words = f"In the within-class share at `block2`, `pseudo` minus `kd` is {difference}"
     if n < 2:
         return Markdown(f"{words}, of one seed: nothing is judged.")
     if low > 0:

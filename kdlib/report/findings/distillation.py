@@ -47,7 +47,9 @@ def facts(results: Results, constants: Mapping[str, Any]) -> dict[str, str]:
 def _of_logits(results: Results, temperature: float) -> dict[str, str]:
     """Describe the image of which the first teacher is least certain, and what softening does."""
     logits = _logits(results)
-    image = next(charts.least_certain(results).itertuples())
+    chosen = charts.least_certain(results)
+    image = next(chosen.itertuples())
+    margin = chosen["margin"].iloc[-1]  # of the image of which it is most certain
     classes = [str(name) for name in results.study["classes"]]
     shares = softmax(logits.loc[image.image] / temperature)
     mistake = " Its top class is not the label: soft labels pass on a teacher's mistakes, too."
@@ -62,8 +64,8 @@ def _of_logits(results: Results, temperature: float) -> dict[str, str]:
         "warm": _top_share(logits, temperature),
         "without": f"{pulls['KL'].max() / pulls['KL'].min():.0f}",
         "with": f"{pulls['T² KL'].max() / pulls['T² KL'].min():.1f}",
-        "margin": f"{image.margin:.2f}",
-        "even": f"{image.margin / log(3):.2f}",
+        "margin": f"{margin:.2f}",
+        "even": f"{margin / log(3):.2f}",
     }
 
 

@@ -37,8 +37,11 @@ ONE_SEED = {  # how a single difference lies to 0
 }
 
 
-def facts(results: Results) -> dict[str, Any]:
-    """Compare the baseline with one distilled student at the fewest labels of the study."""
+def facts(results: Results, flat: Results | None = None) -> dict[str, Any]:
+    """Compare the baseline with one distilled student at the fewest labels of the study.
+
+    `flat` is the same study in the view "flat", which the verdicts on layers then name, too.
+    """
     every = students(results.runs)
     fewest = charts.budgets(every)[0]
     few = every[every["labels"] == fewest]
@@ -66,7 +69,7 @@ def facts(results: Results) -> dict[str, Any]:
         "student_size": f"{size:,}",
         **layers,
         **sides,
-        **claims(results, fewest),
+        **claims(results, fewest, flat),
         "certain": _certain(few["seed"].nunique()),
         "images": f"{len(results.labels):,}",
         "about": Markdown(images(results.study)),
@@ -75,19 +78,21 @@ def facts(results: Results) -> dict[str, Any]:
     }
 
 
-def claims(results: Results, labels: str) -> dict[str, Markdown]:
+def claims(results: Results, labels: str, flat: Results | None = None) -> dict[str, Markdown]:
     """State the verdicts on the two claims about layers, at one label budget."""
-    cells = verdicts.cells(verdicts.differences(results))
+    cells = verdicts.cells(verdicts.differences(results, flat))
     few = cells[cells["labels"] == labels]
-    return {"compact": Markdown(sentence(few, "C3")), "earlier": Markdown(sentence(few, "C4"))}
+    return {
+        name: Markdown(sentence(few, claim) + _flat(few, claim))
+        for name, claim in (("compact", "C3"), ("earlier", "C4"))
+    }
 
 
-def probe(results: Results) -> str:
-    """Give the distilled student minus the baseline in the probe at block2, fewest labels."""
-    few = students(results.runs)
-    few = few[few["labels"] == charts.budgets(few)[0]]
-    method = main_method(few["method"])
-    return gain(results, "probe", "block2", method=method, labels=few["labels"].iloc[0])
+def _flat(cells: pd.DataFrame, claim: str) -> str:
+    """Name the verdicts on a claim where layers are taken whole."""
+    words = cells.loc[(cells["claim"] == claim) & (cells["space"] == verdicts.FLAT), "verdict"]
+    named = " and ".join(f"**{word}**" for word in words.unique())
+    return f"; with whole maps in place of their means, {named}" if named else ""
 
 
 def names(methods: Iterable[str]) -> str:
@@ -95,17 +100,22 @@ def names(methods: Iterable[str]) -> str:
     present = [m for m in charts.order(methods) if m in METHODS and m != BASELINE]
     lines = ["- `baseline`: no teacher, the labels only."]
     for family, (_, copied) in PAGES.items():
-        own = [link(m, f"<code>{m}</code>") for m in present if METHODS[m].family == family]
-        titles = [METHODS[m].title for m in present if METHODS[m].family == family]
-        named = ", ".join(f"{a} ({title})" for a, title in zip(own, titles, strict=True))
+        own = [m for m in present if METHODS[m].family == family]
+        named = ", ".join(link(m, f"<code>{m}</code>") + _title(m) for m in own)
         if family == "controls":
-            copied = "controls, which each take one part of the teacher away"
+            copied = "controls, each without a part of what a teacher gives"
         elif family == "schemes":
             copied = "other ways to use a teacher's outputs"
         else:
             copied = f"copying {copied}"
         lines += [f"- {named}: {copied}."] if named else []
     return "\n".join(lines)
+
+
+def _title(method: str) -> str:
+    """Add a method's title in brackets, where it is more than its key in capitals."""
+    title = METHODS[method].title
+    return "" if title.lower() == method else f" ({title})"
 
 
 def _verdict(results: Results, layer: str, *, method: str, labels: str) -> str:
@@ -137,5 +147,5 @@ def _accuracy(runs: pd.DataFrame) -> str:
     scores = 100 * runs["test_accuracy"]
     if len(scores) < 2:
         return " ".join([*(f"{score:.1f} %" for score in scores), "(one seed)"])
-    span = f"{scores.min():.1f} to {scores.max():.1f}, n = {len(scores)} seeds"
+    span = f"seeds from {scores.min():.1f} to {scores.max():.1f}, n = {len(scores)}"
     return f"{scores.mean():.1f} % ({span})"

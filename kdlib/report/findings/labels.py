@@ -11,19 +11,19 @@ from kdlib.measure import standings, statistics
 from kdlib.report import charts, tables
 from kdlib.report.findings.words import (
     data_set,
-    images,
     interval,
     is_control,
     is_published,
     main_method,
+    students,
 )
 from kdlib.store import Results
 
 WORDS = {  # of `standings.standings`, column beside
-    "better": "beats the baseline",
-    statistics.UNCLEAR: "is not told apart from it",
-    statistics.EQUIVALENT: "is no different from it",
-    "worse": "is worse",
+    "better": "better than the baseline",
+    statistics.UNCLEAR: "not told apart from it",
+    statistics.EQUIVALENT: "no different from it",
+    "worse": "worse",
 }
 
 
@@ -45,6 +45,7 @@ def facts(results: Results) -> dict[str, Any]:
     welch = statistics.welch(scores[method].dropna(), scores["baseline"].dropna())
     return {
         "few": fewest,
+        "best": Markdown(_best(cells, at_few, fewest, method)),
         "method": method,
         "baseline": interval(cells.loc[("baseline", fewest), ["accuracy", "low", "high"]], ".1f"),
         "distilled": interval(few[["accuracy", "low", "high"]], ".1f"),
@@ -56,9 +57,17 @@ def facts(results: Results) -> dict[str, Any]:
         "expensive": Markdown(_expensive(results)),
         "test": f"{results.study['test_images']:,}",
         "dataset": data_set(results.study),
-        "missing": Markdown(images(results.study) + " "),
         "network": table["network"].iloc[0],
     }
+
+
+def _best(cells: pd.DataFrame, methods: list[str], labels: str, quoted: str) -> str:
+    """Name the method that adds most, where that is another than the one quoted."""
+    gains = cells.xs(labels, level="labels").loc[methods, "gain"].dropna()
+    if gains.empty or gains.idxmax() == quoted:
+        return ""
+    row = cells.loc[(gains.idxmax(), labels), ["gain", "gain_low", "gain_high"]]
+    return f"`{gains.idxmax()}` adds most, {interval(row)} points."
 
 
 def _spread(baseline: pd.Series) -> str:
@@ -147,7 +156,16 @@ def until_when(results: Results) -> Markdown:
     same: dict[str, list[str]] = {}
     for method in _methods(rows):
         same.setdefault(_pays(rows[rows["method"] == method]), []).append(f"`{method}`")
-    return Markdown("\n".join(f"- {', '.join(names)}: {words}" for words, names in same.items()))
+    lines = [f"- {', '.join(names)}: {words}" for words, names in same.items()]
+    return Markdown("\n".join([*lines, *_planned(results)]))
+
+
+def _planned(results: Results) -> list[str]:
+    """Name the label budgets that the study asks for and that were not run."""
+    asked = map(str, results.study.get("axes", {}).get("labels_per_class", ()))
+    run = set(students(results.runs)["labels"])
+    missing = [labels for labels in asked if labels not in run]
+    return [f"- Planned, and not run yet: {', '.join(missing)}."] if missing else []
 
 
 def _pays(rows: pd.DataFrame) -> str:

@@ -12,7 +12,7 @@ from kdlib import store
 from kdlib.measure import standings
 from kdlib.plan.methods import FAMILIES, METHODS
 from kdlib.report import charts, tables
-from kdlib.report.findings.words import NOT_RUN, data_set, seeds_of
+from kdlib.report.findings.words import NOT_RUN, data_set, interval, seeds, seeds_of
 from kdlib.store import Results
 
 PAGES = {  # family -> its page, and what its methods copy
@@ -38,6 +38,26 @@ def rows(classes: Mapping[str, type]) -> Callable[[str], HTML]:
     table, images = standings.standings(gallery), data_set(gallery.study)
     cost = store.load_benchmark("methods", "cost")
     return lambda method: tables.standing(table, method, classes[method], cost, images=images)
+
+
+def finding(family: str) -> Markdown:
+    """State how many methods of a family beat the baseline with the fewest labels, and the best."""
+    gallery = store.brief("methods")
+    home = standings.one_network_each(standings.standings(gallery))
+    home = home[home["method"].map(families()) == family]
+    rows = _compared(home, charts.budgets(home)[0]) if len(home) else home
+    if rows.empty:
+        return NOT_RUN
+    where = f"On {data_set(gallery.study)}, with {rows['labels'].iloc[0]} labels per class"
+    if not rows["pairs"].gt(1).any():
+        return Markdown(f"{where}, each of these methods has one seed: nothing is judged.")
+    best = rows.loc[rows["gain"].idxmax()]
+    gain = interval(best[["gain", "gain_low", "gain_high"]])
+    return Markdown(
+        f"{where}, {(rows['beside'] == 'better').sum()} of these {len(rows)} methods beat the "
+        f"baseline. `{best['method']}` adds most, {gain} points of test accuracy "
+        f"(mean and 95 % t interval, n = {seeds(best['pairs'])})."
+    )
 
 
 def family_of(method: str) -> str:

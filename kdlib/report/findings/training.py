@@ -11,7 +11,7 @@ from kdlib.measure import statistics, training
 from kdlib.measure.depth import steps
 from kdlib.plan.methods import BASELINE
 from kdlib.report import charts, explorer, tables
-from kdlib.report.findings.words import interval, main_method, number, seeds
+from kdlib.report.findings.words import data_set, interval, main_method, number, seeds
 from kdlib.store import Results
 
 NONE = Markdown("*This study follows no training: the line `film` of a study file asks for it.*")
@@ -156,29 +156,33 @@ class Followed:
         return tables.table(pd.DataFrame(list(rows.values())), caption)
 
     def conclusion(self) -> Markdown | None:
-        """State the three findings; of one seed that nothing is judged."""
+        """State the three findings, and of one seed that nothing is judged."""
         if self.curves.empty:
             return None
-        if self.seeds == 1:
-            return Markdown(
-                "One student of each method was followed (n = 1 seed): a picture, not a test. "
-                "Nothing is judged here."
-            )
+        labels = self.curves["labels"].iloc[0]
+        end, at = self.further(), [layer for layer in self.layers if layer != "logits"][-1]
+        difference = interval(end.loc[at, ["mean", "low", "high"]], "+.2f", scale=1.0)
         further, sooner, settled = (
             _where(table, *words)
             for table, words in (
-                (self.further(), ("higher", "lower")),
+                (end, ("higher", "lower")),
                 (self._over_seeds(self.sooner()), ("later", "sooner")),
                 (self._over_seeds(self.settled()), ("later", "sooner")),
             )
         )
+        sure = (
+            "One seed is a picture, not a test: nothing is judged here."
+            if self.seeds == 1
+            else f"At other layers the 95 % t interval contains 0 (n = {self.seeds} paired seeds; "
+            f"{3 * len(self.layers)} intervals, not corrected for their number)."
+        )
         return Markdown(
-            f"- **Further**: at the end the silhouette of `{self.method}`, beside the baseline's, "
-            f"is {further}.\n"
-            f"- **Sooner at the same mark**: it gets there {sooner}.\n"
-            f"- **Sooner in its own time**: it settles {settled}.\n\n"
-            f"At layers that are not named the interval contains 0; n = {self.seeds} paired seeds, "
-            f"95 % t intervals, not corrected for their number ({3 * len(self.layers)})."
+            f"On {data_set(self.results.study)}, with {labels} labels per class, the silhouette of "
+            f"`{self.method}` at `{at}` minus the baseline's is {difference} after training "
+            f"(n = {self.n}). Compared with the baseline:\n\n"
+            f"- **Further**: its silhouette is {further}.\n"
+            f"- **Sooner at the same mark**: it arrives {sooner}.\n"
+            f"- **Sooner in its own time**: it settles {settled}.\n\n{sure}"
         )
 
 
@@ -198,8 +202,9 @@ def _interval(row: pd.Series, form: str) -> str:
 
 
 def _where(table: pd.DataFrame, more: str, less: str) -> str:
-    """Name the layers whose interval excludes 0, by direction."""
-    sides = {more: table.index[table["low"] > 0], less: table.index[table["high"] < 0]}
+    """Name the layers whose interval excludes 0, by direction; of one seed whose value does."""
+    low, high = (table[side].fillna(table["mean"]) for side in ("low", "high"))
+    sides = {more: table.index[low > 0], less: table.index[high < 0]}
     parts = [
         f"{word} at {', '.join(f'`{layer}`' for layer in layers)}"
         for word, layers in sides.items()
