@@ -253,6 +253,45 @@ def test_a_control_has_its_share_of_what_kd_adds():
     assert controls.share("shuffled", "2") == "–"
 
 
+def taught(made, **facts):
+    """A study with a teacher of which these facts are known."""
+    teacher = {"run": "teacher", "role": "teacher", "method": "baseline", "regime": "full"}
+    row = invented.table_of_runs([teacher | {"test_accuracy": 0.9} | facts])
+    return made._replace(runs=pd.concat([row, made.runs.astype(row.dtypes)], ignore_index=True))
+
+
+def test_the_controls_state_what_the_teacher_knew_of_its_students_images():
+    made = gallery(**NOTHING, pseudo=[0.79, 0.88, 0.98])
+    whole = taught(made, train_accuracy=1.0, train_confidence=0.9992)
+    part = taught(made, train_accuracy=0.98, train_confidence=0.97)
+    errs = taught(made, train_accuracy=0.6, train_confidence=0.8, regime="limited")
+    leaks = [
+        findings.controls.Controls(each).facts()["leak"].data
+        for each in (whole, part, taught(made), errs)
+    ]
+    assert "right about 100.0 % of the training images of its students, with a mean" in leaks[0]
+    assert "probability of 0.999 for its top class, and 90.0 % of the test images" in leaks[0]
+    assert "`pseudo` is training with every true label" in leaks[0]
+    assert "98.0 %" in leaks[1]
+    assert "`pseudo` is close to training" in leaks[1]
+    assert "It is right about 90.0 % of the test images" in leaks[2]
+    assert leaks[3].startswith("The teachers are right about 60.0 % of the training images")
+    short = [findings.controls.Controls(each).short().data for each in (whole, taught(made), errs)]
+    assert "true labels of these images and is right about 100.0 % of them." in short[0]
+    assert "true labels of these images." in short[1]
+    assert "true labels" not in short[2]
+
+
+def test_the_baseline_with_every_label_stands_beside_the_gain():
+    made = taught(gallery(**NOTHING, pseudo=[0.79, 0.88, 0.98]))
+    assert "every true label and no teacher" not in findings.controls.Controls(made).short().data
+    many = gallery(baseline=[0.7, 0.8, 0.9]).runs
+    every = made.runs, many.assign(labels="all", run="all-" + many["run"])
+    with_all = made._replace(runs=pd.concat(every, ignore_index=True))
+    said = findings.controls.Controls(with_all).short().data
+    assert "no teacher the same network reaches 80.0 %; `kd` with 2 labels per class, 90.0 %" in said
+
+
 def test_the_heading_of_the_controls_has_their_shares():
     worse = {"pseudo": [0.65, 0.75, 0.85], "shuffled": [0.74, 0.841, 0.939]}
     heading = findings.controls.Controls(gallery(**NOTHING, **worse)).heading()

@@ -229,6 +229,15 @@ def test_numbers_points_and_cells_are_laid_out_by_their_keys():
     ]
 
 
+def test_runs_that_were_published_before_teachers_were_judged_on_training_images_are_read(tmp_path):
+    results.make(tmp_path, n=20)
+    table = pd.read_parquet(tmp_path / "runs.parquet").drop(columns=[*store.OPTIONAL])
+    store.save_frame(tmp_path / "runs.parquet", table)
+    runs = store.load(tmp_path).runs
+    assert runs["train_accuracy"].isna().all()
+    assert runs["test_accuracy"].tolist() == table["test_accuracy"].tolist()
+
+
 def test_results_are_loaded_in_one_view(tmp_path):
     made = results.make(None)
     flat = made.measures.assign(view="flat", value=made.measures["value"] + 1)

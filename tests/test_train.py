@@ -156,6 +156,21 @@ def test_the_score_is_a_plain_count(digits):
     assert score.predictions.equal(predictions)
 
 
+def test_the_score_on_training_images_is_of_their_true_labels(digits):
+    network = student()
+    score = train.evaluate(network, digits, "train")
+    with torch.no_grad():
+        x = data.normalised(digits.train, digits.mean, digits.std)
+        probabilities = network.eval()(x).softmax(1)
+    confidence, predictions = probabilities.max(1)
+    assert score.n == len(digits.train)
+    correct = (predictions == digits.train_labels).double()
+    assert score.accuracy == pytest.approx(correct.mean().item())
+    assert score.confidence == pytest.approx(confidence.mean().item(), abs=1e-5)
+    with pytest.raises(UsageError, match="split 'all'"):
+        train.evaluate(network, digits, "all")
+
+
 def test_the_device_is_chosen_or_refused():
     assert train.choose_device("cpu", 1).type == "cpu"
     assert train.choose_device("auto", 1).type == ("cuda" if torch.cuda.is_available() else "cpu")

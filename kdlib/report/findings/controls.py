@@ -134,18 +134,35 @@ class Controls:
 
     def _leak(self) -> str:
         """State whether the teachers were trained on the labels that the students lack."""
-        teachers = self.gallery.runs[self.gallery.runs["role"] == "teacher"]
+        teachers = self.teachers
         if teachers.empty:
             return "What a teacher was trained on decides what its outputs are worth."
-        right = percent(teachers["test_accuracy"].mean())
+        tested = f"{percent(teachers['test_accuracy'].mean())} of the test images"
+        known = self._known()
+        right = f"It is right about {known}{tested}."
         if set(teachers["regime"]) != {"full"}:
-            return f"The teachers are right about {right} of the test images."
+            return right.replace("It is", "The teachers are")
+        close = "" if known and teachers["train_accuracy"].eq(1).all() else "close to "
         return (
             "**The teacher was trained on every label, also on those that its students lack.** "
-            "So its top class for their unlabelled images is close to the truth, and `pseudo` "
-            f"close to training with every label. How close was not measured; of the test images "
-            f"the teacher is right about {right}. With such a teacher a large share of `pseudo` is "
-            "likely, and it does not follow that soft targets never matter."
+            f"{right} So `pseudo` is {close}training with every true label. With such a teacher a "
+            "large share of `pseudo` is likely, and it does not follow that soft targets never "
+            "matter."
+        )
+
+    @property
+    def teachers(self) -> pd.DataFrame:
+        """The teachers of the study."""
+        return self.gallery.runs[self.gallery.runs["role"] == "teacher"]
+
+    def _known(self) -> str:
+        """How often the teachers are right about the training images; "" if not measured."""
+        means = self.teachers[["train_accuracy", "train_confidence"]].astype(float).mean()
+        if means.isna().any():
+            return ""
+        return (
+            f"{percent(means['train_accuracy'])} of the training images of its students, with a "
+            f"mean probability of {means['train_confidence']:.3f} for its top class, and "
         )
 
     def heading(self) -> str:
@@ -206,10 +223,23 @@ class Controls:
 
     def _learnt(self) -> list[str]:
         """State whether the teachers had learnt the labels that their students lack."""
-        teachers = self.gallery.runs[self.gallery.runs["role"] == "teacher"]
-        if len(teachers) and teachers["regime"].eq("full").all():
-            return ["The teacher itself was trained on the true labels of these images."]
-        return []
+        if self.teachers.empty or not self.teachers["regime"].eq("full").all():
+            return []
+        right = self.teachers["train_accuracy"].astype(float).mean()
+        known = "" if math.isnan(right) else f" and is right about {percent(right)} of them"
+        lines = [f"The teacher itself was trained on the true labels of these images{known}."]
+        return [*lines, *self._reference()]
+
+    def _reference(self) -> list[str]:
+        """State what the baseline reaches with every true label and no teacher."""
+        every = ("baseline", "all")
+        if self.few == "all" or every not in self.gains.index:
+            return []
+        accuracy, kd = (self.gains.loc[key, "accuracy"] for key in (every, ("kd", self.few)))
+        return [
+            f"With every true label and no teacher the same network reaches {percent(accuracy)}; "
+            f"`kd` with {self.few} labels per class, {percent(kd)}."
+        ]
 
     def _order(self) -> list[str]:
         """State what the order among wrong classes is worth."""
