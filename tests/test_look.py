@@ -726,7 +726,7 @@ LINE = np.random.default_rng(0).normal(size=(40, 6))
     ("networks", "labels", "classes", "words"),
     [
         (["a"], [0, 1], None, "similarity to a teacher: there is one network"),
-        (["a", "b"], [0, 1], None, "a: no logits, which predictions need as a layer (n, 2): no"),
+        (["a", "b"], [0, 1], None, "no logits, which predictions need as a layer (n, 2): no"),
         (["a", "b"], None, None, "predictions: they need labels, or the names of the classes"),
         (["a", "b"], None, ("x", "y"), "accuracy of the predictions: it needs the label of every"),
         (["a", "b"], range(40), None, "how far maps show classes: every class needs two images"),
