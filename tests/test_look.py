@@ -15,7 +15,7 @@ from torch import nn
 import kdlib
 from kdlib import UsageError, cli, models, store
 from kdlib.data import forward_size
-from kdlib.foreign import extraction, layers, networks, pictures, tables
+from kdlib.foreign import extraction, layers, networks, pictures, subjects, tables
 from kdlib.models import checkpoints
 from kdlib.plan import look as plan
 
@@ -763,6 +763,65 @@ def test_numbers_that_take_too_long_for_many_images_are_said(tmp_path, monkeypat
 def test_networks_of_one_layer_say_why_there_are_no_curves(tmp_path):
     looked({"a": {"end": LINE}}, None, np.arange(40) % 2, tmp_path / "look")
     assert "has one layer, so there are no curves" in (tmp_path / "look/look.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (("ab", "c"), ("a", "bc")),
+        ((np.array([1, 2]), np.array([3])), (np.array([1]), np.array([2, 3]))),
+        ((np.zeros(2, "int32"),), (np.zeros(1, "int64"),)),
+        ((np.zeros((2, 3)),), (np.zeros((3, 2)),)),
+        ((None,), (np.array([]),)),
+        (("1",), (1,)),
+    ],
+)
+def test_keys_of_what_is_stored_differ_where_their_parts_do(one, other):
+    assert subjects.key_of(*one) == subjects.key_of(*one) != subjects.key_of(*other)
+
+
+def test_what_is_stored_is_found_by_code_labels_teacher_and_names(tmp_path, monkeypatch):
+    labels = np.arange(40) % 2
+    made = []
+    for name in ("measures", "maps"):
+        real = getattr(tables, name)
+        monkeypatch.setattr(
+            tables, name, lambda *a, real=real, name=name: made.append(name) or real(*a)
+        )
+
+    def look(**change):
+        given = {"a": {"end": LINE, "last": LINE}, "b": {"end": 2 * LINE, "last": LINE}}
+        choice = {"networks": given, "labels": labels} | change
+        made.clear()
+        looked(choice.pop("networks"), None, choice.pop("labels"), tmp_path / "look", **choice)
+        return sorted(made)
+
+    assert look() == ["maps", "measures", "measures"]
+    assert look() == []
+    assert look(labels=labels[::-1]) == ["maps", "measures", "measures"]
+    assert look(teacher="b") == ["measures", "measures"]
+    other = {"c": {"end": LINE, "last": LINE}, "b": {"end": 2 * LINE, "last": LINE}}
+    assert look(networks=other) == ["maps"]
+    monkeypatch.setattr(store, "code_hash", lambda: "other")
+    assert look() == ["maps", "measures", "measures"]
+
+
+def test_paths_and_names_with_an_emoji(nets, tmp_path, few):
+    place = tmp_path / "🦜 é 猫"
+    place.mkdir()
+    code = nets.rename(place / "nets 🐍.py")
+    torch.manual_seed(0)
+    namespace = {}
+    exec(dedent(NETS), namespace)
+    torch.save(namespace["Odd"](10).state_dict(), place / "w 🏋.pt")
+    text = f"{code}:student@{place}/w 🏋.pt"
+    labels = [f"{label} 🐦" for label in few[1].tolist()]
+    results = looked({"net 🦉": text}, few[0], labels, place / "look 🔍")
+    assert results.runs["weights"].tolist() == ["w 🏋.pt"]
+    assert results.study["classes"][0] == "0 🐦"
+    page = (place / "look 🔍/look.html").read_text("utf-8")
+    assert "net 🦉" in page
+    page.encode("utf-8")
 
 
 # ---- mistakes ----------------------------------------------------------------------------------

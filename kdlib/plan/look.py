@@ -161,8 +161,8 @@ def seeds(
 ) -> list[Seed]:
     """Every single network, in the order given: a pattern or a list stands for several seeds.
 
-    They are numbered from 0, unless `numbers` has those of the network. Raises UsageError for a name that cannot be shown, a text that is no network, and files that
-    are not there.
+    They are numbered from 0, unless `numbers` has those of the network. Raises UsageError for a
+    name that cannot be shown, a text that is no network, and files that are not there.
     """
     if not networks:
         raise UsageError("no networks are given; allowed: one or more, by name")
