@@ -1,6 +1,7 @@
 """Looking into networks that were trained elsewhere, and into features that never saw torch."""
 
 import json
+import re
 import subprocess
 import sys
 from textwrap import dedent
@@ -538,6 +539,42 @@ def test_a_pattern_in_a_folder_with_brackets(tmp_path):
         (folder / f"kd-{seed}.pt").touch()
     found = plan.seeds({"kd": f"resnet8@{folder}/kd-*.pt"})
     assert [seed.run for seed in found] == ["kd 0", "kd 1"]
+
+
+@pytest.mark.parametrize("prefix", ["net.", "student.net.", "zz."])
+def test_the_prefix_that_is_proposed_is_the_networks_whatever_stands_beside_it(tmp_path, prefix):
+    torch.manual_seed(0)
+    network, other = sequential(), sequential()
+    tensors = {f"{prefix}{name}": value for name, value in network.state_dict().items()}
+    tensors |= {"acc.total": torch.tensor(3), "criterion.weight": torch.ones(2)}
+    torch.save({"state_dict": tensors}, tmp_path / "lightning.ckpt")
+    with pytest.raises(UsageError) as caught:
+        checkpoints.load_any(other, tmp_path / "lightning.ckpt")
+    text = re.search(r"weights_names: (\{.*\}) takes what begins with (.*)", str(caught.value))
+    assert text[2] == prefix
+    names = json.loads(text[1])
+    assert names == {prefix: "", "acc.": None, "criterion.": None}
+    checkpoints.load_any(other, tmp_path / "lightning.ckpt", names)
+    for name, value in network.state_dict().items():
+        assert other.state_dict()[name].equal(value)
+
+
+def test_a_folder_of_hugging_face_stands_for_the_weights_in_it(tmp_path):
+    for seed, file in enumerate(["model.safetensors", "pytorch_model.bin"]):
+        (tmp_path / f"checkpoint-{seed}").mkdir()
+        (tmp_path / f"checkpoint-{seed}" / file).touch()
+    found = plan.seeds({"one": f"resnet8@{tmp_path}/checkpoint-0"})
+    assert found[0].source.checkpoint == str(tmp_path / "checkpoint-0/model.safetensors")
+    found = plan.seeds({"kd": f"resnet8@{tmp_path}/checkpoint-*"})
+    assert [seed.source.checkpoint for seed in found] == [
+        str(tmp_path / "checkpoint-0/model.safetensors"),
+        str(tmp_path / "checkpoint-1/pytorch_model.bin"),
+    ]
+    (tmp_path / "other").mkdir()
+    with pytest.raises(UsageError, match=r"the folder .*other holds no model.safetensors or py"):
+        plan.seeds({"kd": f"resnet8@{tmp_path}/other"})
+    with pytest.raises(UsageError, match="other: is a folder; allowed: a file"):
+        checkpoints.load_any(sequential(), tmp_path / "other")
 
 
 def test_a_name_without_a_colon_is_left_out():
