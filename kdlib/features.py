@@ -27,6 +27,7 @@ class Axes(NamedTuple):
 
 
 @torch.no_grad()
+@models.deterministic()
 def extract(
     network: nn.Module,
     images: UInt8[Tensor, "n c h w"],
@@ -59,6 +60,7 @@ def extract(
 
 
 @torch.no_grad()
+@models.deterministic()
 def fit(
     network: nn.Module,
     images: UInt8[Tensor, "n c h w"],

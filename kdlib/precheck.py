@@ -35,7 +35,12 @@ def check(study: Study) -> None:
     memory, facts = CHECKED / study.name, _facts(study)
     if facts is not None and memory.is_file() and memory.read_text(encoding="utf-8") == facts:
         return
-    _check(study)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # two images are too few for more
+    try:
+        _check(study)
+    finally:
+        torch.set_num_threads(threads)
     if facts is not None:
         memory.parent.mkdir(parents=True, exist_ok=True)
         memory.write_text(facts, encoding="utf-8")
@@ -55,8 +60,6 @@ def _facts(study: Study) -> str | None:
 def _check(study: Study) -> None:
     from kdlib import data, embed, models, train
     from kdlib.data.augment import AUGMENTATIONS
-
-    torch.set_num_threads(1)  # two images are too few for more
 
     for embedding in study.embeddings:
         one_of("embedding", embedding, embed.EMBEDDERS)

@@ -58,7 +58,6 @@ def choose_device(device: str, threads: int) -> torch.device:
     if device == "cuda" and not torch.cuda.is_available():
         raise UsageError("device 'cuda': torch finds no GPU; allowed: cpu or auto")
     torch.set_num_threads(threads)
-    torch.backends.cudnn.deterministic = True  # the same bits each time on a GPU too
     return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
@@ -155,6 +154,7 @@ def fit(
     return fit_many([one], batches, teacher, checkpoint)[0]
 
 
+@models.deterministic()
 def fit_many(
     jobs: Sequence[TrainingJob],
     batches: Batches,
@@ -658,6 +658,7 @@ def _autocast(device: torch.device, precision: str) -> torch.autocast:
 
 
 @torch.no_grad()
+@models.deterministic()
 def predict(
     network: nn.Module, images: UInt8[Tensor, "n c h w"], mean: float, std: float
 ) -> Float[Tensor, "n k"]:

@@ -1,6 +1,7 @@
 """Looking into networks that were trained elsewhere, and into features that never saw torch."""
 
 import json
+import re
 import subprocess
 import sys
 from textwrap import dedent
@@ -15,7 +16,7 @@ from torch import nn
 import kdlib
 from kdlib import UsageError, cli, models, store
 from kdlib.data import forward_size
-from kdlib.foreign import extraction, layers, networks, pictures, tables
+from kdlib.foreign import extraction, layers, networks, pictures, subjects, tables
 from kdlib.models import checkpoints
 from kdlib.plan import look as plan
 
@@ -540,6 +541,42 @@ def test_a_pattern_in_a_folder_with_brackets(tmp_path):
     assert [seed.run for seed in found] == ["kd 0", "kd 1"]
 
 
+@pytest.mark.parametrize("prefix", ["net.", "student.net.", "zz."])
+def test_the_prefix_that_is_proposed_is_the_networks_whatever_stands_beside_it(tmp_path, prefix):
+    torch.manual_seed(0)
+    network, other = sequential(), sequential()
+    tensors = {f"{prefix}{name}": value for name, value in network.state_dict().items()}
+    tensors |= {"acc.total": torch.tensor(3), "criterion.weight": torch.ones(2)}
+    torch.save({"state_dict": tensors}, tmp_path / "lightning.ckpt")
+    with pytest.raises(UsageError) as caught:
+        checkpoints.load_any(other, tmp_path / "lightning.ckpt")
+    text = re.search(r"weights_names: (\{.*\}) takes what begins with (.*)", str(caught.value))
+    assert text[2] == prefix
+    names = json.loads(text[1])
+    assert names == {prefix: "", "acc.": None, "criterion.": None}
+    checkpoints.load_any(other, tmp_path / "lightning.ckpt", names)
+    for name, value in network.state_dict().items():
+        assert other.state_dict()[name].equal(value)
+
+
+def test_a_folder_of_hugging_face_stands_for_the_weights_in_it(tmp_path):
+    for seed, file in enumerate(["model.safetensors", "pytorch_model.bin"]):
+        (tmp_path / f"checkpoint-{seed}").mkdir()
+        (tmp_path / f"checkpoint-{seed}" / file).touch()
+    found = plan.seeds({"one": f"resnet8@{tmp_path}/checkpoint-0"})
+    assert found[0].source.checkpoint == str(tmp_path / "checkpoint-0/model.safetensors")
+    found = plan.seeds({"kd": f"resnet8@{tmp_path}/checkpoint-*"})
+    assert [seed.source.checkpoint for seed in found] == [
+        str(tmp_path / "checkpoint-0/model.safetensors"),
+        str(tmp_path / "checkpoint-1/pytorch_model.bin"),
+    ]
+    (tmp_path / "other").mkdir()
+    with pytest.raises(UsageError, match=r"the folder .*other holds no model.safetensors or py"):
+        plan.seeds({"kd": f"resnet8@{tmp_path}/other"})
+    with pytest.raises(UsageError, match="other: is a folder; allowed: a file"):
+        checkpoints.load_any(sequential(), tmp_path / "other")
+
+
 def test_a_name_without_a_colon_is_left_out():
     assert cli._names({"kd": "backbone.:,head"}) == {"kd": {"backbone.": "", "head": None}}
 
@@ -726,7 +763,7 @@ LINE = np.random.default_rng(0).normal(size=(40, 6))
     ("networks", "labels", "classes", "words"),
     [
         (["a"], [0, 1], None, "similarity to a teacher: there is one network"),
-        (["a", "b"], [0, 1], None, "a: no logits, which predictions need as a layer (n, 2): no"),
+        (["a", "b"], [0, 1], None, "no logits, which predictions need as a layer (n, 2): no"),
         (["a", "b"], None, None, "predictions: they need labels, or the names of the classes"),
         (["a", "b"], None, ("x", "y"), "accuracy of the predictions: it needs the label of every"),
         (["a", "b"], range(40), None, "how far maps show classes: every class needs two images"),
@@ -763,6 +800,65 @@ def test_numbers_that_take_too_long_for_many_images_are_said(tmp_path, monkeypat
 def test_networks_of_one_layer_say_why_there_are_no_curves(tmp_path):
     looked({"a": {"end": LINE}}, None, np.arange(40) % 2, tmp_path / "look")
     assert "has one layer, so there are no curves" in (tmp_path / "look/look.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (("ab", "c"), ("a", "bc")),
+        ((np.array([1, 2]), np.array([3])), (np.array([1]), np.array([2, 3]))),
+        ((np.zeros(2, "int32"),), (np.zeros(1, "int64"),)),
+        ((np.zeros((2, 3)),), (np.zeros((3, 2)),)),
+        ((None,), (np.array([]),)),
+        (("1",), (1,)),
+    ],
+)
+def test_keys_of_what_is_stored_differ_where_their_parts_do(one, other):
+    assert subjects.key_of(*one) == subjects.key_of(*one) != subjects.key_of(*other)
+
+
+def test_what_is_stored_is_found_by_code_labels_teacher_and_names(tmp_path, monkeypatch):
+    labels = np.arange(40) % 2
+    made = []
+    for name in ("measures", "maps"):
+        real = getattr(tables, name)
+        monkeypatch.setattr(
+            tables, name, lambda *a, real=real, name=name: made.append(name) or real(*a)
+        )
+
+    def look(**change):
+        given = {"a": {"end": LINE, "last": LINE}, "b": {"end": 2 * LINE, "last": LINE}}
+        choice = {"networks": given, "labels": labels} | change
+        made.clear()
+        looked(choice.pop("networks"), None, choice.pop("labels"), tmp_path / "look", **choice)
+        return sorted(made)
+
+    assert look() == ["maps", "measures", "measures"]
+    assert look() == []
+    assert look(labels=labels[::-1]) == ["maps", "measures", "measures"]
+    assert look(teacher="b") == ["measures", "measures"]
+    other = {"c": {"end": LINE, "last": LINE}, "b": {"end": 2 * LINE, "last": LINE}}
+    assert look(networks=other) == ["maps"]
+    monkeypatch.setattr(store, "code_hash", lambda: "other")
+    assert look() == ["maps", "measures", "measures"]
+
+
+def test_paths_and_names_with_an_emoji(nets, tmp_path, few):
+    place = tmp_path / "🦜 é 猫"
+    place.mkdir()
+    code = nets.rename(place / "nets 🐍.py")
+    torch.manual_seed(0)
+    namespace = {}
+    exec(dedent(NETS), namespace)
+    torch.save(namespace["Odd"](10).state_dict(), place / "w 🏋.pt")
+    text = f"{code}:student@{place}/w 🏋.pt"
+    labels = [f"{label} 🐦" for label in few[1].tolist()]
+    results = looked({"net 🦉": text}, few[0], labels, place / "look 🔍")
+    assert results.runs["weights"].tolist() == ["w 🏋.pt"]
+    assert results.study["classes"][0] == "0 🐦"
+    page = (place / "look 🔍/look.html").read_text("utf-8")
+    assert "net 🦉" in page
+    page.encode("utf-8")
 
 
 # ---- mistakes ----------------------------------------------------------------------------------

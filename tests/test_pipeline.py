@@ -18,6 +18,7 @@ import psutil
 import pytest
 import safetensors.torch
 import torch
+import yaml
 from filelock import FileLock
 from PIL import Image
 
@@ -293,7 +294,7 @@ features: {{sample: 4}}
 
 
 def test_a_shell_hands_every_text_of_a_study_on_as_it_is(project, tmp_path):
-    odd = tmp_path / "a $(touch PWNED) `touch PWNED` {b} 'c' [d] & ; | > \\ * ~ # !"
+    odd = tmp_path / "a $(touch PWNED) `touch PWNED` {b} 'c' [d] & ; | > \\ * ~ # ! 🦜 é"
     rng = np.random.default_rng(0)
     for part, label, i in itertools.product(("train", "test"), "ab", range(3)):
         (odd / part / label).mkdir(parents=True, exist_ok=True)
@@ -329,7 +330,9 @@ def test_a_shell_hands_every_text_of_a_study_on_as_it_is(project, tmp_path):
         )
         arguments = ran.stdout.split("\0")
         assert arguments[arguments.index("dataset") + 1] == str(odd)
-        settings = json.loads(arguments[arguments.index("-y") + 1])
+        text = arguments[arguments.index("-y") + 1]
+        settings = json.loads(text)
+        assert yaml.safe_load(text) == settings  # as papermill reads it: no surrogates
         assert settings["study"] == "others"
         if "weights" in settings:
             assert settings["weights"] == str(odd.with_suffix(".pt"))

@@ -291,7 +291,9 @@ def test_what_is_added_and_not_trained_loses_no_published_run(machine):
     assert {file: file.read_bytes() for file in machine.to.rglob("*.*")} == before
 
 
-@pytest.mark.parametrize("change", [("epochs: 3", "epochs: 4"), ("[baseline, kd, {", "[baseline, {")])
+@pytest.mark.parametrize(
+    "change", [("epochs: 3", "epochs: 4"), ("[baseline, kd, {", "[baseline, {")]
+)
 def test_published_runs_that_a_study_has_no_longer_are_not_lost(machine, change):
     machine.train((2, 0))
     machine.publish(partial=True)

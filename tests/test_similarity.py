@@ -184,3 +184,12 @@ def test_ranks_are_those_of_scipy_to_the_bit_also_of_equal_values():
     values = np.random.default_rng(0).normal(size=5000).round(2)
     assert np.array_equal(similarity.ranked(values), rankdata(values))
     assert np.array_equal(similarity.ranked(np.ones(3)), rankdata(np.ones(3)))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_layer_that_varies_in_one_image_has_no_cka_whatever_the_rounding(seed):
+    draw = np.random.default_rng(seed)
+    x, single = draw.normal(size=(40, 6)), np.zeros((40, 3))
+    single[0] = draw.normal(size=3)
+    with pytest.raises(UsageError, match="vary in more than one image"):
+        similarity.cka(Space(x, None), Space(single, None))

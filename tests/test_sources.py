@@ -273,6 +273,37 @@ def test_a_set_is_decoded_once_and_then_mapped_into_memory(tmp_path, cache):
     ]
 
 
+def test_everything_that_decides_what_is_read_is_in_the_name_of_the_cached_file(
+    tmp_path, monkeypatch
+):
+    folder = flowers(tmp_path / "flowers")
+    seen = []
+
+    def name(seed=0, **how):
+        seen.append(dataset._cache_file(source.Source(str(folder), **how), seed).name)
+
+    name()
+    name(seed=1)
+    name(size=16)
+    name(grey=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(dataset, "READING", dataset.READING + 1)
+        name()
+    with monkeypatch.context() as patch:
+        patch.setattr(dataset, "__version__", "0")
+        name()
+    with monkeypatch.context() as patch:
+        patch.setattr(dataset.members, "formats", dict)
+        name()
+    picture(folder / "train/ant/0.png", seed=99)
+    name()
+    (folder / "train/ant/0.png").rename(folder / "train/ant/00.png")
+    name()
+    assert len(set(seen)) == len(seen) == 9
+    name(train_images=9)  # taken from the same file
+    assert seen[-1] == seen[-2]
+
+
 def test_a_changed_source_is_read_again(tmp_path, cache):
     folder = flowers(tmp_path / "flowers")
     first = data.load(folder)

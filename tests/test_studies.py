@@ -232,6 +232,17 @@ def test_without_a_film_or_without_layers_nothing_is_kept():
         ("device: cuda", "unknown parameter 'device'"),
         ("teacher: {regime: full}", "teacher: parameter 'regime' is now called labels_per_class"),
         ("teacher: {labels_per_class: 3}", "teacher: labels_per_class 3; allowed: all, or same"),
+        (
+            "teacher: {labels_per_class: same, seed: 3}",
+            "teacher: seed 3 with labels_per_class same; allowed: without, it has the seed of its",
+        ),
+        (
+            "teacher: {ensemble: [{}, {labels_per_class: same, seed: 3, network: resnet8}]}",
+            "teacher: seed 3 with labels_per_class same",
+        ),
+        ("results: 'a {b}'", "unknown parameter 'results'"),
+        ("student: {results: 'a {b}'}", "student: results is not set here"),
+        ("teacher: {results: 'a {b}'}", "teacher: results is not set here"),
         ("teacher: [{}, {sed: 1}]", "teacher: unknown parameter 'sed'"),
         ("teacher: [{}, {study: x}]", "teacher: study is not set here"),
         ("teacher: []", "teacher is empty"),

@@ -1,8 +1,11 @@
+import contextlib
+import itertools
+
 import pytest
 import safetensors.numpy
 import torch
 
-from kdlib import UsageError, data, distill, models, train
+from kdlib import UsageError, data, distill, features, models, train
 from kdlib.plan import runs
 
 
@@ -169,6 +172,31 @@ def test_the_score_on_training_images_is_of_their_true_labels(digits):
     assert score.confidence == pytest.approx(confidence.mean().item(), abs=1e-5)
     with pytest.raises(UsageError, match="split 'all'"):
         train.evaluate(network, digits, "all")
+
+
+def test_what_computes_leaves_nothing_behind_in_torch(digits):
+    cudnn, during, threads = torch.backends.cudnn, [], torch.get_num_threads()
+    network, few, run = student(), digits.test[:4], runs.Student(method="baseline", epochs=1)
+    network.register_forward_pre_hook(lambda *_: during.append(cudnn.deterministic))
+    own = {"mean": digits.mean, "std": digits.std}
+    computations = [
+        lambda: train.choose_device("cpu", threads),
+        lambda: train.fit(network, batches(digits), run),
+        lambda: train.fit(network, batches(digits), run, method="no such"),
+        lambda: train.predict(network, few, **own),
+        lambda: features.extract(network, few, layers=["logits"], **own),
+        lambda: features.fit(network, few, layers=["block1"], **own),
+    ]
+    try:
+        for compute, before in itertools.product(computations, (False, True)):
+            cudnn.deterministic = before
+            with contextlib.suppress(UsageError):
+                compute()
+            assert cudnn.deterministic is before
+    finally:
+        cudnn.deterministic = False
+    assert len(during) >= 8
+    assert all(during)
 
 
 def test_the_device_is_chosen_or_refused():

@@ -108,8 +108,7 @@ class Images(NamedTuple):
 
 
 def moments(x: UInt8[Tensor, "n c h w"]) -> tuple[float, float]:
-    """Mean and standard deviation (of a sample) of bytes in [0, 1], computed exactly from integers.
-    """
+    """Mean and standard deviation (of a sample) of bytes as values in [0, 1], from exact sums."""
     counts = torch.bincount(x.flatten(), minlength=256).tolist()
     n = sum(counts)
     first, second = (sum(v**power * count for v, count in enumerate(counts)) for power in (1, 2))

@@ -256,7 +256,10 @@ def _labelled(
     rows = sorted(name for name in below_it if is_picture(name))
     for row in rows:
         if "/" not in row:
-            raise UsageError(f"{where}{prefix}{row}: is in no folder of a class")
+            raise UsageError(
+                f"{where}{prefix}{row}: is in no folder of a class; allowed: {prefix}<class>/ with "
+                "its images in it"
+            )
     classes = sorted({_class(name) for name in below_it if "/" in name})
     if len(classes) < 2:
         content = f"only class {classes[0]!r}" if classes else "no folder of a class"
@@ -264,7 +267,9 @@ def _labelled(
     number = {name: k for k, name in enumerate(classes)}
     labels = np.array([number[_class(row)] for row in rows], dtype=np.int64)
     for k in np.flatnonzero(np.bincount(labels, minlength=len(classes)) == 0):
-        raise UsageError(f"{where}{prefix}{classes[k]}: no images of this class")
+        raise UsageError(
+            f"{where}{prefix}{classes[k]}: no images of this class; allowed: images in every folder"
+        )
     return tuple(classes), labels, [prefix + row for row in rows]
 
 

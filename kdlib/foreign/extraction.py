@@ -35,6 +35,7 @@ class Ready(NamedTuple):
     fingerprint: str
 
 
+@models.deterministic()
 def subjects(choice: Look, images: Pictures, work: Path) -> tuple[list[Subject], Pictures]:
     """The features of all networks, of a sample of the images; which is returned, too.
 

@@ -78,8 +78,8 @@ def nested(
         seeds = networks.setdefault(network, {})
         if seed in seeds:
             raise UsageError(
-                f"features {where}: {name!r} is seed {seed} of {network!r} once more; allowed: each "
-                "seed once, as network@0/layer, network@1/layer"
+                f"features {where}: {name!r} is seed {seed} of {network!r} once more; allowed: "
+                "each seed once, as network@0/layer, network@1/layer"
             )
         seeds[seed] = layers
     return networks

@@ -52,7 +52,9 @@ def key_of(*parts: Any) -> str:
     """A name for what depends on these, and on how it is computed."""
     digest = hashlib.sha256(store.code_hash().encode())
     for part in parts:
-        digest.update(part.tobytes() if isinstance(part, np.ndarray) else repr(part).encode())
+        array = isinstance(part, np.ndarray)
+        digest.update(repr((part.shape, part.dtype.str) if array else part).encode())
+        digest.update(part.tobytes() if array else b"")
     return digest.hexdigest()[:16]
 
 

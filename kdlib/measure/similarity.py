@@ -17,6 +17,7 @@ from kdlib.measure.space import Space
 
 SHARED = 10  # nearest neighbours of each image that two layers may share
 RANKED = 1000  # images whose distances RSA ranks
+ROUNDING = 1e-12  # of a sum of squares, that is 0 but for rounding
 
 
 def cka(student: Space, teacher: Space, *, debiased: bool = True) -> float:
@@ -32,7 +33,8 @@ def cka(student: Space, teacher: Space, *, debiased: bool = True) -> float:
         _hsic(a, b, debiased)
         for a, b in ((student, teacher), (student, student), (teacher, teacher))
     )
-    if own <= 0 or other <= 0:
+    sizes = (float(np.square(space.x).sum()) ** 2 for space in (student, teacher))
+    if any(value <= ROUNDING * size for value, size in zip((own, other), sizes, strict=True)):
         raise UsageError("cka needs layers that vary in more than one image")
     return float(both / np.sqrt(own * other))
 

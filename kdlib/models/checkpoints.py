@@ -231,7 +231,7 @@ def _beside(network: nn.Module, tensors: Mapping[str, Tensor], head: str, differ
     for beginning in sorted(beginnings)[:50]:
         part = {n.removeprefix(beginning): x for n, x in tensors.items() if n.startswith(beginning)}
         lines = _best(network, part)[0]
-        counts[beginning] = sum(not line.startswith(head) for line in lines)
+        counts[beginning] = sum(not (head and line.startswith(head)) for line in lines)
     best = min(counts, key=lambda beginning: counts[beginning], default="")
     if best and counts[best] < differ:
         rest = sorted({f"{p[0]}." for p in parts if not ".".join(p).startswith(best)})
@@ -303,7 +303,9 @@ def _listed(names: Iterable[Any]) -> str:
 
 def _read(file: Path) -> Any:
     """What a file holds, once its sizes are checked; no code of it is run."""
-    if not path_of("weights", file).is_file():
+    if path_of("weights", file).is_dir():
+        raise UsageError(f"weights {file}: is a folder; allowed: a file, such as one in it")
+    if not file.is_file():
         raise UsageError(f"weights {file}: there is no such file")
     try:
         if file.suffix == ".safetensors":

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -69,6 +70,18 @@ def locate(network: nn.Module, layer: str) -> LayerPath:
 def part(network: nn.Module, layer: str) -> nn.Module:
     """The module of a layer. Raises UsageError where the network has no such layer."""
     return network.get_submodule(locate(network, layer).module)
+
+
+@contextmanager
+def deterministic() -> Iterator[None]:
+    """The same bits each time on a GPU, too; afterwards cuDNN is as it was. Also a decorator."""
+    cudnn: Any = torch.backends.cudnn
+    before = cudnn.deterministic
+    cudnn.deterministic = True
+    try:
+        yield
+    finally:
+        cudnn.deterministic = before
 
 
 def observe(

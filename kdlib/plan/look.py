@@ -4,8 +4,8 @@ A network is written as NETWORK or NETWORK@CHECKPOINT, where NETWORK is a file a
 (`nets.py:student`), a module and a callable (`package.nets:student`), a name of timm's
 (`timm:resnet50`) or a name of kdlib's or torchvision's (`resnet20`), and behind it arguments if
 need be (`resnet20(width=0.5)`; `classes=100` where it has others than the images). CHECKPOINT is a
-file, several by a pattern (`kd-*.pt`: seeds of one network), an address whose file name bears a
-hash, or "imagenet" for published weights.
+file or a folder as Hugging Face writes it, several by a pattern (`kd-*.pt`: seeds of one network),
+an address whose file name bears a hash, or "imagenet" for published weights.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ MOST = 32_767  # images: their numbers are 16 bits wide in the explorer
 SAMPLE = 1000  # images that are looked at, where there are more and nothing else is asked for
 EMBEDDINGS = ("tsne", "pca")
 FILES = (".npz", ".safetensors", ".parquet")  # of features
+IN_FOLDER = ("model.safetensors", "pytorch_model.bin")  # weights in a checkpoint's folder
 NORMALISE = ("own", "none", *CONSTANTS)
 LONGEST_NAME = 60  # characters of a network's name
 Value = TypeVar("Value")
@@ -161,8 +162,8 @@ def seeds(
 ) -> list[Seed]:
     """Every single network, in the order given: a pattern or a list stands for several seeds.
 
-    They are numbered from 0, unless `numbers` has those of the network. Raises UsageError for a name that cannot be shown, a text that is no network, and files that
-    are not there.
+    They are numbered from 0, unless `numbers` has those of the network. Raises UsageError for a
+    name that cannot be shown, a text that is no network, and files that are not there.
     """
     if not networks:
         raise UsageError("no networks are given; allowed: one or more, by name")
@@ -199,11 +200,23 @@ def _expanded(name: str, given: Any) -> list[Any]:
     if not pattern or pattern in INITIAL or is_address(pattern):
         return [reference]
     pattern = str(path_of(f"network {name!r}: checkpoint", pattern))
-    whole = [pattern] if Path(pattern).is_file() else []
+    whole = [pattern] if Path(pattern).exists() else []
     files = whole or sorted(glob.glob(_pattern(pattern)), key=natural)  # noqa: PTH207  (a Path knows no pattern with a root)
     if not files:
         raise UsageError(f"network {name!r}: there is no file {pattern}")
-    return [reference._replace(checkpoint=file) for file in files]
+    return [reference._replace(checkpoint=_weights_in(name, file)) for file in files]
+
+
+def _weights_in(name: str, place: str) -> str:
+    """A checkpoint's file; of a folder, as Hugging Face writes one, the file of weights in it."""
+    if not Path(place).is_dir():
+        return place
+    for file in IN_FOLDER:
+        if (Path(place) / file).is_file():
+            return str(Path(place) / file)
+    raise UsageError(
+        f"network {name!r}: the folder {place} holds no {' or '.join(IN_FOLDER)}; allowed: a file"
+    )
 
 
 def _pattern(path: str) -> str:

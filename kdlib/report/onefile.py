@@ -193,7 +193,9 @@ def _curves(results: Results, networks: pd.DataFrame, numbers: pd.DataFrame) -> 
         if rows["family"].duplicated().any()  # of one layer there is no curve
     ]
     if not figures:
-        return "<p>Each network has one layer, so there are no curves; the table has its numbers.</p>"
+        return (
+            "<p>Each network has one layer, so there are no curves; the table has its numbers.</p>"
+        )
     return f'<ul class="legend">{keys}</ul><div class="charts">{"".join(figures)}</div>'
 
 
