@@ -7,7 +7,6 @@ import csv
 import functools
 import http.server
 import io
-import shutil
 import threading
 import time
 from pathlib import Path
