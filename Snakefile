@@ -154,14 +154,6 @@ def pages_of(edition):
     return "/".join(["_build/html", *([edition.key] if edition != EDITIONS[0] else []), "index.html"])
 
 
-def mains_of(edition):
-    """The main studies that an edition needs: those it reads, and the one that may lead.
-
-    It waits for no other: one of published results is built while the study runs.
-    """
-    return [name for name in MAINS if name in (*edition.studies, editions.LEAD)]
-
-
 rule book:
     input:
         [pages_of(edition) for edition in EDITIONS],
@@ -174,7 +166,7 @@ for edition in EDITIONS:
             f"edition_{edition.key}"
         localrule: True
         input:
-            [f"book/results/{name}/study.json" for name in mains_of(edition)],
+            [f"book/results/{name}/study.json" for name in editions.awaited(edition, EDITIONS)],
             "_config.yml",
             "_toc.yml",
             [f for f in glob("book/*.*") + glob("book/reference/*") + glob("book/images/*")],

@@ -337,3 +337,15 @@ def test_a_shell_hands_every_text_of_a_study_on_as_it_is(project, tmp_path):
         if "weights" in settings:
             assert settings["weights"] == str(odd.with_suffix(".pt"))
     assert not list(tmp_path.glob("**/PWNED"))
+
+
+def test_tables_of_maps_share_the_cores(project):
+    command = [sys.executable, "-m", "snakemake", "publish", "--dry-run", "--printshellcmds"]
+    command += ["--forceall", "--cores", "8", "--workflow-profile", "none"]
+    command += ["--config", "study=studies/smoke.yaml", "device=cpu"]
+    environment = {**os.environ, "PYTHONPATH": str(project)}
+    done = subprocess.run(
+        command, cwd=project, env=environment, capture_output=True, text=True, check=False
+    )
+    found = re.findall(r"-p workers (\d+)", done.stdout + done.stderr)
+    assert found == ["2", "2", "2"], done.stderr  # of maps, of the comparison, of the film
