@@ -23,6 +23,7 @@ from kdlib import UsageError, __version__, path_of, printable, store
 from kdlib.plan import runs, stops, studies
 
 LOCK = Path(".snakemake/kdlib.lock")
+DAY = 86_400  # seconds
 DEVICES = ("auto", "cpu", "cuda")
 
 
@@ -297,7 +298,7 @@ def study(file: Path, device: str = "auto", for_snakemake: Sequence[str] = ()) -
                 for_snakemake = cluster.prepare(planned, file, for_snakemake)
             return run_snakemake(["--config", *settings, "--rerun-incomplete", *for_snakemake])
         finally:
-            _remove_empty(planned.root)
+            _tidy(planned)
 
 
 @contextlib.contextmanager
@@ -313,12 +314,26 @@ def _environment(name: str, value: str) -> Iterator[None]:
             os.environ[name] = before
 
 
-def _remove_empty(root: Path) -> None:
-    """Remove the empty files that Snakemake puts where a notebook could not be written."""
-    for file in root.rglob("*.ipynb"):
-        with contextlib.suppress(OSError):
-            if file.stat().st_size == 0:
+def _tidy(planned: studies.Study) -> None:
+    """Remove what nobody reads any more.
+
+    The empty files that Snakemake puts where a notebook could not be written; what a process that
+    was killed was writing, a day later; and, once all networks are trained, checkpoints older than
+    their run: of notebooks whose students were others.
+    """
+    root, now = planned.root, time.time()
+    with contextlib.suppress(OSError):
+        for file in [*root.rglob("*.ipynb"), *root.rglob(".*.part")]:
+            state = file.stat()
+            old = file.suffix == ".part" and now - state.st_mtime > DAY
+            if old or (file.suffix == ".ipynb" and state.st_size == 0):
                 file.unlink()
+        written = {run.folder: run.folder / "run.json" for run in planned.runs}
+        if all(record.is_file() for record in written.values()):
+            for folder, record in written.items():
+                for file in folder.glob("checkpoint*.safetensors"):
+                    if file.stat().st_mtime < record.stat().st_mtime:
+                        file.unlink()
 
 
 def date_back(*places: Path) -> None:

@@ -216,11 +216,15 @@ def _read(path: Path, read: Callable[[Path], Any], made_by: str) -> Any:
         raise UsageError(f"no {path.name} in {path.parent}; {made_by} makes it")
     try:
         return read(path)
+    except MemoryError:
+        raise
     except Exception as problem:  # whatever a damaged file raises
         reason = _reason(problem) or type(problem).__name__
         if isinstance(problem, KeyError):
             reason = f"it lacks {reason}"
-        raise UsageError(f"cannot read {path}: {reason}; delete it and run again") from problem
+        if getattr(problem, "errno", None) is None:  # not the system, that has no fault to find
+            reason += "; delete it and run again"
+        raise UsageError(f"cannot read {path}: {reason}") from problem
 
 
 def _json(path: Path, kinds: Mapping[str, Kind] = NONE) -> dict[str, Any]:

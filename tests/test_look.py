@@ -426,6 +426,25 @@ def test_files_of_one_name_have_their_own_modules_beside_them(tmp_path):
     assert made == [3, 5]
 
 
+def test_what_lies_beside_a_file_is_imported_when_its_callable_runs_too(tmp_path):
+    made = []
+    for name, width in (("a", 3), ("b", 5)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "late_beside.py").write_text(f"width = {width}\n")
+        (tmp_path / name / "later_beside.py").write_text("from late_beside import width\n")
+        text = "import late_beside\nfrom torch import nn\n"
+        text += "def student():\n    import late_beside\n    from later_beside import width\n"
+        text += "    assert late_beside.width == width\n    return nn.Linear(2, width)\n"
+        (tmp_path / name / "nets.py").write_text(text)
+    path = list(sys.path)
+    for name in "abab":
+        reference = plan.parse("net", f"{tmp_path}/{name}/nets.py:student")
+        made.append(networks.make("net", reference, 2, 3, 8).out_features)
+    assert made == [3, 5, 3, 5]
+    assert not {"late_beside", "later_beside"} & sys.modules.keys()
+    assert sys.path == path
+
+
 def test_slashes_and_signs_in_names_of_networks_in_memory_are_no_layers(tmp_path):
     x = np.random.default_rng(0).normal(size=(60, 5))
     given = {"resnet/a": {"first": x}, "resnet/b": {"first": -x}, "kd@1": {"x/y": x}}

@@ -242,6 +242,9 @@ def test_a_kernel_says_nothing_of_its_own_sockets_whatever_its_name(tmp_path, ke
     quiet = ["--no-progress-bar", "--log-level", "ERROR"]
     done = subprocess.run([*command, *quiet], cwd=tmp_path, capture_output=True, check=True)
     assert b"socket" not in done.stderr
+    assert (b"no kernel 'of-another-machine' here; python3 is used" in done.stderr) == (
+        kernel != "python3"
+    )
 
 
 def test_parameters_are_the_plain_values_of_the_notebook():

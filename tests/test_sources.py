@@ -347,8 +347,8 @@ DAY = 86_400
     ("files", "left"),
     [
         ({"a": (91, 1), "b": (89, 1)}, "b"),  # unused for 90 days
-        ({"a": (3, 4), "b": (2, 4), "c": (1.5, 4)}, "bc"),  # the longest unused above the limit
-        ({"a": (0.5, 9), "b": (0.9, 9), "c": (2, 1)}, "ab"),  # but none of today
+        ({"a": (10, 4), "b": (9, 4), "c": (8, 4)}, "bc"),  # the longest unused above the limit
+        ({"a": (0.5, 9), "b": (6.5, 9), "c": (8, 1)}, "ab"),  # but none of the last week
         ({"a": (-100, 1), "b": (91, 1)}, "a"),  # a clock that jumped
     ],
 )

@@ -151,6 +151,7 @@ def test_a_kernel_that_was_killed_is_called_so(folder):
         (-signal.SIGKILL, True, "killed by the system: out of memory"),
         (-signal.SIGSEGV, False, "killed by SIGSEGV"),
         (-signal.SIGSEGV, True, "killed by SIGSEGV"),
+        (-40, False, "killed by signal 40; "),  # one of real time has no name
         (3, False, "ended by itself (exit status 3)"),
     ],
 )

@@ -431,3 +431,29 @@ def test_nothing_is_ever_pickled():
         text = file.read_text("utf-8")
         assert "import pickle" not in text, file
         assert "torch.save" not in text, file
+
+
+@pytest.mark.parametrize(
+    ("problem", "said"),
+    [
+        (PermissionError(13, "Permission denied"), "Permission denied$"),
+        (OSError("damaged"), "damaged; delete it and run again$"),  # as pyarrow says it
+        (ValueError("damaged"), "damaged; delete it and run again$"),
+    ],
+)
+def test_only_a_damaged_file_is_to_be_deleted(tmp_path, problem, said):
+    def read(_):
+        raise problem
+
+    (tmp_path / "a").write_text("")
+    with pytest.raises(UsageError, match=said):
+        store._read(tmp_path / "a", read, "nobody")
+
+
+def test_want_of_memory_is_no_fault_of_a_file(tmp_path):
+    def read(_):
+        raise MemoryError
+
+    (tmp_path / "a").write_text("")
+    with pytest.raises(MemoryError):
+        store._read(tmp_path / "a", read, "nobody")

@@ -282,8 +282,9 @@ def _digests(pixels: UInt8[Tensor, "n c h w"]) -> list[bytes]:
 
 # The cache: one file per data set and way to read it, written whole or not at all. A file's time is
 # that of its last use. Whoever writes one deletes those that were not used for `UNUSED` days, and
-# the longest unused ones above `CACHE` bytes; never one that was used within a day.
-UNUSED, CACHE = 90, 5 * 2**30
+# the longest unused ones above `CACHE` bytes; never one that was used within `RECENT` days: a
+# training on another machine may have mapped it, and would end where it is deleted over NFS.
+UNUSED, CACHE, RECENT = 90, 5 * 2**30, 7
 
 
 def _cache_file(source: Source, seed: int) -> Path:
@@ -334,8 +335,9 @@ def prune(folder: Path) -> None:
             states.append((file.stat().st_mtime, file.stat().st_size, file))
     for used, size, file in sorted(states, reverse=True):
         total += size
-        old = file.suffix == ".part" or now - used > UNUSED * day or total > CACHE
-        if old and now - used > day:
+        days = (now - used) / day
+        part = file.suffix == ".part" and days > 1
+        if part or days > UNUSED or (total > CACHE and days > RECENT):
             with contextlib.suppress(OSError):
                 file.unlink()
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
 import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
@@ -196,7 +198,6 @@ def _module_of(file: str, _hash: str) -> Any:
     What it imports from there is not kept for others: another file has modules of its own.
     """
     path = Path(file)
-    before = set(sys.modules)
     spec = importlib.util.spec_from_file_location(
         f"_look_{abs(hash((file, _hash)))}_{path.stem}", path
     )
@@ -204,19 +205,35 @@ def _module_of(file: str, _hash: str) -> Any:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look for it there
-    sys.path.insert(0, str(path.parent))
     try:
-        spec.loader.exec_module(module)
+        with _importing(module):
+            spec.loader.exec_module(module)
     except Exception as error:  # whatever foreign code raises
         del sys.modules[spec.name]
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise UsageError(f"{file} cannot be run: {type(error).__name__}: {reason}") from error
-    finally:
-        sys.path.remove(str(path.parent))
-        for name in set(sys.modules) - before - {spec.name}:
-            if _lies_in(path.parent, name):
-                del sys.modules[name]
     return module
+
+
+_BESIDE: dict[str, dict[str, ModuleType]] = {}  # modules that lie beside a file's, by its name
+
+
+@contextlib.contextmanager
+def _importing(module: Any) -> Iterator[None]:
+    """Let a file's code import what lies beside it; afterwards that is nobody else's."""
+    folder, own = Path(module.__file__).parent, _BESIDE.setdefault(module.__name__, {})
+    before = set(sys.modules)
+    hidden = {name: sys.modules[name] for name in own if name in sys.modules}
+    sys.modules.update(own)
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+        for name in set(sys.modules) - before | own.keys() & sys.modules.keys():
+            if name in own or _lies_in(folder, name):
+                own[name] = sys.modules.pop(name)
+        sys.modules.update(hidden)
 
 
 def _lies_in(folder: Path, name: str) -> bool:
@@ -247,7 +264,10 @@ def _called(
                          "callable that returns a torch Module, or a Module")  # fmt: skip
     try:
         options = dict(source.options)
-        network = made(**_arguments(name, source, made, options, classes, channels), **options)
+        given = _arguments(name, source, made, options, classes, channels)
+        beside = _importing(module) if source.kind == "file" else contextlib.nullcontext()
+        with beside:
+            network = made(**given, **options)
     except UsageError:
         raise
     except Exception as error:  # whatever foreign code raises

@@ -73,7 +73,8 @@ def _ended(status: int, out_of_memory: bool) -> str:
     if status == -signal.SIGKILL and out_of_memory:
         return "the kernel was killed by the system: out of memory"
     if status < 0:
-        name = signal.Signals(-status).name
+        known = {each.value: each.name for each in signal.Signals}  # not those of real time
+        name = known.get(-status, f"signal {-status}")
         return f"the kernel was killed by {name}; {stops.GOES_ON}"
     return f"the kernel ended by itself (exit status {status})"
 
@@ -124,7 +125,8 @@ class Engine(NBClientEngine):  # type: ignore[misc]
             stops.end_at_a_signal(str(output_path))
             stops.end_with_the_study(str(output_path))
         if kernel_name not in KernelSpecManager().find_kernel_specs():
-            kernel_name = NATIVE_KERNEL_NAME  # saved elsewhere, by a kernel that is not here
+            print(f"no kernel {kernel_name!r} here; {NATIVE_KERNEL_NAME} is used", file=sys.stderr)
+            kernel_name = NATIVE_KERNEL_NAME
         _write_whole()
         killed = _out_of_memory()
         options["kernel_manager_class"] = Kernel

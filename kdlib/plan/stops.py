@@ -57,11 +57,15 @@ def end_with_the_study(what: str) -> None:
     A kill of the study reaches none of its children. `what` begins the line that is printed. At
     once where it is gone already.
     """
+    import psutil
+
     process = _announced()
 
-    def watch(study: int) -> None:
-        while _runs(study):
-            time.sleep(1)
+    def watch(number: int) -> None:
+        with contextlib.suppress(psutil.Error):
+            study = psutil.Process(number)  # another process may get its number later
+            while study.is_running() and study.status() != psutil.STATUS_ZOMBIE:
+                time.sleep(1)
         end(f"{what} was stopped: its study is gone; {GOES_ON}", 128 + signal.SIGTERM)
 
     if process not in (None, os.getpid()):
