@@ -158,7 +158,8 @@ class Judged:
         parts = []
         for space in [*VIEWS, *(one for one in rows["space"].unique() if one not in VIEWS)]:
             words = rows.loc[rows["space"] == space, "verdict"].value_counts()
-            counted = ", ".join(f"*{word}* {count}" for word, count in words.items())
+            several = len(words) > 1 or words.max() > 1
+            counted = ", ".join(f"*{word}*{f' {n}' * several}" for word, n in words.items())
             parts.append(f"{embed.TITLES.get(space, space)}: {counted or 'no cell'}")
         return "; ".join(parts)
 
