@@ -109,7 +109,6 @@ def test_a_gallery_that_was_not_run_states_so():
         controls.conclusions(),
         outperformed.accuracies(),
         outperformed.forest(),
-        outperformed.table(),
         findings.architectures.figure(pd.DataFrame.copy, absent),
         findings.architectures.by_method(absent),
         findings.architectures.shares(absent),
