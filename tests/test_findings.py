@@ -109,7 +109,6 @@ def test_a_gallery_that_was_not_run_states_so():
         controls.conclusions(),
         outperformed.accuracies(),
         outperformed.forest(),
-        outperformed.table(),
         findings.architectures.figure(pd.DataFrame.copy, absent),
         findings.architectures.by_method(absent),
         findings.architectures.shares(absent),
@@ -390,6 +389,53 @@ def test_every_family_has_a_page_and_every_method_a_family():
     assert {facts.family for facts in findings.methods.METHODS.values()} == set(
         findings.methods.PAGES
     )
+
+
+def test_a_control_lists_only_what_was_run():
+    listed = findings.controls.Controls(gallery(**NOTHING, pseudo=[0.6, 0.7, 0.8])).taken_away()
+    assert "pseudo" in listed.data
+    assert "shuffled" not in listed.data
+    everything = findings.controls.Controls(store.brief("none of this name")).taken_away()
+    assert "shuffled" in everything.data
+
+
+def test_the_gain_is_split_into_top_class_certainty_and_order():
+    most = {"pseudo": [0.69, 0.79, 0.891], "shuffled": [0.76, 0.861, 0.959]}
+    words = findings.controls.Controls(gallery(**NOTHING, **most)).short().data
+    assert "63 % is the top class, 24 % the certainty of the teacher, 13 % that order" in words
+
+
+def test_what_a_teacher_was_trained_on_is_stated(single):
+    facts = findings.controls.Controls(single).facts()
+    assert "also on those that its students lack" in facts["leak"].data
+    few = single._replace(runs=single.runs.assign(regime="limited"))
+    assert "lack" not in findings.controls.Controls(few).facts()["leak"].data
+
+
+def test_the_status_names_what_was_planned_and_is_missing(single):
+    assert findings.status.facts(single)["planned"] == "No run of its plan is missing."
+    axes = {"axes": {"labels_per_class": [2, "all"]}, "missing": 7, "published": {"2": [0]}}
+    facts = findings.status.facts(single._replace(study=single.study | axes))
+    assert "7 runs of its plan are missing" in facts["planned"]
+    assert "Planned are 2, all labels per class, published 2." in facts["planned"]
+    assert "teacher: epochs 0" in facts["settings"]
+
+
+def test_a_published_teacher_counts_no_minutes(single):
+    seconds = single.runs["seconds"].where(single.runs["role"] == "teacher", 60.0)
+    facts = findings.status.facts(single._replace(runs=single.runs.assign(seconds=seconds)))
+    of_students = (single.runs["role"] == "student").sum()
+    published = findings.words.is_published
+    assert any(published(single.study, row) for row in single.runs.to_dict("records"))
+    assert float(facts["minutes"]) >= of_students
+
+
+def test_perplexity_is_compared_with_distillation():
+    weak = findings.misreading._lead(pd.Series([0.1, 0.2]), pd.Series([0.08, 0.18]))
+    assert "as large a difference as distillation" in weak
+    strong = findings.misreading._lead(pd.Series([0.7, 0.8]), pd.Series([0.1, 0.2]))
+    assert "differ by more" in strong
+    assert "0.60" in strong
 
 
 # ---- pairs of networks -------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pandas as pd
@@ -27,15 +28,25 @@ def facts(results: Results) -> dict[str, Any]:
     for measure in QUOTED:
         for layer in ("stem", "block1", "block2", "block3"):
             words = gain(results, measure, layer, method=method, labels=fewest)
-            gains[f"{measure}-{layer}"] = words.replace("95 % interval ", "")
+            gains[f"{measure}-{layer}"] = _bracketed(words)
     return {
         **gains,
+        "n_seeds": seeds(every["seed"].nunique()),
         "seeds": Markdown(_certain(every["seed"].nunique())),
         "dataset": data_set(results.study),
         "labels": fewest,
         "method": method,
         "n": len(results.labels),
     }
+
+
+def _bracketed(words: str) -> str:
+    """Write a gain and its interval as all pages do.
+
+    >>> _bracketed("-0.13 (95 % interval -0.15 to -0.11, n = 5 seeds)")
+    '-0.13 [-0.15, -0.11]'
+    """
+    return re.sub(r"\(95 % interval (\S+) to (\S+), n = [^)]*\)", r"[\1, \2]", words)
 
 
 def _certain(n: int) -> str:

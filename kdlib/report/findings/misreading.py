@@ -106,10 +106,10 @@ def _span(values: pd.Series) -> str:
     '0.031 to 0.035'
     """
     for digits in (2, 3, 4):
-        low, high = (f"{round(value, digits) + 0.0:.{digits}f}" for value in _ends(values))
+        low, high = (f"{round(end, digits) + 0.0:.{digits}f}" for end in _ends(values))
         if low != high:
             return f"{low} to {high}"
-    return low
+    return f"{values.mean():.2f}"
 
 
 def _ends(values: pd.Series) -> tuple[float, float]:

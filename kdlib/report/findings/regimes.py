@@ -126,11 +126,6 @@ def _views(results: Results) -> dict[str, HTML]:
     }
 
 
-def width_facts(half: int, whole: int) -> dict[str, str]:
-    """Compare the parameters of one network at half and at whole width."""
-    return {"half": f"{half:,}", "whole": f"{whole:,}", "ratio": f"{whole / half:.1f}"}
-
-
 class Outperformed:
     """The study `regimes`: students beside their own teachers, and the verdict on C2.
 
@@ -186,9 +181,3 @@ class Outperformed:
             return NOT_RUN
         title = "Student minus its own teacher, test accuracy"
         return charts.forest(self.cells, self.methods, title, verdicts.CLAIMS["C2"].unit)
-
-    def table(self) -> HTML | Markdown:
-        """Show the cells of C2 with their numbers."""
-        if self.cells.empty:
-            return NOT_RUN
-        return tables.judged(self.cells, "C2, cell by cell")

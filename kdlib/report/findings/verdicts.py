@@ -158,7 +158,10 @@ class Judged:
         parts = []
         for space in [*VIEWS, *(one for one in rows["space"].unique() if one not in VIEWS)]:
             words = rows.loc[rows["space"] == space, "verdict"].value_counts()
-            counted = ", ".join(f"*{word}* {count}" for word, count in words.items())
+            one = words.sum() == 1
+            counted = ", ".join(
+                f"*{word}*" if one else f"*{word}* {n}" for word, n in words.items()
+            )
             parts.append(f"{embed.TITLES.get(space, space)}: {counted or 'no cell'}")
         return "; ".join(parts)
 
