@@ -9,6 +9,7 @@ import results as invented
 from IPython.display import HTML, Markdown
 
 from kdlib import distill, models, store
+from kdlib.measure import standings
 from kdlib.report import findings, tables
 from kdlib.report.findings.words import architecture, counts, interval, main_method
 
@@ -572,6 +573,65 @@ def test_bounds_that_coupling_breaks_are_named(study):
     assert "half" in worse["broken"]
 
 
+def test_a_page_of_methods_opens_with_its_best(monkeypatch, tmp_path):
+    found = findings.methods.finding("features").data
+    home = standings.one_network_each(standings.standings(store.brief("methods")))
+    rows = home[
+        (home["labels"] == "2") & home["method"].map(findings.methods.families()).eq("features")
+    ]
+    best = rows.loc[rows["gain"].idxmax()]
+    assert f"`{best['method']}` adds most, {100 * best['gain']:+.1f} [" in found
+    assert f"{(rows['beside'] == 'better').sum()} of the {len(rows)} methods" in found
+    assert f"n = {best['pairs']:.0f} seeds" in found
+    monkeypatch.chdir(tmp_path)
+    assert "Not run" in findings.methods.finding("features").data
+
+
+def test_a_page_of_methods_with_one_seed_judges_nothing(monkeypatch):
+    one = gallery(baseline=[0.4], fitnet=[0.8])
+    monkeypatch.setattr(store, "brief", lambda name: one)
+    assert "one seed: nothing is judged" in findings.methods.finding("features").data
+
+
+# ---- the first page and its claims -------------------------------------------------------------
+
+
+def test_the_first_page_names_the_verdicts_on_whole_maps(study):
+    alone, both = findings.index.facts(study), findings.index.facts(study, study)
+    assert "whole maps" not in alone["compact"].data
+    for claim in ("compact", "earlier"):
+        assert both[claim].data.startswith(alone[claim].data)
+        assert "with whole maps in place of their means, **" in both[claim].data
+
+
+def test_the_short_answer_states_that_the_teacher_knew_the_labels():
+    made = gallery(**NOTHING, pseudo=[0.79, 0.88, 0.98])
+    teacher = {"run": "t", "role": "teacher", "method": "baseline", "seed": 0}
+    rows = [*made.runs.to_dict("records"), teacher | {"test_accuracy": 1.0}]
+    for regime, knew in (("full", True), ("limited", False)):
+        rows[-1]["regime"] = regime
+        runs = invented.table_of_runs(rows)
+        words = findings.controls.Controls(made._replace(runs=runs)).short().data
+        assert ("trained on the true labels" in words) is knew
+
+
+def test_budgets_that_were_planned_and_not_run_are_named(study):
+    axes = {"labels_per_class": [2, 5, 20, "all"]}
+    planned = study._replace(study=study.study | {"axes": axes})
+    assert "not run yet: 20" in findings.labels.until_when(planned).data
+    axes["labels_per_class"].remove(20)
+    assert "not run yet" not in findings.labels.until_when(planned).data
+
+
+def test_the_best_method_is_named_where_another_is_quoted(study):
+    runs = study.runs.copy()
+    runs.loc[runs["method"].eq("at"), "test_accuracy"] += 1
+    best = findings.labels.facts(study._replace(runs=runs))["best"].data
+    assert best.startswith("`at` adds most, +")
+    runs.loc[runs["method"].eq("kd"), "test_accuracy"] += 2
+    assert findings.labels.facts(study._replace(runs=runs))["best"].data == ""
+
+
 # ---- over training -----------------------------------------------------------------------------
 
 
@@ -590,7 +650,21 @@ def test_the_end_of_training_is_compared_layer_by_layer(study):
     ends = ends[ends["layer"] == "block2"].groupby("method")["value"].mean()
     assert further.loc["block2", "mean"] == pytest.approx(ends["kd"] - ends["baseline"])
     assert list(further.index) == followed.layers
-    assert "`block2`" in followed.conclusion().data
+    conclusion = followed.conclusion().data
+    assert "`block2`" in conclusion
+    assert f"n = {followed.seeds} seeds" in conclusion
+    assert "nothing is judged" not in conclusion
+
+
+def test_one_seed_over_a_training_has_directions_and_no_verdict(study):
+    first = study._replace(runs=study.runs[study.runs["seed"] == 0])
+    followed = findings.training.Followed(first)
+    assert followed.seeds == 1
+    conclusion = followed.conclusion().data
+    assert "silhouette is higher at `" in conclusion
+    assert "One seed is a picture, not a test: nothing is judged here." in conclusion
+    assert "t interval" not in conclusion
+    assert "One seed, no interval, n = 1" in followed.table().data
 
 
 # ---- verdicts ----------------------------------------------------------------------------------

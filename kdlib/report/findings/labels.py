@@ -165,7 +165,7 @@ def _planned(results: Results) -> list[str]:
     asked = map(str, results.study.get("axes", {}).get("labels_per_class", ()))
     run = set(students(results.runs)["labels"])
     missing = [labels for labels in asked if labels not in run]
-    return [f"- Planned, and not run yet: {', '.join(missing)}."] if missing else []
+    return [f"- planned, and not run yet: {', '.join(missing)}"] if missing else []
 
 
 def _pays(rows: pd.DataFrame) -> str:

@@ -51,12 +51,12 @@ def finding(family: str) -> Markdown:
     where = f"On {data_set(gallery.study)}, with {rows['labels'].iloc[0]} labels per class"
     if not rows["pairs"].gt(1).any():
         return Markdown(f"{where}, each of these methods has one seed: nothing is judged.")
-    best = rows.loc[rows["gain"].idxmax()]
-    gain = interval(best[["gain", "gain_low", "gain_high"]])
+    better, best = (rows["beside"] == "better").sum(), rows.loc[rows["gain"].idxmax()]
+    count = f"all {better}" if better == len(rows) else f"{better} of the {len(rows)}"
+    gain, n = interval(best[["gain", "gain_low", "gain_high"]]), seeds(int(best["pairs"]))
     return Markdown(
-        f"{where}, {(rows['beside'] == 'better').sum()} of these {len(rows)} methods beat the "
-        f"baseline. `{best['method']}` adds most, {gain} points of test accuracy "
-        f"(mean and 95 % t interval, n = {seeds(best['pairs'])})."
+        f"{where}, {count} methods on this page beat the baseline. `{best['method']}` adds most, "
+        f"{gain} points of test accuracy (mean and 95 % t interval, n = {n})."
     )
 
 

@@ -149,9 +149,10 @@ class Followed:
                 row[f"baseline {words}"] = f"{means.loc[at, 'baseline']:.1f}"
                 row[f"{self.method} {words}"] = f"{means.loc[at, 'epochs']:.1f}"
                 row[f"{words}: difference"] = _interval(differences.loc[at], "+.1f")
+        sure = "One seed, no interval" if self.seeds == 1 else "Mean and 95 % t interval"
         caption = (
             "Silhouette at the end; epochs until a mark; epochs until settled. "
-            f"Mean and 95 % t interval, n = {self.seeds}"
+            f"{sure}, n = {self.seeds}"
         )
         return tables.table(pd.DataFrame(list(rows.values())), caption)
 
