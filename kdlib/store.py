@@ -75,7 +75,8 @@ TABLES = {
     "runs": Table(  # from every run.json
         "run role network width method labels seed teacher teacher_network regime weights "
         "options unlabelled precision parameters test_accuracy "
-        "calibration_error train_accuracy train_confidence seconds"
+        "calibration_error train_accuracy train_confidence seconds",
+        later="train_accuracy train_confidence",  # of teachers
     ),
     "measures": Table("run layer measure value view", "measures.parquet", "measure"),
     "similarity": Table("run layer teacher_layer value view", "similarity.parquet", "measure"),
@@ -107,7 +108,7 @@ _TEXTS = (  # columns that hold text; all others hold numbers
 )
 TEXTS = frozenset(_TEXTS.split())
 FACTS = TABLES["runs"].columns[1:-6]  # of a run, known before it is trained (kdlib.plan.runs)
-OPTIONAL = ("train_accuracy", "train_confidence")  # of teachers; NaN where it was not recorded
+OPTIONAL = TABLES["runs"].later.split()  # NaN where it was not recorded
 NUMBER = (int, float)
 RECORD: Mapping[str, Kind] = {  # what every run.json holds
     **dict.fromkeys(("parameters", "facts", "architecture"), dict),
@@ -254,8 +255,6 @@ def _parquet(path: Path, columns: Sequence[str] = (), later: str = "") -> pd.Dat
     table = _read_parquet(path)
     table = table.assign(**dict.fromkeys(set(later.split()) - set(table), np.nan))
     for column in columns:
-        if column in OPTIONAL and column not in table:
-            table[column] = np.nan
         values = table[column].dropna()
         right = is_string_dtype if column in TEXTS else is_numeric_dtype
         if len(values) and not right(values):
