@@ -154,7 +154,7 @@ def write_tensors(
 def _content(array: np.ndarray) -> memoryview:
     """The bytes of an array, row by row, numbers little-endian."""
     little = np.asarray(array, array.dtype.newbyteorder("<"), order="C")
-    return memoryview(little.reshape(-1).view(np.uint8))
+    return little.reshape(-1).view(np.uint8).data
 
 
 def _shifted(content: memoryview, places: int) -> int:

@@ -168,13 +168,19 @@ def test_kills_are_shown_by_kind_with_what_was_lost():
         "files": 63,
         "half_written": 0,
     }
-    measured |= {"lost": 1, "different": 4, "slowest_end": 2.5, "seed": 7, "study": "smoke"}
+    measured |= {"lost": 1, "noted": 20, "different": 4, "slowest_end": 2.5, "seed": 7}
+    measured |= {
+        "study": "smoke",
+        "machine": "2 cores",
+        "date": "2026-11-28",
+        "commit": "abcdef012",
+    }
     assert rows(tables.chaos(measured, "x")) == [
         ["SIGTERM", "3"],
         ["full disk", "2"],
         ["in all", "5"],
         ["half-written files that were read", "0"],
-        ["finished runs that were lost", "1"],
+        ["finished notebooks that ran again or are gone, of 20 noted", "1"],
         ["files that differ in the end, of 2 x 63", "4"],
     ]
 

@@ -141,7 +141,7 @@ def _split(
         raise UsageError(f"{where}: unlabelled images only; allowed: classes of images beside them")
     heads = sorted({_head(name) for name in pictures if "/" in name})
     parts = {head: known[head] for head in heads if head in known}
-    if not set(parts) & deep and len(parts) == 1 and len(heads) > 1:
+    if not set(parts).intersection(deep) and len(parts) == 1 and len(heads) > 1:
         (name,) = parts  # as a class of railway pictures, or of test tubes
         split = _drawn(where, names, "", seed)
         note = f"{name}/ is taken for a class, since it holds images and no folders of classes"

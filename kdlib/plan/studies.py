@@ -356,7 +356,8 @@ class Study:
         blocks: dict[str, list[Run]] = {"teacher": []}
         if self.runs_only:
             return {}
-        for run in (*self.teachers, *self.students):
+        runs: list[Teacher | Student] = [*self.teachers, *self.students]
+        for run in runs:
             own = f"{'seed' if self.kernels_by == 'seed' else run.labels_per_class}-{run.seed}"
             full = run.role == "teacher" and run.regime == "full"
             blocks.setdefault("teacher" if full else own, []).append(run)

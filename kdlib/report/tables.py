@@ -401,13 +401,17 @@ def chaos(measured: Mapping[str, Any], caption: str) -> HTML:
     rows += [
         ("in all", sum(measured["kills"].values())),
         ("half-written files that were read", measured["half_written"]),
-        ("finished runs that were lost", measured["lost"]),
+        (
+            f"finished notebooks that ran again or are gone, of {measured['noted']} noted",
+            measured["lost"],
+        ),
         (
             f"files that differ in the end, of {measured['studies']} x {measured['files']}",
             measured["different"],
         ),
     ]
-    words = f"{caption} (study {measured['study']}, seed {measured['seed']}; {ends})"
+    words = f"{caption} (study {measured['study']}, seed {measured['seed']}; {ends}; "
+    words += f"{measured['machine']}, {measured['date']}, commit {measured['commit'][:7]})"
     return table(pd.DataFrame(rows, columns=["what", "times"]), words)
 
 

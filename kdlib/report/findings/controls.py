@@ -122,7 +122,7 @@ class Controls:
         ratio = self.ratio(control, labels)
         return NO_SHARE if math.isnan(ratio) else f"{100 * ratio:.0f} %"
 
-    def facts(self) -> dict[str, str]:
+    def facts(self) -> dict[str, Any]:
         """Give the chapter's heading and the numbers that its prose quotes."""
         table = self.standings
         return {
