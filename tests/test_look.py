@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import zipfile
 from textwrap import dedent
 
 import numpy as np
@@ -578,6 +579,29 @@ def test_the_prefix_that_is_proposed_is_the_networks_whatever_stands_beside_it(t
         assert other.state_dict()[name].equal(value)
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "is empty"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "of Git LFS; all"),
+        (b"\n<!DOCTYPE html><html>", "is a web page, perhaps of a download that failed; allowed"),
+        (None, "is TorchScript, which is code; allowed: a saved state_dict"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_what_is_often_taken_for_a_checkpoint_is_named(tmp_path, content, words, suffix):
+    file = tmp_path / f"weights{suffix}"
+    if content is None:
+        with zipfile.ZipFile(file, "w") as archive:
+            for name in ("data.pkl", "code/net.py", "constants.pkl"):
+                archive.writestr(f"weights/{name}", b"1")
+    else:
+        file.write_bytes(content)
+    with pytest.raises(UsageError, match=words) as caught:
+        checkpoints.load_any(sequential(), file)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_folder_of_hugging_face_stands_for_the_weights_in_it(tmp_path):
     for seed, file in enumerate(["model.safetensors", "pytorch_model.bin"]):
         (tmp_path / f"checkpoint-{seed}").mkdir()
@@ -836,7 +860,13 @@ def test_keys_of_what_is_stored_differ_where_their_parts_do(one, other):
     assert subjects.key_of(*one) == subjects.key_of(*one) != subjects.key_of(*other)
 
 
-def test_what_is_stored_is_found_by_code_labels_teacher_and_names(tmp_path, monkeypatch):
+def test_keys_of_what_is_stored_depend_on_the_code(monkeypatch):
+    before = subjects.key_of("a")
+    monkeypatch.setattr(store, "code_hash", lambda: "other")
+    assert subjects.key_of("a") != before
+
+
+def test_what_is_stored_is_found_by_labels_teacher_and_names(tmp_path, monkeypatch):
     labels = np.arange(40) % 2
     made = []
     for name in ("measures", "maps"):
@@ -846,20 +876,17 @@ def test_what_is_stored_is_found_by_code_labels_teacher_and_names(tmp_path, monk
         )
 
     def look(**change):
-        given = {"a": {"end": LINE, "last": LINE}, "b": {"end": 2 * LINE, "last": LINE}}
+        given = {"a": {"end": LINE}, "b": {"end": -LINE}}
         choice = {"networks": given, "labels": labels} | change
         made.clear()
         looked(choice.pop("networks"), None, choice.pop("labels"), tmp_path / "look", **choice)
         return sorted(made)
 
     assert look() == ["maps", "measures", "measures"]
-    assert look() == []
     assert look(labels=labels[::-1]) == ["maps", "measures", "measures"]
     assert look(teacher="b") == ["measures", "measures"]
-    other = {"c": {"end": LINE, "last": LINE}, "b": {"end": 2 * LINE, "last": LINE}}
+    other = {"c": {"end": LINE}, "b": {"end": -LINE}}
     assert look(networks=other) == ["maps"]
-    monkeypatch.setattr(store, "code_hash", lambda: "other")
-    assert look() == ["maps", "measures", "measures"]
 
 
 def test_paths_and_names_with_an_emoji(nets, tmp_path, few):

@@ -307,6 +307,8 @@ def _read(file: Path) -> Any:
         raise UsageError(f"weights {file}: is a folder; allowed: a file, such as one in it")
     if not file.is_file():
         raise UsageError(f"weights {file}: there is no such file")
+    if kind := _other_kind(file):
+        raise UsageError(f"weights {file}: {kind}")
     try:
         if file.suffix == ".safetensors":
             return safetensors.torch.load_file(file)
@@ -323,6 +325,26 @@ def _read(file: Path) -> Any:
     except Exception as error:  # a damaged file raises anything
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise UsageError(f"weights {file}: cannot be read: {reason[:200]}") from error
+
+
+def _other_kind(file: Path) -> str:
+    """What a file is that is often taken for a checkpoint, and what to do; "" for any other."""
+    with file.open("rb") as opened:
+        head = opened.read(64)
+    if not head:
+        return "is empty"
+    if head.startswith(b"version https://git-lfs"):
+        return "is a pointer of Git LFS; allowed: the file itself, as `git lfs pull` fetches it"
+    if head.lstrip().lower().startswith((b"<!doctype html", b"<html")):
+        return "is a web page, perhaps of a download that failed; allowed: a saved state_dict"
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            if any(name.endswith("/constants.pkl") for name in archive.namelist()):
+                return (
+                    "is TorchScript, which is code; allowed: a saved state_dict, as that of "
+                    "torch.jit.load(file).state_dict()"
+                )
+    return ""
 
 
 def _stranger(message: str) -> str:
