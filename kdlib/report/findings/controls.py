@@ -250,14 +250,18 @@ class Controls:
         word = self.against_kd("shuffled", self.few)
         difference = interval(self.beside.loc[("shuffled", self.few), ["mean", "low", "high"]])
         if word == "below kd":
+<<<<<<< HEAD
             end = f"that much is the order among wrong classes, called dark knowledge{self._sum()}"
+=======
+            end = "the order among wrong classes, called dark knowledge, gives the rest"
+>>>>>>> prose1
         elif word == "above kd":
-            end = "the order among wrong classes, called dark knowledge, does not help here"
+            end = "here the order among wrong classes, called dark knowledge, does not help"
         elif word == statistics.UNCLEAR:
             end = "that the order among wrong classes (dark knowledge) helps is not shown"
         else:
             end = "that is no different, so no dark knowledge is needed"
-        return [f"{sentence}, {difference} points beside `kd`: {end}."]
+        return [f"{sentence}; minus `kd` that is {difference} points: {end}."]
 
     def taken_away(self) -> HTML:
         """List what each control that was run lacks, and what it keeps; all where none was run."""

@@ -1,4 +1,4 @@
-"""Few labels: who wins, by how much, and until when."""
+"""Few labels: who wins, by how much, and with how many labels still."""
 
 from __future__ import annotations
 
