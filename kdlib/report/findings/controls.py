@@ -250,11 +250,7 @@ class Controls:
         word = self.against_kd("shuffled", self.few)
         difference = interval(self.beside.loc[("shuffled", self.few), ["mean", "low", "high"]])
         if word == "below kd":
-<<<<<<< HEAD
             end = f"that much is the order among wrong classes, called dark knowledge{self._sum()}"
-=======
-            end = "the order among wrong classes, called dark knowledge, gives the rest"
->>>>>>> prose1
         elif word == "above kd":
             end = "here the order among wrong classes, called dark knowledge, does not help"
         elif word == statistics.UNCLEAR:
