@@ -359,7 +359,7 @@ class Study:
         runs: list[Teacher | Student] = [*self.teachers, *self.students]
         for run in runs:
             own = f"{'seed' if self.kernels_by == 'seed' else run.labels_per_class}-{run.seed}"
-            full = run.role == "teacher" and run.regime == "full"
+            full = isinstance(run, Teacher) and run.regime == "full"
             blocks.setdefault("teacher" if full else own, []).append(run)
         return {block: members for block, members in blocks.items() if members}
 
