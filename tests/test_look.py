@@ -563,7 +563,7 @@ def test_the_prefix_that_is_proposed_is_the_networks_whatever_stands_beside_it(t
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", "is empty"),
+        (b"", "it is empty"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "of Git LFS; all"),
         (b"\n<!DOCTYPE html><html>", "is a web page, perhaps of a download that failed; allowed"),
         (None, "is TorchScript, which is code; allowed: a saved state_dict"),
