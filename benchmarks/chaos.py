@@ -7,10 +7,11 @@ second copy, where at random moments something ends or breaks: the whole group o
 Snakemake, papermill or a kernel is killed, the study gets SIGTERM or Ctrl-C, the disk is full, the
 folder of results can no longer be written. The same command goes on after each. Before each it is
 noted which notebooks have finished: none of their files may be missing later or have been written
-again. After each all files are read; whenever the study is done all are compared with the
-undisturbed ones, and it begins again. Prints a line for each and writes what the book shows, so
-that a run that was stopped counts, too (`--go-on` adds to it). Linux only; a full disk and a folder
-that root cannot write need a mount, and are left out, with a line, where that is not allowed.
+again. After each all files are read. Whenever the study is done all are compared with the
+undisturbed ones, and it begins again; it is let end once each kind of fault has come. Prints a line
+for each and writes what the book shows, so that a run that was stopped counts, too (`--go-on` adds
+to it). Linux only; a full disk and a folder that root cannot write need a mount, and are left out,
+with a line, where that is not allowed.
 """
 
 from __future__ import annotations
@@ -316,6 +317,7 @@ class Chaos:
     draw: random.Random
     process: subprocess.Popen[bytes] | None = None
     disturbed: bool = False  # whether something happened to this process
+    begun: bool = False  # and not done
     before: Stamps = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -328,6 +330,7 @@ class Chaos:
         """
         if self.process is None:
             self.process, self.disturbed = self.copy.start(), False
+            self.begun = True
         try:
             code = self.process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -340,6 +343,11 @@ class Chaos:
             print((self.copy.folder / "said.txt").read_text())
             raise SystemExit("a study to which nothing happened has failed")
         return False
+
+    def finish(self) -> None:
+        """Let a study that has begun go on until it is done."""
+        while self.begun:
+            self.go_on(LONGEST)
 
     def happen(self, kind: str) -> bool:
         """Let something happen to the study that runs; returns whether there was anybody."""
@@ -387,7 +395,7 @@ class Chaos:
         self.tally.studies += 1
         print(f"  study {self.tally.studies} is done; {len(wrong)} files differ {wrong[:3]}")
         self.copy.reset()
-        self.before = {}
+        self.before, self.begun = {}, False
 
 
 def undisturbed(copy: Copy) -> tuple[dict[str, str], float]:
@@ -426,16 +434,17 @@ def chaos(tally: Tally, study: Path, kills: int, minutes: float, *, save: bool =
             run = Chaos(copy, wanted, length, tally, draw)
             deck: list[str] = []
             while tally.happened < kills and time.monotonic() < until:
-                deck = deck or draw.sample(kinds, len(kinds))  # each as often as any other
-                delay = draw.uniform(1, max(run.time_left() / 6, length / 8))
+                if not deck:  # each as often as any other, and then the study is let end
+                    run.finish()
+                    deck = draw.sample(kinds, len(kinds))
+                delay = draw.uniform(1, max(2 * run.time_left() / (len(deck) + 1), length / 8))
                 if run.go_on(delay) and run.happen(deck[-1]):
                     words = f"{tally.happened}/{kills} {deck.pop()} after {delay:.1f} s"
                     print(f"{words}; {len(run.before)} of {len(run.notebooks)} had finished")
                 if save:
                     store.save_benchmark("benchmarks", "chaos", asdict(tally))
                 sys.stdout.flush()
-            while run.process is not None or run.before:  # the last study is let end
-                run.go_on(LONGEST)
+            run.finish()
         finally:
             for process in copy.processes():
                 process.kill()

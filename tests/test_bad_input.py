@@ -418,7 +418,7 @@ CHECKPOINTS = [
         "checkpoint-folder",
         as_it_is("."),
         lambda file: checkpoints.load(network(), file),
-        ("weights .: there is no such file",),
+        ("weights .: is a folder; allowed: a file",),
     ),
 ]
 

@@ -445,10 +445,11 @@ def test_on_a_telephone_maps_stand_one_above_the_other_and_say_whose_they_are(re
     assert right["y"] >= left["y"] + left["height"]
     assert opened.text("panel.kd-right .kd-whose") == "kd"
     small = opened.figure.evaluate(
-        """f => [...f.querySelectorAll(".kd-zoom button")].filter((e) => e.checkVisibility()
-          && e.getBoundingClientRect().height < 24).length"""
+        """f => [...f.querySelectorAll("button, select, .kd-key, input:not([type=checkbox])")]
+          .filter((e) => e.checkVisibility() && Math.min(e.getBoundingClientRect().height,
+            e.getBoundingClientRect().width) < 24).map((e) => e.outerHTML)"""
     )
-    assert small == 0
+    assert small == []
 
 
 # ---- speed

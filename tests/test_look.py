@@ -17,7 +17,7 @@ from torch import nn
 import kdlib
 from kdlib import UsageError, cli, models, store
 from kdlib.data import forward_size
-from kdlib.foreign import extraction, layers, networks, pictures, subjects, tables
+from kdlib.foreign import extraction, layers, networks, pictures, reading, subjects, tables
 from kdlib.models import checkpoints
 from kdlib.plan import look as plan
 
@@ -582,7 +582,7 @@ def test_the_prefix_that_is_proposed_is_the_networks_whatever_stands_beside_it(t
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", "is empty"),
+        (b"", "it is empty"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "of Git LFS; all"),
         (b"\n<!DOCTYPE html><html>", "is a web page, perhaps of a download that failed; allowed"),
         (None, "is TorchScript, which is code; allowed: a saved state_dict"),
@@ -905,6 +905,46 @@ def test_paths_and_names_with_an_emoji(nets, tmp_path, few):
     page = (place / "look 🔍/look.html").read_text("utf-8")
     assert "net 🦉" in page
     page.encode("utf-8")
+
+
+def read(path):
+    """What a file of features holds, as a look takes it."""
+    choice = plan.Look(features=str(path))
+    found, sample = reading._of_features(choice, None, None, None)
+    reading._check(found)
+    return {subject.run: subject.layers for subject in found}, sample
+
+
+def test_a_file_of_features_may_end_in_capitals_and_its_labels_be_a_column(tmp_path):
+    np.savez(tmp_path / "f.npz", **{"a/end": LINE, "labels": np.arange(40)[:, None] % 3})
+    layers, sample = read((tmp_path / "f.npz").rename(tmp_path / "F.NPZ"))
+    assert layers["a"]["end"].shape == (40, 6)
+    assert sample.labels.tolist() == (np.arange(40) % 3).tolist()
+
+
+def test_classes_in_bytes_are_texts(tmp_path):
+    names = np.array(["ä".encode(), b"b"])
+    np.savez(tmp_path / "f.npz", **{"a/end": LINE, "labels": np.arange(40) % 2, "classes": names})
+    assert read(tmp_path / "f.npz")[1].classes == ("ä", "b")
+
+
+def test_features_in_bfloat16_are_read_as_torch_has_them(tmp_path):
+    from safetensors.torch import save_file as save_tensors
+
+    torch.manual_seed(0)
+    x = {"a/end": torch.randn(40, 5).bfloat16(), "a/first": torch.randn(40, 3)}
+    save_tensors(x, tmp_path / "f.safetensors")
+    layers, _ = read(tmp_path / "f.safetensors")
+    for name, values in layers["a"].items():
+        assert np.array_equal(values, x[f"a/{name}"].float().numpy())
+
+
+def test_numbers_too_large_for_float32_are_named():
+    for x in (LINE * 1e200, (LINE * 1e35).astype("float32")):
+        with pytest.raises(
+            UsageError, match=r"its largest number is \S+e\+\d+; allowed: to 1e\+30"
+        ):
+            subjects.check_layer("a", "end", x)
 
 
 # ---- mistakes ----------------------------------------------------------------------------------

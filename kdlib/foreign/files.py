@@ -43,13 +43,15 @@ def read(path: Path) -> Features:
     """Read a file of features. Raises UsageError for one that cannot be read or holds none."""
     readers = {".npz": _npz, ".safetensors": _safetensors, ".parquet": _parquet}
     try:
-        arrays = readers[path.suffix](path)
+        arrays = readers[path.suffix.lower()](path)
     except Exception as problem:  # whatever a damaged file raises
         reason = " ".join(str(problem).split()) or type(problem).__name__
         raise UsageError(f"features {path}: cannot be read: {reason}") from problem
     networks = nested({key: x for key, x in arrays.items() if key not in OTHERS}, str(path))
     classes = arrays.get("classes")
-    names = None if classes is None else tuple(map(str, classes.tolist()))
+    if classes is not None and classes.dtype.kind == "S":
+        classes = np.char.decode(classes, "utf-8", "replace")
+    names = None if classes is None else tuple(map(str, classes.ravel().tolist()))
     return Features(networks, arrays.get("labels"), names, arrays.get("images"))
 
 
@@ -92,11 +94,28 @@ def _npz(path: Path) -> dict[str, np.ndarray]:
 
 def _safetensors(path: Path) -> dict[str, np.ndarray]:
     with safe_open(path, "numpy") as file:
-        arrays = {name: file.get_tensor(name) for name in sorted(file.keys(), key=natural)}
+        names = sorted(file.keys(), key=natural)
+        short = {name for name in names if file.get_slice(name).get_dtype() == "BF16"}
+        arrays = {
+            name: _bfloat16(path, name) if name in short else file.get_tensor(name)
+            for name in names
+        }
         notes = file.metadata() or {}
     if "classes" in notes:
         arrays["classes"] = np.array(json.loads(notes["classes"]))
     return arrays
+
+
+def _bfloat16(path: Path, name: str) -> np.ndarray:
+    """A tensor of bfloat16, which NumPy does not know, as float32: the upper half of its bits."""
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        entry = json.loads(file.read(size))[name]
+        begin, end = entry["data_offsets"]
+        file.seek(8 + size + begin)
+        upper = np.frombuffer(file.read(end - begin), "<u2")
+    bits: Any = upper.astype(np.uint32) << 16
+    return bits.view(np.float32).reshape(entry["shape"])  # type: ignore[no-any-return]
 
 
 def _parquet(path: Path) -> dict[str, np.ndarray]:

@@ -66,7 +66,10 @@ def given(
         raise UsageError(f"classes {[*classes][:8]}; allowed: names that differ")
     if labels is None:
         return Pictures(array, None, tuple(map(str, classes or ())))
-    numbers, names = _labels(np.asarray(plain(labels)), classes)
+    values = np.asarray(plain(labels))
+    if values.ndim == 2 and values.shape[1] == 1:  # as Keras has them
+        values = values[:, 0]
+    numbers, names = _labels(values, classes)
     if n is not None and numbers.shape != (n,):
         raise UsageError(f"labels are {numbers.shape}, of {n} images; allowed: ({n},)")
     if len(np.unique(numbers)) < 2:

@@ -12,6 +12,7 @@ import numpy as np
 from kdlib import UsageError, store
 from kdlib.store import Layers
 
+LARGEST = 1e30  # number in features: they are float32
 TRAIN = 2000  # training images for the probes, or all there are
 
 
@@ -32,9 +33,11 @@ def check_layer(network: str, layer: str, x: np.ndarray) -> None:
     where = f"network {network!r}: layer {layer}"
     if x.dtype.kind not in "fiub" or x.ndim != 2 or x.shape[1] < 2:
         raise UsageError(f"{where} is {x.dtype} {x.shape}; allowed: numbers (n, d), d at least 2")
-    bad = int((~np.isfinite(x.astype(np.float32))).any(axis=1).sum())
-    if bad:
+    if bad := int((~np.isfinite(x)).any(axis=1).sum()):
         raise UsageError(f"{where}: {bad} of {len(x)} images have NaN or infinity in it")
+    largest = np.abs(x).max(initial=0)
+    if largest > LARGEST:
+        raise UsageError(f"{where}: its largest number is {largest:.1e}; allowed: to {LARGEST:.0e}")
     if len(x) and (x == x[0]).all():
         raise UsageError(f"{where} is the same for all {len(x)} images; leave it out")
 

@@ -307,9 +307,9 @@ def _read(file: Path) -> Any:
         raise UsageError(f"weights {file}: is a folder; allowed: a file, such as one in it")
     if not file.is_file():
         raise UsageError(f"weights {file}: there is no such file")
-    if kind := _other_kind(file):
-        raise UsageError(f"weights {file}: {kind}")
     try:
+        if kind := _other_kind(file):
+            raise UsageError(f"weights {file}: {kind}")
         if file.suffix == ".safetensors":
             return safetensors.torch.load_file(file)
         _check_sizes(file)
@@ -332,7 +332,7 @@ def _other_kind(file: Path) -> str:
     with file.open("rb") as opened:
         head = opened.read(64)
     if not head:
-        return "is empty"
+        return "cannot be read: it is empty"
     if head.startswith(b"version https://git-lfs"):
         return "is a pointer of Git LFS; allowed: the file itself, as `git lfs pull` fetches it"
     if head.lstrip().lower().startswith((b"<!doctype html", b"<html")):

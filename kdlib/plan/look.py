@@ -111,7 +111,7 @@ class Look:
 
 def _check_file(features: str) -> None:
     path = path_of("features", features)
-    if path.suffix not in FILES:
+    if path.suffix.lower() not in FILES:
         raise UsageError(f"features {features}; allowed: a file that ends in {', '.join(FILES)}")
     if not path.is_file():
         raise UsageError(f"features {features}: there is no such file")

@@ -174,8 +174,8 @@ def show(
     shade="error", epoch=5 (of the film of training), selected=[image numbers], hidden=[class
     numbers], names=False, brush="lasso" (or "move": dragging moves the map), together=False
     (each map is zoomed by itself), align=True (the right map is turned so that the selected
-    images lie upon each other), regions=True (decision regions behind the last layers),
-    overview=True (all layers at once).
+    images lie upon each other), regions=True (decision regions behind the last layers, along
+    the film, too), overview=True (all layers at once).
 
     Raises UsageError for a name the results do not hold, and when they hold no maps at all.
 

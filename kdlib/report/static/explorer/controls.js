@@ -78,8 +78,10 @@ function tick(app, key, words, title) {
 
 /** How the maps are looked at. */
 function options(app) {
-  const late = SIDES.some((side) => app.part(side).predicts) && app.data.classes.length > 0;
-  const ticks = [tick(app, "together", "zoom together", "Zoom and move both maps together, or each by itself"),
+  const known = app.data.classes.length > 0;
+  const late = known && SIDES.some((side) => app.part(side).predicts);
+  const ticks = [...(known ? [tick(app, "names", "names", "Name the classes on the maps")] : []),
+    tick(app, "together", "zoom together", "Zoom and move both maps together, or each by itself"),
     tick(app, "align", "align the selection", `Turn and shift the right map so that the selected images lie upon those on the left (${FEWEST} or more images)`),
     tick(app, "overview", "all layers", "Show small maps of all layers of both networks"),
     ...(late ? [tick(app, "regions", "decision regions", "Colour the last layers' maps by what the nearest images are predicted, once trained and along the film")] : [])];
@@ -186,7 +188,6 @@ function legend(app) {
       onfocus: (event) => event.target.matches(":focus-visible") && point(c), onblur: () => point(-1),
       onpointerenter: () => point(c), onpointerleave: () => point(-1) }, icon, make("span", {}, name));
   });
-  const names = make("input", { type: "checkbox", onchange: () => app.set("names", names.checked) });
   const find = make("input", { type: "search", placeholder: `find one of ${thousands(classes.length)} classes`,
     "aria-label": "Find a class", hidden: classes.length <= MANY, oninput: () => {
       const words = find.value.trim().toLocaleLowerCase();
@@ -201,7 +202,7 @@ function legend(app) {
   const element = make("div", { className: "kd-legend", role: "group", "aria-label": "Classes and colours" },
       make("label", { className: "kd-muted", hidden: shades.length < 2 }, "colour: ", shade), ramp,
       find, make("span", { className: "kd-muted", hidden: classes.length > 0 }, "no classes are known"), ...buttons,
-      ring, make("label", { className: "kd-key", hidden: !classes.length }, names, "names"));
+      ring);
   return {
     element,
     update() {
@@ -212,7 +213,6 @@ function legend(app) {
       ramp.hidden = app.shade() === "class";
       ring.hidden = !predicts();
       most.textContent = MOST[app.shade()] || "";
-      names.checked = app.good.names;
       buttons.forEach((button, c) => button.setAttribute("aria-pressed", String(!app.hidden.has(c))));
     },
   };
