@@ -166,11 +166,11 @@ for edition in EDITIONS:
             f"edition_{edition.key}"
         localrule: True
         input:
-            [f"book/results/{name}/study.json" for name in editions.awaited(edition, EDITIONS)],
+            [f"book/results/{each.main}/study.json" for each in EDITIONS],
             "_config.yml",
             "_toc.yml",
             [f for f in glob("book/*.*") + glob("book/reference/*") + glob("book/images/*")],
-            [f for name in edition.studies if name not in MAINS for f in glob(f"book/results/{name}/*.*")],
+            [f for each in EDITIONS for name in each.studies if name not in MAINS for f in glob(f"book/results/{name}/*.*")],
             glob("book/results/benchmarks/*.json"),
             glob("book/results/checkpoints/*.*"),
             [f for f in glob("kdlib/**", recursive=True) if Path(f).suffix in (".py", ".js", ".css", ".html")],

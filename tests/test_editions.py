@@ -48,12 +48,10 @@ def test_until_then_the_study_just_computed_leads(tmp_path):
     assert [e.key for e in plan.existing("mine", tmp_path / "none")] == ["study-mine"]
 
 
-def test_an_edition_waits_for_the_studies_that_it_reads_and_for_the_one_that_may_lead(tmp_path):
-    results = published(tmp_path, "cifar10", "quick")
-    photographs, digits, own = every = plan.existing("methods", results)
-    assert plan.awaited(photographs, every) == ["cifar10"]  # not for what is being computed
-    assert plan.awaited(digits, every) == ["cifar10", "quick", "methods"]
-    assert plan.awaited(own, every) == ["cifar10", "methods"]
+def test_a_leading_study_that_is_computed_and_not_published_yet_is_an_edition(tmp_path):
+    assert [each.main for each in plan.existing("cifar10", tmp_path)] == ["cifar10"]
+    both = plan.existing("cifar10", published(tmp_path, "quick"))
+    assert {each.main for each in both} == {"cifar10", "quick"}
 
 
 def test_an_edition_of_its_own_reads_its_own_study_for_everything():

@@ -111,16 +111,10 @@ def existing(computed: str = "", results: Path = RESULTS) -> list[Edition]:
     return [of_study(name) for name in sorted(there, key=lambda name: name != first)]
 
 
-def awaited(edition: Edition, every: list[Edition]) -> list[str]:
-    """List the main studies that must have been published before an edition is built.
-
-    Those it reads, and the one that may lead: pages of what was published before need not wait
-    for the study that is being computed.
-    """
-    return [each.main for each in every if each.main in (*edition.studies, LEAD)]
-
-
 def _seeds(folder: Path) -> int:
-    """How many seeds a study has in the label budget that has most of them."""
-    published = json.loads((folder / "study.json").read_text(encoding="utf-8")).get("published", {})
+    """How many seeds a study has in the label budget that has most of them; 0 if not published."""
+    file = folder / "study.json"
+    if not file.is_file():
+        return 0
+    published = json.loads(file.read_text(encoding="utf-8")).get("published", {})
     return max((len(seeds) for seeds in published.values()), default=0)

@@ -29,7 +29,6 @@ LEAD_ONLY = (  # the pages that are the same for all data sets
 )
 EXECUTED = f"{BOOK}/executed/"  # notebooks of the study just computed: in its edition
 HTML = Path("_build/html")
-JOBS = 2  # chapters that are executed at a time; with more, two processes could write one file
 Role = Literal["main", "regimes", "capacity", "architectures", "methods"]
 
 
@@ -146,7 +145,6 @@ def _sphinx(toc: Path, pages: Path, doctrees: Path) -> int:
         path_config=Path("_config.yml"),
         confoverrides=settings,
         warningiserror=True,
-        jobs=JOBS,
         keep_going=True,
     )
     return result if isinstance(result, int) else 1
