@@ -240,7 +240,8 @@ def _check_kept(
     folder: Path, before: list[str], names: Collection[str], chosen: Collection[str]
 ) -> None:
     """Raise UsageError where runs published before are not published now, and so would be lost."""
-    lost = [run for run in before if run not in set(chosen)]
+    staying = set(chosen)
+    lost = [run for run in before if run not in staying]
     if not lost:
         return
     reason = "which the study has no longer"
