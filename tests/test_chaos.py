@@ -2,6 +2,7 @@
 
 import os
 import random
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -98,3 +99,56 @@ def test_the_notebooks_of_the_smallest_study_make_all_files_that_are_compared():
         "features.safetensors",
     }
     assert sum("maps" in file.parts for file in files) == 3 + 2 + 2
+
+
+class Quick:
+    """A copy whose study ends with the next of these statuses; None: it runs for long."""
+
+    study = ROOT / "studies/smoke.yaml"
+
+    def __init__(self, folder, *statuses):
+        self.folder, self.statuses, self.resets = folder, list(statuses), 0
+        (folder / "said.txt").write_text("why")
+
+    def start(self):
+        status = self.statuses.pop(0)
+        code = "import time; time.sleep(60)" if status is None else f"raise SystemExit({status})"
+        return subprocess.Popen([sys.executable, "-S", "-c", code])
+
+    def processes(self):
+        return []
+
+    def files(self):
+        return []
+
+    def reset(self):
+        self.resets += 1
+
+
+def of(copy):
+    return chaos.Chaos(copy, {}, 100.0, chaos.Tally("smoke", 0), random.Random(0))
+
+
+def test_a_study_goes_on_until_it_is_done_and_is_compared_once(tmp_path):
+    run = of(Quick(tmp_path, None, 0))
+    run.finish()  # nothing has begun
+    assert run.tally.studies == 0
+    assert run.go_on(0.1)
+    assert run.happen("SIGTERM")
+    assert run.tally.kills == {"SIGTERM": 1}
+    assert run.begun
+    run.finish()
+    assert (run.tally.studies, run.copy.resets, run.begun) == (1, 1, False)
+
+
+def test_a_study_that_fails_though_nothing_happened_ends_it_all(tmp_path, capsys):
+    with pytest.raises(SystemExit, match="nothing happened has failed"):
+        of(Quick(tmp_path, 1)).go_on(60)
+    assert "why" in capsys.readouterr().out
+
+
+def test_the_time_left_counts_the_notebooks_that_have_finished(tmp_path):
+    run = of(Quick(tmp_path))
+    assert run.time_left() == 100
+    run.before = dict.fromkeys(list(run.notebooks)[: len(run.notebooks) // 3], ())
+    assert run.time_left() == pytest.approx(100 * 2 / 3, abs=8)

@@ -303,8 +303,8 @@ def test_a_shell_hands_every_text_of_a_study_on_as_it_is(project, tmp_path):
     network = models.build("resnet8", classes=2, width=0.25)
     torch.save(network.state_dict(), odd.with_suffix(".pt"))
     texts = {"folder": odd, "weights": odd.with_suffix(".pt")}
-    texts = {key: json.dumps(str(path))[1:-1] for key, path in texts.items()}
-    (project / "studies/others.yaml").write_text(OTHERS.format(**texts))
+    texts = {key: json.dumps(str(p), ensure_ascii=False)[1:-1] for key, p in texts.items()}
+    (project / "studies/others.yaml").write_text(OTHERS.format(**texts), encoding="utf-8")
     done = subprocess.run(
         [
             *(sys.executable, "-m", "snakemake", "publish", "--dry-run", "--printshellcmds"),

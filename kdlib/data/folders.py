@@ -133,7 +133,7 @@ def _parsed(folder: str) -> tuple[str, tuple[str, ...]]:
 
 
 def _split(
-    where: str, names: set[str], known: Mapping[str, str], deep: Collection[str], seed: int
+    where: str, names: set[str], known: Mapping[str, str], deep: set[str], seed: int
 ) -> Split:
     """Place the splits. Raises UsageError for what looks like one and cannot be placed."""
     pictures = {name for name in names if is_picture(name)}
