@@ -8,6 +8,7 @@ module it uses changed: parameters and images by their content, files by their t
 
 import ast
 import json
+import os
 from functools import cache
 from glob import glob
 from pathlib import Path
@@ -15,7 +16,7 @@ from pathlib import Path
 from snakemake_interface_logger_plugins.common import LogEvent
 
 from kdlib import UsageError
-from kdlib.plan import editions, studies
+from kdlib.plan import editions, runs, studies
 from snakemake_logger_plugin_kdlib import failure
 
 STUDY_FILE = str(config.get("study", "studies/quick.yaml"))
@@ -24,6 +25,8 @@ try:
     STUDY = studies.read(STUDY_FILE, DEVICE)
 except UsageError as problem:
     raise WorkflowError(str(problem))
+
+os.environ.setdefault(runs.CHECKPOINT_MINUTES, f"{STUDY.checkpoint_minutes:g}")  # as elsewhere
 
 ROOT = str(STUDY.root)
 DATASET = STUDY.dataset

@@ -36,7 +36,7 @@ from tempfile import TemporaryDirectory
 
 import pandas as pd
 import psutil
-from pairs import cores
+from pairs import machine
 from safetensors import safe_open
 
 from kdlib import publish, store
@@ -290,7 +290,7 @@ class Tally:
     lost: int = 0  # notebooks that had finished and ran again, or whose files are gone
     different: int = 0
     slowest_end: float = 0.0  # seconds until all processes of a stopped study were gone
-    machine: str = field(default_factory=lambda: f"{cores()} cores")
+    machine: str = field(default_factory=machine)
     date: str = field(default_factory=lambda: date.today().isoformat())
     commit: str = field(default_factory=lambda: publish.commit_of(store.code_hash()))
 
@@ -467,7 +467,13 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # nothing is left
     tally = Tally(given.study.stem, given.seed)
     if given.go_on and (there := store.load_benchmark("benchmarks", "chaos")):
-        tally = Tally(**there)
+        earlier = Tally(**there)
+        if (earlier.study, earlier.commit) != (tally.study, tally.commit):
+            raise SystemExit(
+                f"--go-on: the result that is there is of the study {earlier.study} and commit "
+                f"{earlier.commit}, now {tally.study} and {tally.commit}; run it without --go-on"
+            )
+        tally = earlier
     chaos(tally, given.study, given.kills, given.minutes, save=not given.no_result)
     print(json.dumps(asdict(tally)))
     return 0 if tally.sound else 1

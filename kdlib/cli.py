@@ -322,16 +322,17 @@ def _tidy(planned: studies.Study) -> None:
     their run: of notebooks whose students were others.
     """
     root, now = planned.root, time.time()
-    with contextlib.suppress(OSError):
-        for file in [*root.rglob("*.ipynb"), *root.rglob(".*.part")]:
+    for file in [*root.rglob("*.ipynb"), *root.rglob(".*.part")]:
+        with contextlib.suppress(OSError):  # open elsewhere, or gone
             state = file.stat()
             old = file.suffix == ".part" and now - state.st_mtime > DAY
             if old or (file.suffix == ".ipynb" and state.st_size == 0):
                 file.unlink()
-        written = {run.folder: run.folder / "run.json" for run in planned.runs}
-        if all(record.is_file() for record in written.values()):
-            for folder, record in written.items():
-                for file in folder.glob("checkpoint*.safetensors"):
+    written = {run.folder: run.folder / "run.json" for run in planned.runs}
+    if all(record.is_file() for record in written.values()):
+        for folder, record in written.items():
+            for file in folder.glob("checkpoint*.safetensors"):
+                with contextlib.suppress(OSError):
                     if file.stat().st_mtime < record.stat().st_mtime:
                         file.unlink()
 

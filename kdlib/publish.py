@@ -36,6 +36,7 @@ class Counts(NamedTuple):
     replaced: int
     kept: int  # as published before: they are not on this machine
     missing: int  # of the study file, not published
+    dropped: int  # published before, of a study that has them no longer
 
     def __str__(self) -> str:
         """As on the command line: 12 added, 3 replaced."""
@@ -65,6 +66,7 @@ def publish(study: Study, folder: Path, *, partial: bool = False) -> Counts:
         _refuse_missing(study, missing)
     here = [name for name in here if name in chosen]
     kept = [name for name in published if name in chosen and name not in here]
+    dropped = set() if before is not None else _earlier(folder) - set(names)
 
     for name in here[:1]:  # all of one hash, as `store.gather` sees to
         store.load_run(study.root / name, images.hash)
@@ -98,7 +100,8 @@ def publish(study: Study, folder: Path, *, partial: bool = False) -> Counts:
     results = store.Results(facts, **tables, images=sample, labels=labels)
     store.publish(folder, results, _executed(study, chosen), origin)
     replaced = len(set(here) & set(published))
-    return Counts(len(here) - replaced, replaced, len(kept), len(names) - len(chosen))
+    absent = len(names) - len(chosen)
+    return Counts(len(here) - replaced, replaced, len(kept), absent, len(dropped))
 
 
 # ---- which runs --------------------------------------------------------------------------------
@@ -126,6 +129,14 @@ def _before(folder: Path) -> store.Results | None:
             "publish it from a machine with every run, or delete it"
         )
     return store.load(folder, view=None)
+
+
+def _earlier(folder: Path) -> set[str]:
+    """The runs that were published before; none where that cannot be read."""
+    try:
+        return set(store.load_frame(folder / "runs.parquet")["run"])
+    except (UsageError, KeyError):
+        return set()
 
 
 def _whole_cells(study: Study, there: Collection[str]) -> list[str]:

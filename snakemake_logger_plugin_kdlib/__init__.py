@@ -84,9 +84,10 @@ def failure(logs: Iterable[str]) -> Failure:
         return Failure()
     said = re.sub(r"\x1b\[[0-9;]*m", "", "".join(map(_text, others)))  # without colours
     for name, value in _errors(_text(notebook)):
-        line, mistake = value.strip().partition("\n")[0], name == "UsageError"
-        if line and (here or (line in said and (mistake or name in said))):
-            return Failure(printable(line if mistake else f"{name}: {line}"), mistake)
+        line, usage = value.strip().partition("\n")[0], name == "UsageError"
+        if line and (here or (line in said and (usage or name in said))):
+            mistake = usage and not line.startswith("cannot write")  # as on a full disk
+            return Failure(printable(line if usage else f"{name}: {line}"), mistake)
     lines = [line for line in said.splitlines() if SCHEDULER.search(line)]
     lines = lines or [line for line in said.splitlines() if line.startswith("Error: ")]
     return Failure(printable(lines[-1].strip()) if lines else "")

@@ -92,7 +92,7 @@ CELLS = [(2, 0), (2, 1), (5, 0), (5, 1)]
 def test_a_whole_study_is_published_with_where_it_comes_from(machine):
     machine.train(*CELLS)
     machine.map()
-    assert machine.publish() == (13, 0, 0, 0)
+    assert machine.publish() == (13, 0, 0, 0, 0)
     results = store.load(machine.to)
     study = results.study
     assert study["published"] == BUDGETS
@@ -128,7 +128,7 @@ def test_what_is_missing_is_refused_or_left_out_cell_by_cell(machine):
     ):
         machine.publish()
     assert not machine.to.exists()
-    assert machine.publish(partial=True) == (7, 0, 0, 6)
+    assert machine.publish(partial=True) == (7, 0, 0, 6, 0)
     results = store.load(machine.to)
     assert results.study["published"] == {"2": [0, 1]}
     assert results.study["missing"] == 6
@@ -148,11 +148,11 @@ def test_no_whole_cell_is_an_error_and_nothing_is_published(machine):
 def test_seeds_that_are_trained_elsewhere_join_those_published(machine):
     machine.train((2, 0), (5, 0))
     machine.map()
-    assert machine.publish(partial=True) == (7, 0, 0, 6)
+    assert machine.publish(partial=True) == (7, 0, 0, 6, 0)
     first = store.load(machine.to)
     machine.forget()
     machine.train((2, 1), (5, 1))
-    assert machine.publish() == (6, 1, 6, 0)
+    assert machine.publish() == (6, 1, 6, 0, 0)
     results = store.load(machine.to)
     assert results.study["published"] == BUDGETS
     assert results.study["provenance"]["hours"] == 6.5
@@ -166,7 +166,7 @@ def test_seeds_that_are_trained_elsewhere_join_those_published(machine):
             == 0
         )
     machine.forget()
-    assert machine.publish() == (0, 0, 13, 0)
+    assert machine.publish() == (0, 0, 13, 0, 0)
     again = store.load(machine.to)
     np.testing.assert_array_equal(again.images, first.images)
     assert {**again.study, "code": ""} == {**results.study, "code": ""}
@@ -179,7 +179,7 @@ def test_a_run_trained_anew_takes_nothing_over(machine):
     machine.forget()
     machine.train((2, 0), accuracy=0.75)
     machine.save(machine.study.teachers[0], 0.501, machine.rows)  # other hardware
-    assert machine.publish(partial=True) == (0, 4, 3, 6)
+    assert machine.publish(partial=True) == (0, 4, 3, 6, 0)
     results = store.load(machine.to)
     accuracy = results.runs.set_index("run")["test_accuracy"]
     assert accuracy.pop(machine.study.teachers[0].name) == 0.501
@@ -216,7 +216,7 @@ def test_a_comparison_of_a_run_trained_anew_is_not_kept_in_part(machine):
     machine.publish()
     assert len(store.load(machine.to).comparison) == 3
     machine.save(again, 0.5, machine.rows, calibration=0.2)
-    assert machine.publish() == (0, 1, 12, 0)
+    assert machine.publish() == (0, 1, 12, 0, 0)
     results = store.load(machine.to)
     assert results.comparison.empty
     assert set(results.maps["run"]) == {run.name for run in study.mapped} - {again.name}
@@ -304,6 +304,18 @@ def test_published_runs_that_a_study_has_no_longer_are_not_lost(machine, change)
     with pytest.raises(UsageError, match=r"would be lost, .*, which the study has no longer; "):
         machine.publish(partial=True)
     assert {file: file.read_bytes() for file in machine.to.rglob("*.*")} == before
+
+
+def test_runs_that_a_study_dropped_are_counted_when_all_others_are_here(machine):
+    machine.train(*CELLS)
+    machine.map()
+    machine.publish()
+    machine.file.write_text(STUDY.replace("[baseline, kd, {", "[baseline, {"))
+    machine.map()
+    counts = machine.publish()
+    assert counts.dropped == 4
+    assert str(counts).endswith("4 dropped")
+    assert not store.load(machine.to).runs["options"].eq("").all()
 
 
 def test_what_an_earlier_version_published_is_not_overwritten_by_a_part(machine):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import re
 import unicodedata
 from collections import Counter
@@ -211,6 +212,14 @@ def _check_disguise(where: str, pictures: set[str]) -> None:
             raise UsageError(
                 f"{where}{head}: holds {_some(sorted(folders))}, a split below a class; "
                 "allowed: train/<class>/ and test/<class>/"
+            )
+    words = {head: _parsed(head)[0] for head in inside}
+    for one, other in itertools.combinations(sorted(inside), 2):
+        alike = (inside[one] & inside[other]) - {""}
+        if words[one] and words[other] and words[one] != words[other] and len(alike) > 1:
+            raise UsageError(
+                f"{where}: {one}/ and {other}/ both hold {_some(sorted(alike))}, like splits; "
+                "allowed: train/<class>/ and test/<class>/, with the same classes in both"
             )
     first, *others = inside.values()
     if len(first) > 1 and "" not in first and others and all(own == first for own in others):

@@ -62,10 +62,15 @@ def end_with_the_study(what: str) -> None:
     process = _announced()
 
     def watch(number: int) -> None:
-        with contextlib.suppress(psutil.Error):
+        try:
             study = psutil.Process(number)  # another process may get its number later
             while study.is_running() and study.status() != psutil.STATUS_ZOMBIE:
                 time.sleep(1)
+        except psutil.AccessDenied:
+            while psutil.pid_exists(number):
+                time.sleep(1)
+        except psutil.NoSuchProcess:
+            pass
         end(f"{what} was stopped: its study is gone; {GOES_ON}", 128 + signal.SIGTERM)
 
     if process not in (None, os.getpid()):

@@ -208,8 +208,7 @@ class Controls:
         if share == NO_SHARE:
             return []
         sentence = (
-            f"Hard labels from the teacher for the images without labels (`pseudo`) give {share} "
-            "of that gain."
+            f"Hard labels from the teacher for every image (`pseudo`) give {share} of that gain."
         )
         ratio = self.ratio("pseudo", self.few)
         if ratio < MOST:
