@@ -651,8 +651,8 @@ def load(folder: str | Path | None = None, *, view: str | None = "pooled") -> Re
     study = _read(folder / "study.json", _study, made_by)
     tables = {}
     for name, entry in TABLES.items():
-        read = partial(_parquet, columns=entry.columns, later=entry.later)
-        tables[name] = _read(folder / f"{name}.parquet", read, made_by)
+        table = partial(_parquet, columns=entry.columns, later=entry.later)
+        tables[name] = _read(folder / f"{name}.parquet", table, made_by)
     for name in ("measures", "similarity"):
         tables[name] = _viewed(tables[name], view)
     sample = _read(folder / "sample.parquet", partial(_parquet, columns=["label"]), made_by)
