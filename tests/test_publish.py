@@ -269,7 +269,7 @@ def test_what_is_added_to_a_published_study_joins_it(machine, added):
     assert new
     for run in new:
         machine.save(run, 0.75, machine.rows)
-    assert machine.publish() == (len(new), 0, 13, 0)
+    assert machine.publish() == (len(new), 0, 13, 0, 0)
     results = store.load(machine.to)
     assert list(results.runs["run"]) == [run.name for run in study.runs]
     accuracy = results.runs.set_index("run")["test_accuracy"]
