@@ -148,7 +148,7 @@ def test_below_a_class_whole_names_are_refused(top, train, test):
 def test_folders_of_different_splits_with_some_of_the_same_classes_are_refused(top):
     fill(top, **{f"bird_train/{name}": 4 for name in "abc"})
     fill(top, **{f"birds_test/{name}": 2 for name in "ab"})
-    refused(top, "bird_train/ and birds_test/ both hold a and b, like splits; allowed: train/<cl")
+    refused(top, "bird_train/ and birds_test/ both hold a, b, like splits; allowed: train/<class")
 
 
 def test_unlabelled_images_alone_are_refused(top):

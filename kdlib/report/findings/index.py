@@ -95,6 +95,14 @@ def _flat(cells: pd.DataFrame, claim: str) -> str:
     return f"; with whole maps in place of their means, {named}" if named else ""
 
 
+def probe(results: Results) -> str:
+    """Give the distilled student minus the baseline in the probe at block2, fewest labels."""
+    few = students(results.runs)
+    few = few[few["labels"] == charts.budgets(few)[0]]
+    method = main_method(few["method"])
+    return gain(results, "probe", "block2", method=method, labels=few["labels"].iloc[0])
+
+
 def names(methods: Iterable[str]) -> str:
     """Introduce the methods of a study by what they copy, and its controls."""
     present = [m for m in charts.order(methods) if m in METHODS and m != BASELINE]
