@@ -289,7 +289,7 @@ def test_the_baseline_with_every_label_stands_beside_the_gain():
     every = made.runs, many.assign(labels="all", run="all-" + many["run"])
     with_all = made._replace(runs=pd.concat(every, ignore_index=True))
     words = findings.controls.Controls(with_all).short().data
-    assert "same network reaches 80.0 %; `kd` with 2 labels per class, 90.0 %" in words
+    assert "network reaches 80.0 % (3 seeds); `kd` with 2 labels per class, 90.0 %" in words
 
 
 def test_the_heading_of_the_controls_has_their_shares():

@@ -18,6 +18,7 @@ from kdlib.report.findings.words import (
     interval,
     number,
     percent,
+    seeds,
     seeds_of,
 )
 from kdlib.store import Results
@@ -236,8 +237,9 @@ class Controls:
             return []
         accuracy, kd = (self.gains.loc[key, "accuracy"] for key in (every, ("kd", self.few)))
         return [
-            f"With every true label and no teacher the same network reaches {percent(accuracy)}; "
-            f"`kd` with {self.few} labels per class, {percent(kd)}."
+            f"With every true label and no teacher the same network reaches {percent(accuracy)} "
+            f"({seeds(int(self.gains.loc[every, 'n']))}); `kd` with {self.few} labels per class, "
+            f"{percent(kd)}."
         ]
 
     def _order(self) -> list[str]:
