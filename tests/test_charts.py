@@ -81,6 +81,13 @@ def test_a_chart_with_one_seed_has_no_bars():
     assert vl_convert.vegalite_to_png(spec).startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize("draw", [charts.accuracy, charts.layers, charts.difference])
+def test_a_chart_states_the_seeds_of_every_label_budget(results, draw):
+    runs = results.runs
+    some = results._replace(runs=runs[(runs["labels"] != "all") | (runs["seed"] < 3)])
+    assert "mean of n = 3/4" in json.dumps(draw(some).to_dict())
+
+
 def test_methods_keep_their_order_and_colours():
     assert charts.order(["at", "zzz", "kd", "baseline"]) == ["baseline", "kd", "at", "zzz"]
     assert charts.colours(["kd", "baseline"])["kd"] == charts.colours(["kd", "at"])["kd"]

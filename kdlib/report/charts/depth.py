@@ -47,7 +47,7 @@ def layers(results: Results, measure: str = "knn", *, network: str | None = None
     )
     panel = alt.layer(*marks, parts.valid(words, "place"), data=table)
     header = parts.budget_header("middle")
-    n = int(runs["seed"].nunique())
+    n = runs.groupby(["method", "labels"])["seed"].nunique()
     return (
         panel.properties(width=parts.share(620, len(steps)), height=210)
         .add_params(parts.chosen())
@@ -55,7 +55,7 @@ def layers(results: Results, measure: str = "knn", *, network: str | None = None
         .properties(
             title=alt.Title(
                 f"{name(measure)}, layer by layer, {network}",
-                subtitle=f"{parts.over([n])}; dots: single seeds; {hint(measure)}",
+                subtitle=f"{parts.over(n)}; dots: single seeds; {hint(measure)}",
             ),
             description=parts.spoken(table, "value", name(measure)),
         )

@@ -25,7 +25,7 @@ def accuracy(results: Results, *, network: str | None = None) -> alt.LayerChart 
     )
     where = ["method:N", parts.LABELS]
     marks = parts.over_seeds(base, "accuracy_pct", "test accuracy, %", where, ".1f")
-    n = int(runs["seed"].nunique())
+    n = runs.groupby(["method", "labels"])["seed"].nunique()
     return (
         alt.layer(*_teacher(results), *marks)
         .add_params(parts.chosen())
@@ -34,7 +34,7 @@ def accuracy(results: Results, *, network: str | None = None) -> alt.LayerChart 
             height=300,
             title=alt.Title(
                 f"Test accuracy of {network}",
-                subtitle=f"{parts.over([n])}; dots: single seeds",
+                subtitle=f"{parts.over(n)}; dots: single seeds",
             ),
             description=parts.spoken(table, "accuracy_pct", "Test accuracy in percent"),
         )
