@@ -253,6 +253,15 @@ def test_a_control_has_its_share_of_what_kd_adds():
     assert controls.share("shuffled", "2") == "–"
 
 
+def test_a_label_budget_of_one_seed_is_not_among_those_that_head_the_methods():
+    made = gallery(**NOTHING, fitnet=[0.6, 0.71, 0.8])
+    one = gallery(baseline=[0.9], kd=[0.8], fitnet=[0.8]).runs
+    both = made.runs, one.assign(labels="all", run="all-" + one["run"])
+    mixed = made._replace(runs=pd.concat(both, ignore_index=True))
+    helps = findings.methods.facts(mixed, {})["helps"]
+    assert helps == "2 of 2 methods beat the baseline with 2 labels per class"
+
+
 def taught(made, **facts):
     """A study with a teacher of which these facts are known."""
     teacher = {"run": "teacher", "role": "teacher", "method": "baseline", "regime": "full"}

@@ -105,9 +105,10 @@ def _helps(home: pd.DataFrame) -> str:
     steps = charts.budgets(home)
     if not steps:
         return "no method was run yet"
-    if not home["pairs"].gt(1).any():
+    judged = [labels for labels in steps if _compared(home, labels)["pairs"].gt(1).any()]
+    if not judged:
         return "one seed of each method was run, so none is judged yet"
-    few, most = steps[0], steps[-1]
+    few, most = judged[0], judged[-1]
     heading = f"{_beating(home, few)} methods beat the baseline with {few} labels per class"
     if most == few:
         return heading
@@ -192,8 +193,8 @@ def _at_budget(home: pd.DataFrame, labels: str) -> str:
 
 
 def _folded(names: list[str]) -> str:
-    """List names; of many the first, the rest to be unfolded."""
-    if len(names) <= LISTED:
+    """List names; of many the first, the rest, where it is more than two, to be unfolded."""
+    if len(names) <= LISTED + 2:
         return ", ".join(names)
     head, rest = ", ".join(names[:LISTED]), ", ".join(names[LISTED:])
     return f"{head} <details><summary>and {len(names) - LISTED} more</summary>{rest}</details>"
