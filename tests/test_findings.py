@@ -424,10 +424,14 @@ def test_what_a_teacher_was_trained_on_is_stated(single):
 
 def test_the_status_names_what_was_planned_and_is_missing(single):
     assert findings.status.facts(single)["planned"] == "No run of its plan is missing."
-    axes = {"axes": {"labels_per_class": [2, "all"]}, "missing": 7, "published": {"2": [0]}}
+    axes = {"axes": {"labels_per_class": [2, "all"], "seeds": [0, 1]}}
+    axes |= {"missing": 7, "published": {"2": [0]}}
     facts = findings.status.facts(single._replace(study=single.study | axes))
     assert "7 runs of its plan are missing" in facts["planned"]
-    assert "Planned are 2, all labels per class, published 2." in facts["planned"]
+    assert (
+        "Planned are 2, all labels per class with 2 seeds each, published 2 (1 seed)."
+        in facts["planned"]
+    )
     assert "teacher: epochs 0" in facts["settings"]
 
 

@@ -10,7 +10,7 @@ from IPython.display import HTML, Markdown
 
 from kdlib import store
 from kdlib.report import editions, tables
-from kdlib.report.findings.words import images, is_published
+from kdlib.report.findings.words import images, is_published, seeds
 from kdlib.store import Results
 
 MOST = 250  # runs that the page lists
@@ -41,15 +41,17 @@ def _trained(results: Results) -> pd.DataFrame:
 
 
 def _planned(study: Mapping[str, Any]) -> str:
-    """State which label budgets were planned, where runs of them are missing."""
+    """State which label budgets and seeds were planned, where runs of them are missing."""
     missing, axes = study.get("missing", 0), study.get("axes", {})
     if not missing:
         return "No run of its plan is missing."
     planned = ", ".join(map(str, axes.get("labels_per_class", ()))) or "more"
-    there = ", ".join(study.get("published", {})) or "some"
+    published = study.get("published", {}).items()
+    there = ", ".join(f"{labels} ({seeds(len(done))})" for labels, done in published) or "some"
+    every = f" with {seeds(len(axes['seeds']))} each" if axes.get("seeds") else ""
     return (
         f"It is not complete: {missing} runs of its plan are missing. Planned are {planned} labels "
-        f"per class, published {there}."
+        f"per class{every}, published {there}."
     )
 
 
