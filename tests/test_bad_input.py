@@ -521,7 +521,7 @@ OTHER_KINDS: list[tuple[str, Any]] = [
     ("data", 7),
     ("labelled", 5),
     ("train_accuracy", "high"),
-    ("train_confidence", None),
+    ("train_confidence", [0.9]),
 ]
 OTHER_FACTS = [
     ("width", "wide"),
