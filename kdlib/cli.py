@@ -289,7 +289,7 @@ def study(file: Path, device: str = "auto", for_snakemake: Sequence[str] = ()) -
     with (
         _only_one(),
         stops.announced() if here_only else contextlib.nullcontext(),
-        _environment(runs.CHECKPOINT_MINUTES, minutes),
+        stops.environment(runs.CHECKPOINT_MINUTES, minutes),
     ):
         own = ("Snakefile", "_config.yml", "_toc.yml", "kdlib", "notebooks", "book")
         date_back(*map(Path, own), planned.root)
@@ -299,19 +299,6 @@ def study(file: Path, device: str = "auto", for_snakemake: Sequence[str] = ()) -
             return run_snakemake(["--config", *settings, "--rerun-incomplete", *for_snakemake])
         finally:
             _tidy(planned)
-
-
-@contextlib.contextmanager
-def _environment(name: str, value: str) -> Iterator[None]:
-    """Let all that this process starts meanwhile have a variable."""
-    before = os.environ.get(name)
-    os.environ[name] = value
-    try:
-        yield
-    finally:
-        os.environ.pop(name)
-        if before is not None:
-            os.environ[name] = before
 
 
 def _tidy(planned: studies.Study) -> None:

@@ -278,8 +278,8 @@ def test_the_controls_state_what_the_teacher_knew_of_its_students_images():
         findings.controls.Controls(each).facts()["leak"].data
         for each in (whole, part, taught(made), errs)
     ]
-    assert "right about 100.0 % of the training images of its students, with a mean" in leaks[0]
-    assert "probability of 0.999 for its top class, and 90.0 % of the test images" in leaks[0]
+    assert "right about 100.0 % of the training images of the students, with a mean" in leaks[0]
+    assert "probability of 0.999 for the top class, and 90.0 % of the test images" in leaks[0]
     assert "`pseudo` is training with every true label" in leaks[0]
     assert "98.0 %" in leaks[1]
     assert "`pseudo` is close to training" in leaks[1]

@@ -25,13 +25,21 @@ _STOPPING = threading.Event()
 
 
 @contextlib.contextmanager
-def announced() -> Iterator[None]:
-    """Let all that this process starts meanwhile know that it runs a study."""
-    os.environ[STUDY] = f"{os.getpid()}@{platform.node()}"
+def environment(name: str, value: str) -> Iterator[None]:
+    """Let all that this process starts meanwhile have a variable."""
+    before = os.environ.get(name)
+    os.environ[name] = value
     try:
         yield
     finally:
-        os.environ.pop(STUDY, None)
+        os.environ.pop(name)
+        if before is not None:
+            os.environ[name] = before
+
+
+def announced() -> contextlib.AbstractContextManager[None]:
+    """Let all that this process starts meanwhile know that it runs a study."""
+    return environment(STUDY, f"{os.getpid()}@{platform.node()}")
 
 
 def stopping() -> bool:

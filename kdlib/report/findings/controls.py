@@ -140,15 +140,15 @@ class Controls:
             return "What a teacher was trained on decides what its outputs are worth."
         tested = f"{percent(teachers['test_accuracy'].mean())} of the test images"
         known = self._known()
-        right = f"It is right about {known}{tested}."
+        right = f"right about {known}{tested}."
         if set(teachers["regime"]) != {"full"}:
-            return right.replace("It is", "The teachers are")
+            return f"The teachers are {right}"
         close = "" if known and teachers["train_accuracy"].eq(1).all() else "close to "
         return (
             "**The teacher was trained on every label, also on those that its students lack.** "
-            f"{right} So `pseudo` is {close}training with every true label. With such a teacher a "
-            "large share of `pseudo` is likely, and it does not follow that soft targets never "
-            "matter."
+            f"It is {right} So `pseudo` is {close}training with every true label. With such a "
+            "teacher a large share of `pseudo` is likely, and it does not follow that soft targets "
+            "never matter."
         )
 
     @property
@@ -162,8 +162,8 @@ class Controls:
         if means.isna().any():
             return ""
         return (
-            f"{percent(means['train_accuracy'])} of the training images of its students, with a "
-            f"mean probability of {means['train_confidence']:.3f} for its top class, and "
+            f"{percent(means['train_accuracy'])} of the training images of the students, with a "
+            f"mean probability of {means['train_confidence']:.3f} for the top class, and "
         )
 
     def heading(self) -> str:
