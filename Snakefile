@@ -62,7 +62,7 @@ if FILM:
 @cache  # a rule for every kernel asks
 def code_of(file):
     """The modules of kdlib that a notebook or a module uses, and those that they use."""
-    text = Path(file).read_text()
+    text = Path(file).read_text(encoding="utf-8")
     if file.endswith(".ipynb"):
         cells = json.loads(text)["cells"]
         text = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "code")
@@ -72,7 +72,7 @@ def code_of(file):
             if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "kdlib":
                 for file in _files_of(node.module, [alias.name for alias in node.names]) - modules:
                     modules.add(file)
-                    todo.append(Path(file).read_text())
+                    todo.append(Path(file).read_text(encoding="utf-8"))
     return sorted(modules)
 
 

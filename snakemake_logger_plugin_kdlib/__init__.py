@@ -34,6 +34,7 @@ SUBMITTED = re.compile(r"Job (\d+) has been submitted with SLURM jobid (\d+)")
 NOISE = (  # warnings of the Slurm plugin about what is nobody's mistake
     *("No SLURM account given", "No account was given", "Unable to guess SLURM account"),
     "MinJobAge",
+    "Proceeding without account validation",  # where Slurm keeps no accounts
 )
 SCHEDULER = re.compile(r"^(slurmstepd|srun|sbatch): error: |Killed$|oom-kill", re.MULTILINE)
 
@@ -102,7 +103,7 @@ def _of_this_study(file: str) -> bool:
 
 def _text(file: str) -> str:
     try:
-        return Path(file).read_text(errors="replace") if file else ""
+        return Path(file).read_text(encoding="utf-8", errors="replace") if file else ""
     except OSError:
         return ""
 

@@ -70,11 +70,11 @@ class Kernel(AsyncKernelManager):
 
 def _ended(status: int, out_of_memory: bool) -> str:
     """How a kernel ended that nobody asked to."""
-    if status == -signal.SIGKILL and out_of_memory:
-        return "the kernel was killed by the system: out of memory"
     if status < 0:
         known = {each.value: each.name for each in signal.Signals}  # not those of real time
         name = known.get(-status, f"signal {-status}")
+        if name == "SIGKILL" and out_of_memory:
+            return "the kernel was killed by the system: out of memory"
         return f"the kernel was killed by {name}; {stops.GOES_ON}"
     return f"the kernel ended by itself (exit status {status})"
 

@@ -50,9 +50,10 @@ def _exponent(value: object) -> object:
 EXPONENT = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+")
 _NUMBERS = BeforeValidator(number)
 Int = Annotated[int, _NUMBERS]
-Whole = Annotated[Int, Field(ge=0)]
-Count = Annotated[Int, Field(ge=1)]
-AtLeastTwo = Annotated[Int, Field(ge=2)]
+MOST = 2**31 - 1  # of anything that is counted: what multiplies it still fits into 64 bits
+Whole = Annotated[Int, Field(ge=0, le=MOST)]
+Count = Annotated[Int, Field(ge=1, le=MOST)]
+AtLeastTwo = Annotated[Int, Field(ge=2, le=MOST)]
 Cores = Annotated[Int, Field(ge=1, le=1024)]
 Seed = Annotated[Int, Field(ge=0, le=2**32 - 1)]
 Number = Annotated[float, _NUMBERS, Field(allow_inf_nan=False)]

@@ -115,7 +115,8 @@ def passed_on() -> Iterator[list[int]]:
     """
     received: list[int] = []
     reading, writing = os.pipe()
-    os.set_blocking(writing, False)
+    if os.name == "posix":  # elsewhere it may block, and Python 3.11 cannot ask
+        os.set_blocking(writing, False)
     interrupt = signal.getsignal(signal.SIGINT)
     terminate = signal.signal(signal.SIGTERM, signal.default_int_handler)  # until Snakemake starts
     before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)

@@ -504,6 +504,11 @@ def _distinct(runs: Iterable[Any]) -> list[Any]:
     return list({run.name: run for run in runs}.values())
 
 
+LARGEST = 100_000  # values in a study file, those of an alias each time
+TOO_MANY = f"holds more than {LARGEST:,} values; allowed: fewer, with no loops"
+LARGEST_FILE = 2**22  # bytes of it
+
+
 class _Loader(yaml.SafeLoader):
     """YAML as most expect it: 5e-4 is a number, and no name stands twice."""
 
@@ -516,10 +521,15 @@ class _Loader(yaml.SafeLoader):
                 raise UsageError(f"{name!r} stands {count} times in one place, from line {line} on")
         return super().construct_mapping(node, deep)
 
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Raise UsageError for merges (<<) of merges that become more values than a study has."""
+        super().flatten_mapping(node)
+        if len(node.value) > LARGEST:
+            raise UsageError(TOO_MANY)
+
 
 _Loader.add_implicit_resolver("!exponent", EXPONENT, list("-+.0123456789"))
 _Loader.add_constructor("!exponent", lambda _, node: number(node.value))
-LARGEST = 100_000  # values in a study file, those of an alias each time
 
 
 def _check_size(given: dict[Any, Any]) -> None:
@@ -533,7 +543,23 @@ def _check_size(given: dict[Any, Any]) -> None:
             todo.extend(inner)
             count += len(value)
         if count > LARGEST:
-            raise UsageError(f"holds more than {LARGEST:,} values; allowed: fewer, with no loops")
+            raise UsageError(TOO_MANY)
+
+
+def _parsed(file: Path) -> Any:
+    """The content of a YAML file. Raises UsageError for what is none, and for a file too large."""
+    size = file.stat().st_size
+    if size > LARGEST_FILE:
+        raise UsageError(f"{size:,} bytes; allowed: up to {LARGEST_FILE:,}")
+    try:
+        return yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)
+    except (UsageError, OSError):
+        raise
+    except RecursionError:
+        raise UsageError("nested too deeply") from None
+    except Exception as problem:  # also what a value raises that is not what its tag says
+        reason = " ".join(str(problem).split()) or type(problem).__name__
+        raise UsageError(f"not YAML: {reason[:500]}") from None
 
 
 def read(file: str | Path, device: Literal["cpu", "cuda"] = "cpu") -> Study:
@@ -546,7 +572,7 @@ def read(file: str | Path, device: Literal["cpu", "cuda"] = "cpu") -> Study:
         there = ", ".join(str(f) for f in sorted(Path("studies").glob("*.yaml"))) or "none"
         raise UsageError(f"no study file {file}; in studies/: {there}")
     try:
-        given = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)
+        given = _parsed(file)
         if not given:
             raise UsageError("is empty; allowed: one line at least, as methods: [baseline, kd]")
         if not isinstance(given, dict):
@@ -555,9 +581,5 @@ def read(file: str | Path, device: Literal["cpu", "cuda"] = "cpu") -> Study:
         given = {str(name): value for name, value in given.items()}
         check(Study, given, among=tuple(n for n in Study.__annotations__ if n != "device"))
         return Study(**({"name": file.stem} | given | {"device": device}))
-    except RecursionError:
-        raise UsageError(f"{file}: nested too deeply") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as problem:
-        raise UsageError(f"{file}: not YAML: {' '.join(str(problem).split())}") from None
     except UsageError as problem:
         raise UsageError(f"{file}: {problem}") from None
