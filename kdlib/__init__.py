@@ -16,11 +16,16 @@ class UsageError(ValueError):
 
     Raised where input enters kdlib. Notebooks and the command line show the line and no
     traceback; everything else in Python sees an ordinary ValueError. Whatever is quoted in it is
-    made `printable`.
+    made `printable`, and the middle of a line that is longer than `LONGEST` is left out.
     """
 
+    LONGEST = 1500  # characters
+
     def __init__(self, message: str = ""):
-        super().__init__(printable(message))
+        line = printable(message)
+        if len(line) > self.LONGEST:
+            line = f"{line[:1000]} ... {line[-400:]}"
+        super().__init__(line)
 
     def _render_traceback_(self) -> list[str]:  # IPython asks for this when a cell fails
         return [f"Cannot go on: {self}"]

@@ -30,11 +30,11 @@ DEVICES = ("auto", "cpu", "cuda")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. Returns the exit status: 2, after one line, for a user's mistake."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    end = arguments.index("--") if "--" in arguments else len(arguments)
-    command = _parser(arguments[end + 1 :]).parse_args(arguments[:end])
     for stream in (sys.stdout, sys.stderr):  # a name that the terminal cannot show is escaped
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    command = _parser(arguments[end + 1 :]).parse_args(arguments[:end])
     if arguments[0] in ("publish", "book"):  # run by a study, perhaps
         stops.end_with_the_study(f"python -m kdlib {' '.join(arguments[:2])}")
     try:
@@ -54,6 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         line = f"{problem.filename or ''} {problem.strerror or problem}".strip()
         print(f"kdlib: {printable(line)}", file=sys.stderr)
         return 2
+    except MemoryError:
+        print("kdlib: there is not enough memory for that on this machine", file=sys.stderr)
+        return 1
 
 
 class _Parser(argparse.ArgumentParser):

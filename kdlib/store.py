@@ -110,6 +110,7 @@ TEXTS = frozenset(_TEXTS.split())
 FACTS = TABLES["runs"].columns[1:-6]  # of a run, known before it is trained (kdlib.plan.runs)
 OPTIONAL = TABLES["runs"].later.split()  # NaN where it was not recorded
 NUMBER = (int, float)
+LARGEST_JSON = 2**28  # bytes of a record
 RECORD: Mapping[str, Kind] = {  # what every run.json holds
     **dict.fromkeys(("parameters", "facts", "architecture"), dict),
     **dict.fromkeys(("test_accuracy", "calibration_error", "seconds"), NUMBER),
@@ -230,6 +231,8 @@ def _read(path: Path, read: Callable[[Path], Any], made_by: str) -> Any:
 
 def _json(path: Path, kinds: Mapping[str, Kind] = NONE) -> dict[str, Any]:
     """A JSON file that holds values by name, those of `kinds` among them. Raises ValueError."""
+    if (size := path.stat().st_size) > LARGEST_JSON:
+        raise ValueError(f"it holds {size:,} bytes; allowed: up to {LARGEST_JSON:,}")
     content = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(content, dict):
         raise ValueError(f"it holds a {type(content).__name__}, not values by name")

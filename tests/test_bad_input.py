@@ -158,6 +158,11 @@ def study(text, *words):
     return Bad(f"study-{text[:30]!r}", make, studies.read, ("mine.yaml: ", *words))
 
 
+def merged(level):
+    """A line that holds the one before it nine times, merged."""
+    return f"a{level}: &a{level} {{<<: [{', '.join(9 * [f'*a{level - 1}'])}]}}\n"
+
+
 STUDIES = [
     study("", "is empty"),
     study("[]", "is empty"),
@@ -213,6 +218,16 @@ STUDIES = [
     study("film: {epochs: [0], methods: [at]}", "film: method 'at'; allowed"),
     study("students_per_kernel: 0", "students_per_kernel 0; allowed: 1 or more"),
     study("device: cuda", "unknown parameter 'device'"),
+    study("seeds: [" + "1" * 5000 + "]", "not YAML"),
+    study("seeds: [2020-99-99]", "not YAML: month must be in 1..12"),
+    study("seeds: [!!int abc]", "not YAML"),
+    study("runs_only: !!bool perhaps", "not YAML: 'perhaps'"),
+    study("seeds: !!timestamp abc", "not YAML"),
+    study("teacher: !!map [1]", "not YAML"),
+    study("a0: &a0 {x: 1}\n" + "".join(map(merged, range(1, 12))), "more than 100,000 values"),
+    study("#" * 2**22 + "#", "4,194,305 bytes; allowed: up to 4,194,304")._replace(name="long"),
+    study("student: {epochs: 1e19}", "epochs 10000000000000000000; allowed: 2147483647 or less"),
+    study("student: {batch_size: 1e18}", "allowed: 1048576 or less"),
 ]
 
 
@@ -781,12 +796,14 @@ def data_of(name, *arrays):
 
 
 NETS = "import torch\ndef net(): return torch.nn.Linear(2, 2)\ndef bad(): return 1/0\nnumber = 5\n"
+NETS += "def leaves(): raise SystemExit(0)\n"
 LOOK = ("look", "out", "--data", "digits", "--network")
 
 
 def nets(folder):
     (folder / "nets.py").write_text(NETS)
     (folder / "syntax.py").write_text("def net(:")
+    (folder / "exits.py").write_text("raise SystemExit")
 
 
 COMMANDS = [
@@ -831,6 +848,8 @@ COMMANDS = [
     command(*LOOK, "a=nets.py:none", words=("has no 'none'; it has: net, bad",), make=nets),
     command(*LOOK, "a=nets.py:number", words=("number is a int; allowed: a callable",), make=nets),
     command(*LOOK, "a=nets.py:bad", words=("bad() fails: division by zero",), make=nets),
+    command(*LOOK, "a=nets.py:leaves", words=("leaves() fails: 0",), make=nets),
+    command(*LOOK, "a=exits.py:net", words=("exits.py cannot be run: SystemExit",), make=nets),
     command(*LOOK, "a=nets.py:net", words=("network 'a'",), make=nets),
     command(
         "look",

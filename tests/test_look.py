@@ -446,6 +446,26 @@ def test_what_lies_beside_a_file_is_imported_when_its_callable_runs_too(tmp_path
     assert sys.path == path
 
 
+def test_what_lies_beside_a_file_is_imported_by_its_forward_passes_too(tmp_path):
+    path = list(sys.path)
+    for name, factor in (("a", 3), ("b", 5)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "beside_forward.py").write_text(f"factor = {factor}\n")
+        text = "from torch import nn\nclass Net(nn.Module):\n    def forward(self, x):\n"
+        text += "        from beside_forward import factor\n        return x * factor / (x != 9)\n"
+        (tmp_path / name / "nets.py").write_text(text)
+    nets = {
+        name: networks.make("net", plan.parse("net", f"{tmp_path}/{name}/nets.py:Net"), 2, 3, 8)
+        for name in "ab"
+    }
+    for name, factor in (("a", 3), ("b", 5), ("a", 3)):
+        assert nets[name](torch.ones(1)).item() == factor
+    with pytest.raises(TypeError):
+        nets["a"]("no tensor")
+    assert "beside_forward" not in sys.modules
+    assert sys.path == path
+
+
 def test_slashes_and_signs_in_names_of_networks_in_memory_are_no_layers(tmp_path):
     x = np.random.default_rng(0).normal(size=(60, 5))
     given = {"resnet/a": {"first": x}, "resnet/b": {"first": -x}, "kd@1": {"x/y": x}}

@@ -1,5 +1,6 @@
 import hashlib
 import json
+import os
 import re
 
 import pytest
@@ -280,9 +281,13 @@ def test_layers_are_compared_with_the_own_teacher_or_a_run_that_is_named():
 
 
 def test_the_folder_of_results_may_be_below_ones_home(monkeypatch, tmp_path):
-    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("HOME" if os.name == "posix" else "USERPROFILE", str(tmp_path))
     run = runs.Teacher(results="~/my runs")
     assert run.folder == tmp_path / "my runs/quick/digits/teachers/resnet20-full-0"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="any name is one of a home folder here")
+def test_a_home_folder_that_there_is_not_is_no_path():
     with pytest.raises(UsageError, match=r"results '~nobody\.there/runs' is no path"):
         runs.Teacher(results="~nobody.there/runs")
 

@@ -20,6 +20,7 @@ from kdlib.plan.source import MOST_FILES, below, suffix
 
 LARGEST_FILE = 2**28  # bytes of one image: 256 MiB
 LARGEST_SKIPPED = 2**34  # bytes of a file in an archive that is not read: 16 GiB
+LARGEST_END = 2**26  # bytes of zeros at the end of a tar archive
 RATIO = 200  # by which an archive may grow when it is unpacked, where that is above FLOOR
 FLOOR = 2**30  # bytes
 
@@ -152,7 +153,13 @@ def _check_end(archive: tarfile.TarFile) -> None:
     """
     rest: IO[bytes] = archive.fileobj  # type: ignore[assignment]
     missing = rest.tell() < archive.offset + tarfile.BLOCKSIZE  # type: ignore[attr-defined]
-    if missing or any(part.strip(b"\0") for part in iter(lambda: rest.read(2**16), b"")):
+    length = 0
+    for part in iter(lambda: rest.read(2**16), b""):
+        missing |= bool(part.strip(b"\0"))
+        length += len(part)
+        if length > LARGEST_END:
+            raise tarfile.ReadError(f"ends in more than {LARGEST_END / 2**20:,.0f} MiB of zeros")
+    if missing:
         raise tarfile.ReadError("damaged or cut short")
 
 

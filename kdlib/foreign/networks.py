@@ -123,7 +123,7 @@ def _built(
         else:
             try:
                 module = importlib.import_module(source.place)
-            except Exception as error:  # whatever foreign code raises
+            except (Exception, SystemExit) as error:  # whatever foreign code raises
                 reason = str(error).partition("\n")[0] or type(error).__name__
                 raise UsageError(
                     f"network {name!r}: cannot import {source.place}: {reason}"
@@ -208,7 +208,7 @@ def _module_of(file: str, _hash: str) -> Any:
     try:
         with _importing(module):
             spec.loader.exec_module(module)
-    except Exception as error:  # whatever foreign code raises
+    except (Exception, SystemExit) as error:  # whatever foreign code raises
         del sys.modules[spec.name]
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise UsageError(f"{file} cannot be run: {type(error).__name__}: {reason}") from error
@@ -258,7 +258,10 @@ def _called(
             f"{', '.join(there[:8]) or 'no callable'}"
         )
     if isinstance(made, nn.Module):  # one of a file is every network that names it
-        return copy.deepcopy(made)
+        network = copy.deepcopy(made)
+        if source.kind == "file":
+            _let_import(network, module)
+        return network
     if not callable(made):
         raise UsageError(f"network {name!r}: {source.name} is a {type(made).__name__}; allowed: a "
                          "callable that returns a torch Module, or a Module")  # fmt: skip
@@ -270,14 +273,32 @@ def _called(
             network = made(**given, **options)
     except UsageError:
         raise
-    except Exception as error:  # whatever foreign code raises
+    except (Exception, SystemExit) as error:  # whatever foreign code raises
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise UsageError(f"network {name!r}: {source.name}() fails: {reason}") from error
     if not isinstance(network, nn.Module):
         kind = type(network).__name__
         raise UsageError(f"network {name!r}: {source.name}() is a {kind}; allowed: a torch Module")
     kept = any(network is value for value in vars(module).values())  # for its next caller, too
-    return copy.deepcopy(network) if kept else network
+    network = copy.deepcopy(network) if kept else network
+    if source.kind == "file":
+        _let_import(network, module)
+    return network
+
+
+def _let_import(network: nn.Module, module: Any) -> None:
+    """Let the forward passes of a file's network import what lies beside the file, too."""
+    passes: list[contextlib.AbstractContextManager[None]] = []
+
+    def begin(*_: Any) -> None:
+        passes.append(_importing(module))
+        passes[-1].__enter__()
+
+    def end(*_: Any) -> None:
+        passes.pop().__exit__(None, None, None)
+
+    network.register_forward_pre_hook(begin)
+    network.register_forward_hook(end, always_call=True)
 
 
 def _arguments(

@@ -53,7 +53,7 @@ Int = Annotated[int, _NUMBERS]
 MOST = 2**31 - 1  # of anything that is counted: what multiplies it still fits into 64 bits
 Whole = Annotated[Int, Field(ge=0, le=MOST)]
 Count = Annotated[Int, Field(ge=1, le=MOST)]
-AtLeastTwo = Annotated[Int, Field(ge=2, le=MOST)]
+AtLeastTwo = Annotated[Int, Field(ge=2, le=2**20)]  # images of a step
 Cores = Annotated[Int, Field(ge=1, le=1024)]
 Seed = Annotated[Int, Field(ge=0, le=2**32 - 1)]
 Number = Annotated[float, _NUMBERS, Field(allow_inf_nan=False)]

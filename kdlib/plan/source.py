@@ -19,6 +19,7 @@ from kdlib import UsageError, one_of, path_of
 ARCHIVES = (".tar.xz", ".tar.gz", ".tgz", ".tar", ".zip")
 SMALLEST, LARGEST = 4, 1024  # pixels of a side
 MOST_FILES = 10_000_000  # below one folder
+SPARSE = 2**30  # bytes from which on a file is not read that is nearly all holes
 PREFIX = "folder:"  # may stand before a path; has to where the path is also the name of a data set
 
 
@@ -138,6 +139,7 @@ class Source:
             with contextlib.suppress(OSError):  # a broken link: reading it says so
                 state = os.stat(file)  # noqa: PTH116  (a Path takes as long again)
                 rows.append((str(file), state.st_size, state.st_mtime_ns))
+                _check_holes(file, state)
         return rows
 
     @cached_property
@@ -212,6 +214,20 @@ def file_hash(file: str | Path, size: int, changed: int) -> str:
     """The first 8 hex digits of the SHA-256 of a file, computed once for each state of it."""
     with open(file, "rb") as content:  # noqa: PTH123  (a Path takes as long again)
         return hashlib.file_digest(content, "sha256").hexdigest()[:8]
+
+
+def _check_holes(file: Path, state: os.stat_result) -> None:
+    """Raise UsageError for a large file that is nearly all holes: reading it would not end."""
+    on_disk = 512 * getattr(state, "st_blocks", state.st_size)  # Windows does not say
+    if state.st_size <= SPARSE or on_disk >= state.st_size // 200 or not hasattr(os, "SEEK_HOLE"):
+        return
+    with file.open("rb") as opened:  # some file systems say that everything takes no place
+        first_hole = os.lseek(opened.fileno(), 0, os.SEEK_HOLE)
+    if first_hole < state.st_size:
+        raise UsageError(
+            f"{file}: claims {state.st_size / 2**30:,.0f} GiB, of which the disk holds "
+            f"{on_disk / 2**30:,.1f}; allowed: files without such holes"
+        )
 
 
 class Below(NamedTuple):
