@@ -39,6 +39,11 @@ def check(study: Study) -> None:
     torch.set_num_threads(1)  # two images are too few for more
     try:
         _check(study)
+    except (UsageError, OSError):
+        raise
+    except (Exception, SystemExit) as problem:  # whatever sizes and code of others' networks raise
+        reason = str(problem).strip().partition("\n")[0] or type(problem).__name__
+        raise UsageError(f"a network or a method cannot be built here: {reason[:300]}") from problem
     finally:
         torch.set_num_threads(threads)
     if facts is not None:

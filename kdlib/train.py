@@ -17,6 +17,7 @@ What is more below: several students side by side, a first stage, generations, b
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from copy import deepcopy
@@ -92,6 +93,9 @@ def build(run: Run, images: Images) -> nn.Module:
     It normalises and enlarges them as the run says. Raises UsageError for what does not fit.
     """
     channels, side = images.train.shape[1], images.train.shape[-1]
+    for option in run.network_options:
+        if not isinstance(option, str) or option in inspect.signature(models.build).parameters:
+            raise UsageError(f"network_options {option!r}; allowed: options of {run.network} alone")
     if run.normalise == "own":
         constants = models.own_constants(run.network)
     else:

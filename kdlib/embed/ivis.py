@@ -111,7 +111,7 @@ def check_ivis(
     if not isinstance(rates, (list, tuple)) or not rates or not all(map(_is_rate, rates)):
         raise UsageError(f"rates {rates!r}; allowed: a list of learning rates above 0")
     check_number("batch", batch, 2)
-    check_number("steps", steps, 1)
+    check_number("steps", steps, 1, 10_000_000)
     _classes(labels, n, engine)
     check_number("supervision_weight", supervision_weight, 0, 1, whole=False)
 

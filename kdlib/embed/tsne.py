@@ -81,7 +81,7 @@ def check_tsne(
         raise UsageError(f"t-SNE needs at least 4 images; given n = {n}")
     check_number("perplexity", perplexity, 1, n // 4, f" for n = {n} images", whole=False)
     check_number("early_exaggeration", early_exaggeration, 1, whole=False)
-    check_number("iterations", iterations, 1)
+    check_number("iterations", iterations, 1, 100_000)
 
 
 def pulled(

@@ -136,7 +136,7 @@ def _from_callable(name: str, arguments: Mapping[str, Any]) -> nn.Module:
         raise UsageError(f"network {name!r}: {module} has no {attribute!r}") from error
     try:
         inspect.signature(make).bind(**arguments)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:  # or it does not tell its arguments
         listed = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
         raise UsageError(f"network {name!r}: cannot be called with {listed}: {error}") from error
     network = make(**arguments)
