@@ -225,7 +225,7 @@ STUDIES = [
     study("seeds: !!timestamp abc", "not YAML"),
     study("teacher: !!map [1]", "not YAML"),
     study("a0: &a0 {x: 1}\n" + "".join(map(merged, range(1, 12))), "more than 100,000 values"),
-    study("#" * 2**22 + "#", "4,194,305 bytes; allowed: up to 4,194,304")._replace(name="long"),
+    study("#" * 2**20 + "#", "1,048,577 bytes; allowed: up to 1,048,576")._replace(name="long"),
     study("student: {epochs: 1e19}", "epochs 10000000000000000000; allowed: 2147483647 or less"),
     study("student: {batch_size: 1e18}", "allowed: 1048576 or less"),
 ]

@@ -270,11 +270,11 @@ def test_unknown_names_are_refused_with_the_known_ones(few):
         (
             "tsne",
             {"perplexity": 9, "iterations": 0},
-            "iterations must be a whole number of at least 1; given 0",
+            "iterations must be a whole number between 1 and 100000; given 0",
         ),
         ("ivis", {"k": 100}, "k must be .* between 1 and 49 for n = 100 images; given 100"),
         ("ivis", {"batch": 0}, "batch must be .* at least 2; given 0"),
-        ("ivis", {"steps": -5}, "steps must be .* at least 1; given -5"),
+        ("ivis", {"steps": -5}, "steps must be .* between 1 and 10000000; given -5"),
     ],
 )
 def test_options_out_of_range_are_refused_with_the_range(method, options, words, few):

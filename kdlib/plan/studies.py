@@ -506,11 +506,20 @@ def _distinct(runs: Iterable[Any]) -> list[Any]:
 
 LARGEST = 100_000  # values in a study file, those of an alias each time
 TOO_MANY = f"holds more than {LARGEST:,} values; allowed: fewer, with no loops"
-LARGEST_FILE = 2**22  # bytes of it
+LARGEST_FILE = 2**20  # bytes of it
 
 
 class _Loader(yaml.SafeLoader):
     """YAML as most expect it: 5e-4 is a number, and no name stands twice."""
+
+    nodes = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """Raise UsageError for more values than a study has, before all of them are read."""
+        self.nodes += 1
+        if self.nodes > 2 * LARGEST:  # names and values
+            raise UsageError(TOO_MANY)
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """Raise UsageError for a name that stands twice, of which YAML would keep the last."""
