@@ -276,6 +276,7 @@ def study(file: Path, device: str = "auto", for_snakemake: Sequence[str] = ()) -
     from kdlib import cluster, precheck
 
     executor = cluster.executor_of(for_snakemake)
+    _check_arguments(for_snakemake)
     device = _planned_device(device)
     planned = studies.read(file, device)  # type: ignore[arg-type]
     try:
@@ -373,6 +374,30 @@ def _only_one() -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _check_arguments(arguments: Sequence[str]) -> None:
+    """Raise UsageError for what Snakemake does not take, in its own words.
+
+    It would print all options that there are before them.
+    """
+    from snakemake.cli import parse_args
+
+    if any(argument.partition("=")[0] in ("--config", "-C") for argument in arguments):
+        raise UsageError("--config is of the study itself; allowed: parameters in its file")
+    with (
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()) as said,
+    ):
+        try:
+            parse_args([*arguments])
+            return
+        except SystemExit as end:  # 0: --help
+            reason = said.getvalue().strip().rpartition("error: ")[2] if end.code else ""
+        except Exception as problem:  # of a profile
+            reason = " ".join(str(problem).split()) or type(problem).__name__
+    if reason:
+        raise UsageError(f"Snakemake: {reason}; allowed: see snakemake --help")
 
 
 def run_snakemake(arguments: list[str]) -> int:

@@ -162,6 +162,8 @@ def _profile(arguments: Sequence[str]) -> dict[str, Any]:
     for option, default in (("--profile", usual), ("--workflow-profile", "profiles/default")):
         for place in filter(None, (_taken(arguments, option)[0] or [default])[-1:]):
             found = get_profile_dir(place) or get_profile_dir(str(Path("profiles") / place))
+            if not found and place not in ("none", "profiles/default"):
+                raise UsageError(f"{option} {place}: there is none; allowed: a folder of a profile")
             if found:
                 try:
                     settings |= yaml.safe_load(found[1].read_text("utf-8")) or {}

@@ -1,5 +1,6 @@
 """Bad input, a row for each kind: one line that names it, status 2, and nothing is written."""
 
+import gzip
 import io
 import json
 import os
@@ -24,7 +25,7 @@ import torch
 from PIL import Image
 from test_store import layers, save
 
-from kdlib import UsageError, cli, data, models, store
+from kdlib import UsageError, cli, data, models, precheck, store
 from kdlib.foreign import files
 from kdlib.models import checkpoints
 from kdlib.plan import parameters, runs, studies
@@ -93,6 +94,7 @@ PARAMETERS = [
     parameter(runs.Teacher, ("normalise 'mnist'; one of: data, imagenet",), normalise="mnist"),
     parameter(runs.Teacher, ("network 'a b'; allowed: a plain name",), network="a b"),
     parameter(runs.Teacher, ("network ''; allowed:",), network=""),
+    parameter(runs.Teacher, ("network 'nnn", " ... ", "since it becomes"), network="n" * 9999),
     parameter(runs.Teacher, ("labels_per_class 'few'; allowed: 1",), labels_per_class="few"),
     parameter(runs.Teacher, ("labels_per_class 0; allowed: 1",), labels_per_class=0),
     parameter(runs.Teacher, ("https://x/y.pth; allowed: an address",), weights="https://x/y.pth"),
@@ -231,6 +233,28 @@ STUDIES = [
 ]
 
 
+def checked(text, *words):
+    """A study whose fault only its networks, methods and embeddings can tell."""
+    row = study(text, *words)
+    return row._replace(
+        name=f"check-{text[:40]!r}",
+        read=lambda file: precheck.check(studies.read(file)),
+        words=words,
+    )
+
+
+SMALL = "network: resnet8, network_options"
+
+
+CHECKED = [
+    checked(f"teacher: {{{SMALL}: {{width: 3}}}}", "network_options 'width'; allowed: options of"),
+    checked(f"teacher: {{{SMALL}: {{1: 2}}}}", "network_options 1; allowed: options of resnet8"),
+    checked("teacher: {network: 'torch:zeros'}", "network 'torch:zeros': cannot be called"),
+    checked("methods: [baseline, {method: crd, options: {size: 1000000000000}}]", "be built here"),
+    checked("embeddings: {tsne: {iterations: 1e12}}", "between 1 and 100000; given 1000000000000"),
+]
+
+
 # ---- images --------------------------------------------------------------------------------------
 
 
@@ -288,6 +312,14 @@ def tarred(**member):
     return out.getvalue()
 
 
+def holes(name, folder):
+    """A file of a terabyte that takes no place on the disk; gives what is at the top of it."""
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    with (folder / name).open("wb") as file:
+        file.truncate(2**40)
+    return folder / Path(name).parts[0]
+
+
 NONE = dict.fromkeys(GOOD)
 IMAGES = [
     images("damaged", {"train/0/0.png": picture()[:40]}, "train/0/0.png: no readable image"),
@@ -321,6 +353,12 @@ IMAGES = [
     raw("b.tar", tarred(type=tarfile.FIFOTYPE), "is a pipe or a device"),
     raw("c.tar", tarred(type=tarfile.SYMTYPE, linkname="/etc/passwd"), "is a link"),
     raw("d.tar", tarred(name="/a/0.png"), "leads out of the archive"),
+    raw("e.tar.gz", gzip.compress(bytes(2**26 + 2**20), 1), "in more than 64 MiB of zeros"),
+    *(
+        Bad(f"holes-{name}", partial(holes, name), data.load, ("claims 1,024 GiB, of which the",))
+        for name in ("birds.zip", "birds.tar", "birds/train/0/0.png")
+        if hasattr(os, "SEEK_HOLE")
+    ),
     raw("a.rar", b"Rar!", "is no archive; allowed: a folder, or a file that ends in .tar.xz"),
     Bad("source-empty", as_it_is(""), data.load, ("data set ''",)),
     Bad("source-nul", as_it_is(f"./{NUL}"), data.load, ("is no path (embedded null byte)",)),
@@ -546,6 +584,7 @@ OTHER_FACTS = [
     ("role", None),
 ]
 STORES = [
+    stored("run.json-holes", lambda p: holes("run.json", p), "allowed: up to 268,435,456"),
     *(stored(f"run.json-{k}", content("run.json", v), "cannot read") for k, v in RUN_JSON.items()),
     *(
         stored(
@@ -823,6 +862,10 @@ COMMANDS = [
     command("study", "nowhere.yaml", words=("no study file nowhere.yaml",)),
     command("study", LONG, words=("file 'aaa", "File name too long")),
     command("study", ".", words=("no study file .",)),
+    command("study", "--", "--nonsense", words=("Snakemake: unrecognized arguments: --nonsense",)),
+    command("study", "--", "-j", "many", words=("Snakemake: ",)),
+    command("study", "--", "--config", "a=b", words=("--config is of the study itself",)),
+    command("study", "--", "--profile", "nowhere", words=("--profile nowhere: there is none",)),
     command("publish", "nowhere.yaml", words=("no study file nowhere.yaml",)),
     command("book", "x\x1b[2J", words=(r"unknown edition 'x\x1b[2J'; one of",)),
     command("look", words=("no images are given; allowed: data",)),
@@ -938,11 +981,19 @@ COMMANDS = [
 
 # ---- the table -----------------------------------------------------------------------------------
 
-TABLE = [*PARAMETERS, *STUDIES, *IMAGES, *CHECKPOINTS, *STORES, *FEATURES, *COMMANDS]
+TABLE = [*PARAMETERS, *STUDIES, *CHECKED, *IMAGES, *CHECKPOINTS, *STORES, *FEATURES, *COMMANDS]
 
 
 def everything(folder):
-    return {p: p.read_bytes() if p.is_file() else None for p in sorted(folder.rglob("*"))}
+    return {p: content_of(p) for p in sorted(folder.rglob("*"))}
+
+
+def content_of(path):
+    """What a file holds, but for one of holes: its length."""
+    if not path.is_file():
+        return None
+    size = path.stat().st_size
+    return size if size > 2**28 else path.read_bytes()
 
 
 def refused(row, folder, capsys):

@@ -17,7 +17,7 @@ from torch import nn
 import kdlib
 from kdlib import UsageError, cli, models, store
 from kdlib.data import forward_size
-from kdlib.foreign import extraction, layers, networks, pictures, reading, subjects, tables
+from kdlib.foreign import extraction, files, layers, networks, pictures, reading, subjects, tables
 from kdlib.models import checkpoints
 from kdlib.plan import look as plan
 
@@ -444,6 +444,13 @@ def test_what_lies_beside_a_file_is_imported_when_its_callable_runs_too(tmp_path
     assert made == [3, 5, 3, 5]
     assert not {"late_beside", "later_beside"} & sys.modules.keys()
     assert sys.path == path
+
+
+def test_a_file_of_features_that_unpacks_to_many_times_its_size_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "FLOOR", 1000)
+    np.savez_compressed(tmp_path / "f.npz", **{"a/x": np.zeros((1000, 100))})
+    with pytest.raises(UsageError, match=r"it unpacks to 0\.0 GiB, 200 times its size"):
+        files.read(tmp_path / "f.npz")
 
 
 def test_what_lies_beside_a_file_is_imported_by_its_forward_passes_too(tmp_path):
