@@ -9,6 +9,7 @@ import http.server
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import sys
@@ -234,7 +235,7 @@ def _for_all(values: dict[str, Any], default: Any) -> Any:
 
 
 def _pixels(text: str) -> int:
-    if not text.isdigit():
+    if not re.fullmatch("[0-9]{1,9}", text):
         raise UsageError(f"input-size {text!r}; allowed: a number of pixels")
     return int(text)
 

@@ -133,7 +133,7 @@ def _parquet(path: Path) -> dict[str, np.ndarray]:
         name, _, number = column.rpartition("/")
         if column == "labels":
             arrays[column] = table[column].to_numpy()
-        elif number.isdigit() and "/" in name:
+        elif number.isdecimal() and "/" in name:
             columns.setdefault(name, []).append(column)
         else:
             arrays[column] = np.stack([np.asarray(row) for row in table[column]])

@@ -100,7 +100,7 @@ NAMINGS: dict[str, tuple[Rule, ...]] = {
     "resnet: pytorchcv": (
         (r"^features\.init_block\.conv\.", "stem.0."),
         (r"^features\.init_block\.bn\.", "stem.1."),
-        (r"^features\.stage(\d)\.unit(\d+)\.", lambda m: f"block{m[1]}.{int(m[2]) - 1}."),
+        (r"^features\.stage(\d)\.unit(\d{1,4})\.", lambda m: f"block{m[1]}.{int(m[2]) - 1}."),
         (r"\.body\.conv(\d)\.conv\.", r".conv\1."),
         (r"\.body\.conv(\d)\.bn\.", r".bn\1."),
         (r"\.identity_conv\.conv\.", ".shortcut.0."),

@@ -255,4 +255,5 @@ def _options(name: str, text: str) -> tuple[tuple[str, Any], ...]:
 
 def natural(text: str) -> list[Any]:
     """Sort key by which block2 comes before block10."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", text)]
+    parts = enumerate(re.split(r"([0-9]+)", text))  # text, number, text, ...
+    return [(len(part.lstrip("0")), part.lstrip("0")) if i % 2 else (-1, part) for i, part in parts]
