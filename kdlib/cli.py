@@ -457,13 +457,15 @@ def show(folder: Path) -> None:
     labelled = record.get("labelled", [])
     if len(labelled) > 20:
         record["labelled"] = f"{len(labelled)} images"
-    print(json.dumps(record, indent=1))
-    print(store.load_history(folder).tail(1).dropna(axis=1).to_string(index=False))
+    parts = [json.dumps(record, indent=1)]
+    parts.append(store.load_history(folder).tail(1).dropna(axis=1).to_string(index=False))
     if (folder / "measures.parquet").is_file():
         table = store.load_table("measures", folder.parent, folder.name, "pooled")
         table = table.drop_duplicates(["measure", "layer"], keep="last")
         wide = table.pivot(index="measure", columns="layer", values="value")
-        print(wide[table["layer"].unique()].round(3).to_string())
+        parts.append(wide[table["layer"].unique()].round(3).to_string())
+    for line in "\n".join(parts).split("\n"):
+        print(printable(line))
 
 
 # ---- publish -----------------------------------------------------------------------------------

@@ -104,6 +104,19 @@ def test_show_prints_everything_recorded(tmp_path, capsys):
     assert "0.123" in out
 
 
+def test_show_prints_nothing_of_a_run_that_is_damaged_and_no_escapes_of_its_tables(
+    tmp_path, capsys
+):
+    save(tmp_path / "run")
+    store.save_table("measures", tmp_path, "run", [("\x1b[31m", "k\u202en", 1.0, "pooled")])
+    _, out, _ = said(capsys, "show", str(tmp_path / "run"))
+    assert r"\x1b[31m" in out
+    assert out.replace("\n", "").isprintable()
+    (tmp_path / "run/history.parquet").write_bytes(b"")
+    code, out, err = said(capsys, "show", str(tmp_path / "run"))
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
+
+
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [

@@ -175,6 +175,8 @@ def test_waiting_is_told_from_running(send, tmp_path, monkeypatch):
 def test_warnings_about_nobodys_mistake_are_not_shown(send):
     warning = {"levelno": logging.WARNING}
     assert send(None, msg="No SLURM account given, trying to guess.", **warning) == []
+    unknown = "Both 'sacctmgr' and 'sshare' returned empty results for account 'us'."
+    assert send(None, msg=f"{unknown} Proceeding without account validation.", **warning) == []
     assert send(None, msg="The given account us appears to be invalid.", **warning)
 
 

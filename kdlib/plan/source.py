@@ -139,7 +139,6 @@ class Source:
             with contextlib.suppress(OSError):  # a broken link: reading it says so
                 state = os.stat(file)  # noqa: PTH116  (a Path takes as long again)
                 rows.append((str(file), state.st_size, state.st_mtime_ns))
-                _check_holes(file, state)
         return rows
 
     @cached_property
@@ -211,18 +210,23 @@ def hidden(name: str) -> bool:
 
 @functools.cache
 def file_hash(file: str | Path, size: int, changed: int) -> str:
-    """The first 8 hex digits of the SHA-256 of a file, computed once for each state of it."""
+    """The first 8 hex digits of the SHA-256 of a file, computed once for each state of it.
+
+    Raises UsageError for a large file that is nearly all holes: reading it would not end.
+    """
     with open(file, "rb") as content:  # noqa: PTH123  (a Path takes as long again)
+        if size > SPARSE:
+            _check_holes(file, content.fileno())
         return hashlib.file_digest(content, "sha256").hexdigest()[:8]
 
 
-def _check_holes(file: Path, state: os.stat_result) -> None:
-    """Raise UsageError for a large file that is nearly all holes: reading it would not end."""
+def _check_holes(file: str | Path, opened: int) -> None:
+    state = os.fstat(opened)
     on_disk = 512 * getattr(state, "st_blocks", state.st_size)  # Windows does not say
-    if state.st_size <= SPARSE or on_disk >= state.st_size // 200 or not hasattr(os, "SEEK_HOLE"):
+    if on_disk >= state.st_size // 200 or not hasattr(os, "SEEK_HOLE"):
         return
-    with file.open("rb") as opened:  # some file systems say that everything takes no place
-        first_hole = os.lseek(opened.fileno(), 0, os.SEEK_HOLE)
+    first_hole = os.lseek(opened, 0, os.SEEK_HOLE)  # some file systems say that nothing takes place
+    os.lseek(opened, 0, os.SEEK_SET)
     if first_hole < state.st_size:
         raise UsageError(
             f"{file}: claims {state.st_size / 2**30:,.0f} GiB, of which the disk holds "

@@ -568,6 +568,8 @@ def _parsed(file: Path) -> Any:
         raise UsageError("nested too deeply") from None
     except Exception as problem:  # also what a value raises that is not what its tag says
         reason = " ".join(str(problem).split()) or type(problem).__name__
+        if not isinstance(problem, yaml.YAMLError | UnicodeError):
+            reason = f"a value is not of its type ({reason})"
         raise UsageError(f"not YAML: {reason[:500]}") from None
 
 
