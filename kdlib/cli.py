@@ -68,29 +68,36 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"kdlib: {printable(message)}; allowed: see {self.prog} --help\n")
 
 
+def _path(text: str) -> Path:
+    """A path of an argument; an empty one, as of a variable that is not set, is none."""
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty; allowed: a path")
+    return Path(text)
+
+
 def _parser(for_snakemake: Sequence[str]) -> argparse.ArgumentParser:
     parser = _Parser("python -m kdlib", description=__doc__)
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     command = commands.add_parser("study", help="run what a study still lacks, build the book")
-    command.add_argument("file", nargs="?", default="studies/quick.yaml", type=Path)
+    command.add_argument("file", nargs="?", default="studies/quick.yaml", type=_path)
     command.add_argument("--device", default="auto", choices=DEVICES)
     command.epilog = "What follows -- goes to Snakemake: -- --dry-run, -- -j 4, -- --forceall"
     command.set_defaults(call=lambda a: study(a.file, a.device, for_snakemake))
 
     command = commands.add_parser("list", help="the runs there are, as a table")
-    command.add_argument("--results", default="runs", type=Path, help="folder of all studies")
+    command.add_argument("--results", default="runs", type=_path, help="folder of all studies")
     command.set_defaults(call=lambda a: list_runs(a.results))
 
     command = commands.add_parser("show", help="everything recorded of one run")
-    command.add_argument("run", type=Path, help="its folder")
+    command.add_argument("run", type=_path, help="its folder")
     command.set_defaults(call=lambda a: show(a.run))
 
     command = commands.add_parser("publish", help="copy what the book shows of a study")
-    command.add_argument("file", nargs="?", default="studies/quick.yaml", type=Path)
+    command.add_argument("file", nargs="?", default="studies/quick.yaml", type=_path)
     command.add_argument("--device", default="auto", choices=DEVICES)
-    command.add_argument("--to", type=Path, help="default: book/results/<study>")
+    command.add_argument("--to", type=_path, help="default: book/results/<study>")
     command.add_argument(
         "--partial", action="store_true", help="only label budgets and seeds that are complete"
     )
@@ -103,7 +110,7 @@ def _parser(for_snakemake: Sequence[str]) -> argparse.ArgumentParser:
 
     command = commands.add_parser("serve", help="show the book at an address of this machine")
     command.add_argument("--port", default=8000, type=int)
-    command.add_argument("--folder", default="_build/html", type=Path, help="of its pages")
+    command.add_argument("--folder", default="_build/html", type=_path, help="of its pages")
     command.set_defaults(call=lambda a: serve(a.folder, a.port))
 
     _add_look(commands.add_parser("look", help="look into networks that were trained elsewhere"))

@@ -447,8 +447,8 @@ CHECKPOINTS = [
     ),
     checkpoint("fp8", lambda: altered(first=lambda x: x.to(torch.float8_e4m3fn)), "is float8"),
     checkpoint("bool", lambda: altered(first=lambda x: x > 0), "is bool; allowed"),
-    checkpoint("sparse", lambda: altered(first=lambda x: x.to_sparse()), "weights"),
-    checkpoint("meta", lambda: altered(first=lambda x: x.to("meta")), "weights"),
+    checkpoint("sparse", lambda: altered(first=lambda x: x.to_sparse()), "is sparse_coo; allowed"),
+    checkpoint("meta", lambda: altered(first=lambda x: x.to("meta")), "is without numbers (meta)"),
     checkpoint("header", (10**12).to_bytes(8, "little"), "cannot be read", suffix=".safetensors"),
     checkpoint(
         "no-json", (2).to_bytes(8, "little") + b"[}", "cannot be read", suffix=".safetensors"
@@ -871,6 +871,7 @@ COMMANDS = [
     command("study", "--", "-j", "many", words=("Snakemake: ",)),
     command("study", "--", "--config", "a=b", words=("--config is of the study itself",)),
     command("study", "--", "--profile", "nowhere", words=("--profile nowhere: there is none",)),
+    command("publish", "x.yaml", "--to", "", words=("argument --to: it is empty; allowed: a",)),
     command("publish", "nowhere.yaml", words=("no study file nowhere.yaml",)),
     command("book", "x\x1b[2J", words=(r"unknown edition 'x\x1b[2J'; one of",)),
     command("look", words=("no images are given; allowed: data",)),

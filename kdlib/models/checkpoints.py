@@ -20,6 +20,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import warnings
 import zipfile
 from collections.abc import Callable, Container, Iterable, Mapping
 from itertools import islice
@@ -251,11 +252,11 @@ def _check_values(
     for name, value in loaded.items():
         floating = wanted[name].is_floating_point()
         allowed = FLOATS if floating else WHOLE
-        plain = value.layout is torch.strided and not value.is_quantized and not value.is_meta
-        if value.dtype not in allowed or not plain:
-            kind = str(value.dtype if plain else value.layout).removeprefix("torch.")
+        kind = value.dtype if value.layout is torch.strided else value.layout
+        if kind not in allowed or value.is_meta:
+            words = "without numbers (meta)" if value.is_meta else str(kind).removeprefix("torch.")
             listed = ", ".join(str(dtype).removeprefix("torch.") for dtype in allowed)
-            raise UsageError(f"weights {weights}: {own[name]} is {kind}; allowed: {listed}")
+            raise UsageError(f"weights {weights}: {own[name]} is {words}; allowed: {listed}")
         if floating and not bool(torch.isfinite(value.to(wanted[name].dtype)).all()):
             raise UsageError(
                 f"weights {weights}: {own[name]} holds NaN or infinity; allowed: numbers"
@@ -313,7 +314,8 @@ def _read(file: Path) -> Any:
         if file.suffix == ".safetensors":
             return safetensors.torch.load_file(file)
         _check_sizes(file)
-        with torch.serialization.safe_globals(PLAIN):
+        with torch.serialization.safe_globals(PLAIN), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch, about kinds of tensors
             return torch.load(file, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         raise UsageError(
