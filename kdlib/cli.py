@@ -25,6 +25,7 @@ from kdlib.plan import runs, stops, studies
 
 LOCK = Path(".snakemake/kdlib.lock")
 DAY = 86_400  # seconds
+OF_THE_BOOK = ("snakemake", "psutil")  # packages that only that extra brings
 DEVICES = ("auto", "cpu", "cuda")
 
 
@@ -36,9 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     end = arguments.index("--") if "--" in arguments else len(arguments)
     command = _parser(arguments[end + 1 :]).parse_args(arguments[:end])
-    if arguments[0] in ("publish", "book"):  # run by a study, perhaps
-        stops.end_with_the_study(f"python -m kdlib {' '.join(arguments[:2])}")
     try:
+        if arguments[0] in ("publish", "book"):  # run by a study, perhaps
+            stops.end_with_the_study(f"python -m kdlib {' '.join(arguments[:2])}")
         for name, given in vars(command).items():
             if isinstance(given, Path):
                 setattr(command, name, path_of(name, given))
@@ -54,6 +55,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as problem:  # no place, no permission
         line = f"{problem.filename or ''} {problem.strerror or problem}".strip()
         print(f"kdlib: {printable(line)}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as problem:
+        package = str(problem.name).partition(".")[0]
+        if package not in OF_THE_BOOK:
+            raise
+        print(f"kdlib: {package} is not installed; pip install -e .[book]", file=sys.stderr)
         return 2
     except MemoryError:
         print("kdlib: there is not enough memory for that on this machine", file=sys.stderr)

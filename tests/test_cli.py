@@ -11,7 +11,7 @@ import results
 from test_store import save
 
 from kdlib import cli, store
-from kdlib.plan import runs, studies
+from kdlib.plan import runs, stops, studies
 
 
 def said(capsys, *arguments):
@@ -102,6 +102,22 @@ def test_show_prints_everything_recorded(tmp_path, capsys):
     assert code == 0
     assert '"test_accuracy": 0.5' in out
     assert "0.123" in out
+
+
+@pytest.mark.parametrize(
+    ("package", "arguments"), [("snakemake", ["study"]), ("psutil", ["publish", "x"])]
+)
+def test_a_command_of_the_book_without_its_packages_says_what_to_install(package, arguments):
+    code = f"import sys; sys.modules[{package!r}] = None; from kdlib import cli; "
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}sys.exit(cli.main({arguments!r}))"],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), stops.STUDY: "1@nowhere"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    assert done.stderr == f"kdlib: {package} is not installed; pip install -e .[book]\n"
 
 
 def test_show_prints_nothing_of_a_run_that_is_damaged_and_no_escapes_of_its_tables(
