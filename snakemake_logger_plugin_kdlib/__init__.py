@@ -34,7 +34,7 @@ SUBMITTED = re.compile(r"Job (\d+) has been submitted with SLURM jobid (\d+)")
 NOISE = (  # warnings of the Slurm plugin about what is nobody's mistake
     *("No SLURM account given", "No account was given", "Unable to guess SLURM account"),
     "MinJobAge",
-    "Proceeding without account validation",  # where Slurm keeps no accounts
+    "Both 'sacctmgr' and 'sshare' returned empty results",  # where Slurm keeps no accounts
 )
 SCHEDULER = re.compile(r"^(slurmstepd|srun|sbatch): error: |Killed$|oom-kill", re.MULTILINE)
 
