@@ -30,6 +30,7 @@ from kdlib.foreign import files
 from kdlib.models import checkpoints
 from kdlib.plan import parameters, runs, studies
 from kdlib.plan.look import Look
+from kdlib.plan.source import Source
 
 ROOT = Path(__file__).parents[1]
 NUL, LONG, NO_UTF8, NOBODY = "a\0b", "a" * 5000, "a\udcffb", "~no-such-user/x"
@@ -320,6 +321,10 @@ def holes(name, folder):
     return folder / Path(name).parts[0]
 
 
+def hashed(path):
+    return Source(str(path)).hash
+
+
 NONE = dict.fromkeys(GOOD)
 IMAGES = [
     images("damaged", {"train/0/0.png": picture()[:40]}, "train/0/0.png: no readable image"),
@@ -355,7 +360,7 @@ IMAGES = [
     raw("d.tar", tarred(name="/a/0.png"), "leads out of the archive"),
     raw("e.tar.gz", gzip.compress(bytes(2**26 + 2**20), 1), "in more than 64 MiB of zeros"),
     *(
-        Bad(f"holes-{name}", partial(holes, name), data.load, ("claims 1,024 GiB, of which the",))
+        Bad(f"holes-{name}", partial(holes, name), hashed, ("claims 1,024 GiB, of which the",))
         for name in ("birds.zip", "birds.tar", "birds/train/0/0.png")
         if hasattr(os, "SEEK_HOLE")
     ),
@@ -1010,6 +1015,7 @@ def refused(row, folder, capsys):
         run(given)
         out, line = capsys.readouterr()
         assert out == ""
+        line = line.rpartition("\r")[2]  # behind a bar, on a machine that does other things, too
         assert line.startswith("kdlib: ")
         assert line.count("\n") == 1
         line = line.removesuffix("\n")
