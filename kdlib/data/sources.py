@@ -89,7 +89,7 @@ def decode(
 def _empty(shape: tuple[int, ...]) -> np.ndarray:
     """Room for all images. Raises UsageError where this machine has less memory."""
     needed, memory = math.prod(shape), math.inf
-    if hasattr(os, "sysconf"):  # not on Windows
+    if "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}):  # not on every system
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if needed > memory:
         raise UsageError(
