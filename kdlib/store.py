@@ -265,6 +265,14 @@ def _parquet(path: Path, columns: Sequence[str] = (), later: str = "") -> pd.Dat
     return table
 
 
+def _table(path: Path, entry: Table) -> pd.DataFrame:
+    """One published table. Raises ValueError for another one, and for a run that stands twice."""
+    table = _parquet(path, entry.columns, entry.later)
+    if entry is TABLES["runs"] and table["run"].duplicated().any():
+        raise ValueError(f"run {table['run'][table['run'].duplicated()].iloc[0]!r} stands twice")
+    return table
+
+
 def writable(folder: Path) -> None:
     """Raise UsageError unless results can be written there; leaves nothing behind.
 
@@ -654,8 +662,7 @@ def load(folder: str | Path | None = None, *, view: str | None = "pooled") -> Re
     study = _read(folder / "study.json", _study, made_by)
     tables = {}
     for name, entry in TABLES.items():
-        table = partial(_parquet, columns=entry.columns, later=entry.later)
-        tables[name] = _read(folder / f"{name}.parquet", table, made_by)
+        tables[name] = _read(folder / f"{name}.parquet", partial(_table, entry=entry), made_by)
     for name in ("measures", "similarity"):
         tables[name] = _viewed(tables[name], view)
     sample = _read(folder / "sample.parquet", partial(_parquet, columns=["label"]), made_by)
@@ -669,6 +676,9 @@ def load(folder: str | Path | None = None, *, view: str | None = "pooled") -> Re
 
 def _study(path: Path) -> dict[str, Any]:
     study = _json(path, STUDY)
+    for name in ("layers", "embeddings"):
+        if len({each for each in study[name] if isinstance(each, str)}) < len(study[name]):
+            raise ValueError(f"{name} is {str(study[name])[:80]!r}, not texts, each once")
     image = study.get("image")
     sides = image if isinstance(image, list) else []
     if image is not None and (len(sides) != 3 or not all(type(n) is int and n > 0 for n in sides)):
@@ -700,8 +710,7 @@ def brief(study: str, *tables: str, view: str = "pooled") -> Results:
         for name in tables:
             file = folder / f"{name}.parquet"
             if name == "runs" or file.is_file():
-                read = partial(_parquet, columns=TABLES[name].columns, later=TABLES[name].later)
-                table = _read(file, read, "publish")
+                table = _read(file, partial(_table, entry=TABLES[name]), "publish")
                 found[name] = _viewed(table, view if "view" in table else None)
     no_images, no_labels = np.zeros((0, 1, 1, 1), np.uint8), np.zeros(0, np.int64)
     return Results(facts, **found, images=no_images, labels=no_labels)

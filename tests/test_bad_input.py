@@ -739,6 +739,15 @@ PUBLISHED = [
     published("study-name", published_study(name=5), "name is '5', a int"),
     published("study-classes", published_study(classes="ab"), "classes is 'ab', a str"),
     published("study-layers", published_study(layers={"a": 1}), "layers"),
+    published("study-layer-twice", published_study(layers=["a", "a"]), "layers is", "each once"),
+    published("study-layer-number", published_study(layers=[1]), "layers is '[1]', not texts"),
+    published(
+        "runs-twice",
+        lambda p: pd.concat(2 * [pd.read_parquet(p / "runs.parquet")]).to_parquet(
+            p / "runs.parquet"
+        ),
+        "stands twice",
+    ),
     published("study-image", published_study(image=[8, 8]), "image is '[8, 8]'"),
     published("study-image-0", published_study(image=[0, 8, 1]), "image is '[0, 8, 1]'"),
     published("study-image-large", published_study(image=[9999, 9999, 3]), "cannot read"),

@@ -142,6 +142,17 @@ def test_a_refused_value_from_the_page_is_taken_back(view):
     assert view.layer == "block2"
 
 
+@pytest.mark.parametrize("lost", ["runs", "labels", "layers", "embeddings"])
+def test_results_that_lack_what_maps_are_of_are_refused(results, lost):
+    without = (
+        results._replace(**{lost: getattr(results, lost)[:0]})
+        if lost in results._fields
+        else results._replace(study=results.study | {lost: []})
+    )
+    with pytest.raises(UsageError, match="hold no maps"):
+        show(without)
+
+
 def test_results_without_maps_are_refused(results):
     with pytest.raises(UsageError, match="hold no maps"):
         show(results._replace(maps=results.maps.iloc[:0]))

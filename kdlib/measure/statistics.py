@@ -34,7 +34,7 @@ EQUAL = 1e-9  # a spread below this is rounding
 
 def size(labels: str) -> float:
     """Return a label budget as a number that sorts; "all" is the largest."""
-    return float(labels) if labels.isdigit() else np.inf
+    return float(labels) if labels.isdecimal() else np.inf
 
 
 def regimes(results: Results) -> list[str]:

@@ -182,13 +182,14 @@ def show(
     >>> view = show(store.load("book/results/quick"), layer="block2")
     >>> view.layer = "logits"
     """
-    if results.maps.empty:
+    networks = mapped(results)
+    parts = (networks, results.labels, results.study["layers"], results.study["embeddings"])
+    if any(len(part) == 0 for part in parts):
         raise UsageError("these results hold no maps; embed some layers first, then publish")
     if len(results.labels) > MOST:
         raise UsageError(f"the explorer shows at most {MOST:,} images; given {len(results.labels)}")
     for name in view:
         one_of("view option", name, VIEW)
-    networks = mapped(results)
     if left is not None:
         one_of("left network", left, networks["run"])
     reels = _reels(results, networks)
