@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Iterable
 from functools import cache
 from hashlib import sha256
@@ -38,7 +39,9 @@ def check(study: Study) -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # two images are too few for more
     try:
-        _check(study)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch, about what is refused here anyway
+            _check(study)
     except (UsageError, OSError):
         raise
     except (Exception, SystemExit) as problem:  # whatever sizes and code of others' networks raise

@@ -250,6 +250,7 @@ SMALL = "network: resnet8, network_options"
 CHECKED = [
     checked(f"teacher: {{{SMALL}: {{width: 3}}}}", "network_options 'width'; allowed: options of"),
     checked(f"teacher: {{{SMALL}: {{1: 2}}}}", "network_options 1; allowed: options of resnet8"),
+    checked("teacher: {network: vit, network_options: {patch: 0}}", "patch 0 of vit; allowed"),
     checked("teacher: {network: 'torch:zeros'}", "network 'torch:zeros': cannot be called"),
     checked("methods: [baseline, {method: crd, options: {size: 1000000000000}}]", "be built here"),
     checked("embeddings: {tsne: {iterations: 1e12}}", "between 1 and 100000; given 1000000000000"),

@@ -331,8 +331,11 @@ def vit(classes: int, channels: int, width: float, *, patch: int) -> nn.Module:
     """A small vision transformer: 9 layers of 192 features, 3 heads, for images of any size.
 
     Dosovitskiy 2021, in the plain form of Beyer 2022: fixed positions, no class token, the mean
-    over positions is classified. `patch` pixels by side become one position.
+    over positions is classified. `patch` pixels by side become one position. Raises UsageError
+    unless it is a number of pixels.
     """
+    if not isinstance(patch, int) or patch < 1:
+        raise UsageError(f"patch {patch!r} of vit; allowed: a whole number of pixels, 1 or more")
     size = 12 * max(1, round(16 * width))
 
     def block(first: bool = False, last: bool = False) -> nn.Module:
