@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdlib import one_of
+from kdlib import UsageError, one_of
 
 LAYERS = ("stem", "block1", "block2", "block3", "pool", "logits")
 
