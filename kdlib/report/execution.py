@@ -81,24 +81,25 @@ def keep_cache(app: Sphinx, config: Config) -> None:
     read = digest([*map(str.encode, edition), *files(root, READ)])
     cache = Path(app.doctreedir).parent / "executed"
     mark = cache / "read"
-    if not mark.is_file() or mark.read_text() != read:
+    if not mark.is_file() or mark.read_text("utf-8") != read:
         shutil.rmtree(cache, ignore_errors=True)
         cache.mkdir(parents=True)
-        mark.write_text(read)
+        mark.write_text(read, "utf-8")
     config.nb_execution_mode, config.nb_execution_cache_path = "cache", str(cache)
     config.kdlib_pages = digest([read.encode(), *files(root, EVERYWHERE), *headings(root / "book")])
 
 
 def ahead(app: Sphinx, env: BuildEnvironment, pages: list[str]) -> None:
     """Execute the chapters that are about to be read and are not in the cache."""
-    cache = get_cache(env.mystnb_config.execution_cache_path)
+    reading, running = env.myst_config, env.mystnb_config  # type: ignore[attr-defined]
+    cache = get_cache(running.execution_cache_path)
     waiting: dict[Path, nbformat.NotebookNode] = {}
     for page in pages:
         path = Path(env.doc2path(page))
-        if any(path.match(pattern) for pattern in env.mystnb_config.execution_excludepatterns):
+        if any(path.match(pattern) for pattern in running.execution_excludepatterns):
             continue
         text = path.read_text("utf-8")
-        reader = create_nb_reader(str(path), env.myst_config, env.mystnb_config, text)
+        reader = create_nb_reader(str(path), reading, running, text)
         notebook = reader.read(text) if reader else None
         if notebook and any(cell.cell_type == "code" for cell in notebook.cells):
             try:
@@ -111,7 +112,7 @@ def ahead(app: Sphinx, env: BuildEnvironment, pages: list[str]) -> None:
         cache.cache_notebook_bundle(record, check_validity=False, overwrite=True)
 
     cores = os.cpu_count() or 1
-    asyncio.run(execute(waiting, keep, env.mystnb_config.execution_timeout, cores))
+    asyncio.run(execute(waiting, keep, running.execution_timeout, cores))
 
 
 async def execute(
