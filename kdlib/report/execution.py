@@ -21,7 +21,8 @@ from pathlib import Path
 import nbformat
 from jupyter_cache import get_cache
 from jupyter_cache.base import CacheBundleIn
-from jupyter_client.manager import AsyncKernelManager
+from jupyter_client.asynchronous import AsyncKernelClient
+from jupyter_client.manager import AsyncKernelManager, start_new_async_kernel
 from myst_nb.core.read import create_nb_reader
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
@@ -33,6 +34,7 @@ from sphinx.util import logging
 READ = ("kdlib", "book/results", "notebooks", "studies")  # what the code of chapters reads
 EVERYWHERE = ("_config.yml", "_toc.yml", "book/notation.md", "book/references.bib")  # on all pages
 HEADING = re.compile(r"^(?:#+ .*|\([\w-]+\)=)$", re.M)  # and the labels that lead to them
+QUIET = ["--IPKernelApp.log_level=50"]  # a kernel reports nothing about itself
 ANEW = """\
 import os, ipywidgets
 ipywidgets.Widget.close_all()
@@ -129,14 +131,13 @@ async def execute(
     waiting = iter(notebooks.items())  # which all kernels take from
 
     async def work() -> None:
-        manager = AsyncKernelManager()
-        await manager.start_kernel(extra_arguments=["--IPKernelApp.log_level=50"])
-        kernel = manager.client()
-        kernel.start_channels()
+        manager: AsyncKernelManager | None = None
+        kernel: AsyncKernelClient | None = None
         try:
             for path, notebook in waiting:
-                await kernel.wait_for_ready(timeout)
                 try:
+                    if manager is None or kernel is None:
+                        manager, kernel = await start_new_async_kernel(extra_arguments=QUIET)
                     anew = ANEW.format(folder=str(path.parent))
                     await kernel.execute_interactive(anew, silent=True, timeout=timeout)
                     client = NotebookClient(notebook, km=manager, timeout=timeout)
@@ -144,12 +145,20 @@ async def execute(
                     await client.async_execute()
                 except (CellExecutionError, DeadKernelError, RuntimeError, TimeoutError) as problem:
                     log.info("%s: %s", path, type(problem).__name__)
-                    await manager.restart_kernel(now=True)
+                    await end(manager, kernel)
+                    manager = kernel = None
                 else:
                     log.info("executed %s", path)
                     keep(path, notebook)
         finally:
-            kernel.stop_channels()
-            await manager.shutdown_kernel(now=True)
+            await end(manager, kernel)
 
     await asyncio.gather(*(work() for _ in range(min(kernels, len(notebooks)))))
+
+
+async def end(manager: AsyncKernelManager | None, kernel: AsyncKernelClient | None) -> None:
+    """End a kernel and the connection to it, where there are any."""
+    if kernel is not None:
+        kernel.stop_channels()
+    if manager is not None:
+        await manager.shutdown_kernel(now=True)
