@@ -5,13 +5,15 @@ import errno
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import click
 import nbformat
-import papermill  # noqa: F401  (it loads the engine; not the other way round)
+import papermill  # which loads the engine; not the other way round
 import psutil
 import pytest
 
@@ -238,3 +240,33 @@ def test_a_notebook_whose_kernel_was_killed_in_its_training_goes_on_with_the_sam
         one, other = ((tmp_path / top / run / name).read_bytes() for top in ("pulled", "straight"))
         assert one == other
     assert not list((tmp_path / "pulled").rglob("checkpoint*"))
+
+
+@pytest.mark.parametrize("taken", [1, engine.STARTS])
+def test_a_kernel_whose_port_was_taken_meanwhile_starts_again(tmp_path, monkeypatch, taken):
+    starts = []
+    with socket.create_server(("127.0.0.1", 0)) as other:
+
+        class Unlucky(engine.Kernel):
+            def __init__(self, **options):
+                super().__init__(**options)
+                starts.append(self)
+                if len(starts) <= taken:
+                    self.cache_ports, self.shell_port = False, other.getsockname()[1]
+
+        monkeypatch.setattr(engine, "Kernel", Unlucky)
+        cells = [nbformat.v4.new_code_cell("print(6 * 7)")]
+        notebook = nbformat.v4.new_notebook(cells=cells)
+        nbformat.write(notebook, tmp_path / "in.ipynb")
+
+        def run():
+            paths = str(tmp_path / "in.ipynb"), str(tmp_path / "out.ipynb")
+            options = {"kernel_name": "python3", "progress_bar": False}
+            return papermill.execute_notebook(*paths, engine_name="kdlib", **options)
+
+        if taken < engine.STARTS:
+            assert run().cells[-1].outputs[0].text == "42\n"
+        else:
+            with pytest.raises(click.ClickException, match="kernels ended before they began"):
+                run()
+    assert len(starts) == min(taken + 1, engine.STARTS)

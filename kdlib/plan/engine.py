@@ -29,6 +29,8 @@ QUIET = [
     "--IPKernelApp.log_level=50",
     '--IPKernelApp.exec_lines=__import__("logging").getLogger("tornado.general").disabled = True',
 ]
+STARTS = 3  # of a kernel, at most
+NOT_BEGUN = "died before replying"  # words of jupyter_client
 
 
 class Stopped(click.ClickException, PapermillException):  # type: ignore[misc]
@@ -133,7 +135,7 @@ class Engine(NBClientEngine):  # type: ignore[misc]
         options.setdefault("extra_arguments", QUIET)
         options["log_output"] = True  # a notebook's prints and progress bars appear at once
         try:
-            nb = super().execute_notebook(nb, kernel_name, output_path, **options)
+            nb = cls._execute(nb, kernel_name, output_path, **options)
         except DeadKernelError:
             raise click.ClickException(_ended(Kernel.status, _out_of_memory() > killed)) from None
         except OSError as problem:  # no place left, a folder that cannot be written
@@ -143,3 +145,17 @@ class Engine(NBClientEngine):  # type: ignore[misc]
         except PapermillExecutionError as error:
             raise Stopped(error, output_path) from None
         return nb
+
+    @classmethod
+    def _execute(cls, *notebook: Any, **options: Any) -> Any:
+        """Run the notebook; a kernel that ends before it has begun is started again.
+
+        A kernel listens on ports that were free a moment ago: another may have taken one.
+        """
+        for _ in range(STARTS):
+            try:
+                return super().execute_notebook(*notebook, **options)
+            except RuntimeError as problem:
+                if type(problem) is not RuntimeError or NOT_BEGUN not in str(problem):
+                    raise
+        raise click.ClickException(f"kernels ended before they began, {STARTS} of {STARTS}")

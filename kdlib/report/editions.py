@@ -120,6 +120,8 @@ def build(key: str, just_computed: str) -> int:
     pages = HTML / folder(chosen, every)
     made = pages if lead else place / "html"  # beside which Sphinx leaves more than pages
     status = _sphinx(toc, made, place / "doctrees")
+    if status:  # what Sphinx has warned of it says once: the next build reads every page again
+        (place / "doctrees/environment.pickle").unlink(missing_ok=True)
     if not lead:
         shutil.rmtree(pages, ignore_errors=True)
         shutil.copytree(made, pages)

@@ -36,7 +36,6 @@ from pygments.lexers import find_lexer_class_by_name
 from pygments.token import Name, Punctuation, Text, Whitespace
 from sphinx.application import Sphinx
 from sphinx.config import Config
-from sphinx.environment import BuildEnvironment
 from sphinx.util.osutil import relative_uri
 from sphinx.writers.html5 import HTML5Translator
 
@@ -68,7 +67,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_node(Chart, html=(draw_chart, None), latex=(skip, None))
     app.add_node(Widget, html=(place_widget, None), latex=(skip, None))
     app.connect("config-inited", stage)
-    app.connect("env-get-outdated", stale)
     app.connect("doctree-resolved", scroll_formulas)
     app.connect("html-page-context", shrink, priority=400)  # before myst-nb writes the state
     app.connect("html-page-context", without_mathjax, priority=900)  # after MathJax was added
@@ -169,13 +167,6 @@ def _mathjax() -> Path:
         if file.name == "tex-svg-full.js":
             return Path(str(file.locate()))
     raise FileNotFoundError(f"tex-svg-full.js is not in the installed {package}")
-
-
-def stale(
-    app: Sphinx, env: BuildEnvironment, added: set[str], changed: set[str], removed: set[str]
-) -> list[str]:
-    """Read every chapter that runs code again: results may have changed where its text has not."""
-    return [page for page in env.found_docs if NbMetadataCollector.get_exec_data(env, page)]
 
 
 def scroll_formulas(app: Sphinx, doctree: nodes.document, page: str) -> None:
