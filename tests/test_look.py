@@ -139,7 +139,7 @@ def test_a_class_token_stands_for_the_image_where_there_is_one():
 def test_tokens_first_is_told_from_images_first():
     network = nn.TransformerEncoderLayer(8, 2, 16)  # (tokens, n, 8)
     output = network(torch.randn(5, 3, 8))
-    tensor, axis = layers.first_tensor(output, 3)
+    ((tensor, axis),) = layers.tensors(output, 3)
     assert (tensor.shape, axis) == ((3, 5, 8), 1)
 
 

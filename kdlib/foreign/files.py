@@ -124,7 +124,7 @@ def _parquet(path: Path) -> dict[str, np.ndarray]:
     columns: dict[str, list[str]] = {}
     for column in map(str, table.columns):
         name, _, number = column.rpartition("/")
-        if column == "labels":
+        if column == "labels" and pd.api.types.is_scalar(table[column].iloc[0]):
             arrays[column] = table[column].to_numpy()
         elif number.isdigit() and "/" in name:
             columns.setdefault(name, []).append(column)

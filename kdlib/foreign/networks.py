@@ -72,7 +72,7 @@ def make(
     UsageError, one line that names the network.
     """
     if isinstance(source, nn.Module):
-        return source
+        return _with_layers(name, source)
     if not isinstance(source, Reference):
         raise UsageError(
             f"network {name!r}: a {type(source).__name__}; allowed: a torch Module, a text such as "
@@ -81,13 +81,23 @@ def make(
     problem: UsageError | None = None
     for count in (classes, None):
         try:
-            network = _built(name, source, count, channels, size)
+            network = _with_layers(name, _built(name, source, count, channels, size))
             _load(name, network, source, names or {})
             return network
         except UsageError as error:
             problem = problem or error
     assert problem is not None
     raise problem
+
+
+def _with_layers(name: str, network: nn.Module) -> nn.Module:
+    """A network, unless it is compiled code: its layers cannot be looked into."""
+    if isinstance(network, torch.jit.ScriptModule):
+        raise UsageError(
+            f"network {name!r}: is TorchScript, whose layers cannot be looked into; allowed: the "
+            "Module that it was made from"
+        )
+    return network
 
 
 def fingerprint(network: nn.Module, outputs: Iterable[Tensor]) -> str:

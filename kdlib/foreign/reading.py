@@ -134,7 +134,8 @@ def _arrays(name: str, given: Any) -> dict[str, np.ndarray]:
             f"network {name!r}: a {type(given).__name__} beside features; allowed: features of all "
             "networks, or networks only"
         )
-    return {str(layer): np.asarray(pictures.plain(x)) for layer, x in given.items()}
+    where = f"network {name!r}: layer"
+    return {str(layer): pictures.array_of(f"{where} {layer}", x) for layer, x in given.items()}
 
 
 def _check_options(choice: Look, train: Any) -> None:
