@@ -46,7 +46,7 @@ def subjects(choice: Look, images: Pictures, work: Path) -> tuple[list[Subject],
     seeds = plan.seeds(choice.networks)
     plan.check_names(choice, [seed.network for seed in seeds])
     rows = pictures.rows(len(images.images), images.labels, choice.sample)
-    sample = images.take(rows)
+    sample = images.take(rows, len(images.images))
     if images.train is not None and images.train_labels is not None:
         m, k = len(images.train), len(np.unique(images.train_labels))
         if m < max(plan.LEAST, 4 * k):

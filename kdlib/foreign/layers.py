@@ -368,8 +368,12 @@ def _resolution(call: Call) -> tuple[int, ...]:
 
 
 def _is(x: Tensor | None, output: Tensor | None) -> bool:
-    """Whether a module's output is the network's."""
-    if x is None or output is None or x.shape != output.shape:
+    """Whether a module's output is the network's, as a vector or as a map of one position."""
+    if x is None or output is None:
+        return False
+    if {x[0].numel(), output[0].numel()} == {x.shape[1], output.shape[1]}:
+        x, output = x.flatten(1), output.flatten(1)
+    if x.shape != output.shape:
         return False
     return x.data_ptr() == output.data_ptr() or bool(torch.equal(x, output))
 

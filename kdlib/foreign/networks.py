@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdlib import UsageError, path_of
+from kdlib import UsageError, path_of, printable
 from kdlib.models import NETWORKS, build, checkpoints, efficientnet, timm
 from kdlib.plan.look import Reference, constants
 from kdlib.plan.runs import CONSTANTS, Constants, Teacher, is_address
@@ -344,6 +344,8 @@ def _load(
         weights = checkpoints.fetch(source.checkpoint, made.weights_file)
     try:
         checkpoints.load_any(network, weights, names)
+        if note := checkpoints.others(weights, names):
+            print(printable(f"{name}: {note}"))
     except UsageError as problem:
         raise UsageError(f"network {name!r}: {problem}") from None
 

@@ -30,10 +30,12 @@ class Pictures(NamedTuple):
     train: np.ndarray | None = None  # (m, c, h, w): for the probes
     train_labels: Int[np.ndarray, " m"] | None = None
     moments: tuple[float, float] | None = None  # mean and deviation of the training images
+    whole: int = 0  # how many there were before some were taken
 
-    def take(self, rows: Int[np.ndarray, " m"]) -> Pictures:
-        """Some of the images."""
+    def take(self, rows: Int[np.ndarray, " m"], whole: int) -> Pictures:
+        """Some of the images, of so many."""
         return self._replace(
+            whole=whole,
             images=None if self.images is None else self.images[rows],
             labels=None if self.labels is None else self.labels[rows],
         )

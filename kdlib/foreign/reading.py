@@ -190,7 +190,7 @@ def _of_features(
                 )
     sample = _beside(choice, images, labels, classes, n)
     rows = pictures.rows(n, sample.labels, choice.sample)
-    sample = sample.take(rows)
+    sample = sample.take(rows, n)
     subjects = []
     for seed in seeds:
         layers = {name: np.asarray(x[rows], np.float32) for name, x in chosen[seed.run].items()}
@@ -377,6 +377,10 @@ def _left_out(
         missing[f"maps of {', '.join(others)}"] = "of several seeds the first is mapped"
     shown = frames["faithfulness"]
     n = len(next(iter(subjects[0].layers.values())))
+    if n < sample.whole:
+        drawn = "drawn at random" if sample.labels is None else "the same share of every class"
+        rest = f"{sample.whole - n:,} of {sample.whole:,} images"
+        missing[rest] = f"a sample of {n:,} is looked at, {drawn}"
     if n > tables.RESTARTED:
         reason = f"from maps made three times, for up to {tables.RESTARTED:,} images"
         missing["noise of the maps, and how far they show classes"] = reason
