@@ -217,6 +217,7 @@ def test_images_come_in_the_precision_of_the_network(few, tmp_path, dtype):
     assert results.runs["parameters"].tolist() == [models.count(sequential())]
 
 
+@pytest.mark.filterwarnings("ignore:.*jit.*:DeprecationWarning")
 def test_torchscript_has_no_layers_to_look_into(few, tmp_path):
     network = torch.jit.trace(sequential().eval(), torch.zeros(3, 1, 8, 8))
     with pytest.raises(UsageError, match=r"'net': is TorchScript, .*; allowed: the Module"):
