@@ -466,6 +466,7 @@ def test_a_moving_average_beside_the_weights_is_named_and_taken_when_asked_for(t
     assert checkpoints.others(tmp_path / "model.th", ["model_ema."]) == ""
     torch.save(network.state_dict(), tmp_path / "plain.th")
     assert checkpoints.others(tmp_path / "plain.th") == ""
+    assert checkpoints.others("imagenet") == ""
 
 
 def test_what_a_file_holds_beside_all_weights_can_be_left_out(tmp_path):

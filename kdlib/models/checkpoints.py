@@ -374,6 +374,8 @@ def others(weights: str | Path, names: Iterable[str] | None = None) -> str:
 
     Moving averages, for one: which of them is meant, `names` say (`load`).
     """
+    if str(weights) == "imagenet" or _is_safetensors(Path(weights)):  # which has one set
+        return ""
     found = list(_sets(_read(Path(weights))))
     taken = [key for nest in NESTS for key in found if key.split(".")[0] == nest]
     rest = [key for key in found if key not in taken[:1]]
