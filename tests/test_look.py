@@ -1201,6 +1201,7 @@ def test_a_network_that_computes_nan_is_named(few, tmp_path):
     [
         (b"no archive", "cannot be read"),
         ({"kd": X}, "allowed: network/layer"),
+        ({"kd/a": X, "labels": np.array(["a", None] * 20)}, "an array of objects is in it; all"),
         ({}, "no features"),
     ],
 )

@@ -46,6 +46,8 @@ def read(path: Path) -> Features:
         arrays = readers[path.suffix.lower()](path)
     except Exception as problem:  # whatever a damaged file raises
         reason = " ".join(str(problem).split()) or type(problem).__name__
+        if "allow_pickle" in reason:
+            reason = "an array of objects is in it; allowed: of numbers, or of texts (astype(str))"
         raise UsageError(f"features {path}: cannot be read: {reason}") from problem
     networks = nested({key: x for key, x in arrays.items() if key not in OTHERS}, str(path))
     classes = arrays.get("classes")

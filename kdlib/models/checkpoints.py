@@ -389,7 +389,10 @@ def others(weights: str | Path, names: Iterable[str] | None = None) -> str:
 
 def _listed(names: Iterable[Any]) -> str:
     """The first names in one line."""
-    return " ".join(", ".join(str(name) for name in islice(names, 5)).split())[:80].rstrip(" ,") or "nothing"
+    return (
+        " ".join(", ".join(str(name) for name in islice(names, 5)).split())[:80].rstrip(" ,")
+        or "nothing"
+    )
 
 
 def _read(file: Path) -> Any:
