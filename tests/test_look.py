@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 from safetensors.numpy import save_file
 from torch import nn
 
@@ -1232,6 +1233,17 @@ def test_the_command_looks(nets, tmp_path, capsys):
     assert network["layers"] == ["first", "last"]
     assert network["preparation"] == "normalised by none, resized to 16 x 16"
     assert "odd: first, last; normalised by none" in capsys.readouterr().out
+
+
+def test_too_few_test_images_of_a_folder_are_said_to_be_those(tmp_path, capsys):
+    for i in range(30):
+        file = tmp_path / "birds" / "ab"[i % 2] / f"{i}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(i).integers(0, 256, (8, 8), dtype=np.uint8)
+        Image.fromarray(pixels).save(file)
+    given = ["look", str(tmp_path / "look"), "--data", str(tmp_path / "birds")]
+    assert cli.main([*given, "--network", "net=resnet8"]) == 2
+    assert "birds: 6 test images beside 24 for training; allowed: 20 or" in capsys.readouterr().err
 
 
 def test_a_name_with_an_equals_sign_stands_in_quotes(nets, tmp_path):

@@ -274,6 +274,11 @@ def _loaded(choice: Look) -> Pictures:
     images = data.load(Source(choice.data, choice.size, choice.grey))
     for note in images.notes:
         print(printable(note))
+    if (n := len(images.test)) < plan.LEAST:
+        raise UsageError(
+            f"data {choice.data}: {n} test images beside {len(images.train)} for training; allowed: "
+            f"{plan.LEAST} or more in test/, or 5 times as many without a split"
+        )
     return _of_images(images)
 
 
