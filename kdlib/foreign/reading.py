@@ -276,8 +276,8 @@ def _loaded(choice: Look) -> Pictures:
         print(printable(note))
     if (n := len(images.test)) < plan.LEAST:
         raise UsageError(
-            f"data {choice.data}: {n} test images beside {len(images.train)} for training; allowed: "
-            f"{plan.LEAST} or more in test/, or 5 times as many without a split"
+            f"data {choice.data}: {n} test images beside {len(images.train)} for training; "
+            f"allowed: {plan.LEAST} or more in test/, or 5 times as many without a split"
         )
     return _of_images(images)
 
