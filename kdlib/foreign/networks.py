@@ -128,6 +128,8 @@ def _built(
             return _known(name, source, classes or ORDINARY, channels, size)
         if source.kind == "timm":
             return _timm(name, source, classes, channels, size)
+        from kdlib.models import torchvision  # noqa: F401  (so that code of others can import it)
+
         if source.kind == "file":
             module = _module_of(*_code(name, source))
         else:
