@@ -140,7 +140,7 @@ def _add_look(command: argparse.ArgumentParser) -> None:
         metavar="NAME=NETWORK[@CHECKPOINT]",
         help="nets.py:student, package.nets:student, timm:resnet50 or resnet20, also with "
         "arguments, 'resnet20(width=0.5)'; several checkpoints by a pattern, kd-*.pt, are seeds "
-        "of one network",
+        "of one network; a name that holds = stands in quotes, \"'lr=0.1'=resnet20\"",
     )
     command.add_argument("--features", help="instead of networks: .npz, .safetensors, .parquet")
     command.add_argument(
@@ -221,10 +221,14 @@ def look(command: argparse.Namespace) -> None:
 
 
 def _by_name(what: str, given: Sequence[str]) -> dict[str, str]:
-    """NAME=VALUE by name; a value for all networks under "". Raises UsageError for one twice."""
+    """NAME=VALUE by name; a value for all networks under "". Raises UsageError for one twice.
+
+    A name in quotes may hold "=": 'lr=0.1'=resnet20.
+    """
     values: dict[str, str] = {}
     for text in given:
-        name, equals, value = text.partition("=")
+        quoted = re.fullmatch(r"([\"'])(.+?)\1=(.*)", text, re.DOTALL)
+        name, equals, value = quoted.group(2, 1, 3) if quoted else text.partition("=")
         if not equals:
             name, value = "", text
         if name in values or ("" in values) or (name == "" and values):

@@ -4,6 +4,8 @@ independent forward pass that reads the tensors by those names.
 
 import argparse
 import collections
+import datetime
+import json
 import pathlib
 import pickle
 import subprocess
@@ -401,6 +403,8 @@ SETTINGS = {
     "a path of Windows": lambda: pathlib.PureWindowsPath("C:/data"),
     "an ordered dict": lambda: collections.OrderedDict(lr=0.1),
     "a history": lambda: collections.defaultdict(list, loss=[1.0, np.float64(0.5)]),
+    "a date": lambda: datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC),
+    "a queue": lambda: collections.deque([0.5, np.float64(0.25)], maxlen=10),
     "an optimiser": lambda: torch.optim.SGD(small().parameters(), 0.1).state_dict(),
 }
 
@@ -413,6 +417,88 @@ def test_plain_settings_beside_the_weights_are_read(what, zipped, tmp_path):
     torch.save(whole, tmp_path / "model.th", _use_new_zipfile_serialization=zipped)
     checkpoints.load(other, tmp_path / "model.th")
     assert holds_the_weights_of(other, network)
+
+
+def prefixed(prefix, weights):
+    return {f"{prefix}{name}": value for name, value in weights.items()}
+
+
+SETS = {
+    "DeepSpeed": lambda x: {"module": x, "ds_config": {}, "optimizer": {"exp_avg": x}},
+    "a moving average": lambda x: {"ema": prefixed("module.", x), "epoch": 1},
+    "AveragedModel": lambda x: {"n_averaged": torch.tensor(3), **prefixed("module.", x)},
+    "FSDP": lambda x: {"state_dict": prefixed("_fsdp_wrapped_module.", x)},
+    "deeper": lambda x: {"last": {"student": x}},
+    "a tuple": lambda x: (x, 3),
+}
+
+
+@pytest.mark.parametrize("kind", SETS)
+def test_the_only_weights_of_a_file_are_read_whatever_their_key(kind, tmp_path):
+    network, other = small(), small(seed=2)
+    torch.save(SETS[kind](network.state_dict()), tmp_path / "model.th")
+    checkpoints.load(other, tmp_path / "model.th")
+    assert holds_the_weights_of(other, network)
+
+
+def test_of_several_sets_of_weights_it_is_asked_which(tmp_path):
+    student, teacher, other = small(), small(seed=2), small(seed=3)
+    both = {"student": student.state_dict(), "teacher": teacher.state_dict()}
+    torch.save(both, tmp_path / "model.th")
+    with pytest.raises(UsageError, match=r'weights_names: \{"student\.": "", "teacher\.": null\}'):
+        checkpoints.load(other, tmp_path / "model.th")
+    checkpoints.load(other, tmp_path / "model.th", names={"teacher.": ""})
+    assert holds_the_weights_of(other, teacher)
+
+
+def test_a_moving_average_beside_the_weights_is_named_and_taken_when_asked_for(tmp_path):
+    network, mean, other = small(), small(seed=2), small(seed=3)
+    both = {"model_ema": mean.state_dict(), "model": network.state_dict(), "optimizer": {}}
+    torch.save(both, tmp_path / "model.th")
+    checkpoints.load(other, tmp_path / "model.th")
+    assert holds_the_weights_of(other, network)
+    assert checkpoints.others(tmp_path / "model.th") == (
+        "of model.th the weights 'model' are taken, not model_ema; "
+        'weights_names {"model_ema.": ""} takes others'
+    )
+    checkpoints.load(other, tmp_path / "model.th", names={"model_ema.": ""})
+    assert holds_the_weights_of(other, mean)
+    assert checkpoints.others(tmp_path / "model.th", ["model_ema."]) == ""
+    torch.save(network.state_dict(), tmp_path / "plain.th")
+    assert checkpoints.others(tmp_path / "plain.th") == ""
+    assert checkpoints.others("imagenet") == ""
+
+
+def test_what_a_file_holds_beside_all_weights_can_be_left_out(tmp_path):
+    network, other = nn.Sequential(nn.Linear(2, 3)), nn.Sequential(nn.Linear(2, 3))
+    more = {"loss.a": torch.ones(1), "loss.b": torch.ones(1), "0.more": torch.ones(1)}
+    torch.save({**network.state_dict(), **more}, tmp_path / "model.th")
+    with pytest.raises(UsageError) as refused:
+        checkpoints.load_any(other, tmp_path / "model.th")
+    names = {"loss.": None, "0.more": None}
+    assert f"weights_names: {json.dumps(names)} leaves out the rest" in str(refused.value)
+    checkpoints.load_any(other, tmp_path / "model.th", names)
+    assert holds_the_weights_of(other, network)
+
+
+def test_a_file_is_read_by_its_content_not_by_its_ending(tmp_path):
+    network = small()
+    safetensors.torch.save_file(network.state_dict(), tmp_path / "pytorch_model.bin")
+    torch.save(network.state_dict(), tmp_path / "model.safetensors")
+    for file in tmp_path.iterdir():
+        other = small(seed=2)
+        checkpoints.load(other, file)
+        assert holds_the_weights_of(other, network)
+
+
+def test_arrays_of_numpy_are_said_to_be_no_tensors(tmp_path):
+    arrays = {name: value.numpy() for name, value in small().state_dict().items()}
+    np.savez(tmp_path / "model.npz", **arrays)
+    with pytest.raises(UsageError, match=r"is an .npz of NumPy; allowed: a torch file or safetens"):
+        checkpoints.load(small(), tmp_path / "model.npz")
+    torch.save(arrays, tmp_path / "model.th")
+    with pytest.raises(UsageError, match=r"not as tensors \(NumPy arrays\?\)"):
+        checkpoints.load(small(), tmp_path / "model.th")
 
 
 def test_arrays_of_numpy_1_are_read(tmp_path):

@@ -206,6 +206,10 @@ POOR = {
     ),
     "no similarity": lambda s: without(s, "similarity"),
     "photographs": photographs,
+    "one's own": lambda s: without(
+        one_regime(only(photographs(s), lambda r: r["seed"] == 0), "pretrained"),
+        *("maps", "faithfulness", "neighbours", "comparison", "sweeps", "film", "training"),
+    ),
 }
 
 

@@ -211,6 +211,14 @@ def test_what_looks_like_a_split_and_cannot_be_placed_is_refused(top, parts, fac
     refused(top, f"my photos.*{facts}.*allowed: .*train/<class>/")
 
 
+@pytest.mark.parametrize("name", ["Prüfung", "gallery", "测试"])
+def test_a_folder_of_the_same_classes_beside_the_training_images_is_refused(top, name):
+    two_classes(top, "Training", name)
+    refused(top, f"{name}/ holds the classes of Training/ and may be the test images; allowed: t")
+    put(top / name / "cat")  # other classes: no test set
+    assert f"{name}/" in data.load(top).notes[1]
+
+
 def test_a_split_below_each_class_is_refused(top):
     fill(top, ant__train=4, ant__test=2, bee__train=4, bee__test=2)
     refused(top, r"ant: holds test, train, a split below a class; allowed: train/<class>/")

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 from safetensors.numpy import save_file
 from torch import nn
 
@@ -139,7 +140,7 @@ def test_a_class_token_stands_for_the_image_where_there_is_one():
 def test_tokens_first_is_told_from_images_first():
     network = nn.TransformerEncoderLayer(8, 2, 16)  # (tokens, n, 8)
     output = network(torch.randn(5, 3, 8))
-    tensor, axis = layers.first_tensor(output, 3)
+    ((tensor, axis),) = layers.tensors(output, 3)
     assert (tensor.shape, axis) == ((3, 5, 8), 1)
 
 
@@ -166,6 +167,62 @@ def test_as_many_images_as_tokens_are_not_taken_for_tokens():
     assert chosen[0].reading == "mean of tokens, images second"
     assert together.shape == (16, 8)
     assert torch.allclose(together, apart, atol=1e-5)
+
+
+class Returns(nn.Module):
+    """A network that returns whatever a function makes of its logits and its last map."""
+
+    def __init__(self, made):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(1, 4, 3, 2, 1), nn.Conv2d(4, 6, 3, 2, 1)
+        self.head, self.made = nn.Linear(6, 10), made
+
+    def forward(self, x):
+        x = self.second(self.first(x.mul_(2)))
+        return self.made(self.head(x.mean((2, 3))), x)
+
+
+@pytest.mark.parametrize(
+    ("made", "end", "shape"),
+    [
+        (lambda logits, x: (x, logits), "logits", (3, 10)),
+        (lambda logits, x: [x.mean((2, 3)), logits], "logits", (3, 10)),
+        (lambda logits, x: {"features": x, "prediction": logits}, "logits", (3, 10)),
+        (lambda logits, x: {"features": logits[:, :4], "logits": logits}, "logits", (3, 10)),
+        (lambda logits, x: logits[:, :, None, None], "logits", (3, 10)),
+        (lambda logits, x: logits.half(), "logits", (3, 10)),
+        (lambda logits, x: (x, logits[:, :4]), "output", (3, 4)),
+        (lambda logits, x: [x, x[:, :2]], "output", (3, 2)),
+        (lambda logits, x: logits.to_sparse(), "head", (3, 10)),
+        (lambda logits, x: logits.argmax(1), "head", (3, 10)),
+    ],
+)
+def test_of_what_a_network_returns_the_output_of_all_classes_is_taken(made, end, shape):
+    network, x = Returns(made), torch.randn(3, 1, 8, 8)
+    before = x.clone()
+    with layers.in_evaluation(network):
+        anatomy = layers.find("net", network, x, classes=10)
+        last = layers.observe(network, x, anatomy.layers)[end]
+    assert named(anatomy)[-1] == end
+    assert last.shape == shape
+    assert x.equal(before)  # though the network changes its input
+
+
+def test_two_blocks_of_a_transformer_are_not_taken_apart():
+    assert named(found(Tiny(blocks=2), classes=10)) == ["patches", "blocks.0", "blocks.1", "logits"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_images_come_in_the_precision_of_the_network(few, tmp_path, dtype):
+    results = looked({"net": sequential().to(dtype)}, *few, tmp_path / "look")
+    assert results.runs["parameters"].tolist() == [models.count(sequential())]
+
+
+@pytest.mark.filterwarnings("ignore:.*jit.*:DeprecationWarning")
+def test_torchscript_has_no_layers_to_look_into(few, tmp_path):
+    network = torch.jit.trace(sequential().eval(), torch.zeros(3, 1, 8, 8))
+    with pytest.raises(UsageError, match=r"'net': is TorchScript, .*; allowed: the Module"):
+        looked({"net": network}, *few, tmp_path / "look")
 
 
 def test_what_works_in_place_does_not_change_the_layer_before_it():
@@ -974,6 +1031,62 @@ def test_numbers_too_large_for_float32_are_named():
             subjects.check_layer("a", "end", x)
 
 
+Y = np.arange(40) % 4
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        np.eye(5, dtype=int)[Y],
+        np.eye(5, dtype=np.float32)[Y],
+        np.eye(5, dtype=bool)[Y].tolist(),
+        torch.eye(5)[torch.tensor(Y)],
+    ],
+)
+def test_one_hot_labels_are_read_and_it_is_said(labels, capsys):
+    found = pictures.given(None, labels, n=40)
+    assert found.labels.tolist() == Y.tolist()
+    assert found.classes == ("0", "1", "2", "3", "4")
+    assert capsys.readouterr().out == "labels: one-hot, each read as the place of its 1\n"
+
+
+def test_whole_numbers_among_objects_are_numbers():
+    rows = np.arange(40) % 12
+    found = pictures.given(None, rows.astype(object), n=40)  # as text 10 came before 2
+    assert found.labels.tolist() == rows.tolist()
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes", "words"),
+    [
+        (np.eye(4)[Y] + np.eye(4)[Y - 1], None, "not each row is a single 1 among 0"),
+        (np.full((40, 4), 0.25), None, "not each row is a single 1 among 0"),
+        (np.zeros((40, 4), int), None, "not each row is a single 1 among 0"),
+        (np.eye(4)[Y], ["a", "b"], "one-hot labels of 4 classes, names of 2; allowed: as many"),
+        (np.ma.array(Y, mask=Y == 1), None, "labels: some are masked; allowed: a value for every"),
+        ([[1, 2]] * 20 + [[1]] * 20, None, "labels are of unequal lengths; allowed: an array"),
+    ],
+)
+def test_labels_that_are_none_are_refused(labels, classes, words):
+    with pytest.raises(UsageError, match=words):
+        pictures.given(None, labels, classes, n=40)
+
+
+def test_one_hot_labels_of_a_parquet_file_are_read(tmp_path):
+    rows = {"a/x": [*np.random.default_rng(0).normal(size=(40, 3))], "labels": [*np.eye(4)[Y]]}
+    pd.DataFrame(rows).to_parquet(tmp_path / "features.parquet")
+    results = looked(tmp_path / "features.parquet", folder=tmp_path / "look")
+    assert results.labels.tolist() == Y.tolist()
+
+
+def test_what_a_sample_leaves_out_is_said(tmp_path, capsys):
+    results = looked({"a": {"x": X}}, None, Y, tmp_path / "look", sample=20)
+    assert "20 of 40 images: a sample of 20 is looked at, the same share of every class" in (
+        capsys.readouterr().out
+    )
+    assert "20 of 40 images" in results.study["left_out"]
+
+
 # ---- mistakes ----------------------------------------------------------------------------------
 
 X = np.random.default_rng(0).normal(size=(40, 3))
@@ -1116,6 +1229,7 @@ def test_a_network_that_computes_nan_is_named(few, tmp_path):
     [
         (b"no archive", "cannot be read"),
         ({"kd": X}, "allowed: network/layer"),
+        ({"kd/a": X, "labels": np.array(["a", None] * 20)}, "an array of objects is in it; all"),
         ({}, "no features"),
     ],
 )
@@ -1146,6 +1260,29 @@ def test_the_command_looks(nets, tmp_path, capsys):
     assert network["layers"] == ["first", "last"]
     assert network["preparation"] == "normalised by none, resized to 16 x 16"
     assert "odd: first, last; normalised by none" in capsys.readouterr().out
+
+
+def test_too_few_test_images_of_a_folder_are_said_to_be_those(tmp_path, capsys):
+    for i in range(30):
+        file = tmp_path / "birds" / "ab"[i % 2] / f"{i}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(i).integers(0, 256, (8, 8), dtype=np.uint8)
+        Image.fromarray(pixels).save(file)
+    given = ["look", str(tmp_path / "look"), "--data", str(tmp_path / "birds")]
+    assert cli.main([*given, "--network", "net=resnet8"]) == 2
+    assert "birds: 6 test images beside 24 for training; allowed: 20 or" in capsys.readouterr().err
+
+
+def test_a_name_with_an_equals_sign_stands_in_quotes(nets, tmp_path):
+    out, name = tmp_path / "look", "lr=0.1, <b>=</b>"
+    given = ["look", str(out), "--data", "digits", "--sample", "40", "--embeddings", "pca"]
+    given += ["--network", f"'{name}'={nets}:Odd(width=2)", "--layers", f'"{name}"=first,last']
+    assert cli.main(given) == 0
+    (network,) = store.load(out).study["networks"]
+    assert (network["run"], network["layers"]) == (name, ["first", "last"])
+    page = (out / "look.html").read_text("utf-8")
+    assert "<b>=" not in page
+    assert "lr=0.1, &lt;b&gt;=&lt;/b&gt;" in page
 
 
 @pytest.mark.parametrize(

@@ -165,6 +165,7 @@ def _split(
         )
     test = by_part.get("test", by_part.get("val"))
     if test is None:
+        _check_beside(where, pictures, by_part["train"], set(heads) - set(parts))
         return _drawn(where, names, by_part["train"], seed)
     split = _as_given(where, names, by_part["train"], test)
     if "test" not in by_part:
@@ -196,6 +197,22 @@ def _drawn(where: str, names: set[str], part: str, seed: int) -> Split:
     rows = [rows[i] for i in order]
     note = f"no test images of their own: a fifth of each class, drawn by seed {seed}"
     return Split(classes, labels[order], rows, int((~test).sum()), True, {part}, [note])
+
+
+def _check_beside(where: str, pictures: set[str], train: str, others: set[str]) -> None:
+    """Raise UsageError where a folder of an unknown name holds the classes of the training images.
+
+    It is perhaps the test set (Training/ beside Prüfung/), which would be drawn from the others.
+    """
+    inside: dict[str, set[str]] = {}
+    for head, *rest in (name.split("/") for name in pictures):
+        inside.setdefault(head, set()).add(rest[0] if len(rest) > 1 else "")
+    for other in sorted(others):
+        if inside[other] - {""} == inside[train] - {""}:
+            raise UsageError(
+                f"{where}: {other}/ holds the classes of {train}/ and may be the test images; "
+                "allowed: test/ as its name, or val/, or no such folder"
+            )
 
 
 def _check_disguise(where: str, pictures: set[str]) -> None:

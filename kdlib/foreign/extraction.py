@@ -46,7 +46,7 @@ def subjects(choice: Look, images: Pictures, work: Path) -> tuple[list[Subject],
     seeds = plan.seeds(choice.networks)
     plan.check_names(choice, [seed.network for seed in seeds])
     rows = pictures.rows(len(images.images), images.labels, choice.sample)
-    sample = images.take(rows)
+    sample = images.take(rows, len(images.images))
     if images.train is not None and images.train_labels is not None:
         m, k = len(images.train), len(np.unique(images.train_labels))
         if m < max(plan.LEAST, 4 * k):
@@ -121,8 +121,10 @@ def _constants(images: Pictures) -> Constants:
 def _prepared(
     network: nn.Module, preparation: Preparation, pixels: np.ndarray, device: torch.device
 ) -> torch.Tensor:
-    own = next((p.device for p in network.parameters()), device)
-    return preparation(torch.from_numpy(np.ascontiguousarray(pixels)).to(own))
+    """Images as a network takes them, where its weights are and of their precision."""
+    own = next(iter(network.parameters()), torch.empty(0, device=device))
+    x = preparation(torch.from_numpy(np.ascontiguousarray(pixels)).to(own.device))
+    return x.to(own.dtype) if own.is_floating_point() else x
 
 
 def _subject(

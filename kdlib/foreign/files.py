@@ -49,6 +49,8 @@ def read(path: Path) -> Features:
         arrays = readers[path.suffix.lower()](path)
     except Exception as problem:  # whatever a damaged file raises
         reason = " ".join(str(problem).split()) or type(problem).__name__
+        if "allow_pickle" in reason:
+            reason = "an array of objects is in it; allowed: of numbers, or of texts (astype(str))"
         raise UsageError(f"features {path}: cannot be read: {reason}") from problem
     networks = nested({key: x for key, x in arrays.items() if key not in OTHERS}, str(path))
     classes = arrays.get("classes")
@@ -131,7 +133,7 @@ def _parquet(path: Path) -> dict[str, np.ndarray]:
     columns: dict[str, list[str]] = {}
     for column in map(str, table.columns):
         name, _, number = column.rpartition("/")
-        if column == "labels":
+        if column == "labels" and pd.api.types.is_scalar(table[column].iloc[0]):
             arrays[column] = table[column].to_numpy()
         elif number.isdecimal() and "/" in name:
             columns.setdefault(name, []).append(column)

@@ -36,6 +36,7 @@ class Call:
     depth: int  # and after it
     output: Tensor | None  # (b, ...)
     axis: int  # of the images: 1 of (t, b, d)
+    place: int = 0  # which of the tensors that it returned this is, of those with this axis
 
 
 class Layer(NamedTuple):
@@ -44,6 +45,7 @@ class Layer(NamedTuple):
     name: str  # its module's path, or one of OUTPUT
     reading: str  # how its output becomes one vector per image, in words
     module: str = ""  # its path; empty: the network's own output
+    place: int = 0  # which of the tensors for each image that it returns, of one reading
 
 
 class Anatomy(NamedTuple):
@@ -85,14 +87,15 @@ def find(
     as the network takes them. Raises UsageError where the network cannot take them, and for a path
     that is no module, does not run or has no output for each image.
     """
-    calls, whole, kind = _trace(name, network, x)
+    calls, whole, kind = _trace(name, network, x, classes)
     output = None if whole is None else whole.output
     notes = []
     if output is None:
         notes.append(f"its output, a {kind}, holds no vector for each image: no predictions")
     elif kind != "Tensor":
         notes.append(f"its output is a {kind}: the {_shape(output)} in it is taken")
-    end = "logits" if output is not None and output.shape[1:] == (classes,) else "output"
+    of_classes = output is not None and _is_of(output.shape[1:], classes)
+    end = "logits" if of_classes else "output"
     if classes is not None and output is not None and end == "output":
         notes.append(f"its output {_shape(output)} is not of {classes} classes: no predictions")
     usable = output is not None and output[0].numel() > 1
@@ -107,7 +110,7 @@ def find(
         chosen = _choose(calls, output)
     found = [Layer(_named(call), _reading(network, call, x, tokens), call.path) for call in chosen]
     if usable and whole is not None:
-        found.append(Layer(end, _reading(network, whole, x, tokens)))
+        found.append(Layer(end, _reading(network, whole, x, tokens), place=whole.place))
     if not found:
         raise UsageError(f"network {name!r}: no layer of it has an output for each image")
     return Anatomy(found, notes)
@@ -126,7 +129,7 @@ def observe(
 
     def keep(layer: Layer) -> Callable[[nn.Module, Any, Any], None]:
         def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            outputs[layer.name] = _vectors(output, layer.reading, len(x))
+            outputs[layer.name] = _vectors(output, layer, len(x))
 
         return hook
 
@@ -136,37 +139,34 @@ def observe(
             if layer.module:
                 module = network.get_submodule(layer.module)
                 handles.append(module.register_forward_hook(keep(layer)))
-        whole = network(x)
+        whole = network(x.clone())  # which may work in place
     finally:
         for handle in handles:
             handle.remove()
     for layer in layers:
         if not layer.module:
-            outputs[layer.name] = _vectors(whole, layer.reading, len(x))
+            outputs[layer.name] = _vectors(whole, layer, len(x))
     return {layer.name: outputs[layer.name] for layer in layers}
 
 
-def first_tensor(
+def tensors(
     output: Any, b: int, axes: Sequence[int] = (0, 1)
-) -> tuple[Float[Tensor, "b ..."], int] | None:
-    """The first tensor for b images in what a module returned: a tensor, tuple, dict, dataclass.
+) -> list[tuple[Float[Tensor, "b ..."], int]]:
+    """The tensors for b images in what a module returned: a tensor, tuple, dict, dataclass.
 
-    And which of its `axes` the images were: (t, b, d) becomes (b, t, d). Of a mapping or an object,
-    its "logits" before all else.
+    Each with which of its `axes` the images were: (t, b, d) becomes (b, t, d). Of a mapping or an
+    object with "logits" those alone.
     """
     if isinstance(output, Tensor):
-        if not output.is_floating_point() or output.ndim < 2:
-            return None
+        plain = output.is_floating_point() and output.layout is torch.strided
+        if not plain or output.ndim < 2:
+            return []
         if 0 in axes and output.shape[0] == b:
-            return output, 0
+            return [(output, 0)]
         if 1 in axes and output.ndim == 3 and output.shape[1] == b:
-            return output.transpose(0, 1), 1
-        return None
-    for inner in _parts(output):
-        found = first_tensor(inner, b, axes)
-        if found is not None:
-            return found
-    return None
+            return [(output.transpose(0, 1), 1)]
+        return []
+    return [found for inner in _parts(output) for found in tensors(inner, b, axes)]
 
 
 def _parts(output: Any) -> list[Any]:
@@ -179,10 +179,33 @@ def _parts(output: Any) -> list[Any]:
     return []
 
 
+def _whole(output: Any, b: int, depth: int, classes: int | None) -> Call | None:
+    """A network's own output: of several tensors the one of all classes, else the first vector.
+
+    Of maps alone the last, which is the deepest.
+    """
+    found = tensors(output, b)
+    if not found:
+        return None
+    sizes = [tuple(x.shape[1:]) for x, _ in found]
+    of_classes = [i for i, size in enumerate(sizes) if _is_of(size, classes)]
+    vectors = [i for i, size in enumerate(sizes) if len(size) == 1]
+    chosen = [*of_classes, *vectors, len(found) - 1][0]
+    x, axis = found[chosen]
+    return Call("", 0, depth, x, axis, sum(other == axis for _, other in found[:chosen]))
+
+
+def _is_of(size: Sequence[int], classes: int | None) -> bool:
+    """Whether an output has one value for each class: (k), or (k, 1, 1) of a convolution."""
+    return classes is not None and size[0] == classes == math.prod(size)
+
+
 # ---- one forward pass --------------------------------------------------------------------------
 
 
-def _trace(name: str, network: nn.Module, x: Tensor) -> tuple[dict[str, Call], Call | None, str]:
+def _trace(
+    name: str, network: nn.Module, x: Tensor, classes: int | None
+) -> tuple[dict[str, Call], Call | None, str]:
     """What every module did in one forward pass, in the order in which they ended; the network's
     own output, and its type."""
     calls: dict[str, Call] = {}
@@ -200,8 +223,8 @@ def _trace(name: str, network: nn.Module, x: Tensor) -> tuple[dict[str, Call], C
             nonlocal depth
             depth += any(p.ndim > 1 for p in module.parameters(recurse=False))
             calls.pop(path, None)
-            found = first_tensor(output, len(x))
-            calls[path] = Call(path, starts.get(path, depth), depth, *(found or (None, 0)))
+            found = [*tensors(output, len(x)), (None, 0)]
+            calls[path] = Call(path, starts.get(path, depth), depth, *found[0])
 
         return hook
 
@@ -211,7 +234,7 @@ def _trace(name: str, network: nn.Module, x: Tensor) -> tuple[dict[str, Call], C
             if path:
                 handles.append(module.register_forward_pre_hook(begin(path)))
                 handles.append(module.register_forward_hook(end(path)))
-        output = network(x)
+        output = network(x.clone())  # which may work in place
     except Exception as error:  # whatever foreign code raises
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise UsageError(
@@ -220,9 +243,7 @@ def _trace(name: str, network: nn.Module, x: Tensor) -> tuple[dict[str, Call], C
     finally:
         for handle in handles:
             handle.remove()
-    whole = first_tensor(output, len(x))
-    last = None if whole is None else Call("", 0, depth, *whole)
-    return calls, last, type(output).__name__
+    return calls, _whole(output, len(x), depth, classes), type(output).__name__
 
 
 # ---- which layers ------------------------------------------------------------------------------
@@ -253,7 +274,8 @@ def _choose(calls: Mapping[str, Call], output: Tensor | None) -> list[Call]:
         if _enough(stages) or len(_distinct(units, output)) >= EVENLY or not large:
             break
         widest = max(large, key=lambda unit: unit.depth - unit.start)
-        if len(_alike(widest, units)) >= FEWEST:
+        alike = len(_alike(widest, units))
+        if alike >= FEWEST or (alike > 1 and len(_distinct(units, output)) >= FEWEST):
             break
         place = units.index(widest)
         units = units[:place] + _below(widest.path, calls) + units[place + 1 :]
@@ -346,8 +368,12 @@ def _resolution(call: Call) -> tuple[int, ...]:
 
 
 def _is(x: Tensor | None, output: Tensor | None) -> bool:
-    """Whether a module's output is the network's."""
-    if x is None or output is None or x.shape != output.shape:
+    """Whether a module's output is the network's, as a vector or as a map of one position."""
+    if x is None or output is None:
+        return False
+    if {x[0].numel(), output[0].numel()} == {x.shape[1], output.shape[1]}:
+        x, output = x.flatten(1), output.flatten(1)
+    if x.shape != output.shape:
         return False
     return x.data_ptr() == output.data_ptr() or bool(torch.equal(x, output))
 
@@ -388,13 +414,13 @@ def _by_class_token(network: nn.Module, x: Tensor, tokens: Tokens) -> bool:
     return has_one and math.isqrt(x.shape[1]) ** 2 != x.shape[1]
 
 
-def _vectors(output: Any, reading: str, b: int) -> Float[Tensor, "b d"]:
+def _vectors(output: Any, layer: Layer, b: int) -> Float[Tensor, "b d"]:
     """One vector per image; copies, as what comes behind may work in place."""
-    found = first_tensor(output, b, (1,) if reading.endswith(SECOND) else (0,))
-    if found is None:
+    found = tensors(output, b, (1,) if layer.reading.endswith(SECOND) else (0,))
+    if len(found) <= layer.place:
         raise UsageError(f"a layer has no output for each of {b} images, as it had of {PROBE}")
-    x = found[0].detach().float()
-    word = reading.removesuffix(SECOND)
+    x = found[layer.place][0].detach().float()
+    word = layer.reading.removesuffix(SECOND)
     if word == "as it is":
         return x.clone()
     if word == "class token":

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdlib import UsageError, path_of
+from kdlib import UsageError, path_of, printable
 from kdlib.models import NETWORKS, build, checkpoints, efficientnet, timm
 from kdlib.plan.look import Reference, constants
 from kdlib.plan.runs import CONSTANTS, Constants, Teacher, is_address
@@ -72,7 +72,7 @@ def make(
     UsageError, one line that names the network.
     """
     if isinstance(source, nn.Module):
-        return source
+        return _with_layers(name, source)
     if not isinstance(source, Reference):
         raise UsageError(
             f"network {name!r}: a {type(source).__name__}; allowed: a torch Module, a text such as "
@@ -81,13 +81,23 @@ def make(
     problem: UsageError | None = None
     for count in (classes, None):
         try:
-            network = _built(name, source, count, channels, size)
+            network = _with_layers(name, _built(name, source, count, channels, size))
             _load(name, network, source, names or {})
             return network
         except UsageError as error:
             problem = problem or error
     assert problem is not None
     raise problem
+
+
+def _with_layers(name: str, network: nn.Module) -> nn.Module:
+    """A network, unless it is compiled code: its layers cannot be looked into."""
+    if isinstance(network, torch.jit.ScriptModule):
+        raise UsageError(
+            f"network {name!r}: is TorchScript, whose layers cannot be looked into; allowed: the "
+            "Module that it was made from"
+        )
+    return network
 
 
 def fingerprint(network: nn.Module, outputs: Iterable[Tensor]) -> str:
@@ -118,6 +128,8 @@ def _built(
             return _known(name, source, classes or ORDINARY, channels, size)
         if source.kind == "timm":
             return _timm(name, source, classes, channels, size)
+        from kdlib.models import torchvision  # noqa: F401  (so that code of others can import it)
+
         if source.kind == "file":
             module = _module_of(*_code(name, source))
         else:
@@ -355,6 +367,8 @@ def _load(
         weights = checkpoints.fetch(source.checkpoint, made.weights_file)
     try:
         checkpoints.load_any(network, weights, names)
+        if note := checkpoints.others(weights, names):
+            print(printable(f"{name}: {note}"))
     except UsageError as problem:
         raise UsageError(f"network {name!r}: {problem}") from None
 

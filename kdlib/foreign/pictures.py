@@ -30,10 +30,12 @@ class Pictures(NamedTuple):
     train: np.ndarray | None = None  # (m, c, h, w): for the probes
     train_labels: Int[np.ndarray, " m"] | None = None
     moments: tuple[float, float] | None = None  # mean and deviation of the training images
+    whole: int = 0  # how many there were before some were taken
 
-    def take(self, rows: Int[np.ndarray, " m"]) -> Pictures:
-        """Some of the images."""
+    def take(self, rows: Int[np.ndarray, " m"], whole: int) -> Pictures:
+        """Some of the images, of so many."""
         return self._replace(
+            whole=whole,
             images=None if self.images is None else self.images[rows],
             labels=None if self.labels is None else self.labels[rows],
         )
@@ -50,25 +52,34 @@ class Pictures(NamedTuple):
 
 
 def given(
-    images: Any, labels: Any, classes: Sequence[str] | None = None, *, n: int | None = None
+    images: Any, labels: Any, classes: Sequence[Any] | None = None, *, n: int | None = None
 ) -> Pictures:
     """Images and labels from memory or a file of features: arrays, tensors or lists.
 
     Images are (n, h, w), (n, h, w, c) or (n, c, h, w) of 1 or 3 channels: bytes, or numbers that
-    networks take as they are. Labels are whole numbers from 0 or names. `n` is how many there have
-    to be. Raises UsageError.
+    networks take as they are. Labels are whole numbers from 0 or names, or one-hot (n, classes).
+    `n` is how many there have to be. Raises UsageError.
     """
-    array = None if images is None else _images(np.asarray(plain(images)))
+    array = None if images is None else _images(array_of("images", images))
     n = len(array) if n is None and array is not None else n
     if array is not None and len(array) != n:
         raise UsageError(f"{len(array)} images beside features of {n}; allowed: as many")
+    classes = None if classes is None else [*map(str, classes)]
     if classes is not None and len({*classes}) < len(classes):
-        raise UsageError(f"classes {[*classes][:8]}; allowed: names that differ")
+        raise UsageError(f"classes {classes[:8]}; allowed: names that differ")
     if labels is None:
-        return Pictures(array, None, tuple(map(str, classes or ())))
-    values = np.asarray(plain(labels))
+        return Pictures(array, None, tuple(classes or ()))
+    values = array_of("labels", labels)
     if values.ndim == 2 and values.shape[1] == 1:  # as Keras has them
         values = values[:, 0]
+    elif values.ndim == 2:
+        columns = values.shape[1]
+        values = _of_one_hot(values)
+        classes = [*map(str, range(columns))] if classes is None else classes
+        if len(classes) != columns:
+            raise UsageError(f"one-hot labels of {columns} classes, names of {len(classes)}; "
+                             "allowed: as many")  # fmt: skip
+        print("labels: one-hot, each read as the place of its 1")
     numbers, names = _labels(values, classes)
     if n is not None and numbers.shape != (n,):
         raise UsageError(f"labels are {numbers.shape}, of {n} images; allowed: ({n},)")
@@ -83,6 +94,35 @@ def plain(values: Any) -> Any:
         values = values.detach().cpu()
         return (values.float() if values.is_floating_point() else values).numpy()
     return values
+
+
+def array_of(what: str, values: Any) -> np.ndarray:
+    """Values of any library as an array; objects that are all whole numbers are such.
+
+    Raises UsageError for lists of unequal lengths, and for masked values.
+    """
+    if np.ma.is_masked(values):
+        raise UsageError(f"{what}: some are masked; allowed: a value for every image")
+    try:
+        array = np.asarray(plain(values))
+    except ValueError:  # lists of unequal lengths
+        raise UsageError(f"{what} are of unequal lengths; allowed: an array") from None
+    numbers = array.dtype == object and all(
+        isinstance(value, int | np.integer) for value in array.ravel()
+    )
+    return array.astype(np.int64) if numbers else array
+
+
+def _of_one_hot(values: np.ndarray) -> Int[np.ndarray, " n"]:
+    """Labels of one-hot rows (n, classes). Raises UsageError for rows that are none."""
+    if values.dtype.kind in "biuf":
+        ones = values == 1
+        if (ones.sum(axis=1) == 1).all() and (values[~ones] == 0).all():
+            return ones.argmax(axis=1)
+    raise UsageError(
+        f"labels are {values.shape}, and not each row is a single 1 among 0; allowed: (n,), or "
+        "one-hot (n, classes)"
+    )
 
 
 def _images(x: np.ndarray) -> np.ndarray:
@@ -141,7 +181,7 @@ def _labels(
                          f"{len(classes) - 1}")  # fmt: skip
     if most > MOST:
         raise UsageError(f"label {most - 1}; allowed: 0 to {MOST - 1}")
-    return numbers, tuple(map(str, range(most))) if classes is None else tuple(map(str, classes))
+    return numbers, tuple(map(str, range(most))) if classes is None else tuple(classes)
 
 
 def rows(n: int, labels: Int[np.ndarray, " n"] | None, size: int | None) -> Int[np.ndarray, " m"]:

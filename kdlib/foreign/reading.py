@@ -134,7 +134,8 @@ def _arrays(name: str, given: Any) -> dict[str, np.ndarray]:
             f"network {name!r}: a {type(given).__name__} beside features; allowed: features of all "
             "networks, or networks only"
         )
-    return {str(layer): np.asarray(pictures.plain(x)) for layer, x in given.items()}
+    where = f"network {name!r}: layer"
+    return {str(layer): pictures.array_of(f"{where} {layer}", x) for layer, x in given.items()}
 
 
 def _check_options(choice: Look, train: Any) -> None:
@@ -189,7 +190,7 @@ def _of_features(
                 )
     sample = _beside(choice, images, labels, classes, n)
     rows = pictures.rows(n, sample.labels, choice.sample)
-    sample = sample.take(rows)
+    sample = sample.take(rows, n)
     subjects = []
     for seed in seeds:
         layers = {name: np.asarray(x[rows], np.float32) for name, x in chosen[seed.run].items()}
@@ -273,6 +274,11 @@ def _loaded(choice: Look) -> Pictures:
     images = data.load(Source(choice.data, choice.size, choice.grey))
     for note in images.notes:
         print(printable(note))
+    if (n := len(images.test)) < plan.LEAST:
+        raise UsageError(
+            f"data {choice.data}: {n} test images beside {len(images.train)} for training; "
+            f"allowed: {plan.LEAST} or more in test/, or 5 times as many without a split"
+        )
     return _of_images(images)
 
 
@@ -376,6 +382,10 @@ def _left_out(
         missing[f"maps of {', '.join(others)}"] = "of several seeds the first is mapped"
     shown = frames["faithfulness"]
     n = len(next(iter(subjects[0].layers.values())))
+    if n < sample.whole:
+        drawn = "drawn at random" if sample.labels is None else "the same share of every class"
+        rest = f"{sample.whole - n:,} of {sample.whole:,} images"
+        missing[rest] = f"a sample of {n:,} is looked at, {drawn}"
     if n > tables.RESTARTED:
         reason = f"from maps made three times, for up to {tables.RESTARTED:,} images"
         missing["noise of the maps, and how far they show classes"] = reason

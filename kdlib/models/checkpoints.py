@@ -62,10 +62,18 @@ class Ignored:
 # What training loops write beside tensors.
 _KINDS = "Bool Int8 Int16 Int32 Int64 UInt8 UInt16 UInt32 UInt64 Float16 Float32 Float64 Str Bytes"
 _ARRAYS = [f"{core}.multiarray" for core in ("numpy.core", "numpy._core")]
+_OMEGACONF = (  # in which Hydra and Lightning keep settings
+    *("dictconfig.DictConfig", "listconfig.ListConfig", "base.ContainerMetadata", "base.Metadata"),
+    *(f"nodes.{kind}Node" for kind in ("Any", "Boolean", "Float", "Integer", "String", "Enum")),
+)
 PLAIN: list[Any] = [
     (lambda *_: {}, "collections.defaultdict"),  # weights may lie in it; torch puts them there
     *((Ignored, name) for name in ("argparse.Namespace", "types.SimpleNamespace")),
     *((Ignored, f"builtins.{name}") for name in ("int", "float", "str", "bool", "list", "dict")),
+    *((Ignored, f"datetime.{name}") for name in ("date", "datetime", "timedelta", "timezone")),
+    *((Ignored, f"omegaconf.{name}") for name in _OMEGACONF),
+    (lambda *_: [], "collections.deque"),
+    (Ignored, "typing.Any"),
     *((Ignored, f"numpy.{name}") for name in ("ndarray", "dtype")),
     *((Ignored, f"numpy.dtypes.{kind}DType") for kind in _KINDS.split()),
     *((Ignored, f"{place}.{name}") for place in _ARRAYS for name in ("scalar", "_reconstruct")),
@@ -77,8 +85,9 @@ PLAIN: list[Any] = [
     ),
 ]
 DEPTH = 10  # of dicts around the weights
+SETS = 3  # of dicts around weights by names of their own: {"ema": {"model": ...}}
 NESTS = ("state_dict", "model_state_dict", "model", "net")  # keys that hold the weights
-PREFIXES = ("module.", "model.", "net.", "_orig_mod.")  # left by wrappers
+PREFIXES = ("module.", "model.", "net.", "_orig_mod.", "_fsdp_wrapped_module.")  # of wrappers
 _WRN: tuple[Rule, ...] = (
     (r"^conv1\.", "stem.0."),
     (r"^block2\.layer\.0\.bn1\.", "block1.bn."),
@@ -166,7 +175,8 @@ def load(
     other classes. Raises UsageError, naming keys and shapes, unless every weight finds its place,
     and for weights that are not finite or no real numbers.
     """
-    tensors = _imagenet(network) if str(weights) == "imagenet" else _tensors(Path(weights))
+    published = str(weights) == "imagenet"
+    tensors = _imagenet(network) if published else _tensors(Path(weights), names=names)
     if names:
         tensors = _mapped(tensors, names, weights)
     head = layers(network)["logits"].module + "."
@@ -241,6 +251,18 @@ def _beside(network: nn.Module, tensors: Mapping[str, Tensor], head: str, differ
     return words
 
 
+def _too_many(network: nn.Module, tensors: Mapping[str, Tensor]) -> str:
+    """How to leave out what a file holds beside every weight of the network; or nothing."""
+    wanted = network.state_dict()
+    rest = {name: x for name, x in tensors.items() if name not in wanted}
+    if differences(wanted, {name: x for name, x in tensors.items() if name in wanted}):
+        return ""
+    heads = {name: f"{name.partition('.')[0]}." for name in rest if "." in name}
+    free = {head for head in heads.values() if not any(w.startswith(head) for w in wanted)}
+    left = dict.fromkeys(head if (head := heads.get(n, "")) in free else n for n in rest)
+    return f"; weights_names: {json.dumps(dict(islice(left.items(), 5)))} leaves out the rest"
+
+
 def _check_values(
     network: nn.Module,
     loaded: Mapping[str, Tensor],
@@ -252,8 +274,9 @@ def _check_values(
     for name, value in loaded.items():
         floating = wanted[name].is_floating_point()
         allowed = FLOATS if floating else WHOLE
-        kind = value.dtype if value.layout is torch.strided else value.layout
-        if kind not in allowed or value.is_meta:
+        plain = value.layout is torch.strided and not value.is_quantized
+        kind = value.dtype if plain else value.layout
+        if value.dtype not in allowed or not plain or value.is_meta:
             words = "without numbers (meta)" if value.is_meta else str(kind).removeprefix("torch.")
             listed = ", ".join(str(dtype).removeprefix("torch.") for dtype in allowed)
             raise UsageError(f"weights {weights}: {own[name]} is {words}; allowed: {listed}")
@@ -273,33 +296,104 @@ def _renamed(name: str, rules: tuple[Rule, ...]) -> str:
     return name
 
 
-def _tensors(file: Path, wanted: Container[str] = ()) -> dict[str, Tensor]:
+def _tensors(
+    file: Path, wanted: Container[str] = (), names: Iterable[str] | None = None
+) -> dict[str, Tensor]:
     """The tensors of a checkpoint by name, without nesting and without a wrapper's prefix.
 
-    Names that are all `wanted` stay as they are.
+    Names that are all `wanted` stay as they are. Of several sets of weights those that a beginning
+    of `names` asks for are taken, by names that begin with the set's; else what a name of `NESTS`
+    says, else the only one; else all of them, by such names.
     """
     state: Any = _read(file)
+    found = _sets(state)
+    asked = {key: value for key, value in found.items() if _asks(names or (), key)}
+    if asked:
+        return _flat(asked)
     for _ in range(DEPTH):
         inner = [state[k] for k in NESTS if isinstance(state, Mapping) and k in state]
         inner = [value for value in inner if isinstance(value, Mapping)]
         if not inner:
             break
         state = inner[0]
-    if not isinstance(state, Mapping):
+    tensors = _own_tensors(state)
+    if not tensors and len(found) > 1:
+        return _flat(found)
+    if not tensors and found:
+        (tensors,) = found.values()
+    if not tensors and not isinstance(state, Mapping):
         raise UsageError(f"weights {file}: holds a {type(state).__name__}, not a state_dict")
-    tensors = {str(name): value for name, value in state.items() if isinstance(value, Tensor)}
     if not tensors:
-        raise UsageError(f"weights {file}: holds no tensors, but {_listed(state)}")
+        arrays = any(isinstance(value, Ignored) for value in state.values())
+        words = ", not as tensors (NumPy arrays?)" if arrays else ""
+        raise UsageError(f"weights {file}: holds no tensors, but {_listed(state)}{words}")
     if all(name in wanted for name in tensors):
         return tensors
+    if "n_averaged" in tensors and "n_averaged" not in wanted:  # of torch's AveragedModel
+        del tensors["n_averaged"]
     while prefix := next((p for p in PREFIXES if all(k.startswith(p) for k in tensors)), None):
         tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
     return tensors
 
 
+def _own_tensors(state: Any) -> dict[str, Tensor]:
+    """The tensors that a dict holds itself, by name."""
+    items = state.items() if isinstance(state, Mapping) else ()
+    return {str(name): value for name, value in items if isinstance(value, Tensor)}
+
+
+def _sets(state: Any, path: str = "", depth: int = SETS) -> dict[str, dict[str, Tensor]]:
+    """The sets of weights in a checkpoint, by the keys that lead to them: "ema", "ema.model".
+
+    A set is a dict of tensors of two axes or more, and others, by names; an optimiser's are by
+    numbers.
+    """
+    if isinstance(state, list | tuple):
+        state = {str(i): value for i, value in enumerate(state)}
+    if not isinstance(state, Mapping) or not all(isinstance(key, str) for key in state):
+        return {}
+    own = _own_tensors(state)
+    if any(value.ndim > 1 for value in own.values()):
+        return {path: own} if path else {}
+    found: dict[str, dict[str, Tensor]] = {}
+    for key, value in state.items() if depth else ():
+        if not key.startswith("optim"):
+            found |= _sets(value, f"{path}.{key}" if path else key, depth - 1)
+    return found
+
+
+def _asks(names: Iterable[str], key: str) -> bool:
+    return any(beginning.startswith(f"{key}.") for beginning in names)
+
+
+def _flat(sets: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    return {f"{key}.{name}": x for key, own in sets.items() for name, x in own.items()}
+
+
+def others(weights: str | Path, names: Iterable[str] | None = None) -> str:
+    """What other sets of weights a file holds beside those that are taken, in a line; or nothing.
+
+    Moving averages, for one: which of them is meant, `names` say (`load`).
+    """
+    if str(weights) == "imagenet" or _is_safetensors(Path(weights)):  # which has one set
+        return ""
+    found = list(_sets(_read(Path(weights))))
+    taken = [key for nest in NESTS for key in found if key.split(".")[0] == nest]
+    rest = [key for key in found if key not in taken[:1]]
+    if not taken or not rest or any(_asks(names or (), key) for key in found):
+        return ""
+    return (
+        f"of {Path(weights).name} the weights {taken[0]!r} are taken, not {', '.join(rest[:4])}; "
+        f"weights_names {json.dumps({f'{rest[0]}.': ''})} takes others"
+    )
+
+
 def _listed(names: Iterable[Any]) -> str:
     """The first names in one line."""
-    return " ".join(", ".join(str(name) for name in islice(names, 5)).split())[:80] or "nothing"
+    return (
+        " ".join(", ".join(str(name) for name in islice(names, 5)).split())[:80].rstrip(" ,")
+        or "nothing"
+    )
 
 
 def _read(file: Path) -> Any:
@@ -311,12 +405,17 @@ def _read(file: Path) -> Any:
     try:
         if kind := _other_kind(file):
             raise UsageError(f"weights {file}: {kind}")
-        if file.suffix == ".safetensors":
+        if _is_safetensors(file):
             return safetensors.torch.load_file(file)
         _check_sizes(file)
-        with torch.serialization.safe_globals(PLAIN), warnings.catch_warnings():
+        # opened, for by its name torch would take it for safetensors
+        with (
+            torch.serialization.safe_globals(PLAIN),
+            warnings.catch_warnings(),
+            file.open("rb") as opened,
+        ):
             warnings.simplefilter("ignore")  # of torch, about kinds of tensors
-            return torch.load(file, map_location="cpu", weights_only=True)
+            return torch.load(opened, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         raise UsageError(
             f"weights {file}: is no torch file, or holds more than tensors and plain settings"
@@ -327,6 +426,14 @@ def _read(file: Path) -> Any:
     except Exception as error:  # a damaged file raises anything
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise UsageError(f"weights {file}: cannot be read: {reason[:200]}") from error
+
+
+def _is_safetensors(file: Path) -> bool:
+    """Whether a file begins as safetensors do, whatever it is called: a length, then JSON."""
+    with file.open("rb") as opened:
+        head = opened.read(9)
+    torchs = head.startswith((b"PK", b"\x80"))
+    return head[8:] == b"{" or (file.suffix == ".safetensors" and not torchs)
 
 
 def _other_kind(file: Path) -> str:
@@ -341,7 +448,10 @@ def _other_kind(file: Path) -> str:
         return "is a web page, perhaps of a download that failed; allowed: a saved state_dict"
     if zipfile.is_zipfile(file):
         with zipfile.ZipFile(file) as archive:
-            if any(name.endswith("/constants.pkl") for name in archive.namelist()):
+            inside = archive.namelist()
+            if inside and all(name.endswith(".npy") for name in inside):
+                return "is an .npz of NumPy; allowed: a torch file or safetensors"
+            if any(name.endswith("/constants.pkl") for name in inside):
                 return (
                     "is TorchScript, which is code; allowed: a saved state_dict, as that of "
                     "torch.jit.load(file).state_dict()"
@@ -406,14 +516,14 @@ def load_any(
     if "logits" in layers(network) and hasattr(network, "architecture"):
         load(network, weights, names=names)
         return
-    tensors = _tensors(Path(weights), network.state_dict())
+    tensors = _tensors(Path(weights), network.state_dict(), names)
     if names:
         tensors = _mapped(tensors, names, weights)
     if differ := differences(network.state_dict(), tensors):
         kind = type(network).__name__
         raise UsageError(
             f"weights {weights} do not fit {kind}: {len(differ)} differ; {'; '.join(differ[:3])}"
-            + _beside(network, tensors, "", len(differ))
+            + (_too_many(network, tensors) or _beside(network, tensors, "", len(differ)))
         )
     _check_values(network, tensors, {name: name for name in tensors}, weights)
     network.load_state_dict(tensors, strict=False)

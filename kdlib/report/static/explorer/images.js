@@ -30,12 +30,13 @@ const nearIn = (app, side, image) => [...(app.near(side)?.subarray(image * NEARE
  *  need be above or below the map. */
 function layBeside(app, element, image, from, maps) {
   const outer = app.root.getBoundingClientRect();
+  const boxes = new Map([from, ...maps].map((self) => [self, self.canvas.getBoundingClientRect()])); // once, not for each dot
   const onPage = (self, [x, y]) => {
-    const inner = self.canvas.getBoundingClientRect();
+    const inner = boxes.get(self);
     const scale = inner.width / self.canvas.width;
     return [inner.left - outer.left + x * scale, inner.top - outer.top + y * scale];
   };
-  const box = from.canvas.getBoundingClientRect();
+  const box = boxes.get(from);
   const [x, y] = onPage(from, from.place(image));
   const ends = maps.flatMap((self) => [image, ...nearIn(app, self.side, image)].filter(self.has).map((i) => onPage(self, self.place(i))));
   const every = Math.ceil(app.data.n / 1000);
