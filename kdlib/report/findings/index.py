@@ -60,7 +60,7 @@ def facts(results: Results, flat: Results | None = None) -> dict[str, Any]:
         **claims(results, fewest, flat),
         "certain": " ".join(filter(None, (_certain(few["seed"].nunique()), lacks(results.study)))),
         "images": f"{len(results.labels):,}",
-        "about": Markdown(images(results.study)),
+        "about": images(results.study).partition(": ")[0] + ".",
         "labelled": f"{labelled:,}",
         "others": f"{results.study['train_images'] - labelled:,}",
     }

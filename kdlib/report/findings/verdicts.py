@@ -100,9 +100,10 @@ def _by_part(cells: pd.DataFrame) -> str:
     several = cells["teacher"].nunique() > 1
     for (_, teacher, labels), rows in cells.groupby(["network", "teacher", "labels"], sort=False):
         by_space = rows.set_index("space")["verdict"].to_dict()
-        if verdicts.LAYERS not in by_space or by_space[verdicts.LAYERS] == "too few seeds" and words:
+        word = by_space.get(verdicts.LAYERS, "")
+        if not word or (words and word == "too few seeds"):
             continue
-        cell = rows.iloc[0].to_dict() | {"verdict": by_space[verdicts.LAYERS], "beside": by_space}
+        cell = rows.iloc[0].to_dict() | {"verdict": word, "beside": by_space}
         each = ", ".join(f"{name} **{word}**" for name, word in tables.parts(cell).items())
         words.append(f"{teacher + ', ' if several else ''}{_budget(labels)}: {each}")
     return "; ".join(words)

@@ -101,8 +101,8 @@ def images(study: Mapping[str, Any]) -> str:
 def lacks(study: Mapping[str, Any]) -> str:
     """Say in a sentence what is missing of a study's plan; "" where nothing is, or none is known.
 
-    >>> lacks({"missing": 66, "published": {"10": [0, 1, 2], "all": [0]}})
-    'Of the plan 66 runs are missing; published are 3 seeds at 10 and 1 seed at all labels per class.'
+    >>> lacks({"missing": 66, "published": {"10": [0, 1, 2]}})
+    'Of the plan 66 runs are missing; published are 3 seeds at 10 labels per class.'
     """
     if not study.get("missing"):
         return ""
