@@ -227,7 +227,7 @@ def test_teachers_have_their_calibration_error(single):
 def test_a_claim_that_no_teacher_was_asked_is_not_without_data(single):
     judged = findings.verdicts.Judged(single, single, store.brief("none of this name"))
     assert "not asked" in judged.facts()["C2"].data
-    assert "with published weights" in findings.verdicts.overview(single, single).data
+    assert "used as published" in findings.verdicts.overview(single, single).data
 
 
 # ---- accuracies --------------------------------------------------------------------------------
