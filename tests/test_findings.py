@@ -438,9 +438,9 @@ def test_what_is_missing_of_the_plan_is_said_where_a_study_is_first_met(single):
     facts = single.study | {"missing": 7, "published": {"2": [0], "5": [0, 1]}}
     lacking = single._replace(study=facts)
     words = "7 runs are missing; published are 1 seed at 2 and 2 seeds at 5 labels per class."
-    assert words in findings.index.facts(lacking)["certain"]
+    assert words in findings.index.facts(lacking)["planned"].data
     assert words in findings.labels.facts(lacking)["planned"].data
-    assert "missing" not in findings.index.facts(single)["certain"]
+    assert findings.index.facts(single)["planned"].data == ""
 
 
 def test_what_a_teacher_was_trained_on_is_stated(single):
@@ -659,8 +659,9 @@ def test_the_first_page_has_one_number_for_compactness_and_the_comparison_as_acc
 def test_who_is_less_compact_than_a_baseline_as_accurate_is_counted():
     control = pd.DataFrame({"method": ["kd", "at", "sp"], "n": [0, 3, 1], "mean": [0, 0.1, -0.1]})
     words = findings.verdicts.against(control)
-    assert words.startswith("Of 2 methods and label budgets with such a partner (in 1/3 seeds), 1 ")
-    assert findings.verdicts.against(control[:1]) == "No method has such a partner"
+    assert words.startswith("Of 2 cases")
+    assert words.endswith("(1 to 3 seeds), 1 are less compact than it")
+    assert findings.verdicts.against(control[:1]).startswith("No other method")
     assert "Of 1 " in findings.verdicts.against(control, left_out="sp")
 
 

@@ -187,7 +187,7 @@ def claims(cells: pd.DataFrame, caption: str) -> HTML:
     """Show `verdicts.overview` on one screen: a row per claim, a column per data set.
 
     Of each data set the condition with the fewest labels in which the claim was judged, or else
-    was asked. On a narrow screen each row is a list.
+    was asked; a teacher is named unless it had every label. On a narrow screen each row is a list.
     """
     titles = list(dict.fromkeys(cells["data"]))
     head = "".join(f'<th scope="col">{html.escape(words)}</th>' for words in ["claim", *titles])
@@ -223,7 +223,9 @@ def _brief(cell: Mapping[Any, Any]) -> str:
         return badge(cell["verdict"])
     labels = "all labels" if cell["labels"] == "all" else f"{cell['labels']} labels per class"
     seeds = "1 seed" if cell["n"] == 1 else f"{cell['n']} seeds"
-    where = f"{labels}, {html.escape(_teacher(cell['teacher']))}, {seeds}"
+    of_all = cell["teacher"].partition(" ")[0] == "full"
+    teacher = "" if of_all else f"{html.escape(_teacher(cell['teacher']))}, "
+    where = f"{labels}, {teacher}{seeds}"
     if cell["claim"] == "C5":
         return f"{_parts(cell)}<br>{where}"
     return f"{badge(cell['verdict'])}<br>{measured(cell)}<br>{where}"
@@ -263,8 +265,6 @@ def _verdict(cell: Mapping[Any, Any]) -> str:
         seeds = "1 seed" if cell["n"] == 1 else f"{cell['n']} seeds"
         votes = f"{cell['agree']:.0f} of {cell['methods']:.0f} methods, "
         lines.append(seeds if cell["n"] < min(verdicts.WORDS) else votes + seeds)
-        if cell["undecided"] and cell["agree"]:
-            lines.append(f"not told from 0: {cell['undecided']}")
         if cell["named"] and cell["verdict"] == "does not show":
             lines.append(f"for: {cell['named']}")
         if cell["opposing"]:

@@ -219,7 +219,7 @@ class Controls:
         if row["n"] < 2:
             return Markdown(f"Not known yet: the controls have one seed ({where}).")
         gain = f"`kd` adds {interval(row[GAIN])} points of test accuracy to the baseline ({where})"
-        told = [*self._hard(), *self._order()]
+        told = [*self._hard(knew=not whole), *self._order()]
         if not told:
             return Markdown(f"{gain}. No control that would tell was run.")
         first = f"{gain}: {told[0]}" if self._has_share("pseudo") else f"{gain}. {told[0]}"
@@ -228,17 +228,17 @@ class Controls:
     def _has_share(self, control: str) -> bool:
         return not math.isnan(self.ratio(control, self.few))
 
-    def _hard(self) -> list[str]:
+    def _hard(self, *, knew: bool) -> list[str]:
         """State how much of the gain the teacher's top class alone gives, in points first."""
         if not self._has_share("pseudo"):
             return []
         points, share = self.gains.loc[("pseudo", self.few), "gain"], self.share("pseudo", self.few)
         full = len(self.teachers) > 0 and self.teachers["regime"].eq("full").all()
-        knew = ", by a teacher that had learnt these labels" if full else ""
+        by = ", by a teacher that had learnt these labels" if full and knew else ""
         words = f"{100 * points:.1f} of them ({share}) come with the teacher's top class alone "
         if self.ratio("pseudo", self.few) < MOST:
-            return [f"{words}(`pseudo`{knew})."]
-        return [f"{words}(`pseudo`), **with labels for images that had none**{knew}."]
+            return [f"{words}(`pseudo`){by}."]
+        return [f"{words}(`pseudo`), **with labels for images that had none**{by}."]
 
     def _learnt(self) -> list[str]:
         """State whether the teachers had learnt the labels that their students lack."""

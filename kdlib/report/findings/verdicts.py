@@ -13,7 +13,7 @@ from kdlib import embed, store
 from kdlib.measure import depth, verdicts
 from kdlib.plan.editions import EDITIONS
 from kdlib.report import charts, tables
-from kdlib.report.findings.words import counts, data_set, is_control, students
+from kdlib.report.findings.words import data_set, is_control, students
 from kdlib.store import Results
 
 NOT_PROBED = Markdown("*This study measured no probes in its layers.*")
@@ -54,7 +54,10 @@ def overview(results: Results, flat: Results) -> HTML:
 
 def claims(results: Results, flat: Results) -> HTML:
     """Show the claims of the abstract beside the verdict on every data set, on one screen."""
-    caption = "The claims of the abstract beside our verdicts; numbers are means over the methods"
+    caption = (
+        "The claims of the abstract beside our verdicts; numbers are means over the methods, of "
+        "teachers that had every label unless another is named"
+    )
     return tables.claims(verdicts.overview(studies(results, flat)), caption)
 
 
@@ -271,11 +274,12 @@ def against(control: pd.DataFrame, *, left_out: str = "") -> str:
     """
     rows = control[control["n"].gt(0) & control["method"].ne(left_out)]
     if rows.empty:
-        return "No method has such a partner"
-    seeds = counts(rows["n"])
+        return "No other method has a baseline as accurate"
+    least, most = rows["n"].min(), rows["n"].max()
+    seeds = f"{least} to {most} seeds" if least < most else f"n = {most}"
     return (
-        f"Of {len(rows)} methods and label budgets with such a partner (in {seeds} seeds), "
-        f"{(rows['mean'] < 0).sum()} are less compact than it"
+        f"Of {len(rows)} cases, a method at a label budget, that have a baseline as accurate "
+        f"({seeds}), {(rows['mean'] < 0).sum()} are less compact than it"
     )
 
 
