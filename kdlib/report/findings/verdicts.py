@@ -99,7 +99,7 @@ def _budget(labels: str) -> str:
 
 def _by_part(cells: pd.DataFrame) -> str:
     """State the parts of C5, each with its own word, by kind of teacher and label budget."""
-    words = []
+    words: list[str] = []
     several = cells["teacher"].nunique() > 1
     for (_, teacher, labels), rows in cells.groupby(["network", "teacher", "labels"], sort=False):
         by_space = rows.set_index("space")["verdict"].to_dict()
@@ -107,7 +107,7 @@ def _by_part(cells: pd.DataFrame) -> str:
         if not word or (words and word == "too few seeds"):
             continue
         cell = rows.iloc[0].to_dict() | {"verdict": word, "beside": by_space}
-        each = ", ".join(f"{name} **{word}**" for name, word in tables.parts(cell).items())
+        each = ", ".join(f"{name} **{part}**" for name, part in tables.parts(cell).items())
         words.append(f"{teacher + ', ' if several else ''}{_budget(labels)}: {each}")
     return "; ".join(words)
 
