@@ -688,7 +688,7 @@ def test_the_short_answer_states_that_the_teacher_knew_the_labels():
         rows[-1]["regime"] = regime
         runs = invented.table_of_runs(rows)
         words = findings.controls.Controls(made._replace(runs=runs)).short().data
-        assert ("trained on the true labels" in words) is knew
+        assert ("had learnt these labels" in words) is knew
 
 
 def test_budgets_that_were_planned_and_not_run_are_named(study):
