@@ -71,10 +71,42 @@ def test_the_claims_have_a_row_each_and_a_column_per_data_set():
     assert [row[0].split()[0] for row in found] == list(verdicts.CLAIMS)
     assert found[0][0].endswith(verdicts.CLAIMS["C1"].words)
     assert "≈ holds for some" in found[0][1]
-    assert "2 labels per class, full teacher, 5 seeds" in found[0][1]  # the fewest labels
+    assert "2 labels per class, 5 seeds" in found[0][1]  # the fewest labels
     assert found[1][1] == "– not asked"
     assert {row[2] for row in found} == {"– no data"}
     assert table.data.count('data-claim="digits"') == len(verdicts.CLAIMS)
+    parts = ["layers of this pair: ≈ holds for some", "t-SNE maps: ≈ holds for some"]
+    parts += ["IVIS maps: ≈ holds for some", "other architectures: – no data"]
+    assert found[4][1].startswith("".join(parts))
+    assert "of 3.00 layers that can be saved" in found[3][1]
+
+
+def test_a_claim_of_too_few_seeds_is_not_hidden_by_one_that_was_not_asked():
+    data = {"digits": [verdicts.Study(study()), verdicts.Study(study(1, regime="limited"))]}
+    found = rows(tables.claims(verdicts.overview(data), "The claims"))
+    assert found[1][1].startswith("– too few seeds+22.0 points")
+    assert "limited teacher, 1 seed" in found[1][1]
+
+
+def test_the_parts_of_a_claim_with_several_networks_name_no_other():
+    cell = {"network": "3 networks", "verdict": "holds", "beside": {"ivis": "does not show"}}
+    assert tables.parts(cell) == {
+        "layers of 3 networks": "holds",
+        "t-SNE maps": "no data",
+        "IVIS maps": "does not show",
+    }
+
+
+def test_where_nothing_can_be_saved_there_is_no_number_of_layers():
+    cell = {"claim": "C4", "mean": 0.0, "low": 0.0, "high": 0.0}
+    cell["verdict"] = "cannot show"
+    assert tables.measured(cell | {"possible": 0.0}).startswith("nothing to save")
+    assert tables.measured(cell | {"possible": 0.3}) == "only 0.30 layers can be saved"
+    judged = tables.measured(cell | {"possible": 2.2, "verdict": "does not show"})
+    assert (
+        judged
+        == '<span class="kd-number">+0.00 [+0.00, +0.00]</span> of 2.20 layers that can be saved'
+    )
 
 
 def test_the_overview_has_a_row_for_every_condition_and_all_labels_apart():
@@ -89,7 +121,7 @@ def test_the_overview_has_a_row_for_every_condition_and_all_labels_apart():
     assert found[0][0] == "digitsfull teacher2 labels per class"
     assert "+10.0" in found[0][1]
     assert "1 of 2 methods, 5 seeds" in found[0][1]
-    assert "not told from 0: at" in found[0][1]
+    assert "not told from 0" not in found[0][1]  # that is in the table of the claim
     assert found[0][2] == "– not asked"
     assert "flat layers: does not show" in found[0][3]
     assert found[1][2] == "– too few seeds+22.0 points1 seed"

@@ -59,18 +59,18 @@ def judge(results):
     return table.set_index("claim")["verdict"].to_dict()
 
 
-def differences(values, claim="C3"):
+def differences(values, claim="C3", possible=np.nan):
     """Differences of one cell: {method: one per seed}."""
     rows = [
-        (claim, "resnet8", "full", "2", LAYERS, method, seed, value)
+        (claim, "resnet8", "full", "2", LAYERS, method, seed, value, possible)
         for method, of_seeds in values.items()
         for seed, value in enumerate(of_seeds)
     ]
     return pd.DataFrame(rows, columns=verdicts.DIFFERENCES)
 
 
-def cell_of(values, claim="C3"):
-    return verdicts.cells(differences(values, claim)).iloc[0]
+def cell_of(values, claim="C3", possible=np.nan):
+    return verdicts.cells(differences(values, claim, possible)).iloc[0]
 
 
 def around(mean, spread=0.02, seeds=5):
@@ -112,7 +112,8 @@ def test_every_claim_is_judged_by_its_data(regime, seeds, effect, word):
         ((0.5, 0.5, 0.5, 0.0), "holds", "kd, at, fitnet"),  # three quarters agree
         ((0.5, 0.5, 0.0, 0.0), "holds for some", "kd, at"),  # half of them
         ((0.5, 0.5, 0.5, -0.1), "holds for some", "kd, at, fitnet"),  # one speaks against
-        ((0.5, 0.0, 0.0, -0.5), "holds for some", "kd"),  # a headline of 0, one by itself
+        ((0.5, 0.0, 0.0, -0.5), "does not show", "kd"),  # a headline of 0, one by itself
+        ((0.5, 0.0, -0.5, -0.5), "reverses", "kd"),
         ((0.0, 0.0, 0.0, 0.0), "does not show", ""),
         ((0.0, 0.0, 0.0, -0.5), "reverses", ""),
         ((0.1, -0.5, -0.5, -0.5), "reverses", "kd"),
@@ -146,7 +147,50 @@ def test_without_a_headline_a_method_is_named_only_after_holm():
     many = {f"m{i}": [10.0 * (-1) ** i * w for w in around(0, 1)] for i in range(11)}
     cell = cell_of({"kd": barely, **many})
     assert (cell["verdict"], cell["agreeing"], cell["named"]) == ("does not show", "kd", "")
-    assert cell_of({"kd": barely, **dict(list(many.items())[:1])})["verdict"] == "holds for some"
+    cell = cell_of({"kd": barely, **dict(list(many.items())[:1])})
+    assert (cell["verdict"], cell["named"]) == ("does not show", "kd")
+
+
+def test_some_never_hold_where_the_headline_is_not_above_zero():
+    draw = np.random.default_rng(0)
+    for _ in range(60):
+        means = draw.normal(0, 0.1, size=4)
+        cell = cell_of({f"m{i}": list(draw.normal(mean, 0.05, 5)) for i, mean in enumerate(means)})
+        if "holds" in cell["verdict"]:
+            assert cell["low"] > 0
+
+
+@pytest.mark.parametrize(
+    ("possible", "word", "high"),
+    [
+        (3.0, "holds", 2.2),
+        (2.1, "holds", 2.1),
+        (0.4, "cannot show", 0.4),
+        (0.0, "cannot show", 0.0),
+    ],
+)
+def test_no_more_layers_are_saved_than_can_be(possible, word, high):
+    most = min(2.0, possible)
+    cell = cell_of({"kd": around(most, 0.1 if possible else 0.0)}, "C4", possible)
+    assert (cell["verdict"], cell["possible"]) == (word, possible)
+    assert cell["high"] == pytest.approx(high, abs=0.01)
+    assert cell["mean"] <= cell["high"]
+    assert cell_of({"kd": [0.1]}, "C4", possible)["verdict"] == "too few seeds"
+
+
+def test_what_can_be_saved_is_what_the_baseline_needs():
+    made = study()
+    cells = cells_of(made).set_index("claim")
+    saved = depth.saved(made).query("method == 'kd'")["baseline"]
+    assert cells["possible"].notna().groupby("claim").any().to_dict() == {
+        claim: claim == "C4" for claim in ("C1", "C3", "C4", "C5")
+    }
+    assert cells.loc["C4", "possible"] == pytest.approx(saved.mean())
+    first = np.where(np.array(NAMES) == "stem", 1.0, 0.0)  # as good as the last, and better
+    flat = made.measures["measure"].eq("probe")
+    value = made.measures["value"] + flat * np.resize(first, len(made.measures))
+    nothing = made._replace(measures=made.measures.assign(value=value))
+    assert judge(nothing)["C4"] == "cannot show"
 
 
 def test_the_headline_is_over_seeds_of_means_over_methods():
@@ -188,6 +232,7 @@ def test_without_an_effect_one_headline_in_twenty_excludes_zero():
     table = pd.DataFrame(
         {
             **{"claim": "C3", "teacher": "full", "labels": "2", "space": LAYERS},
+            "possible": np.nan,
             **{"network": cell.ravel(), "method": method.ravel().astype(str)},
             **{"seed": seed.ravel(), "difference": value.ravel()},
         }

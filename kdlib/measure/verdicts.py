@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from kdlib.measure import depth, statistics
@@ -15,13 +16,13 @@ from kdlib.store import Results
 RULE = """\
 1. **A cell** is one claim on one data set, for one kind of teacher (which labels it was trained on,
    and where its weights began), one number of labels per class, one student network, and one space:
-   the layers as means over positions, the same layers *flat* (by the principal axes of their whole
-   map), or the maps of one embedding. The layers as means decide; the others stand beside them.
+   the layers as means over positions, the same layers *flat* (every position, by its principal
+   axes), or the maps of one embedding. The layers as means decide; the others stand beside them.
 2. **The headline of a cell.** A *difference* compares one method with its reference for one seed.
    Differences are averaged over the methods within each seed, so each seed gives one number, and
    only seeds in which every method of the cell was run count. The mean of these numbers with its
    95 % t interval over seeds is the headline. Signs are turned so that above 0 agrees with the
-   claim. Controls are no methods.
+   claim. Controls (`smooth`, `pseudo`, `shuffled`, `random`) are no methods; `transfer` is one.
 3. **What is compared,** one number for each claim.
    - C1: by how many points of test accuracy the student comes closer to its teacher than the
      baseline of the same seed, with at most a tenth of the teacher's parameters. It is not asked
@@ -35,19 +36,22 @@ RULE = """\
      It has no unit, so that networks compare, and unlike the silhouette it does not depend on which
      other class is nearest. The abstract names neither of the two intermediate layers, so both
      count.
-   - C4: layers saved, by the linear probe.
+   - C4: layers saved, by the linear probe. No more can be saved than the baseline needs to reach
+     its own last accuracy; that number stands beside every headline, and an interval ends there.
    - C5: the silhouette minus the baseline's, averaged over block1 and block2, in the layers and in
      the maps of each embedding, each a cell of its own, for a map has no within-class share to
      compare. Here every method with every network counts as a method, and there is one cell for all
-     networks.
+     networks. The claim joins several by *and*, so each part has its own word: layers, maps of each
+     embedding, other architectures. There is no word for all of it.
 4. **The methods of a cell.** A method *agrees* if the 95 % t interval of its own mean over seeds
    lies above 0, and *speaks against* the claim if it lies below.
 5. **The words.** *holds*: the headline's interval lies above 0, at least three quarters of the
    methods agree, and none speaks against. *reverses*: the headline's interval lies below 0.
    *holds for some*: neither of these, but the headline's interval lies above 0, and the methods
-   that agree are named; or it does not, and the methods are named whose mean is above 0 with p
-   below 0.05 after Holm's correction for the number of methods in the cell. *does not show*: the
-   rest.
+   that agree are named. *does not show*: the rest; beside it are named the methods that speak
+   against the claim, and those for it whose mean is above 0 with p below 0.05 after Holm's
+   correction for the number of methods in the cell. *cannot show*, of C4: less than half a layer
+   can be saved.
 6. **Seeds.** These words need 5 seeds. With 3 or 4 they are *consistent with the claim*,
    *consistent with the opposite*, *consistent with the claim for some* and *does not show*; with
    fewer, *too few seeds*. What was not run is *no data*; a claim that does not apply to a kind of
@@ -75,15 +79,16 @@ WORDS = {  # from how many seeds on: holds, holds for some, does not show, rever
         "consistent with the opposite",
     ),
 }
-UNDECIDED = ("too few seeds", "no data", "not asked")
+UNDECIDED = ("cannot show", "too few seeds", "no data", "not asked")
+LEAST = 0.5  # layers that can be saved, for C4 to be judged
 LAYERS = "layers"  # the space that decides: means over positions
 FLAT = "flat layers"  # the same in the other view: no conclusion may hang on pooling
 CELL = ["claim", "network", "teacher", "labels", "space"]
-DIFFERENCES = [*CELL, "method", "seed", "difference"]
+DIFFERENCES = [*CELL, "method", "seed", "difference", "possible"]
 METHODS = [*CELL, "method", *NUMBERS, "p_holm", "speaks"]
 COUNTS = ["methods", "agree", "against"]
 NAMES = ["agreeing", "undecided", "opposing", "named"]
-JUDGED = [*CELL, *NUMBERS, "p_equal", *COUNTS, *NAMES, "verdict"]
+JUDGED = [*CELL, *NUMBERS, "possible", "p_equal", *COUNTS, *NAMES, "verdict"]
 INTERMEDIATE = ("block1", "block2")  # neither the first layer nor the last before the logits
 SPREAD, SILHOUETTE = "within_rms", "silhouette"
 IN_LAYERS = ("C3", "C4", "C5")  # claims about layers: judged in both views
@@ -189,10 +194,11 @@ def _compact(results: Results) -> Iterator[pd.DataFrame]:
 
 
 def _earlier(results: Results) -> Iterator[pd.DataFrame]:
-    """C4: layers saved."""
+    """C4: layers saved, of those that the baseline takes to its own last accuracy."""
     if "probe" in set(results.measures["measure"]):
         for kind, part in kinds(results).items():
-            yield depth.saved(part).assign(kind=kind)
+            table = depth.saved(part)
+            yield table.assign(kind=kind, possible=table["baseline"])
 
 
 def _everywhere(results: Results) -> Iterator[pd.DataFrame]:
@@ -225,7 +231,7 @@ def _intermediate(results: Results, measure: str, *, embedding: str | None = Non
 
 CLAIMS: dict[str, Claim] = {
     "C1": Claim(
-        "Distillation reduces the size of a network",
+        "A student with a tenth of its teacher's parameters comes closer to its accuracy",
         "points of test accuracy by which the distilled student comes closer to its teacher than "
         "the baseline, with at most a tenth of the teacher's parameters",
         "points",
@@ -278,7 +284,8 @@ def differences(results: Results, flat: Results | None = None) -> pd.DataFrame:
     the view "flat" (`store.load`): what is asked of layers is then asked of both views, and each
     makes cells of its own.
 
-    Returns the columns DIFFERENCES.
+    Returns the columns DIFFERENCES; possible is the largest difference there can be, where that is
+    known.
     """
     tables = [_of_claim(key, results) for key in CLAIMS]
     if flat is not None:
@@ -298,6 +305,8 @@ def _of_claim(key: str, results: Results) -> pd.DataFrame:
     table["teacher"] = table["kind"]
     if "space" not in table:
         table["space"] = LAYERS
+    if "possible" not in table:
+        table["possible"] = np.nan
     return table.dropna(subset="difference")[DIFFERENCES].astype({"difference": float})
 
 
@@ -307,9 +316,16 @@ def methods(differences: pd.DataFrame) -> pd.DataFrame:
     Returns the columns METHODS: the numbers of `statistics.summarise`, p_holm (over the methods of
     the cell), and speaks: 1 for the claim, -1 against it, 0 for nothing.
     """
-    rows = statistics.summarise(differences, [*CELL, "method"])
+    rows = _within(statistics.summarise(differences, [*CELL, "method"]), differences)
     p = rows.groupby(CELL, sort=False)["p"].transform(statistics.holm)
     return rows.assign(p_holm=p.astype(float), speaks=_speaks(rows))[METHODS]
+
+
+def _within(rows: pd.DataFrame, differences: pd.DataFrame) -> pd.DataFrame:
+    """End intervals at what is possible, and add that: its mean over the seeds of each cell."""
+    possible = differences.groupby(CELL, sort=False)["possible"].mean().reset_index()
+    rows = rows.merge(possible, on=CELL, how="left")
+    return rows.assign(high=rows["high"].clip(upper=rows["possible"].fillna(np.inf)))
 
 
 def _speaks(rows: pd.DataFrame) -> pd.Series:
@@ -321,10 +337,10 @@ def _speaks(rows: pd.DataFrame) -> pd.Series:
 def cells(differences: pd.DataFrame) -> pd.DataFrame:
     """Judge every cell of `differences` (points 2 and 5 of the rule).
 
-    Returns the columns JUDGED: the cell, the numbers of its headline, p_equal of the test of
-    equivalence (of points of test accuracy only), how many methods there are, agree and speak
-    against, their names ("kd, at"), the methods for which a claim holds if it does for some, and
-    the verdict. Sorted by claim, network, teacher and label budget.
+    Returns the columns JUDGED: the cell, the numbers of its headline, possible (the mean of that of
+    DIFFERENCES), p_equal of the test of equivalence (of points of test accuracy only), how many
+    methods there are, agree and speak against, their names ("kd, at"), the methods that are named
+    for the claim, and the verdict. Sorted by claim, network, teacher and label budget.
     """
     if differences.empty:
         return pd.DataFrame(columns=JUDGED)
@@ -333,6 +349,7 @@ def cells(differences: pd.DataFrame) -> pd.DataFrame:
     most = differences.groupby(CELL, sort=False)["method"].nunique().rename("methods")
     seeds = seeds.merge(most.reset_index(), on=CELL)
     headline = statistics.summarise(seeds[seeds["count"] == seeds["methods"]], CELL)
+    headline = _within(headline, differences)
     rows = _votes(methods(differences)).merge(headline, on=CELL, how="left")
     rows["n"] = rows["n"].fillna(0).astype(int)
     points = rows["claim"].map({key: claim.unit == "points" for key, claim in CLAIMS.items()})
@@ -371,13 +388,15 @@ def _word(cell: Mapping[Any, Any]) -> str:
     """Choose the word of a cell (points 5 and 6 of the rule)."""
     if cell["n"] < min(WORDS):
         return "too few seeds"
+    if cell.get("possible", np.nan) < LEAST:
+        return "cannot show"
     holds, some, nothing, reverses = WORDS[max(seeds for seeds in WORDS if seeds <= cell["n"])]
     if cell["speaks"] < 0:
         return reverses
     most = cell["agree"] >= SHARE * cell["methods"] and not cell["against"]
     if cell["speaks"] > 0 and most:
         return holds
-    return some if cell["speaks"] > 0 or cell["named"] else nothing
+    return some if cell["speaks"] > 0 else nothing
 
 
 def _ordered(rows: pd.DataFrame) -> pd.DataFrame:
@@ -481,6 +500,7 @@ def control(results: Results) -> pd.DataFrame:
     by = [*CELL, "method", "seed"]
     groups = table.assign(difference=-table["difference"]).groupby(by, sort=False)
     seeds = groups.agg({"difference": "mean", "budget": "first"}).reset_index()
+    seeds["possible"] = np.nan
     rows = methods(seeds.dropna(subset="budget"))
     rows = _partners(seeds).merge(rows, on=[*CELL, "method"], how="left")
     rows["n"] = rows["n"].fillna(0).astype(int)

@@ -89,17 +89,48 @@ def headline(cell: Mapping[Any, Any]) -> str:
     return _number(_interval(cell, form), cell["mean"])
 
 
+def measured(cell: Mapping[Any, Any]) -> str:
+    """Write `headline` with its unit; of layers saved, with how many can be saved at all."""
+    unit = verdicts.CLAIMS[cell["claim"]].unit
+    if unit != "layers":
+        return f"{headline(cell)} {unit}"
+    if cell["verdict"] != "cannot show":
+        return f"{headline(cell)} of {cell['possible']:.2f} layers that can be saved"
+    if cell["possible"] >= 0.005:
+        return f"only {cell['possible']:.2f} layers can be saved"
+    return "nothing to save: the baseline's first layer is as good as its last"
+
+
+def parts(cell: Mapping[Any, Any]) -> dict[str, str]:
+    """List the parts of C5 with the word of each: of a cell with the words of other spaces beside.
+
+    A claim that joins its parts by "and" has no word of its own.
+    """
+    several = str(cell["network"]).endswith("networks")
+    layers = f"layers of {cell['network']}" if several else "layers of this pair"
+    words = {layers: cell["verdict"]}
+    for embedding in ("tsne", "ivis"):
+        words[f"{TITLES[embedding]} maps"] = cell["beside"].get(embedding, "no data")
+    return words if several else words | {"other architectures": "no data"}
+
+
+def _parts(cell: Mapping[Any, Any]) -> str:
+    return "<br>".join(f"{name}: {badge(word)}" for name, word in parts(cell).items())
+
+
 def judged(cells: pd.DataFrame, caption: str) -> HTML:
     """Show cells of `verdicts.cells`: verdict, headline, and which methods agree or do not."""
     records = cells.to_dict("records")
     several = [c for c in ("network", "teacher", "space") if cells[c].nunique() > 1]
     units = cells["claim"].map(lambda claim: verdicts.CLAIMS[claim].unit).unique()
     several_seeds = cells["n"] > 1  # of one seed no method has an interval to agree by
+    possible = cells["possible"].map(_plain("{:.2f}"))
     columns = {
         "labels per class": cells["labels"],
         **{column: cells[column].replace(TITLES) for column in several},
         "verdict": [badge(cell["verdict"]) for cell in records],
         f"{', '.join(units)} [95 % interval]": [headline(cell) for cell in records],
+        **({"can be saved": possible} if cells["possible"].notna().any() else {}),
         "seeds": cells["n"],
         "methods that agree": [
             f"{cell['agree']} of {cell['methods']}" if enough else NONE
@@ -156,7 +187,7 @@ def claims(cells: pd.DataFrame, caption: str) -> HTML:
     """Show `verdicts.overview` on one screen: a row per claim, a column per data set.
 
     Of each data set the condition with the fewest labels in which the claim was judged, or else
-    was asked. On a narrow screen each row is a list.
+    was asked; a teacher is named unless it had every label. On a narrow screen each row is a list.
     """
     titles = list(dict.fromkeys(cells["data"]))
     head = "".join(f'<th scope="col">{html.escape(words)}</th>' for words in ["claim", *titles])
@@ -180,21 +211,24 @@ def claims(cells: pd.DataFrame, caption: str) -> HTML:
 def _first(cells: pd.DataFrame, claim: str, data: str) -> Mapping[Any, Any]:
     """Choose the cell of a claim on a data set: judged before not, then the fewest labels."""
     rows = cells[(cells["claim"] == claim) & (cells["data"] == data)].to_dict("records")
+    order = {word: place for place, word in enumerate(verdicts.UNDECIDED, start=1)}
     return min(
-        rows,
-        key=lambda cell: (cell["verdict"] in verdicts.UNDECIDED, statistics.size(cell["labels"])),
+        rows, key=lambda cell: (order.get(cell["verdict"], 0), statistics.size(cell["labels"]))
     )
 
 
 def _brief(cell: Mapping[Any, Any]) -> str:
     """Write a verdict, its headline with its unit, and the condition."""
-    if cell["verdict"] in verdicts.UNDECIDED or pd.isna(cell["mean"]):
+    if pd.isna(cell["mean"]):
         return badge(cell["verdict"])
     labels = "all labels" if cell["labels"] == "all" else f"{cell['labels']} labels per class"
     seeds = "1 seed" if cell["n"] == 1 else f"{cell['n']} seeds"
-    number = f"{headline(cell)} {verdicts.CLAIMS[cell['claim']].unit}"
-    teacher = html.escape(_teacher(cell["teacher"]))
-    return f"{badge(cell['verdict'])}<br>{number}<br>{labels}, {teacher}, {seeds}"
+    of_all = cell["teacher"].partition(" ")[0] == "full"
+    teacher = "" if of_all else f"{html.escape(_teacher(cell['teacher']))}, "
+    where = f"{labels}, {teacher}{seeds}"
+    if cell["claim"] == "C5":
+        return f"{_parts(cell)}<br>{where}"
+    return f"{badge(cell['verdict'])}<br>{measured(cell)}<br>{where}"
 
 
 def _conditions(cells: pd.DataFrame) -> str:
@@ -216,25 +250,31 @@ def _teacher(kind: str) -> str:
     """Write a kind of teacher, "full (4bfd9763)", as a reader knows it: of a file, published."""
     regime, _, began = kind.partition(" (")
     if re.fullmatch(r"[0-9a-f]{8}\)", began):
-        return f"{regime} teacher with published weights"
+        return f"{regime} teacher, used as published"
     return f"{kind} teacher"
 
 
 def _verdict(cell: Mapping[Any, Any]) -> str:
     """Write a verdict, the headline with its unit, the votes, and where another space differs."""
-    lines = [badge(cell["verdict"])]
+    whole = cell["claim"] != "C5" or pd.isna(cell["mean"])
+    lines = [badge(cell["verdict"]) if whole else _parts(cell)]
     if cell["equal"]:
         lines.append(f"{statistics.EQUIVALENT}, within {verdicts.MARGIN:g} point")
     if cell["n"] and pd.notna(cell["mean"]):
-        lines.append(f"{headline(cell)} {verdicts.CLAIMS[cell['claim']].unit}")
+        lines.append(measured(cell) if whole else f"layers: {measured(cell)}")
         seeds = "1 seed" if cell["n"] == 1 else f"{cell['n']} seeds"
         votes = f"{cell['agree']:.0f} of {cell['methods']:.0f} methods, "
         lines.append(seeds if cell["n"] < min(verdicts.WORDS) else votes + seeds)
-        if cell["undecided"] and cell["agree"]:
-            lines.append(f"not told from 0: {cell['undecided']}")
+        if cell["named"] and cell["verdict"] == "does not show":
+            lines.append(f"for: {cell['named']}")
         if cell["opposing"]:
             lines.append(f"against: {cell['opposing']}")
-    beside = {space: word for space, word in cell["beside"].items() if word != cell["verdict"]}
+    shown = () if whole else TITLES  # among the parts
+    beside = {
+        space: word
+        for space, word in cell["beside"].items()
+        if word != cell["verdict"] and space not in shown
+    }
     lines += [f"{TITLES.get(space, space)}: {word}" for space, word in beside.items()]
     return "<br>".join(lines)
 

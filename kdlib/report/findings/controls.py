@@ -10,6 +10,7 @@ import pandas as pd
 from IPython.display import HTML, Markdown
 
 from kdlib.measure import standings, statistics
+from kdlib.plan import editions
 from kdlib.report import charts, tables
 from kdlib.report.findings.methods import link
 from kdlib.report.findings.words import (
@@ -34,10 +35,6 @@ TAKEN = {  # control -> what it takes away, and what it leaves
         "the order among wrong classes (dark knowledge)",
         "the top class and its probability",
     ),
-    "transfer": (
-        "the labels, and most of the softness (its temperature is 1)",
-        "the teacher's own probabilities for all images",
-    ),
     "self": ("the larger network", "a teacher of the student's architecture, with every label"),
     "born_again": ("the larger network", "the same over three generations"),
     "noisy_student": (
@@ -45,12 +42,13 @@ TAKEN = {  # control -> what it takes away, and what it leaves
         "distorted images, dropout, three generations",
     ),
 }
-BESIDE_KD = ("shuffled", "pseudo", "transfer", "smooth", "random")
+BESIDE_KD = ("shuffled", "pseudo", "smooth", "random")
 FIGURE = ("kd", *BESIDE_KD, "baseline", "self", "born_again", "noisy_student")
 SUMMARY = ("kd", *BESIDE_KD, "baseline")
-LAYERS = ("smooth", "pseudo", "shuffled", "random", "transfer")  # whose layers are of interest
-MOST, ALL = 0.75, 0.995  # of kd's gain
+LAYERS = ("smooth", "pseudo", "shuffled", "random")  # whose layers are of interest
+MOST = 0.75  # of kd's gain
 NO_SHARE = "–"  # where kd does not beat the baseline
+A_LOSS = "– (below the baseline)"  # a share of a gain is never negative
 GAIN = ["gain", "gain_low", "gain_high"]
 NOT_JUDGED = "one seed, not judged"
 WITH_KD = {"above": "kd", "below": "kd", statistics.EQUIVALENT: "from kd"}
@@ -121,7 +119,9 @@ class Controls:
     def share(self, control: str, labels: str) -> str:
         """Return `ratio` in percent, in words."""
         ratio = self.ratio(control, labels)
-        return NO_SHARE if math.isnan(ratio) else f"{100 * ratio:.0f} %"
+        if math.isnan(ratio):
+            return NO_SHARE
+        return f"{100 * ratio:.0f} %" if ratio >= 0 else A_LOSS
 
     def facts(self) -> dict[str, Any]:
         """Give the chapter's heading and the numbers that its prose quotes."""
@@ -139,16 +139,27 @@ class Controls:
         if teachers.empty:
             return "What a teacher was trained on decides what its outputs are worth."
         tested = f"{percent(teachers['test_accuracy'].mean())} of the test images"
-        known = self._known()
-        right = f"right about {known}{tested}."
+        right = f"{self._known()}{tested} their true label."
         if set(teachers["regime"]) != {"full"}:
-            return f"The teachers are {right}"
-        close = "" if known and teachers["train_accuracy"].eq(1).all() else "close to "
+            return f"The teachers give {right}"
         return (
             "**The teacher was trained on every label, also on those that its students lack.** "
-            f"It is {right} So `pseudo` is {close}training with every true label. With such a "
-            "teacher a large share of `pseudo` is likely, and it does not follow that soft targets "
-            "never matter."
+            f"It gives {right}{self._repeated()} With such a teacher a large share of `pseudo` is "
+            "likely, and it does not follow that soft targets never matter."
+        )
+
+    def _repeated(self) -> str:
+        """State why `pseudo` does not come up to training with every label, where it is behind."""
+        cells = [("pseudo", self.few), ("baseline", "all")]
+        if self.few == "all" or not set(cells) <= set(self.gains.index):
+            return ""
+        pseudo, every = (self.gains.loc[cell, "accuracy"] for cell in cells)
+        if pseudo >= every:
+            return ""
+        return (
+            f" Yet `pseudo` reaches {percent(pseudo)} and training with every true label "
+            f"{percent(every)}: half of each batch of `pseudo` are the labelled images, few and "
+            "always the same."
         )
 
     @property
@@ -157,7 +168,7 @@ class Controls:
         return self.gallery.runs[self.gallery.runs["role"] == "teacher"]
 
     def _known(self) -> str:
-        """How often the teachers are right about the training images; "" if not measured."""
+        """How many training images the teachers give their true label; "" if not measured."""
         means = self.teachers[["train_accuracy", "train_confidence"]].astype(float).mean()
         if means.isna().any():
             return ""
@@ -191,43 +202,51 @@ class Controls:
         )
 
     def short(self) -> Markdown:
-        """Answer in a paragraph why distillation helps, with the fewest labels of the study."""
+        """Answer in two sentences why distillation helps, with the fewest labels of the study."""
+        return self._answer(whole=False)
+
+    def why(self) -> Markdown:
+        """Answer the same in a paragraph, with what the teacher knew and every label beside it."""
+        return self._answer(whole=True)
+
+    def _answer(self, *, whole: bool) -> Markdown:
         if not self._has_gain("kd"):
             return Markdown("The study that this edition reads did not run what would tell.")
-        row = self.gains.loc[("kd", self.few)]
-        where = f"{data_set(self.gallery.study)}, {self.few} labels per class, "
-        where += f"study `{self.gallery.study['name']}`"
+        row, name = self.gains.loc[("kd", self.few)], self.gallery.study["name"]
+        where = f"{data_set(self.gallery.study)}, {self.few} labels per class"
+        if editions.reading(name).main != name:  # the second study on a page has its name there
+            where += f", study `{name}`"
         if row["n"] < 2:
             return Markdown(f"Not known yet: the controls have one seed ({where}).")
-        gain = f"`kd` adds {interval(row[GAIN])} points of test accuracy to the baseline ({where})."
-        controls = [*self._hard(), *self._order()] or ["No control that would tell was run."]
-        return Markdown(" ".join([gain, *controls]))
+        gain = f"`kd` adds {interval(row[GAIN])} points of test accuracy to the baseline ({where})"
+        told = [*self._hard(knew=not whole), *self._order()]
+        if not told:
+            return Markdown(f"{gain}. No control that would tell was run.")
+        first = f"{gain}: {told[0]}" if self._has_share("pseudo") else f"{gain}. {told[0]}"
+        return Markdown(" ".join([first, *told[1:], *(self._learnt() if whole else [])]))
 
-    def _hard(self) -> list[str]:
-        """State how much of the gain the teacher's top class alone gives."""
-        share = self.share("pseudo", self.few)
-        if share == NO_SHARE:
+    def _has_share(self, control: str) -> bool:
+        return not math.isnan(self.ratio(control, self.few))
+
+    def _hard(self, *, knew: bool) -> list[str]:
+        """State how much of the gain the teacher's top class alone gives, in points first."""
+        if not self._has_share("pseudo"):
             return []
-        sentence = (
-            f"Hard labels from the teacher for every image (`pseudo`) give {share} of that gain."
-        )
-        ratio = self.ratio("pseudo", self.few)
-        if ratio < MOST:
-            return [sentence, *self._learnt()]
-        part = "most of the gain" if ratio < ALL else "the gain"
-        return [
-            sentence,
-            f"**So {part} comes from labels for images that had none**, and needs no soft target.",
-            *self._learnt(),
-        ]
+        points, share = self.gains.loc[("pseudo", self.few), "gain"], self.share("pseudo", self.few)
+        full = len(self.teachers) > 0 and self.teachers["regime"].eq("full").all()
+        by = ", by a teacher that had learnt these labels" if full and knew else ""
+        words = f"{100 * points:.1f} of them ({share}) come with the teacher's top class alone "
+        if self.ratio("pseudo", self.few) < MOST:
+            return [f"{words}(`pseudo`){by}."]
+        return [f"{words}(`pseudo`), **with labels for images that had none**{by}."]
 
     def _learnt(self) -> list[str]:
         """State whether the teachers had learnt the labels that their students lack."""
         if self.teachers.empty or not self.teachers["regime"].eq("full").all():
             return []
         right = self.teachers["train_accuracy"].astype(float).mean()
-        known = "" if math.isnan(right) else f" and is right about {percent(right)} of them"
-        lines = [f"The teacher itself was trained on the true labels of these images{known}."]
+        known = "" if math.isnan(right) else f", and gives {percent(right)} of them these labels"
+        lines = [f"The teacher was trained on the true labels of all these images{known}."]
         return [*lines, *self._reference()]
 
     def _reference(self) -> list[str]:
@@ -236,29 +255,37 @@ class Controls:
         if self.few == "all" or every not in self.gains.index:
             return []
         accuracy, kd = (self.gains.loc[key, "accuracy"] for key in (every, ("kd", self.few)))
+        only = "only " if accuracy < kd else ""
         return [
-            f"With every true label and no teacher the same network reaches {percent(accuracy)} "
-            f"({seeds(int(self.gains.loc[every, 'n']))}); `kd` with {self.few} labels per class, "
-            f"{percent(kd)}."
+            f"All true labels, without a teacher, take the same network {only}to "
+            f"{percent(accuracy)} ({seeds(int(self.gains.loc[every, 'n']))}); `kd` with {self.few} "
+            f"labels per class reaches {percent(kd)}."
         ]
 
     def _order(self) -> list[str]:
         """State what the order among wrong classes is worth."""
-        share = self.share("shuffled", self.few)
-        if share == NO_SHARE:
+        if not self._has_share("shuffled"):
             return []
-        sentence = f"Soft targets whose wrong classes are shuffled (`shuffled`) give {share}"
+        row = self.beside.loc[("shuffled", self.few)]
         word = self.against_kd("shuffled", self.few)
-        difference = interval(self.beside.loc[("shuffled", self.few), ["mean", "low", "high"]])
         if word == "below kd":
-            end = f"that much is the order among wrong classes, called dark knowledge{self._sum()}"
-        elif word == "above kd":
-            end = "here the order among wrong classes, called dark knowledge, does not help"
+            lost = interval((-row[end] for end in ("mean", "high", "low")), ".1f")
+            share = f"{100 - round(100 * self.ratio('shuffled', self.few))} %"
+            return [
+                f"{self._certainty()} {lost} ({share}) need the order among the wrong classes, "
+                "called *dark knowledge*."
+            ]
+        difference = interval(row[["mean", "low", "high"]])
+        if word == "above kd":
+            end = "the order among the wrong classes, called *dark knowledge*, does not help here"
         elif word == statistics.UNCLEAR:
-            end = "that the order among wrong classes (dark knowledge) helps is not shown"
+            end = "that their order, called *dark knowledge*, helps is not shown"
         else:
-            end = "that is no different, so no dark knowledge is needed"
-        return [f"{sentence}; minus `kd` that is {difference} points: {end}."]
+            end = "that is no different, so their order, called *dark knowledge*, is not needed"
+        return [
+            f"Soft labels whose wrong classes are mixed up (`shuffled`) differ from `kd` by "
+            f"{difference} points: {end}."
+        ]
 
     def taken_away(self) -> HTML:
         """List what each control that was run lacks, and what it keeps; all where none was run."""
@@ -270,15 +297,18 @@ class Controls:
         ]
         return tables.table(pd.DataFrame(rows), "What each control lacks, and what it keeps")
 
-    def _sum(self) -> str:
-        """Split kd's gain into the top class, the teacher's certainty and the order of the rest."""
-        ratios = [self.ratio(name, self.few) for name in ("pseudo", "shuffled")]
+    def _certainty(self) -> str:
+        """State what the teacher's certainty adds to its top class, where it does."""
+        mixed = "`shuffled`: soft labels whose wrong classes are mixed up"
+        cells = [(name, self.few) for name in ("pseudo", "shuffled")]
+        ratios = [self.ratio(*cell) for cell in cells]
         if not 0 < ratios[0] < ratios[1] < 1:  # NaN, too
-            return ""
-        hard, soft = (round(100 * ratio) for ratio in ratios)
+            return f"Of the points ({mixed})"
+        hard, soft = (self.gains.loc[cell, "gain"] for cell in cells)
+        share = round(100 * ratios[1]) - round(100 * ratios[0])
         return (
-            f". So of the gain {hard} % is the top class, {soft - hard} % the certainty of the "
-            f"teacher, {100 - soft} % that order"
+            f"{100 * (soft - hard):.1f} more ({share} %) come with its certainty ({mixed}); the "
+            "last"
         )
 
     def figure(self, methods: Sequence[str] = FIGURE) -> Any:
@@ -325,6 +355,12 @@ class Controls:
             lines.append(self._untrained_teacher())
         if self.was_run("smooth", self.few):
             lines.append(self._smoothing())
+        if self.was_run("transfer", self.few):
+            row = self.beside.loc[("transfer", self.few), ["mean", "low", "high"]]
+            lines.append(
+                "The method `transfer`, soft labels at temperature 1 and no true label, minus "
+                f"`kd`: {interval(row)} points."
+            )
         lines += [self._own_kind(m) for m in ("self", "born_again") if self._has_gain(m)]
         return Markdown("\n".join(f"- {line}" for line in lines)) if lines else NOT_RUN
 
@@ -332,7 +368,7 @@ class Controls:
         part = self.share("pseudo", self.few)
         share = (
             f"Hard labels from the teacher (`pseudo`) give {part} of what soft ones add."
-            if part != NO_SHARE
+            if self._has_share("pseudo")
             else "Soft labels do not beat the baseline."
         )
         if self.as_good("pseudo"):
@@ -388,7 +424,7 @@ class Controls:
     def _own_kind(self, method: str) -> str:
         row = self.gains.loc[(method, self.few)]
         meaning = (
-            "a teacher need not be larger than its student."
+            "a teacher that has every label need not be larger than its student."
             if row["beside"] == "better"
             else "that may be chance."
         )

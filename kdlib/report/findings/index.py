@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from IPython.display import Markdown
 
-from kdlib import UsageError
 from kdlib.measure import statistics, verdicts
 from kdlib.plan.methods import BASELINE, METHODS
 from kdlib.report import charts, explorer
 from kdlib.report.findings.methods import PAGES, link
-from kdlib.report.findings.verdicts import sentence
+from kdlib.report.findings.verdicts import against, sentence
 from kdlib.report.findings.words import (
     NO_MAPS,
     data_set,
@@ -22,6 +20,7 @@ from kdlib.report.findings.words import (
     images,
     labelled_images,
     labels_each,
+    lacks,
     learnt,
     main_method,
     percent,
@@ -29,12 +28,8 @@ from kdlib.report.findings.words import (
 )
 from kdlib.store import Results
 
-WORDS = {"higher": "higher", "lower": "lower", statistics.UNCLEAR: "not clearly different"}
-ONE_SEED = {  # how a single difference lies to 0
-    1: "higher in the only seed",
-    -1: "lower in the only seed",
-    0: "the same in the only seed",
-}
+SHARE = "within_share"
+TRANSFER = "soft labels only, at temperature 1, and no true label"
 
 
 def facts(results: Results, flat: Results | None = None) -> dict[str, Any]:
@@ -50,11 +45,6 @@ def facts(results: Results, flat: Results | None = None) -> dict[str, Any]:
     teacher = results.runs[results.runs["role"] == "teacher"].iloc[0]
     size = int(baseline["parameters"].iloc[0])
     labelled = labelled_images(results.study, fewest)
-    layers, sides = {}, {}
-    for name, layer in (("2", "block2"), ("3", "block3")):
-        cell = {"method": method, "labels": fewest}
-        layers[layer] = gain(results, "silhouette", layer, **cell)
-        sides[f"verdict{name}"] = _verdict(results, layer, **cell)
     return {
         "dataset": data_set(results.study),
         "few": labels_each(fewest),
@@ -67,12 +57,11 @@ def facts(results: Results, flat: Results | None = None) -> dict[str, Any]:
         "times": f"{teacher['parameters'] / size:.0f}",
         "teacher_size": f"{teacher['parameters']:,}",
         "student_size": f"{size:,}",
-        **layers,
-        **sides,
         **claims(results, fewest, flat),
         "certain": _certain(few["seed"].nunique()),
+        "planned": Markdown(lacks(results.study)),
         "images": f"{len(results.labels):,}",
-        "about": Markdown(images(results.study)),
+        "about": images(results.study).partition(": ")[0] + ".",
         "labelled": f"{labelled:,}",
         "others": f"{results.study['train_images'] - labelled:,}",
     }
@@ -82,17 +71,45 @@ def claims(results: Results, labels: str, flat: Results | None = None) -> dict[s
     """State the verdicts on the two claims about layers, at one label budget."""
     cells = verdicts.cells(verdicts.differences(results, flat))
     few = cells[cells["labels"] == labels]
-    return {
-        name: Markdown(sentence(few, claim) + _flat(few, claim))
-        for name, claim in (("compact", "C3"), ("earlier", "C4"))
-    }
+    saved = sentence(few, "C4") + _flat(few, "C4")
+    return {"compact": Markdown(_compact(results, few, labels)), "earlier": Markdown(saved)}
+
+
+def _compact(results: Results, cells: pd.DataFrame, labels: str) -> str:
+    """State how compact block2 is, of the baseline and of the method quoted; then, as accurate."""
+    if SHARE not in set(results.measures["measure"]):
+        return "This study did not measure its layers."
+    table = statistics.values(results, SHARE)
+    table = table[(table["layer"] == "block2") & (table["labels"] == labels)]
+    means = table.groupby("method")["value"].mean()
+    method = main_method(means.index)
+    before, after = means[BASELINE], means[method]
+    verb = "falls" if after < before else "rises"
+    found = cells[(cells["claim"] == "C3") & (cells["space"] == verdicts.LAYERS)]
+    words = " and ".join(f"**{word}**" for word in found["verdict"].unique()) or "**no data**"
+    control = verdicts.control(results)
+    own = control[(control["method"] == method) & (control["labels"] == labels)]
+    partner = (
+        f"no baseline is as accurate as `{method}`"
+        if own.empty or not own["n"].max()
+        else f"beside a baseline as accurate, `{method}` **{own['verdict'].iloc[0]}**"
+    )
+    return (
+        f"The within-class share of variance at `block2` (0: each class is one point) {verb} from "
+        f"{before:.2f} to {after:.2f} with `{method}`; the claim, over all methods: {words}. "
+        f"At equal accuracy: {partner}. {against(control, left_out=method)}."
+    )
 
 
 def _flat(cells: pd.DataFrame, claim: str) -> str:
-    """Name the verdicts on a claim where layers are taken whole."""
-    words = cells.loc[(cells["claim"] == claim) & (cells["space"] == verdicts.FLAT), "verdict"]
-    named = " and ".join(f"**{word}**" for word in words.unique())
-    return f"; with whole maps in place of their means, {named}" if named else ""
+    """Name the verdicts on a claim where layers are measured at every position."""
+    rows = cells[(cells["claim"] == claim) & (cells["space"] == verdicts.FLAT)]
+    if rows.empty:
+        return ""
+    return (
+        "; measured at every position of the layer instead of its mean over positions, "
+        f"{sentence(rows, claim, verdicts.FLAT).partition(': ')[2]}"
+    )
 
 
 def probe(results: Results) -> str:
@@ -113,7 +130,7 @@ def names(methods: Iterable[str]) -> str:
         if family == "controls":
             copied = "controls, each without a part of what a teacher gives"
         elif family == "schemes":
-            copied = "other ways to use a teacher's outputs"
+            copied = TRANSFER if own == ["transfer"] else "other ways to use a teacher's outputs"
         else:
             copied = f"copying {copied}"
         lines += [f"- {named}: {copied}."] if named else []
@@ -124,18 +141,6 @@ def _title(method: str) -> str:
     """Add a method's title in brackets, where it is more than its key in capitals."""
     title = METHODS[method].title
     return "" if title.lower() == method else f" ({title})"
-
-
-def _verdict(results: Results, layer: str, *, method: str, labels: str) -> str:
-    """Name where the silhouette of a layer lies beside the baseline's; of one seed, its sign."""
-    try:
-        side = statistics.direction(results, "silhouette", layer, method=method, labels=labels)
-    except UsageError:
-        return "not known"
-    table = statistics.differences(results, "silhouette")
-    cell = (table["layer"] == layer) & (table["labels"] == labels) & (table["method"] == method)
-    each = table.loc[cell, "difference"]
-    return ONE_SEED[int(np.sign(each.iloc[0]))] if len(each) == 1 else WORDS[side]
 
 
 def _certain(seeds: int) -> str:

@@ -14,6 +14,7 @@ from kdlib.report.findings.words import (
     interval,
     is_control,
     is_published,
+    lacks,
     main_method,
     students,
 )
@@ -45,15 +46,17 @@ def facts(results: Results) -> dict[str, Any]:
     welch = statistics.welch(scores[method].dropna(), scores["baseline"].dropna())
     return {
         "few": fewest,
-        "best": Markdown(_best(cells, at_few, fewest, method)),
+        "best": Markdown(_best(results, cells, at_few, fewest, method)),
         "method": method,
         "baseline": interval(cells.loc[("baseline", fewest), ["accuracy", "low", "high"]], ".1f"),
         "distilled": interval(few[["accuracy", "low", "high"]], ".1f"),
         "gain": interval(few[["gain", "gain_low", "gain_high"]]),
-        "pairs": f"{few['pairs']:.0f} {'pair' if few['pairs'] == 1 else 'pairs'}",
+        "pairs": f"{few['pairs']:.0f} {'pair' if few['pairs'] == 1 else 'pairs'} of students that "
+        "share a seed",
         "worth": Markdown(_all_worth({m: _worth(cells, m, fewest) for m in at_few})),
         "spread": Markdown(_spread(scores["baseline"].dropna())),
         "unpaired": interval(welch[key] for key in ("mean", "low", "high")),
+        "planned": Markdown(lacks(results.study)),
         "expensive": Markdown(_expensive(results)),
         "test": f"{results.study['test_images']:,}",
         "dataset": data_set(results.study),
@@ -61,13 +64,26 @@ def facts(results: Results) -> dict[str, Any]:
     }
 
 
-def _best(cells: pd.DataFrame, methods: list[str], labels: str, quoted: str) -> str:
-    """Name the method that adds most, where that is another than the one quoted."""
+def _best(
+    results: Results, cells: pd.DataFrame, methods: list[str], labels: str, quoted: str
+) -> str:
+    """Name the method that adds most where it is not the one quoted: that much more, how large."""
     gains = cells.xs(labels, level="labels").loc[methods, "gain"].dropna()
     if gains.empty or gains.idxmax() == quoted:
         return ""
-    row = cells.loc[(gains.idxmax(), labels), ["gain", "gain_low", "gain_high"]]
-    return f"`{gains.idxmax()}` adds most, {interval(row)} points."
+    best = str(gains.idxmax())
+    network = cells["network"].iloc[0]
+    scores = _scores(results, network, labels)
+    more = (scores[best] - scores[quoted]).dropna().rename("difference").to_frame()
+    words = f"`{best}` adds most"
+    if len(more):
+        row = statistics.summarise(more.assign(method=best), ["method"]).iloc[0]
+        words += f": minus `{quoted}`, paired, {interval(row[['mean', 'low', 'high']])} points"
+    runs = students(results.runs)
+    sizes = runs[runs["network"] == network].groupby("method")["parameters"].max()
+    if sizes[best] > sizes[quoted]:
+        words += f", with a student of {sizes[best]:,} parameters instead of {sizes[quoted]:,}"
+    return f"{words}."
 
 
 def _spread(baseline: pd.Series) -> str:
@@ -108,11 +124,11 @@ def _scores(results: Results, network: str, labels: str) -> pd.DataFrame:
 
 
 def _all_worth(worth: dict[str, str]) -> str:
-    """List what `_worth` states of each method; once where it is the same of all."""
-    words = set(worth.values())
-    if len(words) == 1 and len(worth) > 1:
-        return f"{words.pop()}, for every method"
-    return "; ".join(f"`{method}`: {labels}" for method, labels in worth.items())
+    """List what `_worth` states, each with the methods of which it is true."""
+    same: dict[str, list[str]] = {}
+    for method, labels in worth.items():
+        same.setdefault(labels, []).append(f"`{method}`")
+    return "; ".join(f"{', '.join(names)}: {labels}" for labels, names in same.items())
 
 
 def _worth(cells: pd.DataFrame, method: str, fewest: str) -> str:
@@ -122,8 +138,9 @@ def _worth(cells: pd.DataFrame, method: str, fewest: str) -> str:
     budgets = charts.budgets(cells.reset_index())
     enough = [b for b in budgets if b in baseline and baseline[b] >= target]
     if not enough:
-        return "more than " + ("there are" if budgets[-1] == "all" else f"the {budgets[-1]} tried")
-    return "all" if enough[0] == "all" else f"{enough[0]} per class"
+        last = "all labels" if budgets[-1] == "all" else f"{budgets[-1]}, the most tried,"
+        return f"even {last} are not enough"
+    return "all labels" if enough[0] == "all" else enough[0]
 
 
 def table(results: Results) -> HTML:
@@ -156,6 +173,8 @@ def until_when(results: Results) -> Markdown:
     same: dict[str, list[str]] = {}
     for method in _methods(rows):
         same.setdefault(_pays(rows[rows["method"] == method]), []).append(f"`{method}`")
+    if len(same) == 1:
+        same = {words: ["every method"] for words in same}
     lines = [f"- {', '.join(names)}: {words}" for words, names in same.items()]
     return Markdown("\n".join([*lines, *_planned(results)]))
 
@@ -174,5 +193,8 @@ def _pays(rows: pd.DataFrame) -> str:
     for result, words in WORDS.items():
         budgets = [b for b in charts.budgets(rows) if beside[b] == result]
         if budgets:
-            parts.append(f"{words} with {', '.join(budgets)}")
-    return "; ".join(parts) or "too few seeds to judge"
+            parts.append(f"{words} with {' and '.join(budgets)}")
+    unjudged = [b for b in charts.budgets(rows) if not beside[b]]
+    if unjudged:
+        parts.append(f"not judged with {' and '.join(unjudged)} (one seed)")
+    return "; ".join(parts)

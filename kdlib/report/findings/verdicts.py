@@ -54,15 +54,26 @@ def overview(results: Results, flat: Results) -> HTML:
 
 def claims(results: Results, flat: Results) -> HTML:
     """Show the claims of the abstract beside the verdict on every data set, on one screen."""
-    caption = "The claims of the abstract beside our verdicts"
+    caption = (
+        "The claims of the abstract beside our verdicts; numbers are means over the methods, of "
+        "teachers that had every label unless another is named"
+    )
     return tables.claims(verdicts.overview(studies(results, flat)), caption)
 
 
-def sentence(cells: pd.DataFrame, claim: str) -> str:
-    """State a claim's verdicts, by label budget; all labels last, apart."""
-    rows = cells[(cells["claim"] == claim) & (cells["space"] == verdicts.LAYERS)]
+def sentence(cells: pd.DataFrame, claim: str, space: str = verdicts.LAYERS) -> str:
+    """State a claim's verdicts, by label budget; all labels last, apart, where they are judged.
+
+    Of C5, which joins its parts by "and", every part has its own word.
+    """
+    of_claim = cells[cells["claim"] == claim]
+    rows = of_claim[of_claim["space"] == space]
     if rows.empty:
         return "**no data**"
+    if claim == "C5":
+        return _by_part(of_claim)
+    judged = rows["labels"].ne("all") | rows["verdict"].ne("too few seeds")
+    rows = rows[judged] if judged.any() else rows
     limited, every = (rows[rows["labels"].eq("all") == last] for last in (False, True))
     parts = [_listed(part) for part in (limited, every) if len(part)]
     return "; apart from the claim, ".join(parts) if len(limited) else parts[0]
@@ -71,28 +82,49 @@ def sentence(cells: pd.DataFrame, claim: str) -> str:
 def _listed(rows: pd.DataFrame) -> str:
     """List cells with their words and headlines, or count the words where there are many."""
     if len(rows) > LISTED:
-        counts = rows["verdict"].value_counts()
-        return ", ".join(f"**{word}** in {n} of {len(rows)} cells" for word, n in counts.items())
+        found = rows["verdict"].value_counts()
+        return ", ".join(f"**{word}** in {n} of {len(rows)} cells" for word, n in found.items())
     several = [c for c in ("network", "teacher") if rows[c].nunique() > 1]
     words = []
     for cell in rows.to_dict("records"):
-        budget = "all labels" if cell["labels"] == "all" else f"{cell['labels']} labels per class"
-        where = ", ".join([*(cell[c] for c in several), budget])
-        number = "" if pd.isna(cell["mean"]) else f" ({tables.headline(cell)}{_unit(cell)})"
+        where = ", ".join([*(cell[c] for c in several), _budget(cell["labels"])])
+        number = "" if pd.isna(cell["mean"]) else f" ({tables.measured(cell)})"
         words.append(f"{where}: **{cell['verdict']}**{_which(cell)}{number}")
     return "; ".join(words)
 
 
-def _unit(cell: Mapping[Any, Any]) -> str:
-    unit = verdicts.CLAIMS[cell["claim"]].unit
-    return f" {unit}" if unit in ("points", "layers") else f", {unit}"
+def _budget(labels: str) -> str:
+    return "all labels" if labels == "all" else f"{labels} labels per class"
+
+
+def _by_part(cells: pd.DataFrame) -> str:
+    """State the parts of C5, each with its own word, by kind of teacher and label budget."""
+    words: list[str] = []
+    several = cells["teacher"].nunique() > 1
+    for (_, teacher, labels), rows in cells.groupby(["network", "teacher", "labels"], sort=False):
+        by_space = rows.set_index("space")["verdict"].to_dict()
+        word = by_space.get(verdicts.LAYERS, "")
+        if not word or (words and word == "too few seeds"):
+            continue
+        cell = rows.iloc[0].to_dict() | {"verdict": word, "beside": by_space}
+        each = ", ".join(f"{name} **{part}**" for name, part in tables.parts(cell).items())
+        words.append(f"{teacher + ', ' if several else ''}{_budget(labels)}: {each}")
+    return "; ".join(words)
 
 
 def _which(cell: Mapping[Any, Any]) -> str:
-    """Name the methods of a claim that holds for some."""
-    if not cell["verdict"].endswith("for some"):
+    """Name the methods of a claim that holds for some, and those for and against one that does not.
+
+    >>> _which({"verdict": "does not show", "named": "kd", "opposing": "at"})
+    ' (for: kd; against: at)'
+    """
+    if cell["verdict"].endswith("for some"):
+        return f" ({cell['named']})" if cell["named"] else " (no method by itself)"
+    if cell["verdict"] != "does not show":
         return ""
-    return f" ({cell['named']})" if cell["named"] else " (no method by itself)"
+    sides = {"for": cell["named"], "against": cell["opposing"]}
+    found = "; ".join(f"{side}: {names}" for side, names in sides.items() if names)
+    return f" ({found})" if found else ""
 
 
 class Judged:
@@ -136,8 +168,7 @@ class Judged:
             "seeds": f"{span} {'seed' if span == '1' else 'seeds'}",
             "dataset": data_set(self.results.study),
             "n": f"{len(self.results.labels):,}",
-            "c4-views": Markdown(self.views("C4")),
-            "c5-spaces": Markdown(self.views("C5")),
+            "C4-flat": Markdown(sentence(self.cells, "C4", verdicts.FLAT)),
             "borrowed": Markdown(borrowed if self.borrowed else ""),
             **self.partners(),
             **self.layers_saved(),
@@ -151,19 +182,6 @@ class Judged:
         if claim in set(self.cells["claim"]) or any(map(verdicts.CLAIMS[claim].asked, kinds)):
             return sentence(self.cells, claim)
         return "**not asked** of the teachers of this study"
-
-    def views(self, claim: str) -> str:
-        """List the verdicts of a claim in each view of the layers, and on each kind of map."""
-        rows = self.cells[self.cells["claim"] == claim]
-        parts = []
-        for space in [*VIEWS, *(one for one in rows["space"].unique() if one not in VIEWS)]:
-            words = rows.loc[rows["space"] == space, "verdict"].value_counts()
-            one = words.sum() == 1
-            counted = ", ".join(
-                f"*{word}*" if one else f"*{word}* {n}" for word, n in words.items()
-            )
-            parts.append(f"{embed.TITLES.get(space, space)}: {counted or 'no cell'}")
-        return "; ".join(parts)
 
     def forest(self, claim: str, title: str) -> Any:
         """Draw the cells of a claim with their methods, or state that there are none."""
@@ -179,18 +197,18 @@ class Judged:
 
     def partners(self) -> dict[str, Any]:
         """Count the students with a baseline as accurate, and the methods that hold beside it."""
-        counts = self.control["seeds"].astype(str).str.extract(r"(\d+) of (\d+)").astype(int).sum()
+        found = self.control["seeds"].astype(str).str.extract(r"(\d+) of (\d+)").astype(int).sum()
         judged = self.control[self.control["n"] >= min(verdicts.WORDS)]
-        words = f"{counts[0]:.0f} of {counts[1]:.0f} distilled students have such a partner."
-        if judged.empty:
+        words = f"{found[0]:.0f} of {found[1]:.0f} distilled students have such a partner."
+        if students(self.results.runs)["labels"].nunique() == 1:
+            words += " This study has one label budget, so no baseline has more labels."
+        elif judged.empty:
             words += " No method has one for three seeds, so nothing is judged."
-            if students(self.results.runs)["labels"].nunique() == 1:
-                words += " This study has one label budget, so no baseline has more labels."
         else:
             above, below = ((judged["speaks"] == sign).sum() for sign in (1, -1))
             words += (
-                f" Of the methods with three seeds or more, {above} of {len(judged)} are still "
-                f"more compact, by an interval above 0, and {below} of {len(judged)} less."
+                f" {against(self.control)}. With three seeds or more, {above} of {len(judged)} are "
+                f"more compact by an interval above 0, {below} less."
             )
         return {"partners": Markdown(words)}
 
@@ -247,6 +265,22 @@ class Judged:
             "chance": f"{verdicts.LEVEL * count:.1f}",
             "chance-for": f"{verdicts.LEVEL / 2 * count:.1f}",
         }
+
+
+def against(control: pd.DataFrame, *, left_out: str = "") -> str:
+    """Count, method by method, who is less compact than a baseline as accurate, by the mean.
+
+    `control` is `verdicts.control`; `left_out` is a method that does not count.
+    """
+    rows = control[control["n"].gt(0) & control["method"].ne(left_out)]
+    if rows.empty:
+        return "No other method has a baseline as accurate"
+    least, most = rows["n"].min(), rows["n"].max()
+    seeds = f"{least} to {most} seeds" if least < most else f"n = {most}"
+    return (
+        f"Of {len(rows)} cases, a method at a label budget, that have a baseline as accurate "
+        f"({seeds}), {(rows['mean'] < 0).sum()} are less compact than it"
+    )
 
 
 def _late(students: Sequence[str]) -> str:

@@ -98,6 +98,22 @@ def images(study: Mapping[str, Any]) -> str:
     return f"{line} {lacks}" if study["test_images"] == tested else line
 
 
+def lacks(study: Mapping[str, Any]) -> str:
+    """Say in a sentence what is missing of a study's plan; "" where nothing is, or none is known.
+
+    >>> lacks({"missing": 66, "published": {"10": [0, 1, 2]}})
+    'Of the plan 66 runs are missing; published are 3 seeds at 10 labels per class.'
+    """
+    if not study.get("missing"):
+        return ""
+    budgets = [f"{seeds(len(found))} at {labels}" for labels, found in study["published"].items()]
+    listed = " and ".join(filter(None, (", ".join(budgets[:-1]), *budgets[-1:])))
+    verb = "run is" if study["missing"] == 1 else "runs are"
+    return (
+        f"Of the plan {study['missing']} {verb} missing; published are {listed} labels per class."
+    )
+
+
 def labels_each(labels: str) -> str:
     """Write a label budget: "2 labels of each class", or all."""
     return "every label" if labels == "all" else f"{labels} labels of each class"
