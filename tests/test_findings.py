@@ -80,6 +80,7 @@ def stated(study, judged):
     yield findings.index.facts(study)
     yield findings.distillation.facts(study, constants)
     yield findings.regimes.facts(study)
+    yield findings.regimes.Outperformed(study).facts(study)
     yield findings.labels.facts(study)
     yield findings.layers.facts(study)
     yield findings.measures.facts(study)
@@ -97,7 +98,7 @@ def test_no_fact_is_missing_or_not_a_number(study, judged):
         for name, fact in facts.items():
             words = str(getattr(fact, "data", fact))
             assert "nan" not in words.split(), name
-            assert words or name in {"borrowed", "error", "beyond", "best"}, name
+            assert words or name in {"borrowed", "error", "beyond", "best", "surest"}, name
 
 
 def test_a_gallery_that_was_not_run_states_so():
@@ -121,7 +122,7 @@ def test_a_gallery_that_was_not_run_states_so():
         assert isinstance(output, Markdown)
     for facts in (
         controls.facts(),
-        outperformed.facts(),
+        outperformed.facts(absent),
         findings.architectures.facts(absent),
         findings.methods.facts(absent, {}),
     ):
@@ -222,6 +223,40 @@ def test_teachers_have_their_calibration_error(single):
     assert twice == table
     unknown = single._replace(runs=single.runs.assign(calibration_error=None))
     assert "<td>–</td>" in findings.regimes.teachers(unknown).data
+
+
+def erring(seeds):
+    """A study of a teacher with few labels, and of one with all."""
+    teachers = {"t": ("full", 1.0), "l": ("limited", 0.5)}
+    rows = [
+        {"role": "teacher", "run": run, "network": "resnet20", "regime": regime}
+        | {"method": "baseline", "labels": "2", "test_accuracy": accuracy}
+        for run, (regime, accuracy) in teachers.items()
+    ]
+    reached = {"kd": (0.9, 0.6), "pseudo": (0.8, 0.7), "baseline": (0.4, 0.4)}
+    for method, accuracies in reached.items():
+        for (run, (regime, _)), accuracy in zip(teachers.items(), accuracies, strict=True):
+            taught = {"teacher": run, "teacher_network": "resnet20", "regime": regime}
+            for seed in range(seeds):
+                same = {"run": f"{method}{run}{seed}", "method": method, "seed": seed}
+                own = {} if method == "baseline" else taught
+                rows.append(same | own | {"test_accuracy": accuracy + seed / 100})
+    return store.brief("none of this name")._replace(runs=invented.table_of_runs(rows))
+
+
+def test_kd_and_pseudo_of_a_teacher_that_errs_stand_beside_those_of_one_that_does_not():
+    several, one = erring(3), erring(1)
+    words = findings.regimes.Outperformed(several).facts(several)["erring"].data
+    assert "few labels as its students** (`resnet20`) predicts the right class for 50.0 %" in words
+    assert "`kd` 61.0 %, `pseudo` 71.0 %. `kd` minus `pseudo`: -10.0 [-10.0, -10.0]" in words
+    assert "`kd` minus `pseudo`: +10.0 [+10.0, +10.0] points (3 seeds)" in words
+    words = findings.regimes.Outperformed(one).facts(one)["erring"].data
+    assert words.count("one seed: no verdict") == 2
+    assert "[" not in words
+    full = one.runs[one.runs["regime"] != "limited"]
+    none = findings.regimes.Outperformed(one._replace(runs=full))
+    assert not none.erring
+    assert "is open here" in none.facts(one)["erring"].data
 
 
 def test_a_claim_that_no_teacher_was_asked_is_not_without_data(single):
@@ -467,6 +502,17 @@ def pairs_of(width=0.5):
     absent = store.brief("none of this name")
     study = absent.study | {"classes": ["a", "b"]}
     return absent._replace(runs=invented.table_of_runs(rows), study=study)
+
+
+def test_a_study_of_one_pair_states_what_was_run_and_nothing_else(study):
+    absent = store.brief("none of this name")
+    facts = findings.architectures.facts(absent, study)
+    assert list(facts) == ["opening"]
+    words = facts["opening"].data
+    assert "one pair of networks was run: teacher `resnet20`, student `resnet8x0.5`" in words
+    assert words.endswith("students: `studies/architectures.yaml`, with other images.")
+    assert "no pair of networks was run" in findings.architectures.facts(absent)["opening"].data
+    assert "kd beats the baseline" in findings.architectures.facts(pairs_of())["opening"].data
 
 
 def test_one_architecture_in_several_widths_is_listed():
