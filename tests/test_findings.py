@@ -588,6 +588,21 @@ def test_a_link_leads_to_a_teacher_beside_its_own_student(study):
 # ---- layers and maps ---------------------------------------------------------------------------
 
 
+def test_the_questions_of_the_layers_are_answered_image_by_image(study):
+    facts = findings.layers.facts(study)
+    runs = study.runs[study.runs["labels"].eq("2") & study.runs["seed"].eq(0)]
+    runs = runs.set_index("method")["run"]
+    predicted = study.predictions.pivot(index="image", columns="run", values="prediction")
+    right = predicted.eq(study.labels, axis=0)
+    put = (right[runs["kd"]] & ~right[runs["baseline"]]).sum()
+    assert f"`kd` classifies {put} correctly that the baseline misclassifies" in facts["right"].data
+    assert "% at the stem and" not in facts["right"].data
+    assert "of their ten nearest are of their class with kd" in facts["scattered"]
+    assert "are others" in facts["changed"].data
+    bare = findings.layers.facts(study._replace(predictions=study.predictions[:0]))
+    assert bare["right"].data == ""
+
+
 def test_a_study_without_maps_states_so(study):
     bare = study._replace(
         maps=study.maps[:0], training=study.training[:0], similarity=study.similarity[:0]
@@ -630,6 +645,43 @@ def test_bounds_that_coupling_breaks_are_named(study):
     assert worse["share-coupled"] == "90%"
     assert int(worse["bounds"][0]) == int(facts["bounds"][0]) - 1
     assert "half" in worse["broken"]
+
+
+def test_single_maps_above_the_bound_are_named_where_no_mean_is():
+    floors = pd.DataFrame({"embedding": ["tsne", "ivis"], "layer": ["block2", "pool"]})
+    words = findings.misreading._single(floors.assign(high=[0.57, 0.65]))
+    assert words == "Single maps reach 0.57 (t-SNE of block2) and 0.65 (IVIS of pool)."
+    assert "any single map" in findings.misreading._single(floors.assign(high=0.2))
+
+
+def test_nothing_is_crossed_out_where_no_mean_is_above_the_bound(study):
+    table = findings.misreading.floors(study).data
+    assert ("Crossed out" in table) is ("<s>" in table)
+
+
+def test_the_best_method_is_paired_with_kd_and_its_size_is_stated():
+    made = gallery(baseline=[0.5, 0.6, 0.7], kd=[0.8, 0.9, 1.0], simkd=[0.83, 0.92, 1.0])
+    size = made.runs["method"].eq("simkd") * 10 + 90
+    words = findings.methods.facts(made._replace(runs=made.runs.assign(parameters=size)), {})
+    assert "`simkd` minus `kd`, paired by seed: +1.7 [" in words["winner"].data
+    assert "100 parameters, with `kd` 90" in words["winner"].data
+    assert "adds most" in words["best"]
+
+
+def test_a_method_has_its_own_gain_where_the_page_is_of_other_images(monkeypatch):
+    digits, own = gallery(**NOTHING), gallery(baseline=[0.2, 0.3], kd=[0.5, 0.6])
+    digits = digits._replace(study=digits.study | {"name": "methods"})
+    own = own._replace(study=own.study | {"name": "cifar10"})
+    monkeypatch.setattr(store, "brief", lambda name: digits)
+    monkeypatch.setattr(findings.methods.editions, "brief", lambda role: own)
+    opening = findings.methods.finding("logits").data
+    assert opening.startswith("The numbers on this page are of the ")
+    assert "not of CIFAR-10" in opening
+    monkeypatch.setattr(store, "load_benchmark", lambda *names: {})
+    shown = findings.methods.rows(distill.CLASSES)("kd").data
+    assert "On CIFAR-10, with 2 labels per class: +30.0 [+30.0, +30.0] points" in shown
+    monkeypatch.setattr(findings.methods.editions, "brief", lambda role: digits)
+    assert "On CIFAR-10" not in findings.methods.rows(distill.CLASSES)("kd").data
 
 
 def test_a_page_of_methods_opens_with_its_best(monkeypatch, tmp_path):
@@ -712,7 +764,17 @@ def test_the_end_of_training_is_compared_layer_by_layer(study):
     conclusion = followed.conclusion().data
     assert "`block2`" in conclusion
     assert f"n = {followed.seeds} seeds" in conclusion
-    assert "nothing is judged" not in conclusion
+    assert "no verdict" not in conclusion
+
+
+def test_a_layer_that_the_table_shows_as_equal_is_on_neither_side():
+    table = pd.DataFrame({"mean": [0.3, -0.004, -0.2]}, index=["stem", "block1", "block2"])
+    table["low"] = table["high"] = np.nan
+    words = findings.training._where(table, ".2f", "it is", ("higher", "lower"))
+    assert words == "It is higher at `stem` (+0.30) and lower at `block2` (-0.20)."
+    words = findings.training._where(table[:1], ".2f", "it is", ("higher", "lower"))
+    assert words == "It is higher at every layer: `stem` (+0.30)."
+    assert findings.training._answer(further=True, faster=False).endswith("and no faster.")
 
 
 def test_one_seed_over_a_training_has_directions_and_no_verdict(study):
@@ -720,8 +782,9 @@ def test_one_seed_over_a_training_has_directions_and_no_verdict(study):
     followed = findings.training.Followed(first)
     assert followed.seeds == 1
     conclusion = followed.conclusion().data
-    assert "silhouette is higher at `" in conclusion
-    assert "One seed is a picture, not a test: nothing is judged here." in conclusion
+    assert conclusion.startswith("**In the one seed followed, ")
+    assert "Its silhouette is higher at " in conclusion
+    assert "One seed: no verdict." in conclusion
     assert "t interval" not in conclusion
     assert "One seed, no interval, n = 1" in followed.table().data
 
