@@ -93,7 +93,7 @@ def _around(share: pd.Series, layer: str, baseline: str, distilled: str, method:
     if pd.isna(own) or pd.isna(other):
         return UNKNOWN
     return (
-        f"there {own:.0f} % of their ten nearest are of their class with {method}, "
+        f"{own:.0f} % of their ten nearest there are of their class with {method}, "
         f"{other:.0f} % with the baseline"
     )
 

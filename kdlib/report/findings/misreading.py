@@ -260,7 +260,7 @@ def coupling(results: Results) -> dict[str, str]:
         "rise-own": f"{rise['own start']:+.3f}",
         "spread": _span(maps.loc[maps["procedure"] == "coupled", "spread"]),
         "bounds": f"{len(bounds) - len(broken)} of {len(bounds)}",
-        "broken": f"Not kept: {'; '.join(broken)}." if broken else "All are kept.",
+        "broken": f"Broken: {'; '.join(broken)}." if broken else "None is broken.",
     }
 
 
