@@ -67,7 +67,7 @@ def _depth(results: Results, method: str, labels: str) -> str:
         f"The baseline's probe goes from {a:.2f} at the {first} to {b:.2f} at the {last}, that of "
         f"`{method}` from {c:.2f} to {d:.2f}."
     )
-    return f"{words} So *earlier* is beside a nearly flat line." if flat else words
+    return f"{words} So *earlier* compares with a nearly flat line." if flat else words
 
 
 def _certain(n: int) -> str:
