@@ -91,6 +91,7 @@ def test_a_chart_states_the_seeds_of_every_label_budget(results, draw):
 def test_methods_keep_their_order_and_colours():
     assert charts.order(["at", "zzz", "kd", "baseline"]) == ["baseline", "kd", "at", "zzz"]
     assert charts.colours(["kd", "baseline"])["kd"] == charts.colours(["kd", "at"])["kd"]
+    assert charts.colours(["teacher", "kd"])["teacher"] not in charts.COLOURS.values()
     combined = charts.colours(["kd", "kd+at", "kd+sp"])
     assert len(set(combined.values())) == 3
 

@@ -93,7 +93,7 @@ def stated(study, judged):
     yield findings.status.facts(study)
 
 
-MAY_BE_EMPTY = {"borrowed", "error", "beyond", "best", "surest", "winner", "depth"}
+MAY_BE_EMPTY = {"borrowed", "error", "beyond", "best", "surest", "winner", "depth", "other"}
 
 
 def test_no_fact_is_missing_or_not_a_number(study, judged):

@@ -25,6 +25,7 @@ NAMED = {
 }
 FIRST = ("kd", "fitnet", "at")  # in legends, after baseline and controls
 GREYS = ("#9ca4aa", "#b9c0c5")
+TEACHER = "#3fae49"
 # Classes: Petroff's ten colours, in the explorer, too.
 CLASSES: tuple[str, ...] = ("#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6")
 CLASSES += ("#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd")
@@ -74,8 +75,9 @@ def colours(methods: Iterable[str]) -> dict[str, str]:
     the table does not list, have what colours are left.
     """
     methods = order(methods)
-    listed = {m: COLOURS[m] for m in methods if m in COLOURS}
-    rest = [m for m in methods if m not in COLOURS]
+    table = COLOURS | {"teacher": TEACHER}
+    listed = {m: table[m] for m in methods if m in table}
+    rest = [m for m in methods if m not in table]
     free = [shade for shade in NAMED.values() if shade not in listed.values()]
     free = free or list(NAMED.values())
     return listed | {m: free[i % len(free)] for i, m in enumerate(rest)}

@@ -24,6 +24,10 @@ PAGES = {  # family -> its page, and what its methods copy
     "controls": ("schemes", "a part of the teacher's outputs, or nothing"),
 }
 POINT = 0.01  # of accuracy
+OTHER = (
+    "A name with a network behind it was trained on that network, as its method asks: compare it "
+    "with `baseline` of the same network, dashed."
+)
 LISTED = 5  # methods that a list names; the rest is folded
 TOGETHER = {  # pairs of networks that benchmarks/ trained side by side
     "digits": "resnet20 to resnet8x0.5 on digits",
@@ -148,9 +152,10 @@ def facts(results: Results, side_by_side: Mapping[str, Mapping[str, float]]) -> 
         "count": len(METHODS),
         "seeds": seeds_of(table["n"]),
         "network": table["network"].iloc[0] if len(table) else "one network",
-        "absent": f"Not run on these images: {', '.join(absent)}."
+        "absent": f"{len(absent)} of them were not run on these images."
         if absent
         else "All of them were run.",
+        "other": Markdown(OTHER if home["name"].str.contains(", ").any() else ""),
     }
 
 
@@ -264,12 +269,17 @@ def _at_budget(home: pd.DataFrame, labels: str) -> str:
         rest = part[part["beside"] != "better"].sort_values("gain", ascending=False)
         names = _folded([_spread(row) for row in rest.to_dict("records")])
         if len(part) and not part["pairs"].gt(1).any():
-            parts.append(f"one seed, not judged, of {kind}: {names}.")
+            parts.append(f"{kind.capitalize()}, one seed, not judged: {_ended(names)}")
             continue
         count = f"{len(part) - len(rest)} of {len(part)} {kind} beat the baseline"
-        parts.append(f"{count}; the rest: {names}." if names else f"{count}.")
+        parts.append(f"{count}; the rest: {_ended(names)}" if names else f"{count}.")
     budget = "all labels" if labels == "all" else f"{labels} labels per class"
     return f"<li><strong>{budget}</strong>: {' '.join(parts)}</li>"
+
+
+def _ended(names: str) -> str:
+    """End a sentence that lists names, where its end is not to be unfolded."""
+    return names if names.endswith("</details>") else f"{names}."
 
 
 def _folded(names: list[str]) -> str:
