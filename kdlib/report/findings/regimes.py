@@ -198,7 +198,9 @@ class Outperformed:
             for regime, words in ERRING.items()
             if regime in set(self.students["regime"])
         ]
-        lines.append(_of_regime(whole, "full", few, "**The teacher with every label**"))
+        taught = students(whole.runs)
+        if ((taught["regime"] == "full") & (taught["labels"] == few)).any():
+            lines.append(_of_regime(whole, "full", few, "**The teacher with every label**"))
         head = f"On {data_set(self.regimes.study)}, with {few} labels per class:"
         return "\n".join([head, "", *(f"- {line}" for line in lines)])
 
