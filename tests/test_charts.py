@@ -91,8 +91,20 @@ def test_a_chart_states_the_seeds_of_every_label_budget(results, draw):
 def test_methods_keep_their_order_and_colours():
     assert charts.order(["at", "zzz", "kd", "baseline"]) == ["baseline", "kd", "at", "zzz"]
     assert charts.colours(["kd", "baseline"])["kd"] == charts.colours(["kd", "at"])["kd"]
-    new = charts.colours(["kd", "crd", "vid"])
-    assert len(set(new.values())) == 3
+    assert charts.colours(["teacher", "kd"])["teacher"] not in charts.COLOURS.values()
+    combined = charts.colours(["kd", "kd+at", "kd+sp"])
+    assert len(set(combined.values())) == 3
+
+
+def test_no_two_methods_of_a_study_look_alike_and_the_rest_is_grey():
+    study = ["baseline", "kd", "fitnet", "at", "sp", "simkd", "transfer"]
+    study += ["pseudo", "shuffled", "random", "smooth"]
+    palette = charts.colours(study)
+    assert len(set(palette.values())) == len(study)
+    for method, shade in charts.COLOURS.items():
+        red, green, blue = (int(shade[i : i + 2], 16) for i in (1, 3, 5))
+        grey = max(red, green, blue) - min(red, green, blue) < 20
+        assert grey is (method not in study or method == "baseline"), method
 
 
 def test_budgets_go_from_few_to_all():
@@ -248,9 +260,9 @@ def test_a_method_has_its_own_colour_in_the_ranking(results):
 
 
 def test_of_many_methods_those_of_the_argument_are_named():
-    many = ["baseline", "kd", "at", "sp", "fitnet", "pseudo", "shuffled", "smooth"]
+    many = [*charts.COLOURS][: parts.MANY + 1]
     assert parts.named(many) == ["baseline", "pseudo", "shuffled", "kd"]
-    assert set(parts.named(many[:5])) == set(many[:5])
+    assert set(parts.named(many[:-1])) == set(many[:-1])
 
 
 def test_names_stand_at_the_ends_of_lines_apart_from_each_other(results):

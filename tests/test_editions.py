@@ -14,7 +14,7 @@ from test_chapters import BOOK, ROOT, cells, text
 
 from kdlib import store
 from kdlib.plan import editions as plan
-from kdlib.report import editions
+from kdlib.report import editions, sections
 
 READING = [name for name in editions.CHAPTERS if name != "references"]
 FACTS = dict.fromkeys(("train_images", "test_images", "sample"), 60)
@@ -254,7 +254,8 @@ def test_a_chapter_can_be_made_of_any_study(name, project, monkeypatch):
     names = {"display": outputs.append}
     for _, code in cells(page):
         outputs.append(run(code, names))
-    wanted = set(re.findall(r"\{glue:(?:text)?\}`([^`]+)`", text(page)))
+    source = sections.kept(text(page))
+    wanted = set(re.findall(r"\{glue:(?:text)?\}`([^`]+)`", source))
     assert wanted <= set(glued)
     for fact in (*glued.values(), *filter(None, map(words, outputs))):
         assert "nan" not in re.findall(r"\w+", words(fact).lower()), fact

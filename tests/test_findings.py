@@ -80,6 +80,7 @@ def stated(study, judged):
     yield findings.index.facts(study)
     yield findings.distillation.facts(study, constants)
     yield findings.regimes.facts(study)
+    yield findings.regimes.Outperformed(study).facts(study)
     yield findings.labels.facts(study)
     yield findings.layers.facts(study)
     yield findings.measures.facts(study)
@@ -92,12 +93,25 @@ def stated(study, judged):
     yield findings.status.facts(study)
 
 
+MAY_BE_EMPTY = {
+    "borrowed",
+    "error",
+    "beyond",
+    "best",
+    "surest",
+    "winner",
+    "depth",
+    "other",
+    "planned",
+}
+
+
 def test_no_fact_is_missing_or_not_a_number(study, judged):
     for facts in stated(study, judged):
         for name, fact in facts.items():
             words = str(getattr(fact, "data", fact))
             assert "nan" not in words.split(), name
-            assert words or name in {"borrowed", "error", "beyond", "best", "planned"}, name
+            assert words or name in MAY_BE_EMPTY, name
 
 
 def test_a_gallery_that_was_not_run_states_so():
@@ -121,7 +135,7 @@ def test_a_gallery_that_was_not_run_states_so():
         assert isinstance(output, Markdown)
     for facts in (
         controls.facts(),
-        outperformed.facts(),
+        outperformed.facts(absent),
         findings.architectures.facts(absent),
         findings.methods.facts(absent, {}),
     ):
@@ -222,6 +236,40 @@ def test_teachers_have_their_calibration_error(single):
     assert twice == table
     unknown = single._replace(runs=single.runs.assign(calibration_error=None))
     assert "<td>–</td>" in findings.regimes.teachers(unknown).data
+
+
+def erring(seeds):
+    """A study of a teacher with few labels, and of one with all."""
+    teachers = {"t": ("full", 1.0), "l": ("limited", 0.5)}
+    rows = [
+        {"role": "teacher", "run": run, "network": "resnet20", "regime": regime}
+        | {"method": "baseline", "labels": "2", "test_accuracy": accuracy}
+        for run, (regime, accuracy) in teachers.items()
+    ]
+    reached = {"kd": (0.9, 0.6), "pseudo": (0.8, 0.7), "baseline": (0.4, 0.4)}
+    for method, accuracies in reached.items():
+        for (run, (regime, _)), accuracy in zip(teachers.items(), accuracies, strict=True):
+            taught = {"teacher": run, "teacher_network": "resnet20", "regime": regime}
+            for seed in range(seeds):
+                same = {"run": f"{method}{run}{seed}", "method": method, "seed": seed}
+                own = {} if method == "baseline" else taught
+                rows.append(same | own | {"test_accuracy": accuracy + seed / 100})
+    return store.brief("none of this name")._replace(runs=invented.table_of_runs(rows))
+
+
+def test_kd_and_pseudo_of_a_teacher_that_errs_stand_beside_those_of_one_that_does_not():
+    several, one = erring(3), erring(1)
+    words = findings.regimes.Outperformed(several).facts(several)["erring"].data
+    assert "few labels as its students** (`resnet20`) predicts the right class for 50.0 %" in words
+    assert "`kd` 61.0 %, `pseudo` 71.0 %. `kd` minus `pseudo`: -10.0 [-10.0, -10.0]" in words
+    assert "`kd` minus `pseudo`: +10.0 [+10.0, +10.0] points (3 seeds)" in words
+    words = findings.regimes.Outperformed(one).facts(one)["erring"].data
+    assert words.count("one seed: no verdict") == 2
+    assert "[" not in words
+    full = one.runs[one.runs["regime"] != "limited"]
+    none = findings.regimes.Outperformed(one._replace(runs=full))
+    assert not none.erring
+    assert "is open here" in none.facts(one)["erring"].data
 
 
 def test_a_claim_that_no_teacher_was_asked_is_not_without_data(single):
@@ -497,6 +545,18 @@ def pairs_of(width=0.5):
     return absent._replace(runs=invented.table_of_runs(rows), study=study)
 
 
+def test_a_study_of_one_pair_states_what_was_run_and_nothing_else(study):
+    absent = store.brief("none of this name")
+    facts = findings.architectures.facts(absent, study)
+    assert list(facts) == ["opening"]
+    words = facts["opening"].data
+    assert "one pair of networks was run: teacher `resnet20`, student `resnet8x0.5`" in words
+    assert words.endswith("students: `studies/architectures.yaml`, with other images.")
+    assert "no pair of networks was run" in findings.architectures.facts(absent)["opening"].data
+    assert findings.architectures.several(pairs_of())
+    assert not findings.architectures.several(study)
+
+
 def test_one_architecture_in_several_widths_is_listed():
     listed = findings.architectures.widths(pairs_of()).data
     assert listed.count("resnet20 to resnet8") == 2
@@ -570,6 +630,21 @@ def test_a_link_leads_to_a_teacher_beside_its_own_student(study):
 # ---- layers and maps ---------------------------------------------------------------------------
 
 
+def test_the_questions_of_the_layers_are_answered_image_by_image(study):
+    facts = findings.layers.facts(study)
+    runs = study.runs[study.runs["labels"].eq("2") & study.runs["seed"].eq(0)]
+    runs = runs.set_index("method")["run"]
+    predicted = study.predictions.pivot(index="image", columns="run", values="prediction")
+    right = predicted.eq(study.labels, axis=0)
+    put = (right[runs["kd"]] & ~right[runs["baseline"]]).sum()
+    assert f"`kd` classifies {put} correctly that the baseline misclassifies" in facts["right"].data
+    assert "% at the stem and" not in facts["right"].data
+    assert "of their ten nearest there are of their class with kd" in facts["scattered"]
+    assert "are others" in facts["changed"].data
+    bare = findings.layers.facts(study._replace(predictions=study.predictions[:0]))
+    assert bare["right"].data == ""
+
+
 def test_a_study_without_maps_states_so(study):
     bare = study._replace(
         maps=study.maps[:0], training=study.training[:0], similarity=study.similarity[:0]
@@ -612,6 +687,43 @@ def test_bounds_that_coupling_breaks_are_named(study):
     assert worse["share-coupled"] == "90%"
     assert int(worse["bounds"][0]) == int(facts["bounds"][0]) - 1
     assert "half" in worse["broken"]
+
+
+def test_single_maps_above_the_bound_are_named_where_no_mean_is():
+    floors = pd.DataFrame({"embedding": ["tsne", "ivis"], "layer": ["block2", "pool"]})
+    words = findings.misreading._single(floors.assign(high=[0.57, 0.65]))
+    assert words == "Single maps reach 0.57 (t-SNE of block2) and 0.65 (IVIS of pool)."
+    assert "any single map" in findings.misreading._single(floors.assign(high=0.2))
+
+
+def test_nothing_is_crossed_out_where_no_mean_is_above_the_bound(study):
+    table = findings.misreading.floors(study).data
+    assert ("Crossed out" in table) is ("<s>" in table)
+
+
+def test_the_best_method_is_paired_with_kd_and_its_size_is_stated():
+    made = gallery(baseline=[0.5, 0.6, 0.7], kd=[0.8, 0.9, 1.0], simkd=[0.83, 0.92, 1.0])
+    size = made.runs["method"].eq("simkd") * 10 + 90
+    words = findings.methods.facts(made._replace(runs=made.runs.assign(parameters=size)), {})
+    assert "`simkd` minus `kd`, paired by seed: +1.7 [" in words["winner"].data
+    assert "100 parameters, with `kd` 90" in words["winner"].data
+    assert "adds most" in words["best"]
+
+
+def test_a_method_has_its_own_gain_where_the_page_is_of_other_images(monkeypatch):
+    digits, own = gallery(**NOTHING), gallery(baseline=[0.2, 0.3], kd=[0.5, 0.6])
+    digits = digits._replace(study=digits.study | {"name": "methods"})
+    own = own._replace(study=own.study | {"name": "cifar10"})
+    monkeypatch.setattr(store, "brief", lambda name: digits)
+    monkeypatch.setattr(findings.methods.editions, "brief", lambda role: own)
+    opening = findings.methods.finding("logits").data
+    assert opening.startswith("The numbers on this page are of the ")
+    assert "not of CIFAR-10" in opening
+    monkeypatch.setattr(store, "load_benchmark", lambda *names: {})
+    shown = findings.methods.rows(distill.CLASSES)("kd").data
+    assert "On CIFAR-10, with 2 labels per class: +30.0 [+30.0, +30.0] points" in shown
+    monkeypatch.setattr(findings.methods.editions, "brief", lambda role: digits)
+    assert "On CIFAR-10" not in findings.methods.rows(distill.CLASSES)("kd").data
 
 
 def test_a_page_of_methods_opens_with_its_best(monkeypatch, tmp_path):
@@ -734,7 +846,17 @@ def test_the_end_of_training_is_compared_layer_by_layer(study):
     conclusion = followed.conclusion().data
     assert "`block2`" in conclusion
     assert f"n = {followed.seeds} seeds" in conclusion
-    assert "nothing is judged" not in conclusion
+    assert "no verdict" not in conclusion
+
+
+def test_a_layer_that_the_table_shows_as_equal_is_on_neither_side():
+    table = pd.DataFrame({"mean": [0.3, -0.004, -0.2]}, index=["stem", "block1", "block2"])
+    table["low"] = table["high"] = np.nan
+    words = findings.training._where(table, ".2f", "it is", ("higher", "lower"))
+    assert words == "It is higher at `stem` (+0.30) and lower at `block2` (-0.20)."
+    words = findings.training._where(table[:1], ".2f", "it is", ("higher", "lower"))
+    assert words == "It is higher at every layer: `stem` (+0.30)."
+    assert findings.training._answer(further=True, faster=False).endswith("and no faster.")
 
 
 def test_one_seed_over_a_training_has_directions_and_no_verdict(study):
@@ -742,8 +864,9 @@ def test_one_seed_over_a_training_has_directions_and_no_verdict(study):
     followed = findings.training.Followed(first)
     assert followed.seeds == 1
     conclusion = followed.conclusion().data
-    assert "silhouette is higher at `" in conclusion
-    assert "One seed is a picture, not a test: nothing is judged here." in conclusion
+    assert conclusion.startswith("**In the one seed followed, ")
+    assert "Its silhouette is higher at " in conclusion
+    assert "One seed: no verdict." in conclusion
     assert "t interval" not in conclusion
     assert "One seed, no interval, n = 1" in followed.table().data
 

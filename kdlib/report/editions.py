@@ -164,19 +164,23 @@ def switch(page: str, every: list[Edition]) -> list[dict[str, Any]]:
     own = current()
     if len(every) < 2 or own not in every:
         return []
-    here = folder(own, every)
     target = page if is_chapter(page) else f"{BOOK}/index"
-    up = "../" * (page.count("/") + bool(here))
     return [
         {
             "title": edition.title,
             "words": edition.words,
-            "href": "#" if edition == own else f"{up}{_slash(folder(edition, every))}{target}.html",
+            "href": "#" if edition == own else address(target, edition, every),
             "current": edition == own,
             "computed": edition.main == computed(),
         }
         for edition in every
     ]
+
+
+def address(page: str, edition: Edition, every: list[Edition]) -> str:
+    """Return the address of a page of another edition, as a page of the current one links to it."""
+    up = "../" * (page.count("/") + bool(folder(current(), every)))
+    return f"{up}{_slash(folder(edition, every))}{page}.html"
 
 
 def _slash(name: str) -> str:

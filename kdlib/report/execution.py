@@ -100,9 +100,12 @@ def ahead(app: Sphinx, env: BuildEnvironment, pages: list[str]) -> None:
         path = Path(env.doc2path(page))
         if any(path.match(pattern) for pattern in running.execution_excludepatterns):
             continue
-        text = path.read_text("utf-8")
-        reader = create_nb_reader(str(path), reading, running, text)
-        notebook = reader.read(text) if reader else None
+        source = [path.read_text("utf-8")]
+        app.emit(
+            "source-read", page, source
+        )  # which leaves out what the edition has no results for
+        reader = create_nb_reader(str(path), reading, running, source[0])
+        notebook = reader.read(source[0]) if reader else None
         if notebook and any(cell.cell_type == "code" for cell in notebook.cells):
             try:
                 cache.match_cache_notebook(notebook)

@@ -4,6 +4,7 @@ Loaded in `_config.yml`, among the extensions. It
 - runs anywidgets on the page with widget-host.js, instead of RequireJS and a CDN,
 - moves their big parts into side-car scripts, which pages share and the browser keeps,
 - draws Vega-Lite charts with vega-host.js and one bundle made at build time by vl-convert,
+- leaves out sections that an edition has no results for,
 - gives every chart a picture (before JavaScript, on paper) and its numbers as CSV,
 - sets MathJax from the sphinx-mathjax-offline package, as one file without web fonts,
 - gives the theme's pages what static/templates and static/book.css say: lighter, quicker, right
@@ -39,6 +40,7 @@ from sphinx.config import Config
 from sphinx.util.osutil import relative_uri
 from sphinx.writers.html5 import HTML5Translator
 
+from kdlib.report import sections
 from kdlib.report.reference import Reference
 from kdlib.report.tables import csv_cell
 
@@ -67,6 +69,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_node(Chart, html=(draw_chart, None), latex=(skip, None))
     app.add_node(Widget, html=(place_widget, None), latex=(skip, None))
     app.connect("config-inited", stage)
+    app.connect("source-read", choose_sections)
     app.connect("doctree-resolved", scroll_formulas)
     app.connect("html-page-context", shrink, priority=400)  # before myst-nb writes the state
     app.connect("html-page-context", without_mathjax, priority=900)  # after MathJax was added
@@ -167,6 +170,11 @@ def _mathjax() -> Path:
         if file.name == "tex-svg-full.js":
             return Path(str(file.locate()))
     raise FileNotFoundError(f"tex-svg-full.js is not in the installed {package}")
+
+
+def choose_sections(app: Sphinx, page: str, source: list[str]) -> None:
+    """Leave out of a chapter the sections that this edition has no results for."""
+    source[0] = sections.kept(source[0])
 
 
 def scroll_formulas(app: Sphinx, doctree: nodes.document, page: str) -> None:

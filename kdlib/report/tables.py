@@ -18,6 +18,7 @@ from IPython.display import HTML
 from kdlib.embed import TITLES
 from kdlib.embed.compare import PROCEDURES
 from kdlib.measure import statistics, verdicts
+from kdlib.plan.methods import BASELINE
 
 SIGNS = {  # of the words of verdicts
     sign: tuple(dict.fromkeys(words[place] for words in verdicts.WORDS.values()))
@@ -303,10 +304,10 @@ def standing(
     caption. A method that was not run has a sentence.
     """
     names = [f"{name} {default}" for name, default in constants(kind).items()]
-    time = (
-        f"{cost[method]:.1f} times the baseline's, on digits" if method in cost else "not measured"
-    )
-    words = f"<p>Constants: {', '.join(names) or 'none'}. Time of a training: {time}.</p>"
+    words = f"<p>Constants: {', '.join(names) or 'none'}."
+    if method in cost and method != BASELINE:
+        words += f" A training takes {cost[method]:.1f} times as long as the baseline's, on digits."
+    words += "</p>"
     rows = standings[standings["method"] == method]
     if rows.empty:
         return HTML(f"{words}<p><em>{method} was not run.</em></p>")
@@ -437,7 +438,7 @@ def chaos(measured: Mapping[str, Any], caption: str) -> HTML:
     if not measured:
         return table(pd.DataFrame(), caption)
     ends = f"slowest end of a stopped study: {measured['slowest_end']:.1f} s"
-    rows = [(kind, count) for kind, count in measured["kills"].items()]
+    rows = [(kind, count) for kind, count in measured["kills"].items() if count]
     rows += [
         ("in all", sum(measured["kills"].values())),
         ("half-written files that were read", measured["half_written"]),
@@ -445,11 +446,10 @@ def chaos(measured: Mapping[str, Any], caption: str) -> HTML:
             f"finished notebooks that ran again or are gone, of {measured['noted']} noted",
             measured["lost"],
         ),
-        (
-            f"files that differ in the end, of {measured['studies']} x {measured['files']}",
-            measured["different"],
-        ),
     ]
+    if measured["studies"]:
+        of = f"{measured['studies']} x {measured['files']}"
+        rows.append((f"files that differ in the end, of {of}", measured["different"]))
     words = f"{caption} (study {measured['study']}, seed {measured['seed']}; {ends}; "
     words += f"{measured['machine']}, {measured['date']}, commit {measured['commit'][:7]})"
     return table(pd.DataFrame(rows, columns=["what", "times"]), words)

@@ -15,11 +15,17 @@ from kdlib.plan.methods import BASELINE, METHODS
 
 GREY = "#7f868b"  # of the baseline
 LINES = "#888"  # of what is drawn for reference, on light and on dark
-# Methods have Petroff's colours (2021, arXiv 2107.02270), told apart with any colour vision;
-# controls are muted.
-FIRST = {"kd": "#2f7fd0", "fitnet": "#ee9a0b", "at": "#cc3a1e"}
-BRIGHT = ("#832db6", "#12805c", "#a96b59", "#0f9fb5", "#d6499a", "#7d8500")
-MUTED = ("#c2a878", "#8fa67f", "#a892b5", "#c09494")
+# The methods of most studies, as far apart as ten colours and a grey can be (distance in OKLab,
+# with normal colour vision and three kinds of colour blindness), visible on white and on dark. The
+# rest is grey: charts name it, and point it out.
+NAMED = {
+    **{"kd": "#2f7fd0", "fitnet": "#bcae20", "at": "#c2005c", "simkd": "#8807ff", "sp": "#006b6e"},
+    **{"transfer": "#06cad9", "pseudo": "#ba7a00", "shuffled": "#fe8d92", "random": "#6f5600"},
+    "smooth": "#9f98ff",
+}
+FIRST = ("kd", "fitnet", "at")  # in legends, after baseline and controls
+GREYS = ("#9ca4aa", "#b9c0c5")
+TEACHER = "#3fae49"
 # Classes: Petroff's ten colours, in the explorer, too.
 CLASSES: tuple[str, ...] = ("#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6")
 CLASSES += ("#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd")
@@ -31,11 +37,9 @@ LABEL_EXPR = f"datum.label == '{BASELINE}' ? '{BASELINE_LABEL}' : datum.label"  
 def _palette() -> dict[str, str]:
     """Give each method of the table its colour, in the order of every legend."""
     controls = [key for key, method in METHODS.items() if method.control]
-    table = {BASELINE: GREY}
-    table |= {key: MUTED[i % len(MUTED)] for i, key in enumerate(controls)}
-    table |= FIRST
-    others = [key for key in METHODS if key not in table]
-    return table | {key: BRIGHT[i % len(BRIGHT)] for i, key in enumerate(others)}
+    order = dict.fromkeys([BASELINE, *controls, *FIRST, *METHODS])
+    greys = {key: GREYS[i % len(GREYS)] for i, key in enumerate(order)}
+    return greys | {BASELINE: GREY} | NAMED
 
 
 COLOURS = _palette()
@@ -68,12 +72,14 @@ def colours(methods: Iterable[str]) -> dict[str, str]:
     """Give each method its colour, in the order of the legend.
 
     A method has the same colour in every chart; combinations and second forms of a method, which
-    the table does not list, have what is left.
+    the table does not list, have what colours are left.
     """
     methods = order(methods)
-    listed = {m: COLOURS[m] for m in methods if m in COLOURS}
-    rest = [m for m in methods if m not in COLOURS]
-    free = [shade for shade in BRIGHT if shade not in listed.values()] or list(BRIGHT)
+    table = COLOURS | {"teacher": TEACHER}
+    listed = {m: table[m] for m in methods if m in table}
+    rest = [m for m in methods if m not in table]
+    free = [shade for shade in NAMED.values() if shade not in listed.values()]
+    free = free or list(NAMED.values())
     return listed | {m: free[i % len(free)] for i, m in enumerate(rest)}
 
 

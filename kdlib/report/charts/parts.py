@@ -17,7 +17,7 @@ from kdlib.plan.methods import BASELINE
 from kdlib.report.charts.look import LABEL_EXPR, LINES, budgets, colours, label, order
 from kdlib.store import Results
 
-MANY = 6  # methods; of more a chart names those of FOCUS
+MANY = 11  # methods; of more a chart names those of FOCUS
 FOCUS = (BASELINE, "kd", "pseudo", "shuffled", "teacher")  # what the argument of the book rests on
 INTERVAL = ("mean", "low", "high")
 LABELS = alt.Tooltip("labels:N", title="labels per class")

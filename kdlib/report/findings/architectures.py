@@ -10,9 +10,11 @@ import pandas as pd
 from IPython.display import HTML, Markdown
 from jaxtyping import UInt8
 
+from kdlib import store
 from kdlib.measure import standings
+from kdlib.plan import editions as plan
 from kdlib.plan.methods import FAMILIES, METHODS
-from kdlib.report import charts, tables
+from kdlib.report import charts, editions, tables
 from kdlib.report.findings.words import (
     NOT_RUN,
     architecture,
@@ -21,6 +23,7 @@ from kdlib.report.findings.words import (
     main_method,
     percent,
     seeds_of,
+    students,
 )
 from kdlib.store import Results
 
@@ -43,28 +46,70 @@ def main(table: pd.DataFrame) -> pd.DataFrame:
     return table[table["method"] == main_method(table["method"], otherwise="kd")]
 
 
-def facts(results: Results) -> dict[str, Any]:
-    """Give what the gain goes with, and the networks, with two headings of the chapter."""
+def several(results: Results) -> bool:
+    """Whether more than one pair of a teacher and a student was run."""
+    return len(main(pairs(results))) > 1
+
+
+def facts(results: Results, alone: Results | None = None) -> dict[str, Any]:
+    """Give what the gain goes with, and the networks, with two headings of the chapter.
+
+    Of a study of one pair only what is missing; `alone` is the main study of the edition then.
+    """
     table = pairs(results)
     own = main(table)
+    if not several(results):
+        return {"opening": Markdown(_one_pair(results, results if alone is None else alone))}
     shares = standings.shares(own)
     percents = _to_hundred(shares)
     listed = ", ".join(f"{percent} % go with the {name}" for name, percent in percents.items())
     goes = f"What it adds goes {WITH[max(shares, key=lambda name: shares[name])]}" if shares else ""
     method = main_method(table["method"], otherwise="kd")
+    opening = f"On {data_set(results.study)}, {_holds(own, method)}. {_which(results, own)}"
     return {
-        "dataset": data_set(results.study),
-        "holds": _holds(own, method),
-        "which": Markdown(_which(results, own)),
+        "opening": Markdown(opening),
         "goes": goes or "What does the gain go with?",
         "shares": Markdown(
             f"Of the sum of squares of the gains of {method}, {listed}. The share of the pair "
             "includes the noise of the seeds, so it is too large rather than too small."
             if listed
-            else "*Not known here: not every student had every teacher.*"
+            else "Not every student had every teacher, so the gains cannot be split here."
         ),
         **_gap_and_room(own, method),
     }
+
+
+def _one_pair(results: Results, alone: Results) -> str:
+    """State which pair was run, where others were, and what is needed."""
+    runs = students(alone.runs)
+    teachers, networks = (
+        " and ".join(f"`{name}`" for name in dict.fromkeys(runs[column]) if name)
+        for column in ("teacher_network", "network")
+    )
+    ran = f"one pair of networks was run: teacher {teachers}, student {networks}"
+    ran = ran if teachers else "no pair of networks was run"
+    name = results.study["name"]
+    known = (
+        name != alone.study["name"] and store.locate("studies").joinpath(f"{name}.yaml").exists()
+    )
+    needs = f"`studies/{name}.yaml`" if known else "`studies/architectures.yaml`, with other images"
+    there = _elsewhere()
+    return (
+        f"On {data_set(alone.study)}, {ran}. Whether the gain depends on the pair of "
+        f"networks is open on these images.{there} It takes one study of several teachers and "
+        f"students: {needs}."
+    )
+
+
+def _elsewhere() -> str:
+    """Link to the editions that have this chapter's figures; nothing where there are none."""
+    every, page = editions.others(store.locate(plan.RESULTS)), "book/architectures"
+    links = [
+        f'<a href="{editions.address(page, edition, every)}">{edition.title}</a>'
+        for edition in every
+        if edition != editions.current() and several(store.brief(edition.architectures))
+    ]
+    return f" The chapter on {' and '.join(links)} has a grid of pairs." if links else ""
 
 
 def _to_hundred(shares: Mapping[str, float]) -> dict[str, int]:
@@ -81,24 +126,16 @@ def _to_hundred(shares: Mapping[str, float]) -> dict[str, int]:
 
 def _holds(own: pd.DataFrame, method: str) -> str:
     """Head the grid: for how many pairs a method beats the baseline."""
-    if own.empty:
-        return "no other pair was run yet"
     if not own["n"].gt(1).any():
         return "one seed of each pair was run, so none is judged yet"
     return f"{method} beats the baseline for {_count(own)}"
 
 
 def _which(results: Results, own: pd.DataFrame) -> str:
-    """State which networks were paired, or that none were."""
-    if own.empty:
-        return (
-            "**No other pairs were run on these images yet.** The switch at the top of the page "
-            "leads to other data sets; what stands below states how they are read."
-        )
+    """State which networks were paired."""
     few, networks = own["labels"].iloc[0], _networks(results, own)
     return (
-        "So here teachers of several families or sizes teach students of several, with "
-        f"{few} labels per class and {seeds_of(own['n'])} a pair.\n\n"
+        f"Every student has {few} labels per class, every pair {seeds_of(own['n'])}.\n\n"
         f"Teachers, with their size and test accuracy: {networks['teachers']}. Students: "
         f"{networks['students']}; a number at the end of a name, after an x, is a factor on its "
         f"channels. Poorest of the baselines: {networks['poorest']}. All students learn from the "
@@ -208,7 +245,7 @@ def shares(results: Results) -> HTML | Markdown:
             percents = _to_hundred(parts)
             rows.append({"method": method} | {k: f"{share} %" for k, share in percents.items()})
     if not rows:
-        return Markdown("*Not known: not every student had every teacher.*")
+        return NOT_RUN
     return tables.table(pd.DataFrame(rows), "Shares of the spread of gains, by what they go with")
 
 

@@ -10,6 +10,7 @@ from IPython.display import HTML, Markdown
 
 from kdlib import embed
 from kdlib.measure import faithfulness, metrics
+from kdlib.plan.methods import BASELINE
 from kdlib.report import charts, tables
 from kdlib.report.findings.words import data_set, gain, main_method, seeds, students
 from kdlib.store import Results
@@ -33,6 +34,7 @@ def facts(results: Results) -> dict[str, Any]:
         **gains,
         "n_seeds": seeds(every["seed"].nunique()),
         "seeds": Markdown(_certain(every["seed"].nunique())),
+        "depth": Markdown(_depth(results, method, fewest)),
         "dataset": data_set(results.study),
         "labels": fewest,
         "method": method,
@@ -47,6 +49,25 @@ def _bracketed(words: str) -> str:
     '-0.13 [-0.15, -0.11]'
     """
     return re.sub(r"\(95 % interval (\S+) to (\S+), n = [^)]*\)", r"[\1, \2]", words)
+
+
+def _depth(results: Results, method: str, labels: str) -> str:
+    """State how the probe of each student rises from the first layer to the last."""
+    every = students(results.runs)
+    few = every[every["labels"] == labels]
+    probe = results.measures[results.measures["measure"] == "probe"].merge(few, on="run")
+    means = probe.groupby(["method", "layer"])["value"].mean()
+    first, last = results.study["layers"][0], results.study["layers"][-1]
+    ends = [(name, at) for name in (BASELINE, method) for at in (first, last)]
+    if not set(ends) <= set(means.index):
+        return ""
+    a, b, c, d = (means[end] for end in ends)
+    flat = b - a < (d - c) / 4
+    words = (
+        f"The baseline's probe goes from {a:.2f} at the {first} to {b:.2f} at the {last}, that of "
+        f"`{method}` from {c:.2f} to {d:.2f}."
+    )
+    return f"{words} So *earlier* compares with a nearly flat line." if flat else words
 
 
 def _certain(n: int) -> str:
@@ -148,4 +169,5 @@ def pitfalls() -> HTML:
 
 def _pitfall(measure: metrics.Measure) -> str:
     sentence = measure.pitfall[:1].upper() + measure.pitfall[1:]
-    return f"Compare at equal n only. {sentence}" if measure.depends_on_n else sentence
+    told = "compare at equal" in measure.pitfall
+    return sentence if told or not measure.depends_on_n else f"Compare at equal n only. {sentence}"

@@ -9,9 +9,10 @@ import pandas as pd
 from IPython.display import HTML, Markdown
 
 from kdlib import store
-from kdlib.measure import standings
+from kdlib.measure import standings, statistics
+from kdlib.plan import editions as plan
 from kdlib.plan.methods import FAMILIES, METHODS
-from kdlib.report import charts, tables
+from kdlib.report import charts, editions, tables
 from kdlib.report.findings.words import NOT_RUN, data_set, interval, seeds, seeds_of
 from kdlib.store import Results
 
@@ -22,6 +23,11 @@ PAGES = {  # family -> its page, and what its methods copy
     "schemes": ("schemes", "who teaches whom, in which order"),
     "controls": ("schemes", "a part of the teacher's outputs, or nothing"),
 }
+POINT = 0.01  # of accuracy
+OTHER = (
+    "A name with a network behind it was trained on that network, as its method asks: compare it "
+    "with `baseline` of the same network, dashed."
+)
 LISTED = 5  # methods that a list names; the rest is folded
 TOGETHER = {  # pairs of networks that benchmarks/ trained side by side
     "digits": "resnet20 to resnet8x0.5 on digits",
@@ -37,7 +43,36 @@ def rows(classes: Mapping[str, type]) -> Callable[[str], HTML]:
     gallery = store.brief("methods")
     table, images = standings.standings(gallery), data_set(gallery.study)
     cost = store.load_benchmark("methods", "cost")
-    return lambda method: tables.standing(table, method, classes[method], cost, images=images)
+    other = _of_edition(gallery)
+    own = standings.standings(other) if other else None
+
+    def show(method: str) -> HTML:
+        shown = tables.standing(table, method, classes[method], cost, images=images)
+        beside = "" if other is None or own is None else _beside(own, method, data_set(other.study))
+        return HTML(shown.data + beside)
+
+    return show
+
+
+def _of_edition(gallery: Results) -> Results | None:
+    """Read the methods of this edition, where its images are not those of the gallery."""
+    own = editions.brief("methods")
+    other = data_set(own.study) != data_set(gallery.study)
+    return own if other and len(own.runs) and len(gallery.runs) else None
+
+
+def _beside(own: pd.DataFrame, method: str, images: str) -> str:
+    """State what a method adds on the images of this edition, at its fewest labels; or nothing."""
+    home = own[own["method"] == method]
+    rows = _compared(home, charts.budgets(own)[0])
+    if rows.empty:
+        return ""
+    row = rows.iloc[0]
+    gain, n = interval(row[["gain", "gain_low", "gain_high"]]), seeds(int(row["pairs"]))
+    return (
+        f"<p>On {images}, with {row['labels']} labels per class: {gain} points "
+        f"beside the baseline (n = {n}).</p>"
+    )
 
 
 def finding(family: str) -> Markdown:
@@ -48,16 +83,38 @@ def finding(family: str) -> Markdown:
     rows = _compared(home, charts.budgets(home)[0]) if len(home) else home
     if rows.empty:
         return NOT_RUN
-    where = f"On {data_set(gallery.study)}, with {rows['labels'].iloc[0]} labels per class"
+    few = f"with {rows['labels'].iloc[0]} labels per class"
+    where = f"{_borrowed(gallery)}On {data_set(gallery.study)}, {few}"
     if not rows["pairs"].gt(1).any():
         return Markdown(f"{where}, each of these methods has one seed: nothing is judged.")
     better, best = (rows["beside"] == "better").sum(), rows.loc[rows["gain"].idxmax()]
     count = f"all {better}" if better == len(rows) else f"{better} of the {len(rows)}"
     gain, n = interval(best[["gain", "gain_low", "gain_high"]]), seeds(int(best["pairs"]))
+    near = int((rows["gain"] >= best["gain"] - POINT).sum()) - 1
+    ranks = (
+        f" {near} {'other lies' if near == 1 else 'others lie'} within a point of it: such small "
+        "differences are no ranking."
+    )
     return Markdown(
         f"{where}, {count} methods on this page beat the baseline. `{best['method']}` adds most, "
         f"{gain} points of test accuracy (mean and 95 % t interval, n = {n})."
+        f"{ranks if near else ''}"
     )
+
+
+def _borrowed(gallery: Results) -> str:
+    """State whose numbers the page has, where they are not of the images of this edition."""
+    other = _of_edition(gallery)
+    if other is None:
+        return ""
+    images, every = data_set(gallery.study), editions.others(store.locate(plan.RESULTS))
+    home = next((edition for edition in every if edition.title == images), None)
+    name = images if home is None else _link_to(home, every, images)
+    return f"The numbers on this page are of the {name}, not of {data_set(other.study)}. "
+
+
+def _link_to(home: plan.Edition, every: list[plan.Edition], words: str) -> str:
+    return f'<a href="{editions.address("book/methods", home, every)}">{words}</a>'
 
 
 def family_of(method: str) -> str:
@@ -90,13 +147,15 @@ def facts(results: Results, side_by_side: Mapping[str, Mapping[str, float]]) -> 
         "dataset": data_set(results.study),
         "helps": _helps(home),
         "best": _best(home),
+        "winner": Markdown(_winner(results, home)),
         "side": saved if savings else "Students side by side",
         "count": len(METHODS),
         "seeds": seeds_of(table["n"]),
         "network": table["network"].iloc[0] if len(table) else "one network",
-        "absent": f"Not run on these images: {', '.join(absent)}."
+        "absent": f"{len(absent)} of them were not run on these images."
         if absent
         else "All of them were run.",
+        "other": Markdown(OTHER if home["name"].str.contains(", ").any() else ""),
     }
 
 
@@ -123,16 +182,42 @@ def _beating(home: pd.DataFrame, labels: str) -> str:
 
 
 def _best(home: pd.DataFrame) -> str:
-    """Head the ranking: the best method, and how many intervals overlap with its own."""
+    """Head the ranking: the best method at the fewest labels."""
     steps = charts.budgets(home)
     rows = _compared(home, steps[0]).dropna(subset="gain_low") if steps else home[:0]
     if rows.empty:
         return "Which method adds most?"
     best = rows.loc[rows["gain"].idxmax()]
-    others = (rows["gain_high"] >= best["gain_low"]).sum() - 1
-    overlap = "interval overlaps" if others == 1 else "intervals overlap"
-    most = f"{best['name']} adds most, with {steps[0]} labels per class"
-    return f"{most}; {others} {overlap} with its own"
+    return f"{best['name']} adds most, with {steps[0]} labels per class"
+
+
+def _winner(results: Results, home: pd.DataFrame) -> str:
+    """Compare the best method with kd, pair by pair, and the sizes of their students."""
+    steps = charts.budgets(home)
+    rows = _compared(home, steps[0]).dropna(subset="gain_low") if steps else home[:0]
+    if rows.empty:
+        return ""
+    best = rows.loc[rows["gain"].idxmax()]
+    near = int((rows["gain"] >= best["gain"] - POINT).sum()) - 1
+    words = [f"{near} others lie within a point of it: this page does not rank them."]
+    words = words if near > 1 else []
+    runs = statistics.students(results)
+    runs = runs[(runs["labels"] == steps[0]) & (runs["network"] == best["network"])]
+    table = runs.pivot_table(index="seed", columns="method", values=statistics.ACCURACY)
+    if best["method"] != "kd" and "kd" in table:
+        pairs = (table[best["method"]] - table["kd"]).dropna()
+        row = statistics.summarise(pairs.rename("difference").to_frame().assign(of=""), ["of"])
+        gain = interval(row.loc[0, ["mean", "low", "high"]])
+        words.append(
+            f"`{best['method']}` minus `kd`, paired by seed: {gain} points (n = {len(pairs)})."
+        )
+    size = runs.groupby("method")["parameters"].max()
+    if "kd" in size and size[best["method"]] > size["kd"]:
+        words.append(
+            f"Its student is larger: {size[best['method']]:,.0f} parameters, with `kd` "
+            f"{size['kd']:,.0f}."
+        )
+    return " ".join(words)
 
 
 def _compared(home: pd.DataFrame, labels: str) -> pd.DataFrame:
@@ -184,12 +269,17 @@ def _at_budget(home: pd.DataFrame, labels: str) -> str:
         rest = part[part["beside"] != "better"].sort_values("gain", ascending=False)
         names = _folded([_spread(row) for row in rest.to_dict("records")])
         if len(part) and not part["pairs"].gt(1).any():
-            parts.append(f"one seed, not judged, of {kind}: {names}.")
+            parts.append(f"{kind.capitalize()}, one seed, not judged: {_ended(names)}")
             continue
         count = f"{len(part) - len(rest)} of {len(part)} {kind} beat the baseline"
-        parts.append(f"{count}; not: {names}." if names else f"{count}.")
+        parts.append(f"{count}; the rest: {_ended(names)}" if names else f"{count}.")
     budget = "all labels" if labels == "all" else f"{labels} labels per class"
     return f"<li><strong>{budget}</strong>: {' '.join(parts)}</li>"
+
+
+def _ended(names: str) -> str:
+    """End a sentence that lists names, where its end is not to be unfolded."""
+    return names if names.endswith("</details>") else f"{names}."
 
 
 def _folded(names: list[str]) -> str:
@@ -210,12 +300,11 @@ def _spread(row: Mapping[Any, Any]) -> str:
 
 def savings(side_by_side: Mapping[str, Mapping[str, float]]) -> Markdown:
     """List what one forward pass of the teacher for all students saves, as measured."""
-    return Markdown("\n".join(_saving(side_by_side, pair) for pair in TOGETHER))
+    there = [pair for pair in TOGETHER if pair in side_by_side]
+    return Markdown("\n".join(_saving(side_by_side, pair) for pair in there)) if there else NOT_RUN
 
 
 def _saving(side_by_side: Mapping[str, Mapping[str, float]], pair: str) -> str:
-    if pair not in side_by_side:
-        return f"- {TOGETHER[pair]}: *not measured*."
     row = side_by_side[pair]
     return (
         f"- {TOGETHER[pair]}: {row['students']} students took {row['separate_seconds']:.3g} s one "

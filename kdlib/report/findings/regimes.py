@@ -8,14 +8,16 @@ from typing import Any
 import pandas as pd
 from IPython.display import HTML, Markdown
 
-from kdlib.measure import verdicts
+from kdlib.measure import statistics, verdicts
 from kdlib.report import charts, tables
 from kdlib.report.findings.verdicts import sentence
 from kdlib.report.findings.words import (
     NOT_RUN,
     architecture,
     data_set,
+    interval,
     is_control,
+    percent,
     seeds,
     students,
 )
@@ -33,7 +35,7 @@ def sizes(results: Results) -> HTML:
     """Show the networks of a study with their numbers of parameters."""
     table = networks(results)
     largest = table["parameters"].max()
-    ratios = [f"1 / {largest / p:.0f}" if p < largest else "1" for p in table["parameters"]]
+    ratios = [f"1 / {largest / p:.0f}" if p < largest else "–" for p in table["parameters"]]
     rows = {
         "network": [f"<code>{name}</code>" for name in table["network"]],
         "role": table["role"],
@@ -99,13 +101,35 @@ def blocks(results: Results, example: Callable[..., Any]) -> Any:
     return charts.blocks(pd.DataFrame(rows, columns=["network", "layer", "channels", "side"]))
 
 
-def facts(results: Results) -> dict[str, Any]:
-    """Compare the smallest student with its teacher: parameters, and views of the explorer."""
+def facts(results: Results, *others: Results) -> dict[str, Any]:
+    """Compare the smallest student with its teacher, and link to both in the explorer.
+
+    Of all teachers of `others`, too, name the one that is calibrated worst.
+    """
     every = students(results.runs)
     smallest = every.loc[every["parameters"].idxmin()]
     teachers = results.runs[results.runs["role"] == "teacher"].set_index("run")["parameters"]
     large = teachers.get(smallest["teacher"], teachers.max())
-    return {"times": f"{large / smallest['parameters']:.0f}", **_views(results)}
+    one = every["network"].nunique() == 1
+    return {
+        "smallest": "The student" if one else "The smallest student",
+        "times": f"{large / smallest['parameters']:.0f}",
+        "surest": Markdown(_surest(results, *others)),
+        **_views(results),
+    }
+
+
+def _surest(*studies: Results) -> str:
+    """Name the kind of teacher with the largest calibration error, and how large it is."""
+    runs = pd.concat([study.runs[study.runs["role"] == "teacher"] for study in studies])
+    errors = runs.assign(error=100 * runs["calibration_error"].astype(float)).dropna(subset="error")
+    means = errors.groupby("regime")["error"].mean()
+    if len(means) < 2:
+        return ""
+    return (
+        f"It is largest for `{means.idxmax()}`: its certainty is {means.max():.0f} points away "
+        "from how often it is right."
+    )
 
 
 def _views(results: Results) -> dict[str, HTML]:
@@ -126,6 +150,13 @@ def _views(results: Results) -> dict[str, HTML]:
     }
 
 
+ERRING = {  # regime -> its teacher, in words
+    "limited": "trained on as few labels as its students",
+    "pretrained": "pre-trained, then trained on as few labels as its students",
+}
+ASKED = ("kd", "pseudo", "shuffled")  # soft labels, hard ones, soft ones without an order
+
+
 class Outperformed:
     """The study `regimes`: students beside their own teachers, and the verdict on C2.
 
@@ -140,30 +171,49 @@ class Outperformed:
         self.methods = verdicts.methods(differences)
         self.cells = verdicts.cells(differences)
 
-    def facts(self) -> dict[str, Any]:
-        """Give the verdicts, and the size of the study."""
+    @property
+    def erring(self) -> bool:
+        """Whether it has students of teachers with few labels."""
+        return bool(self.students["regime"].isin(ERRING).any())
+
+    def facts(self, main: Results) -> dict[str, Any]:
+        """Give the verdicts, and what changes; `main` is the study whose teacher has all labels."""
         return {
             "verdict": Markdown(sentence(self.cells, "C2")),
             "which": Markdown(self._which()),
+            "erring": Markdown(self._changes(main)),
         }
 
-    def _which(self) -> str:
-        """State what was run, or that nothing was."""
-        if self.students.empty:
+    def _changes(self, main: Results) -> str:
+        """State how good each teacher is, and its students by kd, pseudo and shuffled."""
+        if not self.erring:
             return (
-                "No study of such teachers was run on these images yet; the switch at the top of "
-                "the page leads to other data sets."
+                f"On {data_set(main.study)} no student has a teacher with as few labels as "
+                "itself, so what changes when the teacher errs is open here."
             )
+        few = charts.budgets(self.students[self.students["regime"].isin(ERRING)])[0]
+        whole = self.regimes if "full" in set(self.students["regime"]) else main
+        lines = [
+            _of_regime(self.regimes, regime, few, f"**A teacher {words}**")
+            for regime, words in ERRING.items()
+            if regime in set(self.students["regime"])
+        ]
+        taught = students(whole.runs)
+        if ((taught["regime"] == "full") & (taught["labels"] == few)).any():
+            lines.append(_of_regime(whole, "full", few, "**The teacher with every label**"))
+        head = f"On {data_set(self.regimes.study)}, with {few} labels per class:"
+        return "\n".join([head, "", *(f"- {line}" for line in lines)])
+
+    def _which(self) -> str:
+        """State what was run."""
         n = seeds(self.students["seed"].nunique())
         images = f"{self.regimes.study.get('test_images', 0):,}"
         return f"One student network on {data_set(self.regimes.study)}, {n}, {images} test images."
 
     def larger(self) -> Markdown:
-        """State what this study of a larger student shows, or that none was trained."""
+        """State what this study of a larger student shows; nothing where there is none."""
         if self.students.empty:
-            return Markdown(
-                "A larger student, trained for longer, was not trained on these images."
-            )
+            return Markdown("")
         networks = ", ".join(f"`{name}`" for name in dict.fromkeys(self.students["network"]))
         n = seeds(self.students["seed"].nunique())
         return Markdown(
@@ -181,3 +231,24 @@ class Outperformed:
             return NOT_RUN
         title = "Student minus its own teacher, test accuracy"
         return charts.forest(self.cells, self.methods, title, verdicts.CLAIMS["C2"].unit)
+
+
+def _of_regime(results: Results, regime: str, labels: str, words: str) -> str:
+    """State how good the teachers of a regime are, their students, and kd minus pseudo."""
+    runs = statistics.students(results, regime)
+    runs = runs[(runs["labels"] == labels) & runs["network"].eq(runs["network"].iloc[0])]
+    teachers = results.runs[results.runs["run"].isin(runs["teacher"])]
+    table = runs.pivot_table(index="seed", columns="method", values=statistics.ACCURACY)
+    there = [method for method in ASKED if method in table]
+    listed = ", ".join(f"`{method}` {percent(table[method].mean())}" for method in there)
+    line = (
+        f"{words} (`{teachers['network'].iloc[0]}`) predicts the right class for "
+        f"{percent(teachers['test_accuracy'].mean())} of the test images. Its students: {listed}"
+    )
+    if not {"kd", "pseudo"} <= set(there):
+        return f"{line} ({seeds(len(table))})."
+    pairs = (table["kd"] - table["pseudo"]).dropna()
+    row = statistics.summarise(pairs.rename("difference").to_frame().assign(of="kd"), ["of"])
+    gain = interval(row.loc[0, ["mean", "low", "high"]])
+    n = "one seed: no verdict" if len(pairs) == 1 else seeds(len(pairs))
+    return f"{line}. `kd` minus `pseudo`: {gain} points ({n})."

@@ -161,30 +161,38 @@ class Followed:
         if self.curves.empty:
             return None
         labels = self.curves["labels"].iloc[0]
-        end, at = self.further(), [layer for layer in self.layers if layer != "logits"][-1]
+        end, settling = self.further(), self._over_seeds(self.settled())
+        at = [layer for layer in self.layers if layer != "logits"][-1]
         difference = interval(end.loc[at, ["mean", "low", "high"]], "+.2f", scale=1.0)
-        further, sooner, settled = (
-            _where(table, *words)
-            for table, words in (
-                (end, ("higher", "lower")),
-                (self._over_seeds(self.sooner()), ("later", "sooner")),
-                (self._over_seeds(self.settled()), ("later", "sooner")),
-            )
-        )
+        sooner = self._over_seeds(self.sooner())
         sure = (
-            "One seed is a picture, not a test: nothing is judged here."
+            "One seed: no verdict."
             if self.seeds == 1
             else f"At other layers the 95 % t interval contains 0 (n = {self.seeds} paired seeds; "
             f"{3 * len(self.layers)} intervals, not corrected for their number)."
         )
+        further, faster = _layers(end, ".2f")[0], _layers(settling, ".1f")[1]
+        answer = _answer(bool(further), bool(faster))
+        if self.seeds == 1:
+            answer = f"in the one seed followed, {answer}"
         return Markdown(
-            f"On {data_set(self.results.study)}, with {labels} labels per class, the silhouette of "
-            f"`{self.method}` at `{at}` minus the baseline's is {difference} after training "
-            f"(n = {self.n}). Compared with the baseline:\n\n"
-            f"- **Further**: its silhouette is {further}.\n"
-            f"- **Sooner at the same mark**: it arrives {sooner}.\n"
-            f"- **Sooner in its own time**: it settles {settled}.\n\n{sure}"
+            f"**{answer[:1].upper()}{answer[1:]}** On {data_set(self.results.study)}, with "
+            f"{labels} labels per class, the silhouette of `{self.method}` at `{at}` minus the "
+            f"baseline's is {difference} after training (n = {self.n}).\n\n"
+            f"- **Further?** {_where(end, '.2f', 'its silhouette is', ('higher', 'lower'))}\n"
+            f"- **At the same mark sooner?** "
+            f"{_where(sooner, '.1f', 'it arrives', ('later', 'sooner'))}\n"
+            f"- **Faster?** {_where(settling, '.1f', 'it settles', ('later', 'sooner'))}\n\n{sure}"
         )
+
+
+def _answer(further: bool, faster: bool) -> str:
+    """Answer the question of the chapter in a sentence."""
+    if further and faster:
+        return "the distilled student goes further, and some layers settle sooner."
+    if further:
+        return "the distilled student goes further, and no faster."
+    return "faster, not further." if faster else "neither further nor faster was shown."
 
 
 def _after(epoch: int) -> str:
@@ -202,13 +210,27 @@ def _interval(row: pd.Series, form: str) -> str:
     return number(interval(row[["mean", "low", "high"]], form, scale=1.0))
 
 
-def _where(table: pd.DataFrame, more: str, less: str) -> str:
-    """Name the layers whose interval excludes 0, by direction; of one seed whose value does."""
+def _layers(table: pd.DataFrame, form: str) -> tuple[list[str], list[str]]:
+    """Name the layers whose interval lies above 0, and below; of one seed whose value does.
+
+    A mean that the table shows as 0 is neither.
+    """
+    digits = int(form.strip(".f"))
+    table = table[table["mean"].round(digits) != 0]
     low, high = (table[side].fillna(table["mean"]) for side in ("low", "high"))
-    sides = {more: table.index[low > 0], less: table.index[high < 0]}
+    return list(table.index[low > 0]), list(table.index[high < 0])
+
+
+def _where(table: pd.DataFrame, form: str, words: str, sides: tuple[str, str]) -> str:
+    """State at which layers a student is on which side of the baseline, and by how much."""
+    found = dict(zip(sides, _layers(table, form), strict=True))
+    means = {at: f"`{at}` ({table.loc[at, 'mean']:+{form}})" for at in table.index}
     parts = [
-        f"{word} at {', '.join(f'`{layer}`' for layer in layers)}"
-        for word, layers in sides.items()
-        if len(layers)
+        f"{side} at {', '.join(means[at] for at in layers)}"
+        for side, layers in found.items()
+        if layers
     ]
-    return " and ".join(parts) or "not clearly different at any layer"
+    sentence = " and ".join(parts) or "not clearly different at any layer"
+    if len(parts) == 1 and sum(map(len, found.values())) == len(table):
+        sentence = sentence.replace(" at ", " at every layer: ", 1)
+    return f"{words[:1].upper()}{words[1:]} {sentence}."
