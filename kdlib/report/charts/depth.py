@@ -121,6 +121,7 @@ def saved(results: Results, *, network: str | None = None) -> alt.FacetChart:
             values=list(range(len(ticks))),
             labelExpr=f"{json.dumps(ticks)}[datum.value]",
             labelAngle=-40,
+            labelOverlap=False,
             grid=True,
         ),
     )

@@ -135,9 +135,9 @@ def numbers(form: str, columns: Iterable[str] = INTERVAL, unit: str = "") -> lis
 # ---- methods -----------------------------------------------------------------------------------
 
 
-def offset(table: pd.DataFrame, **scale: Any) -> alt.XOffset:
+def offset(table: pd.DataFrame) -> alt.XOffset:
     """Set methods a little apart, so that their intervals can be told apart."""
-    return alt.XOffset("method:N", sort=order(table["method"]), scale=alt.Scale(**scale))
+    return alt.XOffset("method:N", sort=order(table["method"]))
 
 
 def colour(table: pd.DataFrame) -> alt.Color:
@@ -193,8 +193,14 @@ def apart(ends: pd.Series, gap: float) -> pd.Series:
 
 
 def beside(table: pd.DataFrame) -> alt.XOffset:
-    """Set methods apart within a sixth of the room of one x: they belong to it, not to the next."""
-    return offset(table, padding=2.5 * max(1, table["method"].nunique() - 1))
+    """Set methods apart within a sixth of the room of one x: they belong to it, not to the next.
+
+    Vega takes no more than one step of padding, so empty places stand on both sides.
+    """
+    methods = order(table["method"])
+    empty = round(2.5 * max(1, len(methods) - 1))
+    left, right = ([f"{side}{i}" for i in range(empty)] for side in "<>")
+    return alt.XOffset("method:N", scale=alt.Scale(domain=[*left, *methods, *right]))
 
 
 def short_legend(table: pd.DataFrame) -> alt.Color:
