@@ -26,7 +26,7 @@ def layers(results: Results, measure: str = "knn", *, network: str | None = None
     stages, steps = _distinct(results, table), budgets(runs)
     table = table[table["layer"].isin(stages)].drop(columns="run")
     end = {"layer": stages[-1], "labels": steps[-1]}
-    table = parts.with_ends(parts.with_means(table, "value"), "value", end, 14 / 210)
+    table = parts.with_ends(parts.with_means(table, "value"), "value", end, 18 / 210)
     axis = alt.Axis(labelAngle=-40)
     base = alt.Chart().encode(
         x=alt.X("layer:N", sort=stages, title=None, axis=axis),

@@ -18,7 +18,7 @@ def accuracy(results: Results, *, network: str | None = None) -> alt.LayerChart 
     table = runs.assign(accuracy_pct=100 * runs["test_accuracy"])
     table = parts.with_means(table[["method", "labels", "seed", "accuracy_pct"]], "accuracy_pct")
     steps, title = budgets(runs), "test accuracy, %"
-    table = parts.with_ends(table, "accuracy_pct", {"labels": steps[-1]}, 14 / 300)
+    table = parts.with_ends(table, "accuracy_pct", {"labels": steps[-1]}, 20 / 300)
     base = alt.Chart().encode(
         x=alt.X("labels:N", sort=steps, title="labels per class"),
         xOffset=parts.beside(table),
