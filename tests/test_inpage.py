@@ -191,32 +191,6 @@ def test_links_of_the_chapter_set_what_there_is():
         assert settings != {name: start[name] for name in settings}  # it changes what is there
 
 
-def test_a_link_brings_its_figure_into_view_and_sets_it(chromium, address):
-    context = chromium.new_context(
-        viewport={"width": 1000, "height": 1000}, reduced_motion="reduce"
-    )
-    page, _, _ = cut_off(context)
-    page.goto(address)
-    page.wait_for_selector(".kd-inpage[data-ready=true]")
-    add = """() => {
-      const fresh = Object.assign(document.createElement('p'), { id: 'below' });
-      fresh.style.marginTop = '300px';
-      document.querySelector('main').append(fresh);
-      fresh.append(document.querySelector('.kd-set'));
-      document.querySelector('#below a').dataset.set = 'labels=2&dark=shuffled';
-      scrollTo({ top: document.body.scrollHeight, behavior: 'instant' });
-      return document.querySelector('.kd-panels').getBoundingClientRect().bottom;
-    }"""
-    assert page.evaluate(add) < 300  # less than half of the maps
-    page.locator("#below a").click()
-    page.wait_for_function("document.querySelector('.kd-panels').getBoundingClientRect().top >= 0")
-    box = page.locator(".kd-panels").first.bounding_box()
-    assert box["y"] + box["height"] <= 1000
-    assert page.get_by_label("Labels per class").input_value() == "2"
-    assert page.get_by_label("Dark knowledge").input_value() == "shuffled"
-    context.close()
-
-
 # ---- the figure
 
 
