@@ -22,6 +22,9 @@ def results():
     return invented.make(networks=("resnet8x0.5", "resnet14x0.5"), n=40, seeds=4)
 
 
+CHOOSE = [charts.accuracy, charts.gains, charts.regimes, charts.layers, charts.difference]
+
+
 @pytest.fixture(params=[charts.accuracy, charts.layers, charts.difference])
 def chart(request, results):
     charts.enable()
@@ -178,8 +181,16 @@ def test_layers_saved_are_drawn_seed_by_seed(results):
     charts.enable()
     spec = charts.saved(results).to_dict(validate=True)
     assert vl_convert.vegalite_to_png(spec).startswith(b"\x89PNG")
-    (data,) = spec["datasets"].values()
-    assert len(data) == 4 * 3 * 4  # methods, label budgets, seeds
+    (data,) = (pd.DataFrame(rows) for rows in spec["datasets"].values())
+    means, seeds = data.dropna(subset="mean"), data.dropna(subset="depth")
+    assert (len(means), len(seeds)) == (4 * 3, 4 * 3 * 4)  # methods, label budgets, seeds
+    by = ["method", "labels"]
+    expected = seeds.groupby(by)["depth"].mean()
+    assert list(means.set_index(by)["mean"].sort_index()) == pytest.approx(
+        list(expected.sort_index()), abs=2e-3
+    )
+    assert "row" not in spec["facet"]  # a panel beside the other, each with its axis
+    assert spec["spec"]["height"]["step"] == 20
     assert "kd at 2 labels: +" in spec["description"]
 
 
@@ -269,11 +280,33 @@ def test_names_stand_at_the_ends_of_lines_apart_from_each_other(results):
     table = rows(charts.layers(results, "probe")).dropna(subset="place")
     assert set(table["layer"]) == {"logits"}
     assert set(table["labels"]) == {"all"}
-    assert set(table["method"]) == set(parts.named(results.runs.query("role == 'student'").method))
-    placed = table.sort_values("mean")["place"]
+    named = parts.named(results.runs.query("role == 'student'").method)
+    assert set(named) <= set(table["method"])
+    placed = table[table["method"].isin(named)].sort_values("mean")["place"]
     assert placed.diff().dropna().min() > 0
     moved = parts.apart(pd.Series([1.0, 1.1, 3.0]), gap=0.5)
     assert list(moved) == pytest.approx([0.8, 1.3, 3.0])
+
+
+@pytest.mark.parametrize("draw", CHOOSE)
+def test_a_click_in_the_legend_singles_out_a_method(results, draw):
+    """Vega-Lite binds a legend only where the layer that holds the choice has the colour."""
+    charts.enable()
+    spec = vl_convert.vegalite_to_vega(draw(results).to_dict())
+    assert "chosen_method_legend" in {signal["name"] for signal in spec["signals"]}
+
+
+def test_methods_lie_at_their_x_and_a_legend_names_no_other_than_the_chart_does(results):
+    table = results.runs.query("role == 'student'")
+    many = pd.concat([table.assign(method=m) for m in ("at", "sp", "fitnet", "kd", "pkt", "rkd")])
+    many = pd.concat([table, many])
+    assert many["method"].nunique() > parts.MANY
+    values = parts.short_legend(many).to_dict()["legend"]["values"]
+    assert values == parts.named(many["method"])
+    places = parts.beside(many).to_dict()["scale"]["domain"]
+    first, last = (places.index(method) for method in (values[0], "pkt"))
+    assert len(set(places)) == len(places)
+    assert 0 < (last - first) / len(places) < 1 / 5
 
 
 def test_a_layer_that_repeats_the_one_before_is_not_drawn(results):

@@ -21,6 +21,7 @@ OWN_SYMBOLS = ("logits", "features", "relations", "schemes")  # pages that name 
 BLOCK = re.compile(r"^```\{glossary\}\n(.*?)^```$", re.M | re.S)
 ROW = re.compile(r"^\| (\$.+?\$(?:, \$.+?\$)*) \| (.+?) \| [^|]* \|$", re.M)
 MARKUP = re.compile(r"\{[\w:]+\}`[^`]*`|[`*$]")  # roles, code, emphasis and formulas
+HTML_LINK = re.compile(r"<a\b")
 NOT_INSIDE = (  # where a word is no first use: headings, links, code, captions, formulas
     *(nodes.title, nodes.reference, nodes.literal, nodes.literal_block, nodes.caption),
     *(nodes.math, nodes.math_block, nodes.raw, nodes.target),
@@ -111,12 +112,29 @@ def _inside(node: nodes.Node, kinds: tuple[type[nodes.Node], ...]) -> bool:
     return False
 
 
+def _in_html_link(node: nodes.Node) -> bool:
+    """Tell whether a node stands in a link of HTML, which raw nodes of its paragraph open."""
+    opened = 0
+    while node.parent is not None and not isinstance(node, nodes.paragraph):
+        for sibling in node.parent.children:
+            if sibling is node:
+                break
+            for html in (raw.astext() for raw in sibling.findall(nodes.raw)):
+                opened += len(HTML_LINK.findall(html)) - html.count("</a>")
+        node = node.parent
+    return opened > 0
+
+
+def _may_be_marked(node: nodes.Node) -> bool:
+    return not _inside(node, NOT_INSIDE) and not _in_html_link(node)
+
+
 def _mark_word(doctree: nodes.document, term: Term) -> None:
     forms = "|".join(re.escape(form) for form in sorted(term.forms, key=len, reverse=True))
     pattern = re.compile(rf"(?<![\w-])(?:{forms})(?![\w-])", re.I)
     for text in doctree.findall(nodes.Text):
         found = pattern.search(text)
-        if found is None or not _inside(text, (nodes.paragraph,)) or _inside(text, NOT_INSIDE):
+        if found is None or not _inside(text, (nodes.paragraph,)) or not _may_be_marked(text):
             continue
         before, word, after = text[: found.start()], found[0], text[found.end() :]
         pieces = [nodes.Text(before), _link(term.anchor, term.meaning, nodes.Text(word))]
@@ -126,7 +144,7 @@ def _mark_word(doctree: nodes.document, term: Term) -> None:
 
 def _mark_symbol(doctree: nodes.document, symbol: str, meaning: str) -> None:
     for formula in doctree.findall(nodes.math):
-        if formula.astext().strip() != symbol or _inside(formula, NOT_INSIDE):
+        if formula.astext().strip() != symbol or not _may_be_marked(formula):
             continue
         link = _link("symbols", meaning)
         formula.parent.replace(formula, link)

@@ -104,7 +104,7 @@ class InPage(anywidget.AnyWidget):
     _esm = _program()
     _css = _style()
 
-    labels = traitlets.Unicode("1", help="labelled images of each class").tag(sync=True)
+    labels = traitlets.Unicode("all", help="labelled images of each class").tag(sync=True)
     teacher = traitlets.Unicode("good", help="which of the three teachers").tag(sync=True)
     dark = traitlets.Unicode("kept", help="probabilities of the wrong classes").tag(sync=True)
     temperature = traitlets.Int(4, help="of the teacher's term").tag(sync=True)

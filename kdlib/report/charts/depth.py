@@ -25,27 +25,18 @@ def layers(results: Results, measure: str = "knn", *, network: str | None = None
     table = runs[["run", "method", "labels", "seed"]].merge(values, on="run")
     stages, steps = _distinct(results, table), budgets(runs)
     table = table[table["layer"].isin(stages)].drop(columns="run")
-    table = _with_names(parts.with_means(table, "value"), stages[-1], steps[-1])
+    end = {"layer": stages[-1], "labels": steps[-1]}
+    table = parts.with_ends(parts.with_means(table, "value"), "value", end, 18 / 210)
     axis = alt.Axis(labelAngle=-40)
     base = alt.Chart().encode(
         x=alt.X("layer:N", sort=stages, title=None, axis=axis),
-        xOffset=parts.offset(table, padding=1.5),
-        color=parts.colour(table),
+        xOffset=parts.beside(table),
+        color=parts.short_legend(table),
         opacity=parts.fade(table["method"]),
     )
     where = ["method:N", "layer:N", parts.LABELS]
     marks = parts.over_seeds(base, "value", name(measure), where, ".3f")
-    words = (
-        alt.Chart()
-        .mark_text(align="left", dx=6, fontSize=11)
-        .encode(
-            x=alt.value("width"),
-            y=alt.Y("place:Q", title=name(measure)),
-            text="method:N",
-            color=parts.colour(table),
-        )
-    )
-    panel = alt.layer(*marks, parts.valid(words, "place"), data=table)
+    panel = alt.layer(*marks, parts.ends(table, name(measure)), data=table)
     header = parts.budget_header("middle")
     n = runs.groupby(["method", "labels"])["seed"].nunique()
     return (
@@ -69,14 +60,6 @@ def _distinct(results: Results, values: pd.DataFrame) -> list[str]:
     return [*depth.steps(wide), *(layer for layer in wide if layer == "logits")]
 
 
-def _with_names(table: pd.DataFrame, layer: str, labels: str) -> pd.DataFrame:
-    """Add where the name of a method stands, right of the last panel: on one row, else NaN."""
-    named = table["method"].isin(parts.named(table["method"])) & table["mean"].notna()
-    ends = table.loc[named & (table["layer"] == layer) & (table["labels"] == labels), "mean"]
-    span = table["mean"].max() - table["mean"].min()
-    return table.assign(place=parts.apart(ends, gap=max(span, 1e-3) * 14 / 210))
-
-
 def difference(
     results: Results, measure: str = "knn", *, network: str | None = None
 ) -> alt.FacetChart:
@@ -92,16 +75,16 @@ def difference(
     base = alt.Chart().encode(
         x=alt.X("layer:N", sort=stages, title=None),
         xOffset=parts.offset(means),
-        color=parts.colour(means),
+        color=parts.short_legend(means),
         opacity=parts.fade(means["method"]),
     )
     where = ["method:N", "layer:N", parts.LABELS]
-    marks = parts.differences(base, "minus baseline", where, "+.3f", size=70)
+    zero, *marks = parts.differences(base, "minus baseline", where, "+.3f", size=70)
+    marks[0] = marks[0].add_params(parts.chosen())  # which the layer with a legend must hold
     header = parts.budget_header("start")
     return (
-        alt.layer(*marks, data=table)
+        alt.layer(zero, *marks, data=table)
         .properties(width=560, height=120)
-        .add_params(parts.chosen())
         .facet(row=alt.Row("labels:N", sort=steps, title=None, header=header), spacing=8)
         .properties(
             title=alt.Title(
@@ -119,39 +102,60 @@ def saved(results: Results, *, network: str | None = None) -> alt.FacetChart:
     network = parts.students(results, network)["network"].iloc[0]
     table = parts.of_network(depth.saved(results), network).round(3)
     ticks = [*table["steps"].iloc[0], "never"]
-    step = min(12, max(4, 480 // len(table[["method", "seed"]].drop_duplicates())))
-    table = table.drop(columns=["steps", "network"])
-    seeds = alt.Scale(domain=sorted(set(table["seed"])))
-    depths = parts.numbers(".2f", ("baseline", "depth"))
-    layers_saved = parts.number("difference:Q", "layers saved", "+.2f")
-    base = alt.Chart().encode(
-        y=parts.methods_axis(table),
-        yOffset=alt.YOffset("seed:N", scale=seeds),
-        tooltip=["method:N", "seed:N", *depths, layers_saved],
+    table = table[["method", "labels", "seed", "baseline", "depth", "difference"]]
+    means = table.groupby(["method", "labels"], as_index=False, sort=False).agg(
+        mean=("depth", "mean"),
+        mean_baseline=("baseline", "mean"),
+        mean_difference=("difference", "mean"),
+        n=("seed", "count"),
     )
-    names = f"{json.dumps(ticks)}[datum.value]"
+    steps = budgets(table)
+    counts = means.groupby("labels")["n"].max()
+    where = ["method:N", parts.LABELS]
+    base = alt.Chart().encode(y=parts.methods_axis(table))
     x = alt.X(
-        "depth:Q",
-        title="where the probe reaches the baseline's last accuracy",
+        "mean:Q",
+        title="layer",
         scale=alt.Scale(domain=[0, len(ticks) - 1], nice=False),
-        axis=alt.Axis(values=list(range(len(ticks))), labelExpr=names, grid=True),
+        axis=alt.Axis(
+            values=list(range(len(ticks))),
+            labelExpr=f"{json.dumps(ticks)}[datum.value]",
+            labelAngle=-40,
+            labelOverlap=False,
+            grid=True,
+        ),
     )
     colour = parts.colour(table).legend(None)
-    baseline = base.mark_tick(thickness=2.5, size=9, color=COLOURS[BASELINE])
+    numbers = [
+        parts.number("mean:Q", "depth", ".2f"),
+        parts.number("mean_baseline:Q", "baseline", ".2f"),
+        parts.number("mean_difference:Q", "layers saved", "+.2f"),
+    ]
+    lines = parts.valid(base.encode(tooltip=[*where, *numbers, "n:Q"]), "mean")
+    seed = [*where, "seed:N", *parts.numbers(".2f", ("baseline", "depth"))]
+    seeds = parts.valid(base.encode(tooltip=seed), "depth")
+    baseline = lines.mark_tick(thickness=2.5, size=12, color=COLOURS[BASELINE])
     panel = alt.layer(
-        base.mark_rule(strokeWidth=1.4).encode(x=x, x2="baseline:Q", color=colour),
-        baseline.encode(x="baseline:Q"),
-        base.mark_circle(size=55, opacity=1).encode(x=x, color=colour),
-        data=table,
-    ).properties(width=520, height={"step": step, "for": "offset"})
-    means = table.groupby(["method", "labels"], sort=False)["difference"].mean()
-    words = "; ".join(f"{m} at {b} labels: {v:+.2f}" for (m, b), v in means.items())
-    header = parts.budget_header("start")
-    row = alt.Row("labels:N", sort=budgets(table), title=None, header=header)
-    return panel.facet(row=row, spacing=8).properties(
+        lines.mark_rule(strokeWidth=1.6).encode(x=x, x2="mean_baseline:Q", color=colour),
+        baseline.encode(x="mean_baseline:Q"),
+        seeds.mark_tick(size=8, opacity=0.6).encode(x="depth:Q", color=colour),
+        lines.mark_circle(size=60, opacity=1).encode(x=x, color=colour),
+        data=pd.concat([table, means.round(3)]),
+    ).properties(width=parts.share(600, len(steps)), height={"step": 20})
+    words = "; ".join(
+        f"{row.method} at {row.labels} labels: {row.mean_difference:+.2f}"
+        for row in means.itertuples()
+    )
+    header = parts.budget_header("middle")
+    column = alt.Column("labels:N", sort=steps, title=None, header=header)
+    return panel.facet(column=column, spacing=14).properties(
         title=alt.Title(
-            f"Layers saved, {network}",
-            subtitle="one seed a line; dot: the method, grey tick: baseline; left of it is sooner",
+            f"Layers saved, {network}: where the probe reaches the baseline's last accuracy",
+            subtitle=[
+                f"dot: the method; grey tick: its baseline; left of it is sooner; means of "
+                f"{parts.counts(counts)} seeds",
+                "small ticks: seeds of the method",
+            ],
         ),
         description=f"Layers saved by each method, mean over seeds: {words}.",
     )

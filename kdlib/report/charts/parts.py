@@ -135,9 +135,9 @@ def numbers(form: str, columns: Iterable[str] = INTERVAL, unit: str = "") -> lis
 # ---- methods -----------------------------------------------------------------------------------
 
 
-def offset(table: pd.DataFrame, **scale: Any) -> alt.XOffset:
+def offset(table: pd.DataFrame) -> alt.XOffset:
     """Set methods a little apart, so that their intervals can be told apart."""
-    return alt.XOffset("method:N", sort=order(table["method"]), scale=alt.Scale(**scale))
+    return alt.XOffset("method:N", sort=order(table["method"]))
 
 
 def colour(table: pd.DataFrame) -> alt.Color:
@@ -187,6 +187,58 @@ def apart(ends: pd.Series, gap: float) -> pd.Series:
     ends = ends.sort_values(kind="stable")
     room = gap * np.arange(len(ends))
     return pd.Series(isotonic_regression(ends - room).x + room, index=ends.index)
+
+
+# ---- names at the ends of lines ----------------------------------------------------------------
+
+
+def beside(table: pd.DataFrame) -> alt.XOffset:
+    """Set methods apart within a sixth of the room of one x: they belong to it, not to the next.
+
+    Vega takes no more than one step of padding, so empty places stand on both sides.
+    """
+    methods = order(table["method"])
+    empty = round(2.5 * max(1, len(methods) - 1))
+    left, right = ([f"{side}{i}" for i in range(empty)] for side in "<>")
+    return alt.XOffset("method:N", scale=alt.Scale(domain=[*left, *methods, *right]))
+
+
+def short_legend(table: pd.DataFrame) -> alt.Color:
+    """Draw every method in its colour; the legend has those only that the chart names."""
+    return colour(table).legend(labelExpr=LABEL_EXPR, values=named(table["method"]))
+
+
+def with_ends(table: pd.DataFrame, column: str, end: dict[str, str], share: float) -> pd.DataFrame:
+    """Add to a table of `with_means` where names stand, as `place`: in rows of means at `end`.
+
+    `end` is a value for each of some columns: the last x, the last panel. Names of `named` methods
+    stand `share` of the axis apart, the others' where their lines end.
+    """
+    here = table["mean"].notna() & (table[list(end)] == pd.Series(end)).all(axis=1)
+    values = table[[column, "low", "high", "mean"]].astype(float)
+    span = values.max(axis=None) - values.min(axis=None)
+    known = table["method"].isin(named(table["method"]))
+    places = apart(table.loc[here & known, "mean"], gap=max(span, 1e-3) * share)
+    return table.assign(place=places.combine_first(table.loc[here & ~known, "mean"]))
+
+
+def ends(table: pd.DataFrame, title: str) -> alt.Chart:
+    """Write names where `with_ends` placed them: of the named methods, or of those `chosen`."""
+    clear = json.dumps(named(table["method"]))
+    opacity = alt.condition(
+        f"length(data('chosen_store')) ? vlSelectionTest('chosen_store', datum) : "
+        f"indexof({clear}, datum.method) >= 0",
+        alt.value(1),
+        alt.value(0),
+    )
+    words = alt.Chart().mark_text(align="left", dx=6, fontSize=11)
+    return valid(words, "place").encode(
+        x=alt.value("width"),
+        y=alt.Y("place:Q", title=title, scale=alt.Scale(zero=False)),
+        text="method:N",
+        color=short_legend(table),
+        opacity=opacity,
+    )
 
 
 # ---- panels and words --------------------------------------------------------------------------

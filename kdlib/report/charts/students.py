@@ -17,27 +17,26 @@ def accuracy(results: Results, *, network: str | None = None) -> alt.LayerChart 
     network = runs["network"].iloc[0]
     table = runs.assign(accuracy_pct=100 * runs["test_accuracy"])
     table = parts.with_means(table[["method", "labels", "seed", "accuracy_pct"]], "accuracy_pct")
-    base = alt.Chart(table).encode(
-        x=alt.X("labels:N", sort=budgets(runs), title="labels per class"),
-        xOffset=parts.offset(table, padding=6.0),
-        color=parts.colour(table),
+    steps, title = budgets(runs), "test accuracy, %"
+    table = parts.with_ends(table, "accuracy_pct", {"labels": steps[-1]}, 20 / 300)
+    base = alt.Chart().encode(
+        x=alt.X("labels:N", sort=steps, title="labels per class"),
+        xOffset=parts.beside(table),
+        color=parts.short_legend(table),
         opacity=parts.fade(table["method"]),
     )
-    where = ["method:N", parts.LABELS]
-    marks = parts.over_seeds(base, "accuracy_pct", "test accuracy, %", where, ".1f")
+    marks = parts.over_seeds(base, "accuracy_pct", title, ["method:N", parts.LABELS], ".1f")
+    marks[0] = marks[0].add_params(parts.chosen())  # which the layer with a legend must hold
     n = runs.groupby(["method", "labels"])["seed"].nunique()
-    return (
-        alt.layer(*_teacher(results), *marks)
-        .add_params(parts.chosen())
-        .properties(
-            width=600,
-            height=300,
-            title=alt.Title(
-                f"Test accuracy of {network}",
-                subtitle=f"{parts.over(n)}; dots: single seeds",
-            ),
-            description=parts.spoken(table, "accuracy_pct", "Test accuracy in percent"),
-        )
+    chart = alt.layer(*_teacher(results), *marks, parts.ends(table, title), data=table)
+    return chart.properties(
+        width=560,
+        height=300,
+        title=alt.Title(
+            f"Test accuracy of {network}",
+            subtitle=f"{parts.over(n)}; dots: single seeds",
+        ),
+        description=parts.spoken(table, "accuracy_pct", "Test accuracy in percent"),
     )
 
 
@@ -112,12 +111,12 @@ def gains(results: Results, *, network: str | None = None) -> alt.LayerChart | a
     base = alt.Chart(table).encode(
         x=alt.X("labels:N", sort=budgets(means), title="labels per class"),
         xOffset=parts.offset(means),
-        color=parts.colour(means),
+        color=parts.short_legend(means),
         opacity=parts.fade(means["method"]),
     )
-    marks = parts.differences(base, "minus baseline, points", ["method:N", parts.LABELS])
-    chart = alt.layer(*marks)
-    return chart.add_params(parts.chosen()).properties(
+    zero, *marks = parts.differences(base, "minus baseline, points", ["method:N", parts.LABELS])
+    marks[0] = marks[0].add_params(parts.chosen())  # which the layer with a legend must hold
+    return alt.layer(zero, *marks).properties(
         width=600,
         height=260,
         title=alt.Title(

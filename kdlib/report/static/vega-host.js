@@ -13,7 +13,7 @@
   const CONFIG = {
     aria: false, // the figure has its words; those of single marks would be noise
     axis: { labelColor: muted, titleColor: muted, gridColor: line, domainColor: line, tickColor: line },
-    legend: { labelColor: text, titleColor: muted },
+    legend: { labelColor: text, titleColor: muted, symbolBaseFillColor: muted, symbolBaseStrokeColor: muted },
     header: { labelColor: text, titleColor: muted },
     title: { color: text, subtitleColor: muted },
     text: { color: text },
@@ -64,15 +64,29 @@
       return { ...rest, ...titles, facet: { row: column }, spec: inner };
     }
     const across = facet && !facet.row && (facet.column || spec.columns > 1);
-    const wide = spec.spec?.width;
-    const beside = typeof wide === "number" ? Math.max(1, Math.floor(room / (wide + 40))) : 1; // of small panels several
+    const inner = across ? stacked(spec.spec, room) : { columns: 1 };
+    const beside = inner.columns;
     return {
       ...rest,
       ...titles,
+      ...(inner.spec && { spec: inner.spec }),
+      ...(inner.alone && { resolve: { ...spec.resolve, axis: { ...spec.resolve?.axis, x: "independent" } } }),
       ...(facet && { facet: across && facet.column ? facet.column : facet }),
       ...(across && { columns: beside }),
       ...(hconcat && { vconcat: hconcat }),
     };
+  }
+  const axes = (spec) => [spec.encoding?.x, spec.encoding?.y, ...(spec.layer || []).flatMap((one) => [one.encoding?.x, one.encoding?.y])]
+    .filter((channel) => channel?.field && channel.axis !== null && channel.axis?.labels !== false);
+  /** Panels that were beside each other: maps, which have no axes, three in a row; others below each other, as wide
+   *  as the screen, each with its axis. */
+  function stacked(panel, room) {
+    const { width, height } = panel;
+    if (typeof width !== "number") return { columns: 1 };
+    if (axes(panel).length) return { columns: 1, alone: true, spec: { ...panel, width: Math.max(width, room - 60) } };
+    const columns = Math.max(1, Math.floor(room / Math.max(100, Math.min(width + 8, 112))));
+    const side = Math.min(width, Math.floor((room - 12) / columns) - 8);
+    return { columns, spec: { ...panel, width: side, ...(typeof height === "number" && { height: Math.round((height * side) / width) }) } };
   }
   function narrower(spec, by, share) { // all panels, since they lie below each other; `share` of what has a width per step
     const { width, mark } = spec;
@@ -150,7 +164,8 @@
     for (const [key, value] of new URLSearchParams(text)) {
       const name = [key, ...Object.keys(signals).filter((one) => one.endsWith(`_${key}_legend`) || one.endsWith(`_${key}`))]
         .find((one) => one in signals);
-      if (name) view.signal(name, typeof signals[name] === "number" ? Number(value) : value || null);
+      if (!name) console.warn(`this chart has nothing to set called ${key}`);
+      else view.signal(name, typeof signals[name] === "number" ? Number(value) : value || null);
     }
     return view.runAsync();
   }
@@ -161,8 +176,9 @@
     await attempt(figure);
     await set(figure.view, link.dataset.chart);
     const { top, bottom } = figure.getBoundingClientRect();
+    const seen = Math.min(bottom, innerHeight) - Math.max(top, 0);
     const smooth = !matchMedia("(prefers-reduced-motion: reduce)").matches;
-    if (bottom < 120 || top > innerHeight - 120) figure.scrollIntoView({ behavior: smooth ? "smooth" : "auto", block: "center" });
+    if (seen < Math.min(bottom - top, innerHeight) / 2) figure.scrollIntoView({ behavior: smooth ? "smooth" : "auto", block: "center" });
   }
   function links(figures) {
     for (const link of document.querySelectorAll(".kd-set[data-chart]")) {

@@ -145,10 +145,16 @@
     } catch { /* some browsers refuse many calls in a row; the next one will do */ }
   }
   const inAddress = () => (location.hash.includes("=") ? location.hash.slice(1) : "");
+  /** Scroll to a figure of whose maps less than half is in view: to its start, or to the maps where both do not fit. */
   function intoView({ element }) {
-    const { top, bottom } = element.getBoundingClientRect();
+    const maps = element.querySelector(".kd-panels") || element;
+    const [from, { top, bottom }] = [element.getBoundingClientRect().top, maps.getBoundingClientRect()];
+    const head = parseFloat(getComputedStyle(element).scrollMarginTop) || 0;
+    if (Math.min(bottom, innerHeight) - Math.max(top, head) >= Math.min(bottom - top, innerHeight - head) / 2) return;
+    const whole = bottom - from <= innerHeight - head;
+    maps.style.scrollMarginTop = `${head}px`;
     const smooth = !matchMedia("(prefers-reduced-motion: reduce)").matches;
-    if (bottom < 120 || top > innerHeight - 120) element.scrollIntoView({ behavior: smooth ? "smooth" : "auto", block: "center" });
+    (whole ? element : maps).scrollIntoView({ behavior: smooth ? "smooth" : "auto", block: "start" });
   }
   async function follow(link) {
     // A link belongs to the last figure before it, or else to the first one of the page.

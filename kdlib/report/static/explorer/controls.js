@@ -136,8 +136,10 @@ function walk({ label, play: title, pause, stops, at, choose }) {
 }
 
 function depthSlider(app) {
-  return walk({ label: "Layer", play: "Play through the layers", pause: 1100,
+  const walker = walk({ label: "Layer", play: "Play through the layers", pause: 1100,
     stops: () => Array.from({ length: app.stops() }, (_, i) => app.stopName(i)), at: app.stop, choose: app.go });
+  walker.element.classList.add("kd-depth");
+  return walker;
 }
 
 const moment = (epoch) => (epoch === TRAINED ? "trained" : epoch === 0 ? "before training" : `after ${epoch} epoch${epoch === 1 ? "" : "s"}`);
@@ -159,7 +161,7 @@ function film(app) {
     update() {
       const none = stops().length === 1;
       if (none) walker.stop();
-      walker.element.hidden = none;
+      walker.element.classList.toggle("kd-absent", none);
       words.replaceChildren(make("b", {}, "Film of training: "), none ? `none of this view; ${available}.`
         : app.epoch === TRAINED ? "the same layer from epoch to epoch; here the trained networks."
           : `both networks ${moment(app.epoch)}. Rings mark images that they misclassify ${SIDES.every((side) => app.known[side]) ? "then" : "once trained"}.`);

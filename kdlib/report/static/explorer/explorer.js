@@ -121,7 +121,7 @@ async function render({ model, el: root }) {
     make("div", { className: "kd-top" }, heads[0].element, heads[1].element),
     make("div", { className: "kd-keys" }, embeddings.element, brush.element, switches.element, classes.element),
     make("div", { className: "kd-panels" }, ...panels.map((each) => each.element)),
-    words.element, make("div", {}, curves.element, depth.element, small.element, reel.element),
+    words.element, make("div", { className: "kd-below" }, curves.element, depth.element, small.element, reel.element),
     images.element, tip.element, large.element);
   if (app.sheet) {
     app.picture = Object.assign(new Image(), { src: app.sheet });
@@ -131,6 +131,11 @@ async function render({ model, el: root }) {
   travel();
   const escape = (event) => event.key === "Escape" && app.large >= 0 && app.enlarge(-1);
   root.addEventListener("keydown", escape);
+  const outside = ({ target }) => { // a phone has no Escape, and no room to look past the card
+    const own = [large.element, ...panels.map(({ canvas }) => canvas)].some((element) => element.contains(target));
+    if (app.large >= 0 && !own && isNarrow(app)) app.enlarge(-1);
+  };
+  document.addEventListener("pointerdown", outside);
   const themes = new MutationObserver(restyle);
   for (const node of [document.documentElement, document.body]) {
     themes.observe(node, { attributes: true, attributeFilter: ["data-theme", "data-jp-theme-light", "class"] });
@@ -153,6 +158,7 @@ async function render({ model, el: root }) {
     depth.stop();
     reel.stop();
     root.removeEventListener("keydown", escape);
+    document.removeEventListener("pointerdown", outside);
     themes.disconnect();
     paper.removeEventListener("change", restyle);
     sizes.disconnect();

@@ -26,9 +26,24 @@ function imageWords({ data }, image) {
 
 const nearIn = (app, side, image) => [...(app.near(side)?.subarray(image * NEAREST, (image + 1) * NEAREST) || [])].filter((i) => i !== MISSING);
 
+/** Which part of the window a page can be seen in: a header may stay at its top. */
+function inSight() {
+  const heads = [...document.querySelectorAll(".bd-header, .bd-header-article")].map((head) => head.getBoundingClientRect().bottom);
+  return [Math.max(0, ...heads.filter((bottom) => bottom < innerHeight / 2)) + 4, innerHeight - 4];
+}
+
+const isNarrow = (app) => app.root.clientWidth <= 600;
+
+/** What the text calls the networks of both sides. */
+function sideNames(app) {
+  const [left, right] = SIDES.map((side) => app.network(side).short);
+  return left === right ? SIDES : [left, right];
+}
+
 /** Lay a box beside an image's place on a map: where it covers the fewest ends of lines and the fewest dots, if
- *  need be above or below the map. */
-function layBeside(app, element, image, from, maps) {
+ *  need be above or below the map, and never out of sight. What can be closed keeps to the map, since it would
+ *  cover the controls until then; on a narrow page it takes the end of the window that is farther from the dot. */
+function layBeside(app, element, image, from, maps, closes = false) {
   const outer = app.root.getBoundingClientRect();
   const boxes = new Map([from, ...maps].map((self) => [self, self.canvas.getBoundingClientRect()])); // once, not for each dot
   const onPage = (self, [x, y]) => {
@@ -43,13 +58,16 @@ function layBeside(app, element, image, from, maps) {
   const dots = maps.flatMap((self) => Array.from({ length: Math.ceil(app.data.n / every) }, (_, k) => k * every).filter((i) => shown(app, self, i)).map((i) => onPage(self, self.place(i))));
   const [w, h] = [element.offsetWidth, element.offsetHeight];
   const inside = (left) => Math.max(4, Math.min(left, outer.width - w - 4));
+  const [first, last] = inSight().map((edge) => edge - outer.top);
+  const within = (top) => Math.max(first, Math.min(top, last - h));
   const covers = (points, [left, top]) => points.filter(([a, b]) => a > left - 6 && a < left + w + 6 && b > top - 6 && b < top + h + 6).length;
   const [above, below] = [box.top - outer.top - h - 4, box.bottom - outer.top + 4];
   const places = [x + 18, x - 18 - w, x - w / 2].flatMap((left) => [y - h / 2, y - h - 18, y + 18, above, below]
-    .map((top) => [inside(left), Math.max(4 - outer.top, top)]));
+    .map((top) => [inside(left), within(top)]));
+  const outsideMap = (top) => top + outer.top < box.top || top + h + outer.top > box.bottom;
   const cost = (place) => 10 * covers(ends, place) + (200 * covers(dots, place)) / Math.max(1, dots.length)
-    + Math.hypot(place[0] + w / 2 - x, place[1] + h / 2 - y) / 60;
-  const [left, top] = places.map((place) => [cost(place), place]).reduce((best, one) => (one[0] < best[0] ? one : best))[1];
+    + Math.hypot(place[0] + w / 2 - x, place[1] + h / 2 - y) / 60 + (closes && outsideMap(place[1]) ? 100 : 0);
+  const [left, top] = closes && isNarrow(app) ? [4, 2 * y < first + last ? last - h : first] : places.map((place) => [cost(place), place]).reduce((best, one) => (one[0] < best[0] ? one : best))[1];
   element.style.left = `${left}px`;
   element.style.top = `${top}px`;
 }
@@ -62,7 +80,8 @@ function tooltip(app, maps) {
   const sameClass = (image) => {
     const counts = SIDES.map((side) => nearIn(app, side, image).filter((i) => data.labels[i] === data.labels[image]).length);
     const where = app.layer("left") === app.layer("right") ? app.layer("left") : "the layer";
-    return `lines: its ${NEAREST} nearest in ${where}${data.labels[image] < 0 ? "" : `, ${counts[0]} left and ${counts[1]} right of its class`}`;
+    const names = sideNames(app);
+    return `lines: its ${NEAREST} nearest in ${where}${data.labels[image] < 0 ? "" : `; of its class: ${names.map((name, k) => `${counts[k]} (${name})`).join(", ")}`}`;
   };
   return {
     element,
@@ -87,8 +106,8 @@ function card(app, maps) {
     onpointerenter: () => app.point(i), onpointerleave: () => app.point(-1) }, thumbnail(app, i, 28));
   const row = (side) => {
     const near = nearIn(app, side, app.large);
-    return near.length ? [make("div", { className: `kd-network kd-${side}` }, make("i", { className: "kd-mark" }),
-      make("span", { className: "kd-muted" }, `nearest in ${app.layer(side)}`)), make("div", { className: "kd-nearest" }, ...near.map(small))] : [];
+    return near.length ? [make("div", {}, make("div", { className: `kd-network kd-${side}` }, make("i", { className: "kd-mark" }),
+      make("span", { className: "kd-muted" }, `${app.network(side).short}: nearest in ${app.layer(side)}`)), make("div", { className: "kd-nearest" }, ...near.map(small)))] : [];
   };
   return {
     element,
@@ -96,12 +115,12 @@ function card(app, maps) {
       element.hidden = app.large < 0;
       if (element.hidden) return;
       element.setAttribute("aria-label", `Image ${app.large}`);
-      body.replaceChildren(...(data.tile ? [thumbnail(app, app.large, 192)] : []), make("div", {}, imageWords(app, app.large),
-        ...SIDES.map((s) => predictionLine(app, s, app.large)), ...SIDES.flatMap(row)));
+      body.replaceChildren(...(data.tile ? [thumbnail(app, app.large, isNarrow(app) ? 96 : 192)] : []), make("div", {}, imageWords(app, app.large),
+        ...SIDES.map((s) => predictionLine(app, s, app.large)), make("div", { className: "kd-rows" }, ...SIDES.flatMap(row))));
     },
     /** Beside the image's dot on a map. */
     place(from) {
-      if (app.large >= 0 && from.place(app.large)) layBeside(app, element, app.large, from, maps);
+      if (app.large >= 0 && from.place(app.large)) layBeside(app, element, app.large, from, maps, true);
     },
   };
 }

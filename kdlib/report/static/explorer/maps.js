@@ -63,7 +63,8 @@ function panel(app, side) {
       loading.textContent = `loading ${app.chosen(side).name} …`;
       const failed = app.failed[side] ? [make("b", { className: "kd-nothing" }, app.failed[side]), `. Still ${network.name}. `] : [];
       trust.replaceChildren(...failed, ...trustWords(still ? `${kind} map` : `${kind} map ${moment(app.epoch)}`, faith));
-      self.element.classList.toggle("kd-adrift", faith.noise_floor > 0.5);
+      self.element.classList.toggle("kd-adrift", faith.noise_floor > BOUND);
+      self.element.classList.toggle("kd-untrue", faith.trustworthiness != null && grade(faith) === 0);
       whose.replaceChildren(make("i", { className: "kd-mark" }), make("b", {}, network.short));
       canvas.classList.toggle("kd-move", app.good.brush === "move");
       canvas.setAttribute("aria-label", `${kind} map of ${data.n} images at ${app.layer(side)} of ${network.name}, ${moment(app.epoch)}. `
@@ -112,15 +113,24 @@ function panel(app, side) {
   return self;
 }
 
-/** How far to trust a map: a grade from the two numbers, then the numbers. */
-function trustWords(kind, { trustworthiness: trust, neighbours_kept: share, noise_floor: floor }) {
+const BOUND = 0.5; // of the noise floor, in widths of the map: above it places on two maps cannot be compared
+
+/** How true a map is to its layer: 0 poor, 1 fair, 2 good. */
+const grade = ({ trustworthiness: trust, neighbours_kept: share }) =>
+  Math.min(trust >= 0.95 ? 2 : trust >= 0.85 ? 1 : 0, share == null ? 2 : share >= 0.4 ? 2 : share >= 0.15 ? 1 : 0);
+
+/** How far to trust a map: a grade from the two numbers, then the numbers. A poor map is pale; one whose places
+ *  cannot be compared with another map's may be good, and has a dashed frame. */
+function trustWords(kind, faith) {
+  const { trustworthiness: trust, neighbours_kept: share, noise_floor: floor } = faith;
   if (trust == null) return [`${kind}; its faithfulness was not measured.`];
-  const grade = Math.min(trust >= 0.95 ? 2 : trust >= 0.85 ? 1 : 0, share == null ? 2 : share >= 0.4 ? 2 : share >= 0.15 ? 1 : 0);
-  const word = ["Poor map", "Fair map", "Good map"][grade];
-  const advice = ["read the numbers, not the picture", "read groups, not single dots", "near here is mostly near in the layer"][grade];
+  const stars = grade(faith);
+  const word = ["Poor map", "Fair map", "Good map"][stars];
+  const advice = ["shown pale; read the numbers, not the picture", "read groups, not single dots", "near here is mostly near in the layer"][stars];
+  const drift = floor > BOUND && +fixed(floor) <= BOUND ? floor.toFixed(3) : fixed(floor); // not "0.50, above 0.5"
   const numbers = `trustworthiness ${fixed(trust)}` + (share == null ? "" : `, keeps ${Math.round(100 * share)} % of neighbours`)
-    + (floor == null ? "" : `, noise floor ${fixed(floor)}`);
-  return [make("span", { className: `kd-grade kd-grade-${grade}`, "aria-hidden": "true" }, "●".repeat(grade + 1), "○".repeat(2 - grade)),
+    + (floor == null ? "" : `, noise floor ${drift}`);
+  return [make("span", { className: `kd-grade kd-grade-${stars}`, "aria-hidden": "true" }, "●".repeat(stars + 1), "○".repeat(2 - stars)),
     make("b", {}, `${word}: `), `${advice}. `, make("span", { className: "kd-muted" }, `${numbers}.`),
-    ...(floor > 0.5 ? [make("b", { className: "kd-nothing" }, " Do not compare positions between maps: "), `computed again, images lie ${fixed(floor)} of the map's width away.`] : [])];
+    ...(floor > BOUND ? [make("b", { className: "kd-nothing" }, " Dashed frame: do not compare places between maps. "), `Computed again, images lie ${drift} of the map's width away.`] : [])];
 }

@@ -28,6 +28,7 @@ function classNames(app, self) {
   pen.textBaseline = "middle";
   self.seats ??= new Map(); // where names stood last: on their way they should not jump to and fro
   const taken = [];
+  const all = [];
   const inside = (v) => v >= 0 && v <= canvas.width;
   for (const c of named(app)) {
     if (now[2 * c] <= MISSING) continue;
@@ -43,20 +44,25 @@ function classNames(app, self) {
     if (!seat) continue;
     self.seats.set(c, seat);
     taken.push(box(seat));
-    writeName(app, pen, { c, words, middle, box: box(seat), line: 1.6 * pixels });
+    all.push({ words, middle, box: box(seat), ink: app.shade() === "class" ? colour(c) : app.ink.text });
   }
+  pen.lineWidth = 1.6 * pixels;
+  all.forEach((name) => lead(pen, name)); // the lines first, so that none goes through a word
+  all.forEach((name) => write(app, pen, name));
 }
 
-function writeName(app, pen, { c, words, middle, box, line }) {
-  const [left, top, w, h] = box;
-  pen.lineWidth = line;
-  pen.strokeStyle = app.shade() === "class" ? colour(c) : app.ink.text;
+/** A line from a name to its class, where they stand apart. */
+function lead(pen, { middle, box: [left, top, w, h], ink }) {
+  if (Math.hypot(left + w / 2 - middle[0], top + h / 2 - middle[1]) <= h) return;
+  pen.strokeStyle = ink;
   pen.beginPath();
-  if (Math.hypot(left + w / 2 - middle[0], top + h / 2 - middle[1]) > h) { // a line to its class
-    pen.moveTo(...middle);
-    pen.lineTo(left + w / 2, top + h / 2);
-    pen.stroke();
-  }
+  pen.moveTo(...middle);
+  pen.lineTo(left + w / 2, top + h / 2);
+  pen.stroke();
+}
+
+function write(app, pen, { words, box: [left, top, w, h], ink }) {
+  pen.strokeStyle = ink;
   pen.beginPath();
   pen.roundRect(left, top, w, h, h / 3);
   pen.fillStyle = app.ink.paper;

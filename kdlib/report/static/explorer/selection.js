@@ -160,7 +160,10 @@ function selection(app, maps) {
   const lostBy = button("", "Select what the left network gets right and the right network wrong", () => app.select(differ("right", "left")));
   const near = button("Zoom to the selection", "Bring the selected images into the frames of both maps", () => app.zoomOnto([...app.selected]));
   const save = button("Download CSV", "The selected images as a table: number, class, predictions", () => download("selection.csv", table(app, sorted())));
-  const reset = button("Reset", "Everything as it was at first", () => app.reset());
+  const reset = button("Reset", "Everything as it was at first", () => {
+    line.hidden = true;
+    app.reset();
+  });
   const line = make("code", { className: "kd-python", tabIndex: 0, hidden: true });
   const status = make("span", { className: "kd-muted", role: "status" });
   const copy = make("button", { type: "button", title: "The line that shows this view in JupyterLab", onclick: async () => {
@@ -189,9 +192,10 @@ function selection(app, maps) {
       lostBy.textContent = `${lost}: ${differ("right", "left").length}`;
       const chosen = sorted();
       const bad = (s) => chosen.filter((i) => app.wrong(s, i)).length;
-      near.hidden = save.hidden = !chosen.length;
+      near.disabled = save.disabled = !chosen.length;
+      const [first, second] = sideNames(app);
       count.textContent = chosen.length
-        ? `${thousands(chosen.length)} of ${thousands(data.n)} images selected${judged ? `; wrong: ${bad("left")} left, ${bad("right")} right` : ""}`
+        ? `${thousands(chosen.length)} of ${thousands(data.n)} images selected${judged ? `; misclassified by ${first}: ${bad("left")}, by ${second}: ${bad("right")}` : ""}`
         : `Drag over either map to follow those images through both networks; point at a dot to see ${data.tile ? "its image" : "which it is"}.`;
       facts.update(chosen);
       images.update(chosen);
