@@ -56,7 +56,7 @@ def test_a_mean_that_rounds_to_nothing_has_no_minus():
 
 
 def test_numbers_of_seeds_are_listed_once():
-    assert counts([5, 3, 5]) == "3/5"
+    assert counts([5, 3, 5]) == "3 to 5"
     assert counts([]) == "no"
 
 
@@ -423,7 +423,7 @@ def test_the_short_answer_states_the_shares_of_the_controls():
     assert all("adds +30.0" in words for words in short)
     assert "28.3 of them (94 %) come with the teacher's top class alone (`pseudo`)" in short[0]
     assert "(`shuffled`) differ from `kd` by +0.0" in short[0]
-    assert "**with labels for images that had none**" in short[0]
+    assert "**labels for images that had none**" in short[0]
     assert "10.0 of them (33 %)" in short[1]
     assert "had none" not in short[1]
     assert "No control" in short[2]

@@ -111,7 +111,7 @@ def saved(results: Results, *, network: str | None = None) -> alt.FacetChart:
     )
     steps = budgets(table)
     counts = means.groupby("labels")["n"].max()
-    where = ["method:N", parts.LABELS]
+    where: list[Any] = ["method:N", parts.LABELS]
     base = alt.Chart().encode(y=parts.methods_axis(table))
     x = alt.X(
         "mean:Q",

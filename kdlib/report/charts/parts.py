@@ -110,8 +110,9 @@ def reference(at: alt.X | alt.XDatum | alt.Y | alt.YDatum) -> alt.Chart:
 
 
 def counts(n: Iterable[int | float]) -> str:
-    """Write the numbers of seeds behind a chart: "n = 3/5"."""
-    return "n = " + "/".join(str(k) for k in sorted({int(k) for k in n}))
+    """Write the numbers of seeds behind a chart: "n = 3 to 5"."""
+    several = {int(k) for k in n}
+    return f"n = {min(several)}" + f" to {max(several)}" * (len(several) > 1)
 
 
 def over(n: Iterable[int | float], noun: str = "seeds") -> str:

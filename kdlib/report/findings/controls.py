@@ -234,11 +234,11 @@ class Controls:
             return []
         points, share = self.gains.loc[("pseudo", self.few), "gain"], self.share("pseudo", self.few)
         full = len(self.teachers) > 0 and self.teachers["regime"].eq("full").all()
-        by = ", by a teacher that had learnt these labels" if full and knew else ""
+        by = ", from a teacher that had learnt their true labels" if full and knew else ""
         words = f"{100 * points:.1f} of them ({share}) come with the teacher's top class alone "
         if self.ratio("pseudo", self.few) < MOST:
             return [f"{words}(`pseudo`){by}."]
-        return [f"{words}(`pseudo`), **with labels for images that had none**{by}."]
+        return [f"{words}(`pseudo`): **labels for images that had none**{by}."]
 
     def _learnt(self) -> list[str]:
         """State whether the teachers had learnt the labels that their students lack."""

@@ -141,7 +141,7 @@ def dark_verdict(gallery: Results) -> Markdown:
     if "`shuffled`" in better:
         return Markdown(
             f"`kd` is better than {' and '.join(better)}: the order of the wrong classes matters, "
-            "by the points above."
+            "by as much as `shuffled` loses."
         )
     if better:
         return Markdown(

@@ -278,8 +278,8 @@ def against(control: pd.DataFrame, *, left_out: str = "") -> str:
     least, most = rows["n"].min(), rows["n"].max()
     seeds = f"{least} to {most} seeds" if least < most else f"n = {most}"
     return (
-        f"Of {len(rows)} cases, a method at a label budget, that have a baseline as accurate "
-        f"({seeds}), {(rows['mean'] < 0).sum()} are less compact than it"
+        f"A baseline as accurate exists for {len(rows)} other pairs of method and label budget "
+        f"({seeds}): in {(rows['mean'] < 0).sum()} of them the distilled student is less compact"
     )
 
 

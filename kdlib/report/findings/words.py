@@ -51,8 +51,10 @@ def percent(share: float) -> str:
 
 
 def counts(numbers: Iterable[int], *, none: str = "no") -> str:
-    """List distinct numbers of seeds, the smallest first: "3/5"; `none` where there are none."""
-    return "/".join(map(str, sorted({int(number) for number in numbers}))) or none
+    """Write numbers of seeds, from the smallest: "3 to 5"; `none` where there are none."""
+    several = {int(number) for number in numbers}
+    most = f" to {max(several)}" if len(several) > 1 else ""
+    return f"{min(several)}{most}" if several else none
 
 
 def seeds(n: int) -> str:
@@ -61,7 +63,7 @@ def seeds(n: int) -> str:
 
 
 def seeds_of(numbers: Iterable[int]) -> str:
-    """List distinct numbers of seeds with their noun: "1 seed", "3/5 seeds", "no seeds"."""
+    """List distinct numbers of seeds with their noun: "1 seed", "3 to 5 seeds", "no seeds"."""
     words = counts(numbers)
     return f"{words} {'seed' if words == '1' else 'seeds'}"
 
@@ -88,12 +90,12 @@ def images(study: Mapping[str, Any]) -> str:
     """Say in a line which images a study has, from its facts: how many, of what, what is missing.
 
     >>> images({"name": "quick", "train_images": 1297, "test_images": 500, "dataset": "digits"})
-    'digits, 1,297 + 500 images to train and to test on: handwritten digits of 8 x 8 pixels.'
+    'digits, 1,297 images to train and 500 to test on: handwritten digits of 8 x 8 pixels.'
     """
     edition = editions.reading(study["name"])
-    counts = f"{study['train_images']:,} + {study['test_images']:,}"
     of = f" of its {edition.whole:,}" if edition.whole else ""
-    line = f"{data_set(study)}, {counts}{of} images to train and to test on: {edition.words}."
+    train, test = f"{study['train_images']:,}", f"{study['test_images']:,}"
+    line = f"{data_set(study)}, {train} images to train and {test} to test on{of}: {edition.words}."
     tested, lacks = edition.missing
     return f"{line} {lacks}" if study["test_images"] == tested else line
 
@@ -102,15 +104,16 @@ def lacks(study: Mapping[str, Any]) -> str:
     """Say in a sentence what is missing of a study's plan; "" where nothing is, or none is known.
 
     >>> lacks({"missing": 66, "published": {"10": [0, 1, 2]}})
-    'Of the plan 66 runs are missing; published are 3 seeds at 10 labels per class.'
+    '66 of the planned runs are missing; published are 3 seeds at 10 labels per class.'
     """
     if not study.get("missing"):
         return ""
     budgets = [f"{seeds(len(found))} at {labels}" for labels, found in study["published"].items()]
     listed = " and ".join(filter(None, (", ".join(budgets[:-1]), *budgets[-1:])))
-    verb = "run is" if study["missing"] == 1 else "runs are"
+    verb = "is" if study["missing"] == 1 else "are"
     return (
-        f"Of the plan {study['missing']} {verb} missing; published are {listed} labels per class."
+        f"{study['missing']} of the planned runs {verb} missing; published are {listed} labels "
+        "per class."
     )
 
 
