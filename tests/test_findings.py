@@ -771,10 +771,10 @@ def test_the_first_page_has_one_number_for_compactness_and_the_comparison_as_acc
 def test_who_is_less_compact_than_a_baseline_as_accurate_is_counted():
     control = pd.DataFrame({"method": ["kd", "at", "sp"], "n": [0, 3, 1], "mean": [0, 0.1, -0.1]})
     words = findings.verdicts.against(control)
-    assert words.startswith("Of 2 cases")
-    assert words.endswith("(1 to 3 seeds), 1 are less compact than it")
+    assert words.startswith("A baseline as accurate exists for 2 other pairs")
+    assert words.endswith("(1 to 3 seeds): in 1 of them the distilled student is less compact")
     assert findings.verdicts.against(control[:1]).startswith("No other method")
-    assert "Of 1 " in findings.verdicts.against(control, left_out="sp")
+    assert "for 1 other pair of" in findings.verdicts.against(control, left_out="sp")
 
 
 def test_every_part_of_a_claim_with_and_has_its_own_word(judged):
@@ -800,7 +800,7 @@ def test_the_short_answer_states_that_the_teacher_knew_the_labels():
         rows[-1]["regime"] = regime
         runs = invented.table_of_runs(rows)
         words = findings.controls.Controls(made._replace(runs=runs)).short().data
-        assert ("had learnt these labels" in words) is knew
+        assert ("had learnt their true labels" in words) is knew
 
 
 def test_budgets_that_were_planned_and_not_run_are_named(study):

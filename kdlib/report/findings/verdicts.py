@@ -277,8 +277,9 @@ def against(control: pd.DataFrame, *, left_out: str = "") -> str:
         return "No other method has a baseline as accurate"
     least, most = rows["n"].min(), rows["n"].max()
     seeds = f"{least} to {most} seeds" if least < most else f"n = {most}"
+    pairs = "pair" if len(rows) == 1 else "pairs"
     return (
-        f"A baseline as accurate exists for {len(rows)} other pairs of method and label budget "
+        f"A baseline as accurate exists for {len(rows)} other {pairs} of method and label budget "
         f"({seeds}): in {(rows['mean'] < 0).sum()} of them the distilled student is less compact"
     )
 

@@ -93,7 +93,7 @@ def images(study: Mapping[str, Any]) -> str:
     'digits, 1,297 images to train and 500 to test on: handwritten digits of 8 x 8 pixels.'
     """
     edition = editions.reading(study["name"])
-    of = f" of its {edition.whole:,}" if edition.whole else ""
+    of = f" (of its {edition.whole:,})" if edition.whole else ""
     train, test = f"{study['train_images']:,}", f"{study['test_images']:,}"
     line = f"{data_set(study)}, {train} images to train and {test} to test on{of}: {edition.words}."
     tested, lacks = edition.missing
