@@ -4,6 +4,7 @@ import asyncio
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import pytest
@@ -55,6 +56,13 @@ def test_notebooks_share_a_kernel_and_nothing_else(tmp_path):
     assert said(kept[tmp_path / "a/again.md"]) != said(kept[tmp_path / "a/first.md"]), (
         "after a mistake the kernel is a new one"
     )
+
+
+def test_headings_of_pages_and_notebooks_are_on_other_pages(tmp_path):
+    (tmp_path / "a.md").write_text("(here)=\n# One\n\nText.\n", "utf-8")
+    cells = [nbformat.v4.new_markdown_cell("# Two\n\nText."), nbformat.v4.new_code_cell("# three")]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "b.ipynb")
+    assert list(execution.headings(tmp_path)) == [b"a\n(here)=\n# One", b"b\n# Two\n# three"]
 
 
 @pytest.fixture
@@ -116,6 +124,35 @@ def test_a_chapter_runs_again_when_its_code_or_a_result_changed_and_not_for_its_
     ran, process, page = build(book)
     assert ran == ["one", "two"]
     assert "2323" in page
+
+
+def test_what_is_read_and_what_is_installed_decide_whether_outputs_are_kept(tmp_path, monkeypatch):
+    app = SimpleNamespace(srcdir=tmp_path, doctreedir=tmp_path / "trees/doctrees")
+    (tmp_path / "kdlib").mkdir()
+    (tmp_path / "book").mkdir()
+    there = tmp_path / "trees/executed/kept"
+
+    def keeps():
+        config = SimpleNamespace()
+        execution.keep_cache(app, config)
+        kept = there.exists()
+        there.touch()
+        return kept, config.kdlib_pages
+
+    assert not keeps()[0]
+    kept, pages = keeps()
+    assert kept
+    (tmp_path / "book/one.md").write_text("# Another title", "utf-8")
+    kept, others = keeps()
+    assert kept
+    assert others != pages
+    (tmp_path / "kdlib/new.py").touch()
+    assert not keeps()[0]
+    monkeypatch.setenv("KDLIB_STUDY", "another")
+    assert not keeps()[0]
+    monkeypatch.setattr(execution, "packages", lambda: ["altair 99"])
+    assert not keeps()[0]
+    assert keeps()[0]
 
 
 def test_a_chapter_that_fails_is_said_and_never_kept(book):

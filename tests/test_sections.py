@@ -23,6 +23,28 @@ def test_an_unknown_condition_is_refused():
         sections.kept(SOURCE.format("nothing"))
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        "% only: pairs\nText.\n",
+        "% only:pairs\nText.\n% end\n",
+        "% only: pairs \nText.\n% end\n",
+        "Text.\n% end\n",
+        "% only: pairs\n% only: erring\n% end\n% end\n",
+    ],
+)
+def test_a_section_that_does_not_begin_or_end_is_refused(monkeypatch, source):
+    for name in sections.CONDITIONS:
+        monkeypatch.setitem(sections.CONDITIONS, name, lambda: True)
+    with pytest.raises(UsageError, match="stands alone"):
+        sections.kept(source)
+
+
+def test_a_section_may_end_a_page(monkeypatch):
+    monkeypatch.setitem(sections.CONDITIONS, "pairs", lambda: False)
+    assert sections.kept("Text.\n% only: pairs\nMore.\n% end") == "Text.\n"
+
+
 def test_every_section_of_the_book_that_begins_ends(monkeypatch):
     names = list(sections.CONDITIONS)
     for name in names:

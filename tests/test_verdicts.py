@@ -153,11 +153,14 @@ def test_without_a_headline_a_method_is_named_only_after_holm():
 
 def test_some_never_hold_where_the_headline_is_not_above_zero():
     draw = np.random.default_rng(0)
+    words = []
     for _ in range(60):
         means = draw.normal(0, 0.1, size=4)
         cell = cell_of({f"m{i}": list(draw.normal(mean, 0.05, 5)) for i, mean in enumerate(means)})
+        words.append(cell["verdict"])
         if "holds" in cell["verdict"]:
             assert cell["low"] > 0
+    assert {"holds for some", "does not show"} <= set(words)
 
 
 @pytest.mark.parametrize(
@@ -176,6 +179,7 @@ def test_no_more_layers_are_saved_than_can_be(possible, word, high):
     assert cell["high"] == pytest.approx(high, abs=0.01)
     assert cell["mean"] <= cell["high"]
     assert cell_of({"kd": [0.1]}, "C4", possible)["verdict"] == "too few seeds"
+    assert cell_of({"kd": around(-1.0, 0.1)}, "C4", possible)["verdict"] == "reverses"
 
 
 def test_what_can_be_saved_is_what_the_baseline_needs():

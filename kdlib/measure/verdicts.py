@@ -50,8 +50,8 @@ RULE = """\
    *holds for some*: neither of these, but the headline's interval lies above 0, and the methods
    that agree are named. *does not show*: the rest; beside it are named the methods that speak
    against the claim, and those for it whose mean is above 0 with p below 0.05 after Holm's
-   correction for the number of methods in the cell. *cannot show*, of C4: less than half a layer
-   can be saved.
+   correction for the number of methods in the cell. *cannot show*, of C4, in place of all of
+   these but *reverses*: less than half a layer can be saved.
 6. **Seeds.** These words need 5 seeds. With 3 or 4 they are *consistent with the claim*,
    *consistent with the opposite*, *consistent with the claim for some* and *does not show*; with
    fewer, *too few seeds*. What was not run is *no data*; a claim that does not apply to a kind of
@@ -325,7 +325,8 @@ def _within(rows: pd.DataFrame, differences: pd.DataFrame) -> pd.DataFrame:
     """End intervals at what is possible, and add that: its mean over the seeds of each cell."""
     possible = differences.groupby(CELL, sort=False)["possible"].mean().reset_index()
     rows = rows.merge(possible, on=CELL, how="left")
-    return rows.assign(high=rows["high"].clip(upper=rows["possible"].fillna(np.inf)))
+    most = rows[["mean", "possible"]].max(axis=1).where(rows["possible"].notna(), np.inf)
+    return rows.assign(high=rows["high"].clip(upper=most))
 
 
 def _speaks(rows: pd.DataFrame) -> pd.Series:
@@ -388,11 +389,11 @@ def _word(cell: Mapping[Any, Any]) -> str:
     """Choose the word of a cell (points 5 and 6 of the rule)."""
     if cell["n"] < min(WORDS):
         return "too few seeds"
-    if cell.get("possible", np.nan) < LEAST:
-        return "cannot show"
     holds, some, nothing, reverses = WORDS[max(seeds for seeds in WORDS if seeds <= cell["n"])]
     if cell["speaks"] < 0:
         return reverses
+    if cell.get("possible", np.nan) < LEAST:
+        return "cannot show"
     most = cell["agree"] >= SHARE * cell["methods"] and not cell["against"]
     if cell["speaks"] > 0 and most:
         return holds

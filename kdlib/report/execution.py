@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import importlib.metadata
 import os
 import re
 import shutil
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -25,7 +27,6 @@ from jupyter_client.asynchronous import AsyncKernelClient
 from jupyter_client.manager import AsyncKernelManager, start_new_async_kernel
 from myst_nb.core.read import create_nb_reader
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError, DeadKernelError
 from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.environment import BuildEnvironment
@@ -35,12 +36,13 @@ READ = ("kdlib", "book/results", "notebooks", "studies")  # what the code of cha
 EVERYWHERE = ("_config.yml", "_toc.yml", "book/notation.md", "book/references.bib")  # on all pages
 HEADING = re.compile(r"^(?:#+ .*|\([\w-]+\)=)$", re.M)  # and the labels that lead to them
 QUIET = ["--IPKernelApp.log_level=50"]  # a kernel reports nothing about itself
+MOST = 4  # kernels at once, each with torch
 ANEW = """\
 import os, ipywidgets
 ipywidgets.Widget.close_all()
 os.chdir({folder!r})
 get_ipython().reset(new_session=True)
-"""  # to the chapter that comes next a kernel is as good as a new one
+"""  # names are gone then; what modules keep stays
 log = logging.getLogger(__name__)
 
 
@@ -70,17 +72,25 @@ def files(root: Path, places: Iterable[str]) -> Iterator[bytes]:
                 yield file.read_bytes()
 
 
+def packages() -> list[str]:
+    """List what is installed, each with its version."""
+    return sorted(f"{each.name} {each.version}" for each in importlib.metadata.distributions())
+
+
 def headings(book: Path) -> Iterator[bytes]:
     """Yield what other pages show of each page: its headings, with their labels."""
-    for page in sorted(book.glob("*.md")):
-        yield "\n".join([page.stem, *HEADING.findall(page.read_text("utf-8"))]).encode()
+    for page in sorted([*book.glob("*.md"), *book.glob("*.ipynb")]):
+        text = page.read_text("utf-8")
+        if page.suffix == ".ipynb":
+            text = "\n".join(cell.source for cell in nbformat.reads(text, 4).cells)
+        yield "\n".join([page.stem, *HEADING.findall(text)]).encode()
 
 
 def keep_cache(app: Sphinx, config: Config) -> None:
     """Keep the executed chapters of the last build, unless what they read has changed."""
     root = Path(app.srcdir)
     edition = [f"{name}={os.environ.get(name)}" for name in ("KDLIB_STUDY", "KDLIB_COMPUTED")]
-    read = digest([*map(str.encode, edition), *files(root, READ)])
+    read = digest([*map(str.encode, [sys.version, *edition, *packages()]), *files(root, READ)])
     cache = Path(app.doctreedir).parent / "executed"
     mark = cache / "read"
     if not mark.is_file() or mark.read_text("utf-8") != read:
@@ -116,8 +126,9 @@ def ahead(app: Sphinx, env: BuildEnvironment, pages: list[str]) -> None:
         record = CacheBundleIn(notebook, str(path))
         cache.cache_notebook_bundle(record, check_validity=False, overwrite=True)
 
-    cores = os.cpu_count() or 1
-    asyncio.run(execute(waiting, keep, running.execution_timeout, cores))
+    own = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))
+    kernels = min(MOST, len(own(0)))
+    asyncio.run(execute(waiting, keep, running.execution_timeout, kernels))
 
 
 async def execute(
@@ -142,11 +153,13 @@ async def execute(
                     if manager is None or kernel is None:
                         manager, kernel = await start_new_async_kernel(extra_arguments=QUIET)
                     anew = ANEW.format(folder=str(path.parent))
-                    await kernel.execute_interactive(anew, silent=True, timeout=timeout)
+                    reply = await kernel.execute_interactive(anew, silent=True, timeout=timeout)
+                    if reply["content"]["status"] != "ok":
+                        raise RuntimeError("a kernel cannot be emptied")
                     client = NotebookClient(notebook, km=manager, timeout=timeout)
                     client.kc, client.record_timing = kernel, False  # times would be in the key
                     await client.async_execute()
-                except (CellExecutionError, DeadKernelError, RuntimeError, TimeoutError) as problem:
+                except Exception as problem:  # of any kind: myst-nb runs it again, and says which
                     log.info("%s: %s", path, type(problem).__name__)
                     await end(manager, kernel)
                     manager = kernel = None

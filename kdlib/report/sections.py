@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from kdlib import one_of
+from kdlib import UsageError, one_of
 from kdlib.report import editions, findings
 
-MARKED = re.compile(r"^% only: (\w+)\n(.*?)^% end\n", re.DOTALL | re.MULTILINE)
+MARKED = re.compile(r"^% only: (\w+)\n(.*?)^% end$\n?", re.DOTALL | re.MULTILINE)
+MARK = re.compile(r"^% *(?:only|end)\b.*$", re.MULTILINE)
 
 
 def _pairs() -> bool:
@@ -32,11 +33,17 @@ CONDITIONS: dict[str, Callable[[], bool]] = {
 def kept(source: str) -> str:
     """Return a chapter's source as the edition that is being built has it, without the comments.
 
-    Raises UsageError for a condition that is not in CONDITIONS.
+    Raises UsageError for a condition that is not in CONDITIONS and a comment that stands alone.
     """
 
     def choose(match: re.Match[str]) -> str:
         one_of("condition of a section", match[1], CONDITIONS)
         return match[2] if CONDITIONS[match[1]]() else ""
 
-    return MARKED.sub(choose, source)
+    chosen = MARKED.sub(choose, source)
+    if left := MARK.search(chosen):
+        raise UsageError(
+            f"a section of some editions: {left[0]!r} stands alone; allowed: a line "
+            "'% only: NAME', later a line '% end'"
+        )
+    return chosen
