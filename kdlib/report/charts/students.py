@@ -65,6 +65,7 @@ def regimes(results: Results, *, network: str | None = None) -> alt.FacetChart:
             y=alt.Y("low:Q", title="test accuracy, %"), y2="high:Q", opacity=alt.value(0.15)
         ),
         base.mark_line(strokeWidth=2.2).encode(y=y, strokeDash=dash, tooltip=tooltip),
+        *([_across(y, parts.colour(table))] if len(budgets(table)) == 1 else []),
         base.mark_point(filled=True, size=55, opacity=1).encode(y=y, tooltip=tooltip),
         data=table,
     ).properties(width=parts.share(600, len(panels)), height=260)
@@ -86,6 +87,14 @@ def regimes(results: Results, *, network: str | None = None) -> alt.FacetChart:
             ),
             description=f"Mean test accuracy in percent with {few} labels per class: {means}.",
         )
+    )
+
+
+def _across(y: alt.Y, colour: alt.Color) -> alt.Chart:
+    """Draw the teachers as dashed rules, where a line through one budget has no length."""
+    teachers = alt.Chart().transform_filter("datum.method == 'teacher'")
+    return teachers.mark_rule(strokeDash=[6, 4], strokeWidth=1.6).encode(
+        y=y, color=colour.legend(None)
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from math import log
+from math import isnan, log, nan
 from typing import Any
 
 import pandas as pd
@@ -12,7 +12,7 @@ from scipy.special import softmax
 
 from kdlib.measure import statistics
 from kdlib.report import charts, tables
-from kdlib.report.findings.words import interval, labelled_images, students
+from kdlib.report.findings.words import interval, labelled_images, percent, students
 from kdlib.store import Results
 
 NO_LOGITS = Markdown("*This study has no logits of a teacher.*")
@@ -53,12 +53,17 @@ def _of_logits(results: Results, temperature: float) -> dict[str, str]:
     classes = [str(name) for name in results.study["classes"]]
     shares = softmax(logits.loc[image.image] / temperature)
     mistake = " Its top class is not the label: soft labels pass on a teacher's mistakes, too."
+    first = results.runs.set_index("run").loc[results.teacher_logits["run"].iloc[0]]
+    right = float(first.get("train_accuracy", nan))
+    learnt = (
+        f" It gives {percent(right)} of the images that its students learn from their true label."
+    )
     pulls = charts.gradient_lengths(results).set_index("temperature")
     return {
         "truth": classes[image.truth],
         "top": f"{100 * shares[image.top]:.0f} % for {classes[image.top]}",
         "second": f"{100 * shares[image.second]:.0f} % for {classes[image.second]}",
-        "error": mistake if image.top != image.truth else "",
+        "error": (mistake if image.top != image.truth else "") + learnt * (not isnan(right)),
         "images": f"{len(logits):,}",
         "cold": _top_share(logits, 1.0),
         "warm": _top_share(logits, temperature),

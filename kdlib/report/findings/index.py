@@ -53,6 +53,7 @@ def facts(results: Results, flat: Results | None = None) -> dict[str, Any]:
         "method": method,
         "names": Markdown(names(every["method"])),
         "learnt": learnt(results.study, teacher.to_dict()),
+        "taught": "a teacher" + " that was trained on every label" * (teacher["regime"] == "full"),
         "teacher": percent(teacher["test_accuracy"]),
         "times": f"{teacher['parameters'] / size:.0f}",
         "teacher_size": f"{teacher['parameters']:,}",

@@ -184,6 +184,26 @@ class Outperformed:
             "erring": Markdown(self._changes(main)),
         }
 
+    def short(self) -> Markdown:
+        """State what kd reaches with the best of the teachers that have few labels themselves."""
+        own = self.students[
+            self.students["regime"].isin(ERRING) & (self.students["method"] == "kd")
+        ]
+        if own.empty:
+            return Markdown("No student here has a teacher with as few labels as itself.")
+        few = charts.budgets(own)[0]
+        score = self.regimes.runs.set_index("run")[statistics.ACCURACY]
+        own = own[own["labels"] == few].assign(taught=lambda runs: runs["teacher"].map(score))
+        regime = own.groupby("regime")["taught"].mean().idxmax()
+        own = own[own["regime"] == regime]
+        rows = self.students.query("method == 'baseline' and labels == @few and seed in @own.seed")
+        words = f"{percent(own['taught'].mean())} of the test images correctly, its student by `kd`"
+        return Markdown(
+            f"What if the teacher has few labels, too? One {ERRING[regime]}, {few} per class, "
+            f"classifies {words} {percent(own[statistics.ACCURACY].mean())}, and the baseline "
+            f"{percent(rows[statistics.ACCURACY].mean())} ({seeds(own['seed'].nunique())})."
+        )
+
     def _changes(self, main: Results) -> str:
         """State how good each teacher is, and its students by kd, pseudo and shuffled."""
         if not self.erring:
