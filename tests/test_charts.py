@@ -519,6 +519,11 @@ def test_regimes_have_a_panel_each_with_their_teachers(results):
     scores = first.query("labels == '2'")["test_accuracy"]
     assert kd["mean"] == pytest.approx(100 * scores.mean(), abs=0.01)
     assert "limited, kd" in spec["description"]
+    assert "rule" not in {layer["mark"]["type"] for layer in spec["spec"]["layer"]}
+    few = runs[(runs["role"] == "teacher") | (runs["labels"] == "2")]
+    few = few.assign(labels=few["labels"].mask(few["run"] == "few", "2"))
+    spec = charts.regimes(results._replace(runs=few)).to_dict(validate=True)
+    assert "rule" in {layer["mark"]["type"] for layer in spec["spec"]["layer"]}, "teachers, dashed"
 
 
 def test_accuracy_is_of_one_regime_and_its_own_teachers(results):

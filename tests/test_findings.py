@@ -272,6 +272,27 @@ def test_kd_and_pseudo_of_a_teacher_that_errs_stand_beside_those_of_one_that_doe
     assert "is open here" in none.facts(one)["erring"].data
 
 
+def test_the_first_page_states_what_a_teacher_with_few_labels_gives():
+    words = findings.regimes.Outperformed(erring(3)).short().data
+    assert "One trained on as few labels as its students, 2 per class, classifies 50.0 %" in words
+    assert "its student by `kd` 61.0 %, and the baseline 41.0 % (3 seeds)" in words
+    whole = erring(1)
+    whole = whole._replace(runs=whole.runs[whole.runs["regime"] != "limited"])
+    assert "No student" in findings.regimes.Outperformed(whole).short().data
+
+
+def test_what_a_teacher_is_right_about_of_its_students_images_is_stated(study):
+    constants = {"temperature": 4.0, "label_weight": 0.1, "weight": 0.9}
+    words = [
+        findings.distillation.facts(
+            study._replace(runs=study.runs.assign(train_accuracy=right)), constants
+        )["error"]
+        for right in (0.98, float("nan"))
+    ]
+    assert "98.0 % of the images that its students learn from" in words[0]
+    assert "learn from" not in words[1]
+
+
 def test_a_claim_that_no_teacher_was_asked_is_not_without_data(single):
     judged = findings.verdicts.Judged(single, single, store.brief("none of this name"))
     assert "not asked" in judged.facts()["C2"].data
