@@ -113,18 +113,19 @@ def saved(results: Results, *, network: str | None = None) -> alt.FacetChart:
     counts = means.groupby("labels")["n"].max()
     where: list[Any] = ["method:N", parts.LABELS]
     base = alt.Chart().encode(y=parts.methods_axis(table))
-    x = alt.X(
-        "mean:Q",
+    axis = alt.Axis(
         title="layer",
-        scale=alt.Scale(domain=[0, len(ticks) - 1], nice=False),
-        axis=alt.Axis(
-            values=list(range(len(ticks))),
-            labelExpr=f"{json.dumps(ticks)}[datum.value]",
-            labelAngle=-40,
-            labelOverlap=False,
-            grid=True,
-        ),
+        values=list(range(len(ticks))),
+        labelExpr=f"{json.dumps(ticks)}[datum.value]",
+        labelAngle=-60,
+        labelOverlap=False,
+        grid=True,
     )
+    scale = alt.Scale(domain=[0, len(ticks) - 1], nice=False)
+
+    def x(column: str) -> alt.X:
+        return alt.X(f"{column}:Q", axis=axis, scale=scale)
+
     colour = parts.colour(table).legend(None)
     numbers = [
         parts.number("mean:Q", "depth", ".2f"),
@@ -136,10 +137,10 @@ def saved(results: Results, *, network: str | None = None) -> alt.FacetChart:
     seeds = parts.valid(base.encode(tooltip=seed), "depth")
     baseline = lines.mark_tick(thickness=2.5, size=12, color=COLOURS[BASELINE])
     panel = alt.layer(
-        lines.mark_rule(strokeWidth=1.6).encode(x=x, x2="mean_baseline:Q", color=colour),
-        baseline.encode(x="mean_baseline:Q"),
-        seeds.mark_tick(size=8, opacity=0.6).encode(x="depth:Q", color=colour),
-        lines.mark_circle(size=60, opacity=1).encode(x=x, color=colour),
+        lines.mark_rule(strokeWidth=1.6).encode(x=x("mean"), x2="mean_baseline:Q", color=colour),
+        baseline.encode(x=x("mean_baseline")),
+        seeds.mark_tick(size=8, opacity=0.6).encode(x=x("depth"), color=colour),
+        lines.mark_circle(size=60, opacity=1).encode(x=x("mean"), color=colour),
         data=pd.concat([table, means.round(3)]),
     ).properties(width=parts.share(600, len(steps)), height={"step": 20})
     words = "; ".join(
