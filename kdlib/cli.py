@@ -402,7 +402,7 @@ def _check_arguments(arguments: Sequence[str]) -> None:
     """
     from snakemake.cli import parse_args
 
-    own = ["study="]  # of which another --config, -C or abbreviation would take the place
+    own = ["study="]  # of which another --config, in whatever spelling, would take the place
     config, reason = own, ""
     with (
         contextlib.redirect_stdout(io.StringIO()),
