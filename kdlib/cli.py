@@ -396,27 +396,29 @@ def _only_one() -> Iterator[None]:
 
 
 def _check_arguments(arguments: Sequence[str]) -> None:
-    """Raise UsageError for what Snakemake does not take, in its own words.
+    """Raise UsageError for what Snakemake does not take, in its own words, and for --config.
 
     It would print all options that there are before them.
     """
     from snakemake.cli import parse_args
 
-    if any(argument.partition("=")[0] in ("--config", "-C") for argument in arguments):
-        raise UsageError("--config is of the study itself; allowed: parameters in its file")
+    own = ["study="]  # of which another --config, in whatever spelling, would take the place
+    config, reason = own, ""
     with (
         contextlib.redirect_stdout(io.StringIO()),
         contextlib.redirect_stderr(io.StringIO()) as said,
     ):
         try:
-            parse_args([*arguments])
-            return
+            config = parse_args(["--config", *own, "--rerun-incomplete", *arguments])[1].config
         except SystemExit as end:  # 0: --help
-            reason = said.getvalue().strip().rpartition("error: ")[2] if end.code else ""
+            if end.code:
+                reason = said.getvalue().strip().rpartition("error: ")[2]
         except Exception as problem:  # of a profile
             reason = " ".join(str(problem).split()) or type(problem).__name__
     if reason:
         raise UsageError(f"Snakemake: {reason}; allowed: see snakemake --help")
+    if config != own:
+        raise UsageError("--config is not taken; allowed: parameters in the study's file")
 
 
 def run_snakemake(arguments: list[str]) -> int:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -39,14 +40,7 @@ def check(study: Study) -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # two images are too few for more
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of torch, about what is refused here anyway
-            _check(study)
-    except (UsageError, OSError):
-        raise
-    except (Exception, SystemExit) as problem:  # whatever sizes and code of others' networks raise
-        reason = str(problem).strip().partition("\n")[0] or type(problem).__name__
-        raise UsageError(f"a network or a method cannot be built here: {reason[:300]}") from problem
+        _check(study)
     finally:
         torch.set_num_threads(threads)
     if facts is not None:
@@ -89,10 +83,12 @@ def _check(study: Study) -> None:
     @cache
     def built(key: str) -> nn.Module:
         """The network of the run with this key, after a forward pass of two images."""
-        network = train.build(by_key[key], images)
+        run = by_key[key]
         x = data.normalised(images.train[:2], images.mean, images.std)
-        with torch.no_grad():
-            models.observe(network.eval(), x)
+        with _building(f"network {run.network!r}"):
+            network = train.build(run, images)
+            with torch.no_grad():
+                models.observe(network.eval(), x)
         return network
 
     by_key = {_key(run): run for run in study.runs}
@@ -105,10 +101,26 @@ def _check(study: Study) -> None:
         if case in done:
             continue
         done.add(case)
-        job = train.job(train.build(run, images), run)
         needed = keys if methods.needs_teacher(run.method) else []
         first, *others = map(built, needed) if needed else [None]
-        train.method_of(job, first, images, [each for each in others if each is not None])
+        with _building(f"method {run.method!r} for network {run.network!r}"):
+            job = train.job(train.build(run, images), run)
+            train.method_of(job, first, images, [each for each in others if each is not None])
+
+
+@contextmanager
+def _building(what: str) -> Iterator[None]:
+    """Raise UsageError, with the kind of error, for whatever sizes and code of others raise."""
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="torch")  # about what is refused here anyway
+            yield
+    except (UsageError, OSError):
+        raise
+    except (Exception, SystemExit) as problem:
+        reason = str(problem).strip().partition("\n")[0][:300]
+        kind = type(problem).__name__
+        raise UsageError(f"{what} cannot be built here: {kind}: {reason}") from problem
 
 
 def _key(run: Run) -> str:

@@ -455,18 +455,42 @@ def test_a_moving_average_beside_the_weights_is_named_and_taken_when_asked_for(t
     network, mean, other = small(), small(seed=2), small(seed=3)
     both = {"model_ema": mean.state_dict(), "model": network.state_dict(), "optimizer": {}}
     torch.save(both, tmp_path / "model.th")
-    checkpoints.load(other, tmp_path / "model.th")
-    assert holds_the_weights_of(other, network)
-    assert checkpoints.others(tmp_path / "model.th") == (
+    assert checkpoints.load_any(other, tmp_path / "model.th") == (
         "of model.th the weights 'model' are taken, not model_ema; "
         'weights_names {"model_ema.": ""} takes others'
     )
-    checkpoints.load(other, tmp_path / "model.th", names={"model_ema.": ""})
+    assert holds_the_weights_of(other, network)
+    assert checkpoints.load_any(other, tmp_path / "model.th", {"model_ema.": ""}) == ""
     assert holds_the_weights_of(other, mean)
-    assert checkpoints.others(tmp_path / "model.th", ["model_ema."]) == ""
     torch.save(network.state_dict(), tmp_path / "plain.th")
-    assert checkpoints.others(tmp_path / "plain.th") == ""
-    assert checkpoints.others("imagenet") == ""
+    assert checkpoints.load_any(other, tmp_path / "plain.th") == ""
+
+
+@pytest.mark.parametrize("asked", ["model_ema.", "model_ema.module."])
+def test_weights_that_are_asked_for_may_be_those_of_a_wrapper(asked, tmp_path):
+    network, mean, other = small(), small(seed=2), small(seed=3)
+    average = {"n_averaged": torch.tensor(3)} if asked == "model_ema." else {}
+    average |= prefixed("module.", mean.state_dict())
+    torch.save({"model_ema": average, "model": network.state_dict()}, tmp_path / "model.th")
+    checkpoints.load(other, tmp_path / "model.th", names={asked: ""})
+    assert holds_the_weights_of(other, mean)
+
+
+@pytest.mark.parametrize("key", checkpoints.NESTS)
+def test_names_mean_first_those_inside_the_weights_that_are_taken(key, tmp_path):
+    network, other = (nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2)) for _ in range(2))
+    weights = network.state_dict()
+    state = {f"{key}.{name}" if name[0] == "0" else name: x for name, x in weights.items()}
+    torch.save({key: state, "ema": weights}, tmp_path / "model.th")
+    checkpoints.load_any(other, tmp_path / "model.th", {f"{key}.": ""})
+    assert holds_the_weights_of(other, network)
+
+
+def test_a_beginning_that_all_names_have_stands_for_the_set_of_that_name(tmp_path):
+    network, other = small(), small(seed=2)
+    torch.save({"model": prefixed("model.", network.state_dict())}, tmp_path / "model.th")
+    checkpoints.load(other, tmp_path / "model.th", names={"model.": ""})
+    assert holds_the_weights_of(other, network)
 
 
 def test_what_a_file_holds_beside_all_weights_can_be_left_out(tmp_path):

@@ -526,6 +526,9 @@ def test_what_lies_beside_a_file_is_imported_by_its_forward_passes_too(tmp_path)
         assert nets[name](torch.ones(1)).item() == factor
     with pytest.raises(TypeError):
         nets["a"]("no tensor")
+    nets["a"].register_forward_pre_hook(lambda *_: 1 / 0, prepend=True)
+    with pytest.raises(ZeroDivisionError):
+        nets["a"](torch.ones(1))
     assert "beside_forward" not in sys.modules
     assert sys.path == path
 
@@ -1047,7 +1050,7 @@ def test_one_hot_labels_are_read_and_it_is_said(labels, capsys):
     found = pictures.given(None, labels, n=40)
     assert found.labels.tolist() == Y.tolist()
     assert found.classes == ("0", "1", "2", "3", "4")
-    assert capsys.readouterr().out == "labels: one-hot, each read as the place of its 1\n"
+    assert capsys.readouterr().out == "labels: one-hot, read as the index of the 1\n"
 
 
 def test_whole_numbers_among_objects_are_numbers():

@@ -243,7 +243,7 @@ def test_a_notebook_whose_kernel_was_killed_in_its_training_goes_on_with_the_sam
 
 
 @pytest.mark.parametrize("taken", [1, engine.STARTS])
-def test_a_kernel_whose_port_was_taken_meanwhile_starts_again(tmp_path, monkeypatch, taken):
+def test_a_kernel_whose_port_was_taken_starts_again(tmp_path, monkeypatch, capsys, taken):
     starts = []
     with socket.create_server(("127.0.0.1", 0)) as other:
 
@@ -267,6 +267,29 @@ def test_a_kernel_whose_port_was_taken_meanwhile_starts_again(tmp_path, monkeypa
         if taken < engine.STARTS:
             assert run().cells[-1].outputs[0].text == "42\n"
         else:
-            with pytest.raises(click.ClickException, match="kernels ended before they began"):
+            with pytest.raises(click.ClickException, match=r"before its first cell, 3 times of 3"):
                 run()
     assert len(starts) == min(taken + 1, engine.STARTS)
+    again = "exit status 1) before its first cell; it is started again"
+    assert capsys.readouterr().err.count(again) == len(starts) - 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
+def test_a_kernel_that_is_killed_at_its_start_is_not_started_again(tmp_path, monkeypatch):
+    starts = []
+
+    class Killed(engine.Kernel):
+        async def _async_start_kernel(self, **options):
+            starts.append(self)
+            await super()._async_start_kernel(**options)
+            os.kill(self.provisioner.pid, signal.SIGKILL)
+
+        start_kernel = _async_start_kernel
+
+    monkeypatch.setattr(engine, "Kernel", Killed)
+    nbformat.write(nbformat.v4.new_notebook(), tmp_path / "in.ipynb")
+    paths = str(tmp_path / "in.ipynb"), str(tmp_path / "out.ipynb")
+    options = {"kernel_name": "python3", "progress_bar": False, "engine_name": "kdlib"}
+    with pytest.raises(click.ClickException, match=r"^the kernel was killed by SIGKILL; "):
+        papermill.execute_notebook(*paths, **options)
+    assert len(starts) == 1

@@ -211,7 +211,7 @@ def _check_beside(where: str, pictures: set[str], train: str, others: set[str]) 
         if inside[other] - {""} == inside[train] - {""}:
             raise UsageError(
                 f"{where}: {other}/ holds the classes of {train}/ and may be the test images; "
-                "allowed: test/ as its name, or val/, or no such folder"
+                "allowed: test/ or val/ as its name; if it is neither, lay it elsewhere"
             )
 
 

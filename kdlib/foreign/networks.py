@@ -307,7 +307,8 @@ def _let_import(network: nn.Module, module: Any) -> None:
         passes[-1].__enter__()
 
     def end(*_: Any) -> None:
-        passes.pop().__exit__(None, None, None)
+        if passes:  # none where a hook of the network's own failed before `begin`
+            passes.pop().__exit__(None, None, None)
 
     network.register_forward_pre_hook(begin)
     network.register_forward_hook(end, always_call=True)
@@ -366,8 +367,7 @@ def _load(
         assert made.weights_file is not None
         weights = checkpoints.fetch(source.checkpoint, made.weights_file)
     try:
-        checkpoints.load_any(network, weights, names)
-        if note := checkpoints.others(weights, names):
+        if note := checkpoints.load_any(network, weights, names):
             print(printable(f"{name}: {note}"))
     except UsageError as problem:
         raise UsageError(f"network {name!r}: {problem}") from None

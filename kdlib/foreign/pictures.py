@@ -79,7 +79,7 @@ def given(
         if len(classes) != columns:
             raise UsageError(f"one-hot labels of {columns} classes, names of {len(classes)}; "
                              "allowed: as many")  # fmt: skip
-        print("labels: one-hot, each read as the place of its 1")
+        print("labels: one-hot, read as the index of the 1")
     numbers, names = _labels(values, classes)
     if n is not None and numbers.shape != (n,):
         raise UsageError(f"labels are {numbers.shape}, of {n} images; allowed: ({n},)")

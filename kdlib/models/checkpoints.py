@@ -22,11 +22,11 @@ import json
 import re
 import warnings
 import zipfile
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, NamedTuple
 
 import safetensors.torch
 import torch
@@ -86,6 +86,7 @@ PLAIN: list[Any] = [
 ]
 DEPTH = 10  # of dicts around the weights
 SETS = 3  # of dicts around weights by names of their own: {"ema": {"model": ...}}
+MOST = 20_000  # tensors in all sets of weights of a file
 NESTS = ("state_dict", "model_state_dict", "model", "net")  # keys that hold the weights
 PREFIXES = ("module.", "model.", "net.", "_orig_mod.", "_fsdp_wrapped_module.")  # of wrappers
 _WRN: tuple[Rule, ...] = (
@@ -132,6 +133,13 @@ NAMINGS: dict[str, tuple[Rule, ...]] = {
 }
 
 
+class Weights(NamedTuple):
+    """What a file of weights holds."""
+
+    tensors: dict[str, Tensor]  # by the file's names, or by those that were asked for
+    note: str  # which other sets of weights it holds, in a line; "" for none
+
+
 def fetch(weights: str, file: Path) -> Path:
     """The file of a checkpoint: `file` itself, or what an address holds, fetched into it once.
 
@@ -175,10 +183,27 @@ def load(
     other classes. Raises UsageError, naming keys and shapes, unless every weight finds its place,
     and for weights that are not finite or no real numbers.
     """
-    published = str(weights) == "imagenet"
-    tensors = _imagenet(network) if published else _tensors(Path(weights), names=names)
-    if names:
-        tensors = _mapped(tensors, names, weights)
+    return _fill(network, _weights(network, weights, names).tensors, weights, new_head)
+
+
+def _weights(
+    network: nn.Module,
+    weights: str | Path,
+    names: Mapping[str, str | None] | None,
+    wanted: Container[str] = (),
+) -> Weights:
+    """The weights of a file, or "imagenet", by the names that `names` maps them to."""
+    if str(weights) == "imagenet":
+        found = Weights(_imagenet(network), "")
+    else:
+        found = _tensors(Path(weights), wanted, names)
+    return found._replace(tensors=_mapped(found.tensors, names, weights)) if names else found
+
+
+def _fill(
+    network: nn.Module, tensors: Mapping[str, Tensor], weights: str | Path, new_head: bool | None
+) -> list[str]:
+    """Load tensors into a network, in place; returns the names of those not loaded (`load`)."""
     head = layers(network)["logits"].module + "."
     differ, best = _best(network, tensors, head if new_head else None)
     others = [line for line in differ if not line.startswith(head)]
@@ -298,42 +323,45 @@ def _renamed(name: str, rules: tuple[Rule, ...]) -> str:
 
 def _tensors(
     file: Path, wanted: Container[str] = (), names: Iterable[str] | None = None
-) -> dict[str, Tensor]:
+) -> Weights:
     """The tensors of a checkpoint by name, without nesting and without a wrapper's prefix.
 
-    Names that are all `wanted` stay as they are. Of several sets of weights those that a beginning
-    of `names` asks for are taken, by names that begin with the set's; else what a name of `NESTS`
-    says, else the only one; else all of them, by such names.
+    Names that are all `wanted` stay as they are. Of several sets of weights what a name of `NESTS`
+    says is taken, else the only one; else all of them, by names that begin with the set's. Sets
+    that a beginning of `names` asks for are taken instead, by such names, unless names in what
+    would be taken begin so.
     """
     state: Any = _read(file)
-    found = _sets(state)
-    asked = {key: value for key, value in found.items() if _asks(names or (), key)}
+    found = _sets(file, state, SETS, {})
+    inner = _inner(state)
+    taken = _own_tensors(inner)
+    if not taken and len(found) == 1:
+        (taken,) = found.values()
+    taken = _unwrapped(taken, wanted)
+    beyond = [b for b in names or () if not any(name.startswith(b) for name in taken)]
+    asked = {key: own for key, own in found.items() if _asks(beyond, key)}
     if asked:
-        return _flat(asked)
+        return Weights(_of_sets(asked, beyond, wanted), "")
+    if taken:
+        return Weights(taken, _others(file, list(found)))
+    if found:
+        return Weights(_flat(found), "")
+    if not isinstance(inner, Mapping):
+        raise UsageError(f"weights {file}: holds a {type(inner).__name__}, not a state_dict")
+    arrays = any(isinstance(value, Ignored) for value in inner.values())
+    words = ", not as tensors (NumPy arrays?)" if arrays else ""
+    raise UsageError(f"weights {file}: holds no tensors, but {_listed(inner)}{words}")
+
+
+def _inner(state: Any) -> Any:
+    """What a checkpoint holds under the names of `NESTS`; itself without them."""
     for _ in range(DEPTH):
         inner = [state[k] for k in NESTS if isinstance(state, Mapping) and k in state]
         inner = [value for value in inner if isinstance(value, Mapping)]
         if not inner:
             break
         state = inner[0]
-    tensors = _own_tensors(state)
-    if not tensors and len(found) > 1:
-        return _flat(found)
-    if not tensors and found:
-        (tensors,) = found.values()
-    if not tensors and not isinstance(state, Mapping):
-        raise UsageError(f"weights {file}: holds a {type(state).__name__}, not a state_dict")
-    if not tensors:
-        arrays = any(isinstance(value, Ignored) for value in state.values())
-        words = ", not as tensors (NumPy arrays?)" if arrays else ""
-        raise UsageError(f"weights {file}: holds no tensors, but {_listed(state)}{words}")
-    if all(name in wanted for name in tensors):
-        return tensors
-    if "n_averaged" in tensors and "n_averaged" not in wanted:  # of torch's AveragedModel
-        del tensors["n_averaged"]
-    while prefix := next((p for p in PREFIXES if all(k.startswith(p) for k in tensors)), None):
-        tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
-    return tensors
+    return state
 
 
 def _own_tensors(state: Any) -> dict[str, Tensor]:
@@ -342,23 +370,57 @@ def _own_tensors(state: Any) -> dict[str, Tensor]:
     return {str(name): value for name, value in items if isinstance(value, Tensor)}
 
 
-def _sets(state: Any, path: str = "", depth: int = SETS) -> dict[str, dict[str, Tensor]]:
+def _unwrapped(tensors: Mapping[str, Tensor], wanted: Container[str]) -> dict[str, Tensor]:
+    """Tensors by names without a wrapper's prefix; as they are if all names are `wanted`."""
+    tensors = dict(tensors)
+    if all(name in wanted for name in tensors):
+        return tensors
+    if "n_averaged" in tensors and "n_averaged" not in wanted:  # of torch's AveragedModel
+        del tensors["n_averaged"]
+    while tensors:
+        prefix = next((p for p in PREFIXES if all(k.startswith(p) for k in tensors)), None)
+        if prefix is None:
+            break
+        tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
+    return tensors
+
+
+def _sets(
+    file: Path, state: Any, depth: int, known: dict[tuple[int, int], dict[str, dict[str, Tensor]]]
+) -> dict[str, dict[str, Tensor]]:
     """The sets of weights in a checkpoint, by the keys that lead to them: "ema", "ema.model".
 
     A set is a dict of tensors of two axes or more, and others, by names; an optimiser's are by
-    numbers.
+    numbers. `known` are those of what was looked at before, which may lie in many places. Raises
+    UsageError for more than `MOST` tensors in all.
     """
-    if isinstance(state, list | tuple):
-        state = {str(i): value for i, value in enumerate(state)}
-    if not isinstance(state, Mapping) or not all(isinstance(key, str) for key in state):
+    if not isinstance(state, Mapping | list | tuple):
         return {}
+    place = id(state), depth
+    if place in known:
+        return known[place]
+    found: dict[str, dict[str, Tensor]] = {}
+    known[place] = found
+    if not isinstance(state, Mapping):
+        state = {str(i): value for i, value in enumerate(state)}
+    if not all(isinstance(key, str) for key in state):
+        return found
     own = _own_tensors(state)
     if any(value.ndim > 1 for value in own.values()):
-        return {path: own} if path else {}
-    found: dict[str, dict[str, Tensor]] = {}
+        if depth < SETS:  # those of the file itself are no set beside others
+            found[""] = own
+        return found
+    count = 0
     for key, value in state.items() if depth else ():
         if not key.startswith("optim"):
-            found |= _sets(value, f"{path}.{key}" if path else key, depth - 1)
+            for inner, tensors in _sets(file, value, depth - 1, known).items():
+                found[f"{key}.{inner}" if inner else key] = tensors
+                count += len(tensors)
+                if count > MOST:
+                    raise UsageError(
+                        f"weights {file}: holds sets of weights of more than {MOST:,} tensors; "
+                        "allowed: a saved state_dict"
+                    )
     return found
 
 
@@ -370,20 +432,31 @@ def _flat(sets: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
     return {f"{key}.{name}": x for key, own in sets.items() for name, x in own.items()}
 
 
-def others(weights: str | Path, names: Iterable[str] | None = None) -> str:
-    """What other sets of weights a file holds beside those that are taken, in a line; or nothing.
+def _of_sets(
+    sets: Mapping[str, Mapping[str, Tensor]], names: Iterable[str], wanted: Container[str]
+) -> dict[str, Tensor]:
+    """Sets of weights by names that begin with the set's.
+
+    Without a wrapper's prefix, unless `names` says it, too ("ema.module.").
+    """
+    whole = _flat(sets)
+    deeper = [beginning for beginning in names if beginning.removesuffix(".") not in sets]
+    if any(name.startswith(beginning) for beginning in deeper for name in whole):
+        return whole
+    return _flat({key: _unwrapped(own, wanted) for key, own in sets.items()})
+
+
+def _others(file: Path, found: Sequence[str]) -> str:
+    """What sets of weights a file holds beside those that are taken, in a line; "" for none.
 
     Moving averages, for one: which of them is meant, `names` say (`load`).
     """
-    if str(weights) == "imagenet" or _is_safetensors(Path(weights)):  # which has one set
-        return ""
-    found = list(_sets(_read(Path(weights))))
     taken = [key for nest in NESTS for key in found if key.split(".")[0] == nest]
     rest = [key for key in found if key not in taken[:1]]
-    if not taken or not rest or any(_asks(names or (), key) for key in found):
+    if not taken or not rest:
         return ""
     return (
-        f"of {Path(weights).name} the weights {taken[0]!r} are taken, not {', '.join(rest[:4])}; "
+        f"of {file.name} the weights {taken[0]!r} are taken, not {', '.join(rest[:4])}; "
         f"weights_names {json.dumps({f'{rest[0]}.': ''})} takes others"
     )
 
@@ -485,7 +558,7 @@ def _imagenet(network: nn.Module) -> dict[str, Tensor]:
 
     name = architecture(network).get("name")
     if name == efficientnet.NAME:
-        return _tensors(efficientnet.weights_file())
+        return _tensors(efficientnet.weights_file()).tensors
     if name is not None and name.startswith(timm.PREFIX):
         return timm.published(name, architecture(network)["channels"])
     if name in NETWORKS or name not in torchvision.names():
@@ -506,19 +579,19 @@ def _imagenet(network: nn.Module) -> dict[str, Tensor]:
 
 def load_any(
     network: nn.Module, weights: str | Path, names: Mapping[str, str | None] | None = None
-) -> None:
+) -> str:
     """Load the weights of a file into a network of anybody's, in place, every one of them.
 
-    Read as by `load`, whose `names` these are; a network that names its layers as ours takes the
-    names of `NAMINGS`, too. Raises UsageError, naming keys and shapes, unless every weight finds
-    its place.
+    Returns which other sets of weights the file holds (moving averages, for one), in a line, or
+    "". Read as by `load`, whose `names` these are; a network that names its layers as ours takes
+    the names of `NAMINGS`, too. Raises UsageError, naming keys and shapes, unless every weight
+    finds its place.
     """
-    if "logits" in layers(network) and hasattr(network, "architecture"):
-        load(network, weights, names=names)
-        return
-    tensors = _tensors(Path(weights), network.state_dict(), names)
-    if names:
-        tensors = _mapped(tensors, names, weights)
+    ours = "logits" in layers(network) and hasattr(network, "architecture")
+    tensors, note = _weights(network, weights, names, () if ours else network.state_dict())
+    if ours:
+        _fill(network, tensors, weights, new_head=False)
+        return note
     if differ := differences(network.state_dict(), tensors):
         kind = type(network).__name__
         raise UsageError(
@@ -527,3 +600,4 @@ def load_any(
         )
     _check_values(network, tensors, {name: name for name in tensors}, weights)
     network.load_state_dict(tensors, strict=False)
+    return note

@@ -148,14 +148,21 @@ class Engine(NBClientEngine):  # type: ignore[misc]
 
     @classmethod
     def _execute(cls, *notebook: Any, **options: Any) -> Any:
-        """Run the notebook; a kernel that ends before it has begun is started again.
+        """Run the notebook; a kernel that ends before its first cell is started again.
 
-        A kernel listens on ports that were free a moment ago: another may have taken one.
+        A kernel listens on ports that were free a moment ago: another may have taken one. One that
+        was killed is not started again.
         """
-        for _ in range(STARTS):
+        for start in range(1, STARTS + 1):
+            Kernel.status = 0
             try:
                 return super().execute_notebook(*notebook, **options)
             except RuntimeError as problem:
                 if type(problem) is not RuntimeError or NOT_BEGUN not in str(problem):
                     raise
-        raise click.ClickException(f"kernels ended before they began, {STARTS} of {STARTS}")
+                if Kernel.status < 0:
+                    raise DeadKernelError(str(problem)) from None
+            end = f"{_ended(Kernel.status, out_of_memory=False)} before its first cell"
+            if start < STARTS:
+                print(f"{end}; it is started again", file=sys.stderr)
+        raise click.ClickException(f"{end}, {STARTS} times of {STARTS}")
