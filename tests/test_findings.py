@@ -389,7 +389,7 @@ def test_the_controls_state_what_the_teacher_knew_of_its_students_images():
 
 def test_hard_labels_that_fall_short_of_every_true_label_have_the_reason_beside_them():
     made = taught(gallery(**NOTHING, pseudo=[0.79, 0.88, 0.98]))
-    every = [0.86, 0.95, 1.05]  # above, by an interval; then by a mean, one seed, and below
+    every = [0.81, 0.9, 1.0]  # above, by an interval; then by a mean, one seed, and below
     for scores, behind in (
         (every, True),
         ([0.9, 0.88, 0.88], False),
@@ -399,7 +399,7 @@ def test_hard_labels_that_fall_short_of_every_true_label_have_the_reason_beside_
         many = gallery(baseline=scores).runs
         runs = pd.concat([made.runs, many.assign(labels="all", run="all-" + many["run"])])
         leak = findings.controls.Controls(made._replace(runs=runs.reset_index(drop=True))).facts()
-        assert ("perhaps because part of each batch" in leak["leak"].data) is behind
+        assert ("images are part of each batch of `pseudo`" in leak["leak"].data) is behind
         assert ("points (n = 3): perhaps" in leak["leak"].data) is behind
 
 
@@ -838,10 +838,10 @@ def test_the_best_method_is_paired_with_kd_and_its_size_is_stated():
     assert "(n = 3); the interval is of the one that came out best" in words["winner"].data
     assert "100 parameters, with `kd` 90" in words["winner"].data
     assert "adds most" in words["best"]
-    assert words["best"].startswith("simkd")
+    assert words["best"].startswith("Of the methods, simkd adds most, with")
     control = gallery(**NOTHING, shuffled=[0.83, 0.92, 1.01], at=[0.6, 0.7, 0.81])
     words = findings.methods.facts(control, {})
-    assert words["best"].startswith("kd adds most")
+    assert words["best"].startswith("Of the methods, kd adds most")
     assert "shuffled" not in words["winner"].data
     assert "no ranking" not in words["winner"].data
     near = gallery(**NOTHING, at=[0.795, 0.895, 0.996])

@@ -166,7 +166,7 @@ class Controls:
         return (
             f" Yet `pseudo` reaches {pseudo} and training with every true label {every}, a "
             f"difference of {interval(row[['mean', 'low', 'high']])} points (n = {row['n']:.0f}): "
-            "perhaps because part of each batch of `pseudo` are the same few labelled images."
+            "perhaps because the same few labelled images are part of each batch of `pseudo`."
         )
 
     def _scores(self, method: str, labels: str) -> pd.Series:

@@ -107,7 +107,7 @@ def _compact(results: Results, cells: pd.DataFrame, labels: str) -> str:
     )
     return (
         "The within-class share of variance at `block2` (0: each class is one point), "
-        f"`{method}` minus the baseline: {difference} (n = {row['n']}). The claim, over all "
+        f"`{method}` minus the baseline: {difference} (n = {row['n']:.0f}). The claim, over all "
         f"methods and both intermediate blocks: {words or '**no data**'}. "
         f"At equal accuracy: {partner}. {against(control, left_out=method)}."
     )

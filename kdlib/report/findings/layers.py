@@ -57,9 +57,9 @@ def _pair(results: Results) -> dict[str, Any]:
     of_put = own[own["image"].isin(put.index[put])].groupby(["layer", "run"])["same"].mean()
     first = results.study["layers"][0]
     layers = [at for at in results.study["layers"] if at in set(near["layer"])]
-    one, other = (share.xs(run, level="run")[layers] for run in (baseline, distilled))
+    by_layer = [share.xs(run, level="run")[layers] for run in (baseline, distilled)]
     return facts | {
-        "separate": Markdown(_separate(one, other, method)),
+        "separate": Markdown(_separate(*by_layer, method)),
         "right": Markdown(
             f"Of {len(labels):,} test images `{method}` classifies {put.sum()} correctly that the "
             f"baseline misclassifies, and {lost.sum()} the other way round (one pair, of seed "
@@ -91,7 +91,7 @@ def _separate(baseline: pd.Series, distilled: pd.Series, method: str) -> str:
     return (
         f"{where}: of an image's ten nearest, {100 * mark:.0f} % are of its class at the "
         f"baseline's `{last}`; the baseline first has that share {first}, `{method}` {other} (one "
-        "pair of students)."
+        "pair)."
     )
 
 
@@ -133,7 +133,8 @@ def faithfulness(results: Results) -> HTML | Markdown:
     means = results.faithfulness[on_maps].pivot_table(
         index=["embedding", "layer"], columns="measure", values="value"
     )
-    means = means[means.index.get_level_values("layer").isin(LAYERS)]
+    chosen = means.index.get_level_values("layer").isin(LAYERS)
+    means = means[chosen] if chosen.any() else means
     rows = means[list(MEASURES)].map("{:.2f}".format)
     rows.columns = [FAITHFULNESS[name].title for name in MEASURES]
     rows.insert(0, "map", [f"{embed.TITLES[kind]}, {layer}" for kind, layer in rows.index])

@@ -191,7 +191,7 @@ def _best(home: pd.DataFrame) -> str:
     if rows.empty:
         return "Which method adds most?"
     best = rows.loc[rows["gain"].idxmax()]
-    return f"{best['name']} adds most, with {steps[0]} labels per class"
+    return f"Of the methods, {best['name']} adds most, with {steps[0]} labels per class"
 
 
 def _winner(results: Results, home: pd.DataFrame) -> str:
