@@ -567,7 +567,7 @@ def test_transfer_is_a_method_and_no_control():
 def test_what_is_missing_of_the_plan_is_said_where_a_study_is_first_met(single):
     facts = single.study | {"missing": 7, "published": {"2": [0], "5": [0, 1]}}
     lacking = single._replace(study=facts)
-    words = "7 runs are missing; published are 1 seed at 2 and 2 seeds at 5 labels per class."
+    words = "7 of the planned runs are missing; published are 1 seed at 2 and 2 seeds at 5 labels per class."
     assert words in findings.index.facts(lacking)["planned"].data
     assert words in findings.labels.facts(lacking)["planned"].data
     assert findings.index.facts(single)["planned"].data == ""
@@ -752,7 +752,7 @@ def test_images_with_other_neighbours_are_counted():
     words = findings.layers._changed(pd.DataFrame(rows), "b", "d", 4)
     assert words.startswith("Of the ten nearest, 25 % at block1 and 50 % at block3 are others")
     assert "of 25 % and 50 % of the images, more than half" in words
-    same = pd.DataFrame(rows).assign(run="b")
+    same = pd.DataFrame(rows).query("run == 'b'")
     equal = pd.concat([same, same.assign(run="d")])
     assert "0 % at block1 and 0 %" in findings.layers._changed(equal, "b", "d", 4)
 
