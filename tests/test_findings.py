@@ -567,7 +567,7 @@ def test_transfer_is_a_method_and_no_control():
 def test_what_is_missing_of_the_plan_is_said_where_a_study_is_first_met(single):
     facts = single.study | {"missing": 7, "published": {"2": [0], "5": [0, 1]}}
     lacking = single._replace(study=facts)
-    words = "7 of the planned runs are missing; published are 1 seed at 2 and 2 seeds at 5 labels per class."
+    words = "7 of the planned runs are missing; published are 1 seed at 2 and 2 seeds at 5 labels"
     assert words in findings.index.facts(lacking)["planned"].data
     assert words in findings.labels.facts(lacking)["planned"].data
     assert findings.index.facts(single)["planned"].data == ""

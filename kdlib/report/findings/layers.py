@@ -57,9 +57,11 @@ def _pair(results: Results) -> dict[str, Any]:
     of_put = own[own["image"].isin(put.index[put])].groupby(["layer", "run"])["same"].mean()
     first = results.study["layers"][0]
     layers = [at for at in results.study["layers"] if at in set(near["layer"])]
-    by_layer = [share.xs(run, level="run")[layers] for run in (baseline, distilled)]
+    of_baseline, of_distilled = (
+        share.xs(run, level="run")[layers] for run in (baseline, distilled)
+    )
     return facts | {
-        "separate": Markdown(_separate(*by_layer, method)),
+        "separate": Markdown(_separate(of_baseline, of_distilled, method)),
         "right": Markdown(
             f"Of {len(labels):,} test images `{method}` classifies {put.sum()} correctly that the "
             f"baseline misclassifies, and {lost.sum()} the other way round (one pair, of seed "

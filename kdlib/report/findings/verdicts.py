@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from itertools import zip_longest
 from typing import Any
 
 import pandas as pd
@@ -116,11 +115,9 @@ def _by_part(rows: pd.DataFrame, cells: pd.DataFrame) -> str:
         found = {other["space"]: other for other in same.to_dict("records")}
         beside = {space: other["verdict"] for space, other in found.items()}
         parts = tables.parts(cell | {"beside": beside})
-        named = [which(found[space]) if space in found else "" for space in PARTS]
-        each = ", ".join(
-            f"{name} **{word}**{methods}"
-            for (name, word), methods in zip_longest(parts.items(), named, fillvalue="")
-        )
+        spaces = zip(parts, PARTS, strict=False)  # other architectures have none
+        named = {name: which(found[space]) for name, space in spaces if space in found}
+        each = ", ".join(f"{name} **{word}**{named.get(name, '')}" for name, word in parts.items())
         teacher = f"{cell['teacher']}, " if rows["teacher"].nunique() > 1 else ""
         words.append(f"{teacher}{_budget(cell['labels'])}: {each}")
     return "; ".join(words)
