@@ -1,6 +1,7 @@
 """What chapters state is what the tables hold, in any study that they may be given."""
 
 import math
+import re
 
 import numpy as np
 import pandas as pd
@@ -56,7 +57,9 @@ def test_a_mean_that_rounds_to_nothing_has_no_minus():
 
 
 def test_numbers_of_seeds_are_listed_once():
-    assert counts([5, 3, 5]) == "3 to 5"
+    assert counts([5, 3, 5]) == "3 or 5"
+    assert counts([1, 4, 5]) == "1, 4 or 5"
+    assert counts([1, 2, 4, 5]) == "1 to 5"
     assert counts([]) == "no"
 
 
@@ -210,7 +213,7 @@ def test_softness_is_no_evidence_of_the_order_of_wrong_classes():
 
 def test_a_baseline_of_one_budget_reaches_no_method(single):
     worth = findings.labels.facts(single)["worth"].data
-    assert worth.endswith(": even 2, the most tried, are not enough")
+    assert worth.endswith(": even 2, the most tried, are not enough (n = 1)")
     assert "; " not in worth
 
 
@@ -255,6 +258,52 @@ def erring(seeds):
                 own = {} if method == "baseline" else taught
                 rows.append(same | own | {"test_accuracy": accuracy + seed / 100})
     return store.brief("none of this name")._replace(runs=invented.table_of_runs(rows))
+
+
+def test_teachers_that_were_run_at_other_budgets_and_networks_break_nothing():
+    made = erring(3)
+    more = made.runs[made.runs["role"] == "student"]
+    more = more.assign(labels="1", run="o-" + more["run"], network="resnet14")
+    more = more[more["regime"] != "full"]
+    first = made._replace(runs=pd.concat([more, made.runs], ignore_index=True))
+    both = more.assign(regime=more["regime"].replace("limited", "pretrained"))
+    other = made._replace(runs=pd.concat([both, made.runs], ignore_index=True))
+    for study in (first, other):
+        assert (
+            "`kd` minus `pseudo`"
+            in findings.regimes.Outperformed(study).facts(study)["erring"].data
+        )
+    words = findings.regimes._of_regime(first, "limited", "2", "A teacher")
+    assert "`kd` 61.0 %, `pseudo` 71.0 %" in words
+
+
+def test_the_worst_calibrated_kind_of_teacher_is_named_once_with_its_number():
+    made = erring(1)
+    worse = made.runs["regime"].eq("limited") & made.runs["role"].eq("teacher")
+    made = made._replace(
+        runs=made.runs.assign(calibration_error=made.runs["calibration_error"].mask(worse, 0.5))
+    )
+    surest = findings.regimes._surest(made, made)
+    assert surest.endswith("it is largest for `limited`, 50 points (n = 1).")
+    assert findings.regimes._surest(pairs_of()) == ""
+
+
+def test_a_flat_probe_is_named_and_other_networks_do_not_count(study):
+    probe = study.measures["measure"].eq("probe")
+    baseline = study.measures["run"].str.contains("-baseline-")
+    value = study.measures["value"].mask(probe & baseline, 0.5)
+    flat = study._replace(measures=study.measures.assign(value=value))
+    words = findings.measures.facts(flat)["depth"].data
+    assert words.startswith("The baseline's probe goes from 0.50 at the stem to 0.50 at the logits")
+    assert words.endswith("nearly flat line.")
+    few = flat.runs[flat.runs["role"].eq("student") & flat.runs["seed"].eq(0)]
+    wide = few.assign(network="resnet8", run="w-" + few["run"])
+    own = flat.measures[flat.measures["run"].isin(few["run"])]
+    more = own.assign(run="w-" + own["run"], value=9.0)
+    mixed = flat._replace(
+        runs=pd.concat([flat.runs, wide]), measures=pd.concat([flat.measures, more])
+    )
+    assert findings.measures.facts(mixed)["depth"].data == words
 
 
 def test_kd_and_pseudo_of_a_teacher_that_errs_stand_beside_those_of_one_that_does_not():
@@ -310,7 +359,8 @@ def test_labels_are_worth_what_the_baseline_needs_for_the_same_accuracy(study):
     rows.loc[rows["method"] == "at", "test_accuracy"] = 0.8
     rows.loc[rows["method"] == "fitnet", "test_accuracy"] = 0.95
     worth = findings.labels.facts(study._replace(runs=rows))["worth"].data
-    assert worth == "`kd`: 5; `fitnet`: even all labels are not enough; `at`: all labels"
+    assert worth.startswith("`kd`: 5 (n = 3); `fitnet`: even all labels are not enough (n = 3); ")
+    assert worth.endswith("; `at`: all labels (n = 3)")
 
 
 def test_a_control_has_its_share_of_what_kd_adds():
@@ -348,7 +398,7 @@ def test_the_controls_state_what_the_teacher_knew_of_its_students_images():
     ]
     assert "It gives 100.0 % of the training images of the students, with a mean" in leaks[0]
     assert "probability of 0.999 for the top class, and 90.0 % of the test images" in leaks[0]
-    assert "half of each batch" not in leaks[0]
+    assert "each batch" not in leaks[0]
     assert "98.0 %" in leaks[1]
     assert "It gives 90.0 % of the test images their true label." in leaks[2]
     assert leaks[3].startswith("The teachers give 60.0 % of the training images")
@@ -360,11 +410,18 @@ def test_the_controls_state_what_the_teacher_knew_of_its_students_images():
 
 def test_hard_labels_that_fall_short_of_every_true_label_have_the_reason_beside_them():
     made = taught(gallery(**NOTHING, pseudo=[0.79, 0.88, 0.98]))
-    for scores, behind in (([0.95, 0.96, 0.97], True), ([0.7, 0.8, 0.9], False)):
+    every = [0.81, 0.9, 1.0]  # above, by an interval; then by a mean, one seed, and below
+    for scores, behind in (
+        (every, True),
+        ([0.9, 0.88, 0.88], False),
+        ([1.0], False),
+        ([0.7, 0.8, 0.9], False),
+    ):
         many = gallery(baseline=scores).runs
         runs = pd.concat([made.runs, many.assign(labels="all", run="all-" + many["run"])])
         leak = findings.controls.Controls(made._replace(runs=runs.reset_index(drop=True))).facts()
-        assert ("half of each batch of `pseudo` are the labelled" in leak["leak"].data) is behind
+        assert ("images are part of each batch of `pseudo`" in leak["leak"].data) is behind
+        assert ("points (n = 3): perhaps" in leak["leak"].data) is behind
 
 
 def test_the_baseline_with_every_label_stands_beside_the_gain():
@@ -374,7 +431,7 @@ def test_the_baseline_with_every_label_stands_beside_the_gain():
     every = made.runs, many.assign(labels="all", run="all-" + many["run"])
     with_all = made._replace(runs=pd.concat(every, ignore_index=True))
     words = findings.controls.Controls(with_all).why().data
-    assert "network only to 80.0 % (3 seeds); `kd` with 2 labels per class reaches 90.0 %" in words
+    assert "network to 80.0 % (3 seeds); `kd` with 2 labels per class reaches 90.0 %" in words
     assert "All true labels" not in findings.controls.Controls(with_all).short().data
 
 
@@ -383,6 +440,31 @@ def test_the_heading_of_the_controls_has_their_shares():
     heading = findings.controls.Controls(gallery(**NOTHING, **worse)).heading()
     assert "gives 50 % of the gain" in heading
     assert heading.endswith("20 %")
+
+
+def test_a_control_below_the_baseline_has_no_share_of_the_gain():
+    lost = [0.4, 0.51, 0.6]
+    for controls in (
+        {"pseudo": lost, "shuffled": [0.74, 0.841, 0.939]},
+        {"pseudo": [0.65, 0.75, 0.85], "shuffled": lost},
+        {"pseudo": lost, "shuffled": lost},
+    ):
+        made = findings.controls.Controls(gallery(**NOTHING, **controls))
+        words = " ".join((made.heading(), made.short().data, made.conclusions().data))
+        shares = [int(share) for share in re.findall(r"(-?\d+) %", words)]
+        assert all(0 <= share <= 100 for share in shares), words
+        assert "-10.0 of them" not in words
+        assert "on average, below the baseline" in words
+        assert "No control" not in words
+
+
+def test_a_name_with_a_network_behind_it_is_explained_beside_the_controls():
+    made = gallery(**NOTHING)
+    assert findings.controls.Controls(made).facts()["other"].data == ""
+    larger = gallery(baseline=[0.6, 0.7], self=[0.8, 0.9]).runs.assign(network="resnet20")
+    runs = pd.concat([made.runs, larger.assign(run="l-" + larger["run"])], ignore_index=True)
+    words = findings.controls.Controls(made._replace(runs=runs)).facts()["other"].data
+    assert words.startswith("A name with a network behind it")
 
 
 def test_the_layers_of_a_control_are_compared_with_those_of_kd():
@@ -506,7 +588,7 @@ def test_transfer_is_a_method_and_no_control():
 def test_what_is_missing_of_the_plan_is_said_where_a_study_is_first_met(single):
     facts = single.study | {"missing": 7, "published": {"2": [0], "5": [0, 1]}}
     lacking = single._replace(study=facts)
-    words = "7 runs are missing; published are 1 seed at 2 and 2 seeds at 5 labels per class."
+    words = "7 of the planned runs are missing; published are 1 seed at 2 and 2 seeds at 5 labels"
     assert words in findings.index.facts(lacking)["planned"].data
     assert words in findings.labels.facts(lacking)["planned"].data
     assert findings.index.facts(single)["planned"].data == ""
@@ -659,11 +741,58 @@ def test_the_questions_of_the_layers_are_answered_image_by_image(study):
     right = predicted.eq(study.labels, axis=0)
     put = (right[runs["kd"]] & ~right[runs["baseline"]]).sum()
     assert f"`kd` classifies {put} correctly that the baseline misclassifies" in facts["right"].data
-    assert "% at the stem and" not in facts["right"].data
+    assert "of seed 0)" in facts["right"].data
     assert "of their ten nearest there are of their class with kd" in facts["scattered"]
-    assert "are others" in facts["changed"].data
+    assert facts["separate"].data.startswith(("In ", "At the same layer"))
     bare = findings.layers.facts(study._replace(predictions=study.predictions[:0]))
     assert bare["right"].data == ""
+
+
+def test_classes_separate_first_where_the_mark_is_first_passed():
+    shares = pd.Series({"stem": 0.3, "block1": 0.5, "block2": 0.8})
+    sooner = pd.Series({"stem": 0.3, "block1": 0.85, "block2": 0.9})
+    never = pd.Series({"stem": 0.6, "block1": 0.6, "block2": 0.7})
+    words = findings.layers._separate(shares, sooner, "kd")
+    assert words.startswith("In `kd`: of an image's ten nearest, 80 % are of its class")
+    assert "the baseline first has that share at `block2`, `kd` at `block1`" in words
+    words = findings.layers._separate(sooner, shares, "kd")  # 90 %, which kd never has
+    assert words.startswith("In the baseline: ")
+    assert "`kd` at no layer" in words
+    assert "`kd` at no layer" in findings.layers._separate(shares, never, "kd")
+    assert findings.layers._separate(shares, shares, "kd").startswith("At the same layer in both")
+
+
+def test_images_with_other_neighbours_are_counted():
+    rows = [
+        {"layer": at, "run": run, "image": image, "neighbour": 100 * moved + k, "rank": k}
+        for at in ("block1", "block3")
+        for image in range(4)
+        for run, moved in (("b", False), ("d", image == 0 or (image == 1 and at == "block3")))
+        for k in range(findings.layers.NEAREST)
+    ]
+    words = findings.layers._changed(pd.DataFrame(rows), "b", "d", 4)
+    assert words.startswith("Of the ten nearest, 25 % at block1 and 50 % at block3 are others")
+    assert "of 25 % and 50 % of the images, more than half" in words
+    same = pd.DataFrame(rows).query("run == 'b'")
+    equal = pd.concat([same, same.assign(run="d")])
+    assert "0 % at block1 and 0 %" in findings.layers._changed(equal, "b", "d", 4)
+
+
+def test_a_pair_shares_its_seed_and_layers_may_have_any_names(study):
+    own = study.runs["seed"].eq(0) & study.runs["method"].eq("baseline")
+    runs = study.runs[~own | study.runs["role"].eq("teacher")]
+    neighbours = study.neighbours.assign(run=study.neighbours["run"].str.replace("-0", "-1"))
+    later = study._replace(runs=runs, neighbours=pd.concat([study.neighbours, neighbours]))
+    assert "of seed 1)" in findings.layers.facts(later)["right"].data
+    names = {"block1": "early", "block3": "late"}
+    layers = [names.get(at, at) for at in study.study["layers"]]
+    other = study._replace(
+        study=study.study | {"layers": layers},
+        neighbours=study.neighbours.replace({"layer": names}),
+        faithfulness=study.faithfulness.replace({"layer": names}),
+    )
+    assert "are others" in findings.layers.facts(other)["changed"].data
+    assert isinstance(findings.layers.faithfulness(other), HTML)
 
 
 def test_a_study_without_maps_states_so(study):
@@ -726,9 +855,18 @@ def test_the_best_method_is_paired_with_kd_and_its_size_is_stated():
     made = gallery(baseline=[0.5, 0.6, 0.7], kd=[0.8, 0.9, 1.0], simkd=[0.83, 0.92, 1.0])
     size = made.runs["method"].eq("simkd") * 10 + 90
     words = findings.methods.facts(made._replace(runs=made.runs.assign(parameters=size)), {})
-    assert "`simkd` minus `kd`, paired by seed: +1.7 [" in words["winner"].data
+    assert "`simkd` minus `kd`, paired by seed, +1.7 [" in words["winner"].data
+    assert "(n = 3); the interval is of the one that came out best" in words["winner"].data
     assert "100 parameters, with `kd` 90" in words["winner"].data
     assert "adds most" in words["best"]
+    assert words["best"].startswith("Of the methods, simkd adds most, with")
+    control = gallery(**NOTHING, shuffled=[0.83, 0.92, 1.01], at=[0.6, 0.7, 0.81])
+    words = findings.methods.facts(control, {})
+    assert words["best"].startswith("Of the methods, kd adds most")
+    assert "shuffled" not in words["winner"].data
+    assert "no ranking" not in words["winner"].data
+    near = gallery(**NOTHING, at=[0.795, 0.895, 0.996])
+    assert "1 other lies within a point" in findings.methods.facts(near, {})["winner"].data
 
 
 def test_a_method_has_its_own_gain_where_the_page_is_of_other_images(monkeypatch):
@@ -739,10 +877,16 @@ def test_a_method_has_its_own_gain_where_the_page_is_of_other_images(monkeypatch
     monkeypatch.setattr(findings.methods.editions, "brief", lambda role: own)
     opening = findings.methods.finding("logits").data
     assert opening.startswith("The numbers on this page are of the ")
-    assert "not of CIFAR-10" in opening
+    assert "not of CIFAR-10, unless stated otherwise" in opening
     monkeypatch.setattr(store, "load_benchmark", lambda *names: {})
     shown = findings.methods.rows(distill.CLASSES)("kd").data
     assert "On CIFAR-10, with 2 labels per class: +30.0 [+30.0, +30.0] points" in shown
+    mine = own._replace(study=own.study | {"name": "mine", "dataset": "<b>birds"})
+    monkeypatch.setattr(findings.methods.editions, "brief", lambda role: mine)
+    assert "On &lt;b&gt;birds, with" in findings.methods.rows(distill.CLASSES)("kd").data
+    alone = own._replace(runs=own.runs[own.runs["method"] != "baseline"])
+    monkeypatch.setattr(findings.methods.editions, "brief", lambda role: alone)
+    assert "On CIFAR-10" not in findings.methods.rows(distill.CLASSES)("kd").data
     monkeypatch.setattr(findings.methods.editions, "brief", lambda role: digits)
     assert "On CIFAR-10" not in findings.methods.rows(distill.CLASSES)("kd").data
 
@@ -775,27 +919,56 @@ def test_the_first_page_names_the_verdict_at_every_position(study):
     assert "position" not in alone["earlier"].data
     assert both["earlier"].data.startswith(alone["earlier"].data)
     assert "measured at every position of the layer" in both["earlier"].data
+    assert "mean over positions, **" in both["earlier"].data
+
+
+def test_many_cells_at_every_position_are_counted_on_the_first_page(judged):
+    rows = judged.cells.query("claim == 'C4' and labels == '2'").assign(space="flat layers")
+    many = pd.concat([rows.assign(network=f"n{i}") for i in range(9)])
+    words = findings.index._flat(many, "C4")
+    assert f"positions, **{rows['verdict'].iloc[0]}** in " in words
 
 
 def test_the_first_page_has_one_number_for_compactness_and_the_comparison_as_accurate(study):
-    words = findings.index.facts(study)["compact"].data
     values = study.measures.query("measure == 'within_share' and layer == 'block2'")
-    means = study.runs.query("labels == '2'").merge(values, on="run").groupby("method")["value"]
-    of = means.mean()
-    assert f"from {of['baseline']:.2f} to {of['kd']:.2f} with `kd`" in words
-    assert words.split("At equal accuracy: ")[1].startswith(("no baseline", "beside a baseline"))
-    assert "spread" not in words
+    few = study.runs.query("labels == '2'").merge(values, on="run")
+    means = few.groupby("method")["value"].mean()
+    two = few.assign(network="resnet8", run="w-" + few["run"], value=few["value"] + 9)
+    wide = two[two["seed"] == 0]  # another network, of fewer runs, is not mixed in
+    mixed = study._replace(
+        runs=pd.concat([study.runs, wide[study.runs.columns]]),
+        measures=pd.concat([study.measures, wide[study.measures.columns]]),
+    )
+    for made in (study, mixed):
+        words = findings.index.facts(made)["compact"].data
+        assert f"`kd` minus the baseline: {means['kd'] - means['baseline']:+.2f} [" in words
+        assert "] (n = 3). The claim" in words
+        assert words.split("At equal accuracy: ")[1].startswith(("no baseline", "beside a base"))
+        assert "spread" not in words
     bare = study._replace(measures=study.measures[:0])
     assert "did not measure" in findings.index.facts(bare)["compact"].data
 
 
 def test_who_is_less_compact_than_a_baseline_as_accurate_is_counted():
-    control = pd.DataFrame({"method": ["kd", "at", "sp"], "n": [0, 3, 1], "mean": [0, 0.1, -0.1]})
+    control = pd.DataFrame(
+        {
+            "method": ["kd", "at", "sp", "ft"],
+            "n": [0, 3, 1, 5],
+            "mean": [0, 0.1, -0.1, -0.1],
+            "speaks": [0, 1, 0, 0],
+        }
+    )
     words = findings.verdicts.against(control)
-    assert words.startswith("A baseline as accurate exists for 2 other pairs")
-    assert words.endswith("(1 to 3 seeds): in 1 of them the distilled student is less compact")
-    assert findings.verdicts.against(control[:1]).startswith("No other method")
-    assert "for 1 other pair of" in findings.verdicts.against(control, left_out="sp")
+    assert words.startswith("A baseline at least as accurate exists for 3 pairs of")
+    assert (
+        "(n = 1, 3 or 5): in 2 of them the distilled student is less compact by the mean" in words
+    )
+    assert words.endswith("in none by an interval")
+    control.loc[3, "speaks"] = -1
+    assert findings.verdicts.against(control).endswith("in 1 by an interval")
+    assert findings.verdicts.against(control[:1]).startswith("No method")
+    assert findings.verdicts.against(control[:1], left_out="sp").startswith("No other method")
+    assert "for 1 other pair of" in findings.verdicts.against(control[:3], left_out="sp")
 
 
 def test_every_part_of_a_claim_with_and_has_its_own_word(judged):
@@ -803,6 +976,21 @@ def test_every_part_of_a_claim_with_and_has_its_own_word(judged):
     assert "layers of this pair **" in sentence
     assert "t-SNE maps **" in sentence
     assert "other architectures **no data**" in sentence
+    assert "; apart from the claim, all labels: layers" in sentence
+
+
+def test_maps_of_one_network_stand_beside_the_layers_of_several(judged):
+    cells = judged.cells.query("claim == 'C5' and labels == '2'")
+    decides = cells["space"] == "layers"
+    cells = cells.assign(network=cells["network"].where(~decides, "2 networks"))
+    cells.loc[cells["space"] == "tsne", ["verdict", "named"]] = ["holds for some", "kd, at"]
+    sentence = findings.verdicts.sentence(cells, "C5")
+    assert sentence.startswith("2 labels per class: layers of 2 networks **")
+    assert "t-SNE maps **holds for some** (kd, at)" in sentence
+    assert "no data" not in sentence
+    later = cells.assign(teacher="limited", verdict="too few seeds")
+    both = findings.verdicts.sentence(pd.concat([cells, later]), "C5")
+    assert "limited, 2 labels per class: layers of 2 networks **too few seeds**" in both
 
 
 def test_all_labels_of_too_few_seeds_stand_in_tables_only(judged):
@@ -836,7 +1024,8 @@ def test_the_best_method_is_named_where_another_is_quoted(study):
     runs = study.runs.copy()
     runs.loc[runs["method"].eq("at"), "test_accuracy"] += 1
     best = findings.labels.facts(study._replace(runs=runs))["best"].data
-    assert best.startswith("`at` adds most: minus `kd`, paired, +")
+    assert best.startswith("`at` adds most: minus `kd`, paired by seed, +")
+    assert "the interval is of the one that came out best" in best
     assert "parameters" not in best
     larger = runs.assign(parameters=runs["parameters"] + 7 * runs["method"].eq("at"))
     assert (
@@ -877,7 +1066,10 @@ def test_a_layer_that_the_table_shows_as_equal_is_on_neither_side():
     assert words == "It is higher at `stem` (+0.30) and lower at `block2` (-0.20)."
     words = findings.training._where(table[:1], ".2f", "it is", ("higher", "lower"))
     assert words == "It is higher at every layer: `stem` (+0.30)."
-    assert findings.training._answer(further=True, faster=False).endswith("and no faster.")
+    words = findings.training._answer((["stem", "block1"], ["logits"]), [], 5)
+    assert words.endswith("ends further at 2 of 5 layers and less far at 1; faster was not shown.")
+    words = findings.training._answer((["stem"], []), ["stem"], 5)
+    assert words.endswith("ends further at 1 of 5 layers; it settles sooner at 1.")
 
 
 def test_one_seed_over_a_training_has_directions_and_no_verdict(study):
@@ -885,9 +1077,9 @@ def test_one_seed_over_a_training_has_directions_and_no_verdict(study):
     followed = findings.training.Followed(first)
     assert followed.seeds == 1
     conclusion = followed.conclusion().data
-    assert conclusion.startswith("**In the one seed followed, ")
+    assert conclusion.startswith("**One seed: no verdict.** On ")
     assert "Its silhouette is higher at " in conclusion
-    assert "One seed: no verdict." in conclusion
+    assert conclusion.count("no verdict") == 1
     assert "t interval" not in conclusion
     assert "One seed, no interval, n = 1" in followed.table().data
 

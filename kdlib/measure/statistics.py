@@ -181,6 +181,14 @@ def summarise(table: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     )[[*by, *NUMBERS]]
 
 
+def minus(one: pd.Series, other: pd.Series) -> pd.Series:
+    """Average one - other over the seeds that index both: the numbers of `summarise`."""
+    pairs = (one - other).dropna().rename("difference").to_frame()
+    rows = summarise(pairs.assign(of=""), ["of"])
+    empty = dict.fromkeys(NUMBERS, np.nan) | {"n": 0}
+    return rows.loc[0, NUMBERS] if len(rows) else pd.Series(empty)
+
+
 def paired(results: Results, measure: str, *, regime: str | None = None) -> pd.DataFrame:
     """Average the paired differences over seeds, with the 95 % t interval (df = n - 1).
 

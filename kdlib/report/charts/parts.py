@@ -109,10 +109,21 @@ def reference(at: alt.X | alt.XDatum | alt.Y | alt.YDatum) -> alt.Chart:
     return alt.Chart().mark_rule(strokeDash=[4, 3], color=LINES).encode(**{axis: at})
 
 
+def listed(numbers: Iterable[int | float]) -> str:
+    """List distinct numbers, of more than three the ends: "1, 4 or 5", "1 to 5".
+
+    >>> listed([5, 1, 4, 5])
+    '1, 4 or 5'
+    """
+    words = [str(number) for number in sorted({int(number) for number in numbers})]
+    if len(words) > 3:
+        return f"{words[0]} to {words[-1]}"
+    return " or ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))
+
+
 def counts(n: Iterable[int | float]) -> str:
-    """Write the numbers of seeds behind a chart: "n = 3 to 5"."""
-    several = {int(k) for k in n}
-    return f"n = {min(several)}" + f" to {max(several)}" * (len(several) > 1)
+    """Write the numbers of seeds behind a chart: "n = 3 or 5"."""
+    return f"n = {listed(n)}"
 
 
 def over(n: Iterable[int | float], noun: str = "seeds") -> str:

@@ -12,7 +12,7 @@ from IPython.display import HTML, Markdown
 from kdlib.measure import standings, statistics
 from kdlib.plan import editions
 from kdlib.report import charts, tables
-from kdlib.report.findings.methods import link
+from kdlib.report.findings.methods import NAMED, link
 from kdlib.report.findings.words import (
     NOT_RUN,
     data_set,
@@ -131,7 +131,13 @@ class Controls:
             "leak": Markdown(self._leak()),
             "network": table["network"].iloc[0] if len(table) else "one network",
             "seeds": seeds_of(table["n"]),
+            "other": Markdown(f"{NAMED}." if self._other_network() else ""),
         }
+
+    def _other_network(self) -> bool:
+        """Whether the figure names a method that was run on another network."""
+        shown = self.home[self.home["method"].isin(FIGURE)]
+        return bool(shown["name"].str.contains(", ").any())
 
     def _leak(self) -> str:
         """State whether the teachers were trained on the labels that the students lack."""
@@ -149,18 +155,26 @@ class Controls:
         )
 
     def _repeated(self) -> str:
-        """State why `pseudo` does not come up to training with every label, where it is behind."""
+        """Compare `pseudo` with training with every label, where it is behind by an interval."""
         cells = [("pseudo", self.few), ("baseline", "all")]
         if self.few == "all" or not set(cells) <= set(self.gains.index):
             return ""
-        pseudo, every = (self.gains.loc[cell, "accuracy"] for cell in cells)
-        if pseudo >= every:
+        row = statistics.minus(*(self._scores(*cell) for cell in cells))
+        if not row["high"] < 0:
             return ""
+        pseudo, every = (percent(self.gains.loc[cell, "accuracy"]) for cell in cells)
         return (
-            f" Yet `pseudo` reaches {percent(pseudo)} and training with every true label "
-            f"{percent(every)}: half of each batch of `pseudo` are the labelled images, few and "
-            "always the same."
+            f" Yet `pseudo` reaches {pseudo} and training with every true label {every}, a "
+            f"difference of {interval(row[['mean', 'low', 'high']])} points (n = {row['n']:.0f}): "
+            "perhaps because the same few labelled images are part of each batch of `pseudo`."
         )
+
+    def _scores(self, method: str, labels: str) -> pd.Series:
+        """Return the accuracies of a method in its network, by seed."""
+        runs = statistics.students(self.gallery)
+        own = runs["method"].eq(method) & runs["labels"].eq(labels)
+        network = self.gains.loc[(method, labels), "network"]
+        return runs[own & runs["network"].eq(network)].set_index("seed")[statistics.ACCURACY]
 
     @property
     def teachers(self) -> pd.DataFrame:
@@ -194,7 +208,7 @@ class Controls:
     def _parts(self) -> str:
         """Head the figure where both softness and order are worth something."""
         hard, shuffled = (self.ratio(control, self.few) for control in ("pseudo", "shuffled"))
-        if math.isnan(hard) or math.isnan(shuffled):
+        if not (hard >= 0 and shuffled >= 0):  # NaN, too
             return "Part of the gain is the order among wrong classes"
         return (
             f"The teacher's top class gives {100 * hard:.0f} % of the gain, the order among wrong "
@@ -226,10 +240,16 @@ class Controls:
         return Markdown(" ".join([first, *told[1:], *(self._learnt() if whole else [])]))
 
     def _has_share(self, control: str) -> bool:
-        return not math.isnan(self.ratio(control, self.few))
+        """Whether a control gives a share of kd's gain, and not a loss."""
+        return self.ratio(control, self.few) >= 0
+
+    def _loses(self, control: str) -> bool:
+        return self.ratio(control, self.few) < 0
 
     def _hard(self, *, knew: bool) -> list[str]:
         """State how much of the gain the teacher's top class alone gives, in points first."""
+        if self._loses("pseudo"):
+            return ["The teacher's top class alone (`pseudo`) is, on average, below the baseline."]
         if not self._has_share("pseudo"):
             return []
         points, share = self.gains.loc[("pseudo", self.few), "gain"], self.share("pseudo", self.few)
@@ -255,15 +275,19 @@ class Controls:
         if self.few == "all" or every not in self.gains.index:
             return []
         accuracy, kd = (self.gains.loc[key, "accuracy"] for key in (every, ("kd", self.few)))
-        only = "only " if accuracy < kd else ""
         return [
-            f"All true labels, without a teacher, take the same network {only}to "
+            f"All true labels, without a teacher, take the same network to "
             f"{percent(accuracy)} ({seeds(int(self.gains.loc[every, 'n']))}); `kd` with {self.few} "
             f"labels per class reaches {percent(kd)}."
         ]
 
     def _order(self) -> list[str]:
         """State what the order among wrong classes is worth."""
+        if self._loses("shuffled"):
+            return [
+                "Soft labels whose wrong classes are mixed up (`shuffled`) are, on average, below "
+                "the baseline."
+            ]
         if not self._has_share("shuffled"):
             return []
         row = self.beside.loc[("shuffled", self.few)]
@@ -366,11 +390,12 @@ class Controls:
 
     def _softness(self) -> str:
         part = self.share("pseudo", self.few)
-        share = (
-            f"Hard labels from the teacher (`pseudo`) give {part} of what soft ones add."
-            if self._has_share("pseudo")
-            else "Soft labels do not beat the baseline."
-        )
+        share, rest = "Soft labels do not beat the baseline.", "The rest"
+        if self._has_share("pseudo"):
+            share = f"Hard labels from the teacher (`pseudo`) give {part} of what soft ones add."
+        elif self._loses("pseudo"):
+            share = "Hard labels from the teacher (`pseudo`) are, on average, below the baseline."
+            rest = "What soft ones add"
         if self.as_good("pseudo"):
             return (
                 f"{share} Accuracy is no different from that of `kd` within a point, or higher, at "
@@ -381,7 +406,7 @@ class Controls:
                 f"{share} The two are not told apart at every budget: what soft labels add is not "
                 "shown."
             )
-        return f"{share} The rest is the teacher's certainty and the order among wrong classes."
+        return f"{share} {rest} is the teacher's certainty and the order among wrong classes."
 
     def _dark_knowledge(self) -> str:
         difference = interval(self.beside.loc[("shuffled", self.few), ["mean", "low", "high"]])

@@ -12,17 +12,19 @@ from kdlib.measure import statistics, verdicts
 from kdlib.plan.methods import BASELINE, METHODS
 from kdlib.report import charts, explorer
 from kdlib.report.findings.methods import PAGES, link
-from kdlib.report.findings.verdicts import against, sentence
+from kdlib.report.findings.verdicts import against, sentence, which
 from kdlib.report.findings.words import (
     NO_MAPS,
     data_set,
     gain,
     images,
+    interval,
     labelled_images,
     labels_each,
     lacks,
     learnt,
     main_method,
+    main_network,
     percent,
     students,
 )
@@ -77,27 +79,37 @@ def claims(results: Results, labels: str, flat: Results | None = None) -> dict[s
 
 
 def _compact(results: Results, cells: pd.DataFrame, labels: str) -> str:
-    """State how compact block2 is, of the baseline and of the method quoted; then, as accurate."""
+    """Compare block2 of the method quoted with the baseline's, and with one as accurate.
+
+    All of the network that most runs share, and of the first kind of teacher.
+    """
     if SHARE not in set(results.measures["measure"]):
         return "This study did not measure its layers."
-    table = statistics.values(results, SHARE)
-    table = table[(table["layer"] == "block2") & (table["labels"] == labels)]
-    means = table.groupby("method")["value"].mean()
-    method = main_method(means.index)
-    before, after = means[BASELINE], means[method]
-    verb = "falls" if after < before else "rises"
+    kind, network = next(iter(verdicts.kinds(results))), main_network(students(results.runs))
+    pairs = statistics.differences(results, SHARE)
+    pairs = pairs[pairs["layer"].eq("block2") & pairs["labels"].eq(labels)]
+    pairs = pairs[pairs["network"] == network]
+    if pairs.empty:
+        return "This study measured no layer `block2` of a pair of students."
+    method = main_method(pairs["method"])
+    row = statistics.summarise(pairs, ["method"]).set_index("method").loc[method]
+    difference = interval(row[["mean", "low", "high"]], "+.2f", scale=1.0)
     found = cells[(cells["claim"] == "C3") & (cells["space"] == verdicts.LAYERS)]
-    words = " and ".join(f"**{word}**" for word in found["verdict"].unique()) or "**no data**"
+    found = found[(found["teacher"] == kind) & (found["network"] == network)]
+    words = " and ".join(f"**{c['verdict']}**{which(c)}" for c in found.to_dict("records"))
     control = verdicts.control(results)
     own = control[(control["method"] == method) & (control["labels"] == labels)]
+    own = own[(own["teacher"] == kind) & (own["network"] == network) & own["n"].gt(0)]
     partner = (
         f"no baseline is as accurate as `{method}`"
-        if own.empty or not own["n"].max()
-        else f"beside a baseline as accurate, `{method}` **{own['verdict'].iloc[0]}**"
+        if own.empty
+        else f"beside a baseline at least as accurate, the verdict on `{method}` is "
+        f"**{own['verdict'].iloc[0]}**"
     )
     return (
-        f"The within-class share of variance at `block2` (0: each class is one point) {verb} from "
-        f"{before:.2f} to {after:.2f} with `{method}`; the claim, over all methods: {words}. "
+        "The within-class share of variance at `block2` (0: each class is one point), "
+        f"`{method}` minus the baseline: {difference} (n = {row['n']:.0f}). The claim, over all "
+        f"methods and both intermediate blocks: {words or '**no data**'}. "
         f"At equal accuracy: {partner}. {against(control, left_out=method)}."
     )
 
@@ -109,7 +121,7 @@ def _flat(cells: pd.DataFrame, claim: str) -> str:
         return ""
     return (
         "; measured at every position of the layer instead of its mean over positions, "
-        f"{sentence(rows, claim, verdicts.FLAT).partition(': ')[2]}"
+        f"{sentence(rows, claim, verdicts.FLAT, budgets=False)}"
     )
 
 

@@ -15,6 +15,7 @@ from kdlib.report.findings.words import (
     is_control,
     is_published,
     lacks,
+    lead,
     main_method,
     students,
 )
@@ -74,15 +75,11 @@ def _best(
     best = str(gains.idxmax())
     network = cells["network"].iloc[0]
     scores = _scores(results, network, labels)
-    more = (scores[best] - scores[quoted]).dropna().rename("difference").to_frame()
-    words = f"`{best}` adds most"
-    if len(more):
-        row = statistics.summarise(more.assign(method=best), ["method"]).iloc[0]
-        words += f": minus `{quoted}`, paired, {interval(row[['mean', 'low', 'high']])} points"
+    words = f"`{best}` adds most: {lead(scores[best], scores[quoted])}"
     runs = students(results.runs)
     sizes = runs[runs["network"] == network].groupby("method")["parameters"].max()
     if sizes[best] > sizes[quoted]:
-        words += f", with a student of {sizes[best]:,} parameters instead of {sizes[quoted]:,}"
+        words += f". Its student has {sizes[best]:,} parameters instead of {sizes[quoted]:,}"
     return f"{words}."
 
 
@@ -132,15 +129,21 @@ def _all_worth(worth: dict[str, str]) -> str:
 
 
 def _worth(cells: pd.DataFrame, method: str, fewest: str) -> str:
-    """State how many labels the baseline needs for a method's accuracy with the fewest."""
+    """State with how many labels the baseline's mean is as high as a method's with the fewest."""
     baseline = cells["accuracy"].xs("baseline")
     target = cells.loc[(method, fewest), "accuracy"]
     budgets = charts.budgets(cells.reset_index())
     enough = [b for b in budgets if b in baseline and baseline[b] >= target]
     if not enough:
         last = "all labels" if budgets[-1] == "all" else f"{budgets[-1]}, the most tried,"
-        return f"even {last} are not enough"
-    return "all labels" if enough[0] == "all" else enough[0]
+        tried = [b for b in budgets if b in baseline]
+        return f"even {last} are not enough{_of(cells, tried[-1])}"
+    return ("all labels" if enough[0] == "all" else enough[0]) + _of(cells, enough[0])
+
+
+def _of(cells: pd.DataFrame, labels: str) -> str:
+    """Name the number of seeds of the baseline with so many labels."""
+    return f" (n = {cells.loc[('baseline', labels), 'n']:.0f})"
 
 
 def table(results: Results) -> HTML:

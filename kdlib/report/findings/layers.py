@@ -15,9 +15,7 @@ from kdlib.report.findings.words import NO_MAPS, data_set, labels_each, main_met
 from kdlib.store import Results
 
 MEASURES = ("trustworthiness", "neighbours_kept", "map_knn")
-LAYERS = ("block1", "block3")
-
-
+LAYERS = ("block1", "block3")  # that the prose compares, where a study has them
 NEAREST = 10  # images around an image, as the explorer's lines show them
 UNKNOWN = "this study did not measure it"
 
@@ -37,16 +35,17 @@ def facts(results: Results) -> dict[str, Any]:
 
 
 def _pair(results: Results) -> dict[str, Any]:
-    """Compare the baseline and the distilled student of the first seed, image by image."""
+    """Compare the first baseline with the distilled student of its seed, image by image."""
     runs = students(results.runs)
     few, method = charts.budgets(runs)[0], main_method(runs["method"])
     runs = runs[(runs["labels"] == few) & runs["run"].isin(results.neighbours["run"])]
-    pair = [runs.loc[runs["method"] == name, "run"] for name in (BASELINE, method)]
+    one, other = (runs[runs["method"] == name] for name in (BASELINE, method))
+    pairs = one.merge(other, on=["network", "seed"], suffixes=("", "_distilled"))
     words = dict.fromkeys(("scattered", "at-stem"), UNKNOWN)
     facts = words | dict.fromkeys(("separate", "right", "changed"), Markdown(""))
-    if not all(map(len, pair)) or results.predictions.empty:
+    if pairs.empty or results.predictions.empty:
         return facts
-    baseline, distilled = (names.iloc[0] for names in pair)
+    baseline, distilled, seed = pairs.loc[0, ["run", "run_distilled", "seed"]]
     labels = results.labels
     predicted = results.predictions.pivot(index="image", columns="run", values="prediction")
     correct = predicted[[baseline, distilled]].eq(labels, axis=0)
@@ -56,12 +55,17 @@ def _pair(results: Results) -> dict[str, Any]:
     own = near.assign(same=labels[near["neighbour"]] == labels[near["image"]])
     share = own.groupby(["layer", "run"])["same"].mean()
     of_put = own[own["image"].isin(put.index[put])].groupby(["layer", "run"])["same"].mean()
-    first, last = results.study["layers"][0], "block3"
+    first = results.study["layers"][0]
+    layers = [at for at in results.study["layers"] if at in set(near["layer"])]
+    of_baseline, of_distilled = (
+        share.xs(run, level="run")[layers] for run in (baseline, distilled)
+    )
     return facts | {
-        "separate": Markdown(_separate(share, baseline, distilled, first, last, method)),
+        "separate": Markdown(_separate(of_baseline, of_distilled, method)),
         "right": Markdown(
             f"Of {len(labels):,} test images `{method}` classifies {put.sum()} correctly that the "
-            f"baseline misclassifies, and {lost.sum()} the other way round (one pair of seed 0)."
+            f"baseline misclassifies, and {lost.sum()} the other way round (one pair, of seed "
+            f"{seed})."
         ),
         "scattered": _around(of_put, "block1", baseline, distilled, method),
         "at-stem": _around(of_put, first, baseline, distilled, method),
@@ -75,15 +79,21 @@ def _near(results: Results, *runs: str) -> pd.DataFrame:
     return table[table["run"].isin(runs) & (table["rank"] < NEAREST)]
 
 
-def _separate(
-    share: pd.Series, baseline: str, distilled: str, first: str, last: str, method: str
-) -> str:
-    """Answer in which network the classes separate: the share of neighbours of one's own class."""
-    a, b, c, d = (share[at, run] for run in (baseline, distilled) for at in (first, last))
-    where = f"In `{method}`" if d - c > b - a else "In the baseline"
+def _separate(baseline: pd.Series, distilled: pd.Series, method: str) -> str:
+    """Answer which network first has the share of neighbours of one's own class that is the mark.
+
+    Both are shares by layer, in order; the mark is the baseline's at its last layer.
+    """
+    mark, last = baseline.iloc[-1], baseline.index[-1]
+    reached = [share.index[share >= mark] for share in (baseline, distilled)]
+    depths = [baseline.index.get_loc(at[0]) if len(at) else len(baseline) for at in reached]
+    sooner = "In the baseline" if depths[0] < depths[1] else f"In `{method}`"
+    where = "At the same layer in both" if depths[0] == depths[1] else sooner
+    first, other = (f"at `{at[0]}`" if len(at) else "at no layer" for at in reached)
     return (
-        f"{where}: of an image's ten nearest in the layer, {100 * c:.0f} % are of its class at the "
-        f"{first} and {100 * d:.0f} % at {last}; in the baseline {100 * a:.0f} and {100 * b:.0f} %."
+        f"{where}: of an image's ten nearest, {100 * mark:.0f} % are of its class at the "
+        f"baseline's `{last}`; the baseline first has that share {first}, `{method}` {other} (one "
+        "pair)."
     )
 
 
@@ -99,12 +109,22 @@ def _around(share: pd.Series, layer: str, baseline: str, distilled: str, method:
 
 
 def _changed(near: pd.DataFrame, baseline: str, distilled: str, n: int) -> str:
-    """State which share of the nearest images is not the same in the two networks, by layer."""
+    """State how many of the nearest images are not the same in the two networks, by layer."""
     keys = ["layer", "image", "neighbour"]
     a, b = (near.loc[near["run"] == run, keys] for run in (baseline, distilled))
-    kept = a.merge(b, on=keys).groupby("layer").size() / (NEAREST * n)
-    parts = [f"{100 * (1 - kept.get(at, 0)):.0f} % at {at}" for at in LAYERS]
-    return f"Most images do: of the ten nearest, {' and '.join(parts)} are others."
+    kept = a.merge(b, on=keys).groupby(["layer", "image"]).size()
+    layers = [at for at in LAYERS if at in set(a["layer"])] or [a["layer"].iloc[-1]]
+    rows = [kept[kept.index.get_level_values("layer") == at].droplevel("layer") for at in layers]
+    others = [NEAREST - row.reindex(range(n), fill_value=0) for row in rows]
+    of_all = [
+        f"{100 * row.mean() / NEAREST:.0f} % at {at}"
+        for row, at in zip(others, layers, strict=True)
+    ]
+    of_images = [f"{100 * (row > NEAREST / 2).mean():.0f} %" for row in others]
+    return (
+        f"Of the ten nearest, {' and '.join(of_all)} are others; of {' and '.join(of_images)} of "
+        "the images, more than half."
+    )
 
 
 def faithfulness(results: Results) -> HTML | Markdown:
@@ -115,7 +135,9 @@ def faithfulness(results: Results) -> HTML | Markdown:
     means = results.faithfulness[on_maps].pivot_table(
         index=["embedding", "layer"], columns="measure", values="value"
     )
-    rows = means.loc[(slice(None), list(LAYERS)), list(MEASURES)].map("{:.2f}".format)
+    chosen = means.index.get_level_values("layer").isin(LAYERS)
+    means = means[chosen] if chosen.any() else means
+    rows = means[list(MEASURES)].map("{:.2f}".format)
     rows.columns = [FAITHFULNESS[name].title for name in MEASURES]
     rows.insert(0, "map", [f"{embed.TITLES[kind]}, {layer}" for kind, layer in rows.index])
     return tables.table(rows, "Means over the networks on maps: how far each map can be trusted")

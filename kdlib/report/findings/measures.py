@@ -9,10 +9,10 @@ import pandas as pd
 from IPython.display import HTML, Markdown
 
 from kdlib import embed
-from kdlib.measure import faithfulness, metrics
+from kdlib.measure import faithfulness, metrics, statistics
 from kdlib.plan.methods import BASELINE
 from kdlib.report import charts, tables
-from kdlib.report.findings.words import data_set, gain, main_method, seeds, students
+from kdlib.report.findings.words import data_set, gain, main_method, main_network, seeds, students
 from kdlib.store import Results
 
 QUOTED = ("within_share", "silhouette", "probe")
@@ -53,8 +53,9 @@ def _bracketed(words: str) -> str:
 
 def _depth(results: Results, method: str, labels: str) -> str:
     """State how the probe of each student rises from the first layer to the last."""
-    every = students(results.runs)
-    few = every[every["labels"] == labels]
+    few = statistics.students(results)
+    few = few[few["labels"] == labels]
+    few = few[few["network"] == main_network(few)]
     probe = results.measures[results.measures["measure"] == "probe"].merge(few, on="run")
     means = probe.groupby(["method", "layer"])["value"].mean()
     first, last = results.study["layers"][0], results.study["layers"][-1]

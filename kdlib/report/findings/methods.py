@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,7 +14,7 @@ from kdlib.measure import standings, statistics
 from kdlib.plan import editions as plan
 from kdlib.plan.methods import FAMILIES, METHODS
 from kdlib.report import charts, editions, tables
-from kdlib.report.findings.words import NOT_RUN, data_set, interval, seeds, seeds_of
+from kdlib.report.findings.words import NOT_RUN, data_set, interval, lead, seeds, seeds_of
 from kdlib.store import Results
 
 PAGES = {  # family -> its page, and what its methods copy
@@ -23,11 +24,8 @@ PAGES = {  # family -> its page, and what its methods copy
     "schemes": ("schemes", "who teaches whom, in which order"),
     "controls": ("schemes", "a part of the teacher's outputs, or nothing"),
 }
-POINT = 0.01  # of accuracy
-OTHER = (
-    "A name with a network behind it was trained on that network, as its method asks: compare it "
-    "with `baseline` of the same network, dashed."
-)
+NAMED = "A name with a network behind it was trained on that network, as its method asks"
+OTHER = f"{NAMED}: compare it with `baseline` of the same network, dashed."
 LISTED = 5  # methods that a list names; the rest is folded
 TOGETHER = {  # pairs of networks that benchmarks/ trained side by side
     "digits": "resnet20 to resnet8x0.5 on digits",
@@ -64,13 +62,13 @@ def _of_edition(gallery: Results) -> Results | None:
 def _beside(own: pd.DataFrame, method: str, images: str) -> str:
     """State what a method adds on the images of this edition, at its fewest labels; or nothing."""
     home = own[own["method"] == method]
-    rows = _compared(home, charts.budgets(own)[0])
+    rows = _compared(home, charts.budgets(own)[0]) if len(home) else home
     if rows.empty:
         return ""
     row = rows.iloc[0]
     gain, n = interval(row[["gain", "gain_low", "gain_high"]]), seeds(int(row["pairs"]))
     return (
-        f"<p>On {images}, with {row['labels']} labels per class: {gain} points "
+        f"<p>On {html.escape(images)}, with {row['labels']} labels per class: {gain} points "
         f"beside the baseline (n = {n}).</p>"
     )
 
@@ -90,16 +88,18 @@ def finding(family: str) -> Markdown:
     better, best = (rows["beside"] == "better").sum(), rows.loc[rows["gain"].idxmax()]
     count = f"all {better}" if better == len(rows) else f"{better} of the {len(rows)}"
     gain, n = interval(best[["gain", "gain_low", "gain_high"]]), seeds(int(best["pairs"]))
-    near = int((rows["gain"] >= best["gain"] - POINT).sum()) - 1
-    ranks = (
-        f" {near} {'other lies' if near == 1 else 'others lie'} within a point of it: such small "
-        "differences are no ranking."
-    )
     return Markdown(
         f"{where}, {count} methods on this page beat the baseline. `{best['method']}` adds most, "
         f"{gain} points of test accuracy (mean and 95 % t interval, n = {n})."
-        f"{ranks if near else ''}"
+        f"{_near(rows)}"
     )
+
+
+def _near(rows: pd.DataFrame) -> str:
+    """State how many methods add nearly as much as the best, where some do."""
+    near = int((rows["gain"] >= rows["gain"].max() - statistics.MARGIN).sum()) - 1
+    others = "other lies" if near == 1 else "others lie"
+    return f" {near} {others} within a point of it: that is no ranking." if near else ""
 
 
 def _borrowed(gallery: Results) -> str:
@@ -110,7 +110,10 @@ def _borrowed(gallery: Results) -> str:
     images, every = data_set(gallery.study), editions.others(store.locate(plan.RESULTS))
     home = next((edition for edition in every if edition.title == images), None)
     name = images if home is None else _link_to(home, every, images)
-    return f"The numbers on this page are of the {name}, not of {data_set(other.study)}. "
+    return (
+        f"The numbers on this page are of the {name}, not of {data_set(other.study)}, unless "
+        "stated otherwise. "
+    )
 
 
 def _link_to(home: plan.Edition, every: list[plan.Edition], words: str) -> str:
@@ -184,40 +187,39 @@ def _beating(home: pd.DataFrame, labels: str) -> str:
 def _best(home: pd.DataFrame) -> str:
     """Head the ranking: the best method at the fewest labels."""
     steps = charts.budgets(home)
-    rows = _compared(home, steps[0]).dropna(subset="gain_low") if steps else home[:0]
+    rows = _judged(home, steps[0]) if steps else home[:0]
     if rows.empty:
         return "Which method adds most?"
     best = rows.loc[rows["gain"].idxmax()]
-    return f"{best['name']} adds most, with {steps[0]} labels per class"
+    return f"Of the methods, {best['name']} adds most, with {steps[0]} labels per class"
 
 
 def _winner(results: Results, home: pd.DataFrame) -> str:
     """Compare the best method with kd, pair by pair, and the sizes of their students."""
     steps = charts.budgets(home)
-    rows = _compared(home, steps[0]).dropna(subset="gain_low") if steps else home[:0]
+    rows = _judged(home, steps[0]) if steps else home[:0]
     if rows.empty:
         return ""
     best = rows.loc[rows["gain"].idxmax()]
-    near = int((rows["gain"] >= best["gain"] - POINT).sum()) - 1
-    words = [f"{near} others lie within a point of it: this page does not rank them."]
-    words = words if near > 1 else []
+    words = [_near(rows).strip()]
     runs = statistics.students(results)
     runs = runs[(runs["labels"] == steps[0]) & (runs["network"] == best["network"])]
     table = runs.pivot_table(index="seed", columns="method", values=statistics.ACCURACY)
     if best["method"] != "kd" and "kd" in table:
-        pairs = (table[best["method"]] - table["kd"]).dropna()
-        row = statistics.summarise(pairs.rename("difference").to_frame().assign(of=""), ["of"])
-        gain = interval(row.loc[0, ["mean", "low", "high"]])
-        words.append(
-            f"`{best['method']}` minus `kd`, paired by seed: {gain} points (n = {len(pairs)})."
-        )
+        words.append(f"`{best['method']}` {lead(table[best['method']], table['kd'])}.")
     size = runs.groupby("method")["parameters"].max()
     if "kd" in size and size[best["method"]] > size["kd"]:
         words.append(
             f"Its student is larger: {size[best['method']]:,.0f} parameters, with `kd` "
             f"{size['kd']:,.0f}."
         )
-    return " ".join(words)
+    return " ".join(filter(None, words))
+
+
+def _judged(home: pd.DataFrame, labels: str) -> pd.DataFrame:
+    """Select the methods, not the controls, of one label budget whose gain has an interval."""
+    rows = _compared(home, labels).dropna(subset="gain_low")
+    return rows[~_are_controls(rows)]
 
 
 def _compared(home: pd.DataFrame, labels: str) -> pd.DataFrame:

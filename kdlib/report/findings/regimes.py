@@ -17,6 +17,7 @@ from kdlib.report.findings.words import (
     data_set,
     interval,
     is_control,
+    main_network,
     percent,
     seeds,
     students,
@@ -122,13 +123,15 @@ def facts(results: Results, *others: Results) -> dict[str, Any]:
 def _surest(*studies: Results) -> str:
     """Name the kind of teacher with the largest calibration error, and how large it is."""
     runs = pd.concat([study.runs[study.runs["role"] == "teacher"] for study in studies])
+    runs = runs.drop_duplicates("run")
     errors = runs.assign(error=100 * runs["calibration_error"].astype(float)).dropna(subset="error")
-    means = errors.groupby("regime")["error"].mean()
+    means = errors.groupby("regime")["error"].agg(["mean", "count"])
     if len(means) < 2:
         return ""
+    worst = means["mean"].idxmax()
     return (
-        f"It is largest for `{means.idxmax()}`: its certainty is {means.max():.0f} points away "
-        "from how often it is right."
+        f"Averaged over the teachers of each regime, it is largest for `{worst}`, "
+        f"{means.loc[worst, 'mean']:.0f} points (n = {means.loc[worst, 'count']})."
     )
 
 
@@ -216,7 +219,7 @@ class Outperformed:
         lines = [
             _of_regime(self.regimes, regime, few, f"**A teacher {words}**")
             for regime, words in ERRING.items()
-            if regime in set(self.students["regime"])
+            if regime in set(self.students.loc[self.students["labels"] == few, "regime"])
         ]
         taught = students(whole.runs)
         if ((taught["regime"] == "full") & (taught["labels"] == few)).any():
@@ -256,7 +259,8 @@ class Outperformed:
 def _of_regime(results: Results, regime: str, labels: str, words: str) -> str:
     """State how good the teachers of a regime are, their students, and kd minus pseudo."""
     runs = statistics.students(results, regime)
-    runs = runs[(runs["labels"] == labels) & runs["network"].eq(runs["network"].iloc[0])]
+    runs = runs[runs["labels"] == labels]
+    runs = runs[runs["network"] == main_network(runs[runs["regime"] == regime])]
     teachers = results.runs[results.runs["run"].isin(runs["teacher"])]
     table = runs.pivot_table(index="seed", columns="method", values=statistics.ACCURACY)
     there = [method for method in ASKED if method in table]
@@ -267,8 +271,9 @@ def _of_regime(results: Results, regime: str, labels: str, words: str) -> str:
     )
     if not {"kd", "pseudo"} <= set(there):
         return f"{line} ({seeds(len(table))})."
-    pairs = (table["kd"] - table["pseudo"]).dropna()
-    row = statistics.summarise(pairs.rename("difference").to_frame().assign(of="kd"), ["of"])
-    gain = interval(row.loc[0, ["mean", "low", "high"]])
-    n = "one seed: no verdict" if len(pairs) == 1 else seeds(len(pairs))
+    row = statistics.minus(table["kd"], table["pseudo"])
+    if not row["n"]:
+        return f"{line} ({seeds(len(table))})."
+    gain = interval(row[["mean", "low", "high"]])
+    n = "one seed: no verdict" if row["n"] == 1 else seeds(int(row["n"]))
     return f"{line}. `kd` minus `pseudo`: {gain} points ({n})."

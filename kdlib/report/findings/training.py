@@ -165,34 +165,32 @@ class Followed:
         at = [layer for layer in self.layers if layer != "logits"][-1]
         difference = interval(end.loc[at, ["mean", "low", "high"]], "+.2f", scale=1.0)
         sooner = self._over_seeds(self.sooner())
-        sure = (
-            "One seed: no verdict."
-            if self.seeds == 1
-            else f"At other layers the 95 % t interval contains 0 (n = {self.seeds} paired seeds; "
-            f"{3 * len(self.layers)} intervals, not corrected for their number)."
-        )
-        further, faster = _layers(end, ".2f")[0], _layers(settling, ".1f")[1]
-        answer = _answer(bool(further), bool(faster))
-        if self.seeds == 1:
-            answer = f"in the one seed followed, {answer}"
+        answer, sure = "One seed: no verdict.", ""
+        if self.seeds > 1:
+            answer = _answer(_layers(end, ".2f"), _layers(settling, ".1f")[1], len(self.layers))
+            sure = (
+                "\n\nAt other layers the 95 % t interval contains 0, or the mean rounds to it "
+                f"(n = {self.seeds} paired seeds; {3 * len(self.layers)} intervals, not corrected "
+                "for their number)."
+            )
         return Markdown(
-            f"**{answer[:1].upper()}{answer[1:]}** On {data_set(self.results.study)}, with "
+            f"**{answer}** On {data_set(self.results.study)}, with "
             f"{labels} labels per class, the silhouette of `{self.method}` at `{at}` minus the "
             f"baseline's is {difference} after training (n = {self.n}).\n\n"
             f"- **Further?** {_where(end, '.2f', 'its silhouette is', ('higher', 'lower'))}\n"
             f"- **At the same mark sooner?** "
             f"{_where(sooner, '.1f', 'it arrives', ('later', 'sooner'))}\n"
-            f"- **Faster?** {_where(settling, '.1f', 'it settles', ('later', 'sooner'))}\n\n{sure}"
+            f"- **Faster?** {_where(settling, '.1f', 'it settles', ('later', 'sooner'))}{sure}"
         )
 
 
-def _answer(further: bool, faster: bool) -> str:
-    """Answer the question of the chapter in a sentence."""
-    if further and faster:
-        return "the distilled student goes further, and some layers settle sooner."
-    if further:
-        return "the distilled student goes further, and no faster."
-    return "faster, not further." if faster else "neither further nor faster was shown."
+def _answer(ends: tuple[list[str], list[str]], sooner: list[str], n: int) -> str:
+    """Answer the question of the chapter: at how many of n layers further, less far, and faster."""
+    further, less = ends
+    words = f"The distilled student ends further at {len(further)} of {n} layers"
+    words += f" and less far at {len(less)}" if less else ""
+    faster = f"settles sooner at {len(sooner)}" if sooner else "faster was not shown"
+    return f"{words}; {'it ' if sooner else ''}{faster}."
 
 
 def _after(epoch: int) -> str:

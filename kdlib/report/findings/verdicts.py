@@ -13,12 +13,13 @@ from kdlib import embed, store
 from kdlib.measure import depth, verdicts
 from kdlib.plan.editions import EDITIONS
 from kdlib.report import charts, tables
-from kdlib.report.findings.words import data_set, is_control, students
+from kdlib.report.findings.words import counts, data_set, is_control, seeds_of, students
 from kdlib.store import Results
 
 NOT_PROBED = Markdown("*This study measured no probes in its layers.*")
 VIEWS = [verdicts.LAYERS, verdicts.FLAT]
 MEASURED = ("measures", "faithfulness")  # tables that claims rest on, beside the runs
+PARTS = (verdicts.LAYERS, "tsne", "ivis")  # spaces of C5, in the order of `tables.parts`
 LISTED = 6  # cells of a claim that a sentence lists; of more it counts the words
 
 
@@ -61,25 +62,30 @@ def claims(results: Results, flat: Results) -> HTML:
     return tables.claims(verdicts.overview(studies(results, flat)), caption)
 
 
-def sentence(cells: pd.DataFrame, claim: str, space: str = verdicts.LAYERS) -> str:
+def sentence(
+    cells: pd.DataFrame, claim: str, space: str = verdicts.LAYERS, *, budgets: bool = True
+) -> str:
     """State a claim's verdicts, by label budget; all labels last, apart, where they are judged.
 
-    Of C5, which joins its parts by "and", every part has its own word.
+    Of C5, which joins its parts by "and", every part has its own word. Without `budgets`, no label
+    budget is named.
     """
     of_claim = cells[cells["claim"] == claim]
     rows = of_claim[of_claim["space"] == space]
     if rows.empty:
         return "**no data**"
-    if claim == "C5":
-        return _by_part(of_claim)
     judged = rows["labels"].ne("all") | rows["verdict"].ne("too few seeds")
     rows = rows[judged] if judged.any() else rows
     limited, every = (rows[rows["labels"].eq("all") == last] for last in (False, True))
-    parts = [_listed(part) for part in (limited, every) if len(part)]
+    parts = [
+        _by_part(part, of_claim) if claim == "C5" else _listed(part, budgets=budgets)
+        for part in (limited, every)
+        if len(part)
+    ]
     return "; apart from the claim, ".join(parts) if len(limited) else parts[0]
 
 
-def _listed(rows: pd.DataFrame) -> str:
+def _listed(rows: pd.DataFrame, *, budgets: bool) -> str:
     """List cells with their words and headlines, or count the words where there are many."""
     if len(rows) > LISTED:
         found = rows["verdict"].value_counts()
@@ -87,9 +93,10 @@ def _listed(rows: pd.DataFrame) -> str:
     several = [c for c in ("network", "teacher") if rows[c].nunique() > 1]
     words = []
     for cell in rows.to_dict("records"):
-        where = ", ".join([*(cell[c] for c in several), _budget(cell["labels"])])
+        places = [*(cell[c] for c in several), *([_budget(cell["labels"])] if budgets else [])]
+        where = f"{', '.join(places)}: " if places else ""
         number = "" if pd.isna(cell["mean"]) else f" ({tables.measured(cell)})"
-        words.append(f"{where}: **{cell['verdict']}**{_which(cell)}{number}")
+        words.append(f"{where}**{cell['verdict']}**{which(cell)}{number}")
     return "; ".join(words)
 
 
@@ -97,25 +104,29 @@ def _budget(labels: str) -> str:
     return "all labels" if labels == "all" else f"{labels} labels per class"
 
 
-def _by_part(cells: pd.DataFrame) -> str:
-    """State the parts of C5, each with its own word, by kind of teacher and label budget."""
-    words: list[str] = []
-    several = cells["teacher"].nunique() > 1
-    for (_, teacher, labels), rows in cells.groupby(["network", "teacher", "labels"], sort=False):
-        by_space = rows.set_index("space")["verdict"].to_dict()
-        word = by_space.get(verdicts.LAYERS, "")
-        if not word or (words and word == "too few seeds"):
-            continue
-        cell = rows.iloc[0].to_dict() | {"verdict": word, "beside": by_space}
-        each = ", ".join(f"{name} **{part}**" for name, part in tables.parts(cell).items())
-        words.append(f"{teacher + ', ' if several else ''}{_budget(labels)}: {each}")
+def _by_part(rows: pd.DataFrame, cells: pd.DataFrame) -> str:
+    """State the parts of C5, each with its own word, for the cells `rows` of its layers.
+
+    `cells` has those of maps, too: of the same kind of teacher and label budget.
+    """
+    words = []
+    for cell in rows.to_dict("records"):
+        same = cells[(cells["teacher"] == cell["teacher"]) & (cells["labels"] == cell["labels"])]
+        found = {other["space"]: other for other in same.to_dict("records")}
+        beside = {space: other["verdict"] for space, other in found.items()}
+        parts = tables.parts(cell | {"beside": beside})
+        spaces = zip(parts, PARTS, strict=False)  # other architectures have none
+        named = {name: which(found[space]) for name, space in spaces if space in found}
+        each = ", ".join(f"{name} **{word}**{named.get(name, '')}" for name, word in parts.items())
+        teacher = f"{cell['teacher']}, " if rows["teacher"].nunique() > 1 else ""
+        words.append(f"{teacher}{_budget(cell['labels'])}: {each}")
     return "; ".join(words)
 
 
-def _which(cell: Mapping[Any, Any]) -> str:
+def which(cell: Mapping[Any, Any]) -> str:
     """Name the methods of a claim that holds for some, and those for and against one that does not.
 
-    >>> _which({"verdict": "does not show", "named": "kd", "opposing": "at"})
+    >>> which({"verdict": "does not show", "named": "kd", "opposing": "at"})
     ' (for: kd; against: at)'
     """
     if cell["verdict"].endswith("for some"):
@@ -160,12 +171,11 @@ class Judged:
     def facts(self) -> dict[str, Any]:
         """Give the verdicts, and the numbers that the prose quotes."""
         every = students(self.results.runs)
-        seeds = sorted(every.groupby(["network", "method", "labels"])["seed"].nunique().unique())
+        seeds = every.groupby(["network", "method", "labels"])["seed"].nunique()
         borrowed = f"These are numbers of another study, `{self.borrowed}`. "
-        span = " to ".join(map(str, dict.fromkeys([seeds[0], seeds[-1]])))
         return {
             **{claim: Markdown(self.stated(claim)) for claim in verdicts.CLAIMS},
-            "seeds": f"{span} {'seed' if span == '1' else 'seeds'}",
+            "seeds": seeds_of(seeds),
             "dataset": data_set(self.results.study),
             "n": f"{len(self.results.labels):,}",
             "C4-flat": Markdown(sentence(self.cells, "C4", verdicts.FLAT)),
@@ -205,10 +215,10 @@ class Judged:
         elif judged.empty:
             words += " No method has one for three seeds, so nothing is judged."
         else:
-            above, below = ((judged["speaks"] == sign).sum() for sign in (1, -1))
+            above = (judged["speaks"] > 0).sum()
             words += (
                 f" {against(self.control)}. With three seeds or more, {above} of {len(judged)} are "
-                f"more compact by an interval above 0, {below} less."
+                "more compact by an interval."
             )
         return {"partners": Markdown(words)}
 
@@ -268,19 +278,21 @@ class Judged:
 
 
 def against(control: pd.DataFrame, *, left_out: str = "") -> str:
-    """Count, method by method, who is less compact than a baseline as accurate, by the mean.
+    """Count who is less compact than a baseline as accurate: by the mean, and by an interval.
 
     `control` is `verdicts.control`; `left_out` is a method that does not count.
     """
     rows = control[control["n"].gt(0) & control["method"].ne(left_out)]
+    other = "other " if left_out else ""
     if rows.empty:
-        return "No other method has a baseline as accurate"
-    least, most = rows["n"].min(), rows["n"].max()
-    seeds = f"{least} to {most} seeds" if least < most else f"n = {most}"
+        return f"No {other}method has a baseline as accurate"
     pairs = "pair" if len(rows) == 1 else "pairs"
+    by_interval = (rows["speaks"].lt(0) & rows["n"].ge(min(verdicts.WORDS))).sum()
     return (
-        f"A baseline as accurate exists for {len(rows)} other {pairs} of method and label budget "
-        f"({seeds}): in {(rows['mean'] < 0).sum()} of them the distilled student is less compact"
+        f"A baseline at least as accurate exists for {len(rows)} {other}{pairs} of method and "
+        f"label budget (n = {counts(rows['n'])}): in {(rows['mean'] < 0).sum()} of them the "
+        "distilled student is less compact by the mean, in "
+        f"{by_interval or 'none'} by an interval"
     )
 
 

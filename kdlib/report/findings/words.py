@@ -14,6 +14,7 @@ from kdlib.measure import statistics
 from kdlib.plan import editions
 from kdlib.plan.methods import BASELINE
 from kdlib.report import charts
+from kdlib.report.charts.parts import listed
 from kdlib.store import Results
 
 NOT_RUN = Markdown("*Not run.*")
@@ -51,10 +52,8 @@ def percent(share: float) -> str:
 
 
 def counts(numbers: Iterable[int], *, none: str = "no") -> str:
-    """Write numbers of seeds, from the smallest: "3 to 5"; `none` where there are none."""
-    several = {int(number) for number in numbers}
-    most = f" to {max(several)}" if len(several) > 1 else ""
-    return f"{min(several)}{most}" if several else none
+    """Write numbers of seeds, from the smallest: "3 or 5"; `none` where there are none."""
+    return listed(numbers) or none
 
 
 def seeds(n: int) -> str:
@@ -63,7 +62,7 @@ def seeds(n: int) -> str:
 
 
 def seeds_of(numbers: Iterable[int]) -> str:
-    """List distinct numbers of seeds with their noun: "1 seed", "3 to 5 seeds", "no seeds"."""
+    """List distinct numbers of seeds with their noun: "1 seed", "3 or 5 seeds", "no seeds"."""
     words = counts(numbers)
     return f"{words} {'seed' if words == '1' else 'seeds'}"
 
@@ -72,6 +71,26 @@ def main_method(methods: Iterable[str], *, otherwise: str = "") -> str:
     """Choose the method that a chapter quotes: kd if it was run, else the first of the legend."""
     names = [method for method in charts.order(methods) if method != BASELINE]
     return "kd" if "kd" in names else next(iter(names), otherwise)
+
+
+def main_network(runs: pd.DataFrame) -> str:
+    """Name the network that most runs share; "" of no runs."""
+    return next(iter(runs["network"].value_counts().index), "")
+
+
+def lead(best: pd.Series, other: pd.Series) -> str:
+    """State by how much the best method leads another, whose name is that of `other`.
+
+    Both are accuracies by seed. The same seeds chose the best, which an interval does not know.
+    """
+    row = statistics.minus(best, other)
+    if not row["n"]:
+        return f"and `{other.name}` share no seed"
+    words = f"minus `{other.name}`, paired by seed, {interval(row[['mean', 'low', 'high']])} points"
+    words = f"{words} (n = {row['n']:.0f})"
+    if row["n"] < 2:
+        return words
+    return f"{words}; the interval is of the one that came out best, and not corrected for that"
 
 
 def labelled_images(study: Mapping[str, Any], labels: str) -> int:
