@@ -403,7 +403,7 @@ def test_the_controls_state_what_the_teacher_knew_of_its_students_images():
     assert "It gives 90.0 % of the test images their true label." in leaks[2]
     assert leaks[3].startswith("The teachers give 60.0 % of the training images")
     why = [findings.controls.Controls(each).why().data for each in (whole, taught(made), errs)]
-    assert "true labels of all these images, and gives 100.0 % of them these labels." in why[0]
+    assert "true labels of all these images, and classifies 100.0 % of them correctly." in why[0]
     assert "true labels of all these images." in why[1]
     assert "true labels" not in why[2]
 

@@ -265,7 +265,7 @@ class Controls:
         if self.teachers.empty or not self.teachers["regime"].eq("full").all():
             return []
         right = self.teachers["train_accuracy"].astype(float).mean()
-        known = "" if math.isnan(right) else f", and gives {percent(right)} of them these labels"
+        known = "" if math.isnan(right) else f", and classifies {percent(right)} of them correctly"
         lines = [f"The teacher was trained on the true labels of all these images{known}."]
         return [*lines, *self._reference()]
 
@@ -297,7 +297,7 @@ class Controls:
             share = f"{100 - round(100 * self.ratio('shuffled', self.few))} %"
             return [
                 f"{self._certainty()} {lost} ({share}) need the order among the wrong classes, "
-                "called *dark knowledge*."
+                f"called *dark knowledge*.{self._gone()}"
             ]
         difference = interval(row[["mean", "low", "high"]])
         if word == "above kd":
@@ -310,6 +310,22 @@ class Controls:
             f"Soft labels whose wrong classes are mixed up (`shuffled`) differ from `kd` by "
             f"{difference} points: {end}."
         ]
+
+    def _gone(self) -> str:
+        """State with which more labels what the order is worth is not told apart from 0."""
+        later = [
+            labels
+            for control, labels in self.beside.index
+            if (control, labels != self.few) == ("shuffled", True)
+            and self.against_kd("shuffled", labels) == statistics.UNCLEAR
+        ]
+        if not later:
+            return ""
+        row = self.beside.loc[("shuffled", later[0])]
+        worth = interval(-row[end] for end in ("mean", "high", "low"))
+        return (
+            f" With {later[0]} labels per class that last part is not told apart from 0: {worth}."
+        )
 
     def taken_away(self) -> HTML:
         """List what each control that was run lacks, and what it keeps; all where none was run."""
