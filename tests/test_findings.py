@@ -330,6 +330,20 @@ def test_the_first_page_states_what_a_teacher_with_few_labels_gives():
     assert "No student" in findings.regimes.Outperformed(whole).short().data
 
 
+def test_the_first_page_is_about_the_students_of_one_kind_of_teacher(study):
+    before = findings.index.facts(study)
+    kd = study.runs.query("role == 'student' and method == 'kd'")
+    limited = kd.assign(run=kd["run"] + "-l", teacher="few", regime="limited", test_accuracy=0.0)
+    few = study.runs.query("role == 'teacher'").iloc[[0]]
+    few = few.assign(run="few", regime="limited", test_accuracy=0.0)
+    both = study._replace(runs=pd.concat([few, limited, study.runs], ignore_index=True))
+    after = findings.index.facts(both)
+    assert {key: after[key] for key in ("distilled", "teacher", "taught")} == {
+        key: before[key] for key in ("distilled", "teacher", "taught")
+    }
+    assert "every label" in after["taught"]
+
+
 def test_what_a_teacher_is_right_about_of_its_students_images_is_stated(study):
     constants = {"temperature": 4.0, "label_weight": 0.1, "weight": 0.9}
     words = [

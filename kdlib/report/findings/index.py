@@ -39,12 +39,14 @@ def facts(results: Results, flat: Results | None = None) -> dict[str, Any]:
 
     `flat` is the same study in the view "flat", which the verdicts on layers then name, too.
     """
-    every = students(results.runs)
+    every = statistics.students(results)  # of one kind of teacher
     fewest = charts.budgets(every)[0]
     few = every[every["labels"] == fewest]
     method = main_method(few["method"])
     baseline, distilled = (few[few["method"] == name] for name in ("baseline", method))
-    teacher = results.runs[results.runs["role"] == "teacher"].iloc[0]
+    teachers = results.runs[results.runs["role"] == "teacher"]
+    own = teachers[teachers["run"].isin(distilled["teacher"])]
+    teacher = (own if len(own) else teachers).iloc[0]
     size = int(baseline["parameters"].iloc[0])
     labelled = labelled_images(results.study, fewest)
     return {
