@@ -296,9 +296,12 @@ def test_a_click_in_the_legend_singles_out_a_method(results, draw):
     assert "chosen_method_legend" in {signal["name"] for signal in spec["signals"]}
 
 
+OTHERS = ("at", "sp", "fitnet", "kd", "rkd", "cc", "crd", "vid", "nst", "ft", "dkd", "nkd", "pkt")
+
+
 def test_methods_lie_at_their_x_and_a_legend_names_no_other_than_the_chart_does(results):
     table = results.runs.query("role == 'student'")
-    many = pd.concat([table.assign(method=m) for m in ("at", "sp", "fitnet", "kd", "pkt", "rkd")])
+    many = pd.concat([table.assign(method=m) for m in OTHERS])
     many = pd.concat([table, many])
     assert many["method"].nunique() > parts.MANY
     values = parts.short_legend(many).to_dict()["legend"]["values"]

@@ -169,7 +169,7 @@ def switch(page: str, every: list[Edition]) -> list[dict[str, Any]]:
         {
             "title": edition.title,
             "words": edition.words,
-            "href": "#" if edition == own else address(target, edition, every),
+            "href": "#" if edition == own else address(target, edition, every, page),
             "current": edition == own,
             "computed": edition.main == computed(),
         }
@@ -177,9 +177,9 @@ def switch(page: str, every: list[Edition]) -> list[dict[str, Any]]:
     ]
 
 
-def address(page: str, edition: Edition, every: list[Edition]) -> str:
-    """Return the address of a page of another edition, as a page of the current one links to it."""
-    up = "../" * (page.count("/") + bool(folder(current(), every)))
+def address(page: str, edition: Edition, every: list[Edition], here: str = f"{BOOK}/index") -> str:
+    """Return the address of a page of another edition, for a link on the page `here` of this one."""
+    up = "../" * (here.count("/") + bool(folder(current(), every)))
     return f"{up}{_slash(folder(edition, every))}{page}.html"
 
 

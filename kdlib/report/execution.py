@@ -128,10 +128,10 @@ def ahead(app: Sphinx, env: BuildEnvironment, pages: list[str]) -> None:
 
     own = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))
     kernels = min(MOST, len(own(0)))
-    asyncio.run(execute(waiting, keep, running.execution_timeout, kernels))
+    asyncio.run(_execute(waiting, keep, running.execution_timeout, kernels))
 
 
-async def execute(
+async def _execute(
     notebooks: Mapping[Path, nbformat.NotebookNode],
     keep: Callable[[Path, nbformat.NotebookNode], object],
     timeout: float,
@@ -161,18 +161,18 @@ async def execute(
                     await client.async_execute()
                 except Exception as problem:  # of any kind: myst-nb runs it again, and says which
                     log.info("%s: %s", path, type(problem).__name__)
-                    await end(manager, kernel)
+                    await _end(manager, kernel)
                     manager = kernel = None
                 else:
                     log.info("executed %s", path)
                     keep(path, notebook)
         finally:
-            await end(manager, kernel)
+            await _end(manager, kernel)
 
     await asyncio.gather(*(work() for _ in range(min(kernels, len(notebooks)))))
 
 
-async def end(manager: AsyncKernelManager | None, kernel: AsyncKernelClient | None) -> None:
+async def _end(manager: AsyncKernelManager | None, kernel: AsyncKernelClient | None) -> None:
     """End a kernel and the connection to it, where there are any."""
     if kernel is not None:
         kernel.stop_channels()
