@@ -178,7 +178,7 @@ def switch(page: str, every: list[Edition]) -> list[dict[str, Any]]:
 
 
 def address(page: str, edition: Edition, every: list[Edition], here: str = f"{BOOK}/index") -> str:
-    """Return the address of a page of another edition, for a link on the page `here` of this one."""
+    """Return the address of a page of another edition, for a link on the page `here`."""
     up = "../" * (here.count("/") + bool(folder(current(), every)))
     return f"{up}{_slash(folder(edition, every))}{page}.html"
 
