@@ -406,13 +406,13 @@ def _check_arguments(arguments: Sequence[str]) -> None:
     config, reason = own, ""
     with (
         contextlib.redirect_stdout(io.StringIO()),
-        contextlib.redirect_stderr(io.StringIO()) as said,
+        contextlib.redirect_stderr(io.StringIO()) as errors,
     ):
         try:
             config = parse_args(["--config", *own, "--rerun-incomplete", *arguments])[1].config
         except SystemExit as end:  # 0: --help
             if end.code:
-                reason = said.getvalue().strip().rpartition("error: ")[2]
+                reason = errors.getvalue().strip().rpartition("error: ")[2]
         except Exception as problem:  # of a profile
             reason = " ".join(str(problem).split()) or type(problem).__name__
     if reason:

@@ -871,7 +871,7 @@ def test_the_best_method_is_paired_with_kd_and_its_size_is_stated():
     words = findings.methods.facts(made._replace(runs=made.runs.assign(parameters=size)), {})
     assert "`simkd` minus `kd`, paired by seed, +1.7 [" in words["winner"].data
     assert "(n = 3); the interval is of the one that came out best" in words["winner"].data
-    assert "100 parameters, with `kd` 90" in words["winner"].data
+    assert "100 parameters instead of 90 with `kd`" in words["winner"].data
     assert "adds most" in words["best"]
     assert words["best"].startswith("Of the methods, simkd adds most, with")
     control = gallery(**NOTHING, shuffled=[0.83, 0.92, 1.01], at=[0.6, 0.7, 0.81])

@@ -21,6 +21,7 @@ from kdlib.data import forward_size
 from kdlib.foreign import extraction, files, layers, networks, pictures, reading, subjects, tables
 from kdlib.models import checkpoints
 from kdlib.plan import look as plan
+from kdlib.plan import source
 
 NETS = """
     import torch
@@ -471,14 +472,19 @@ def test_what_a_network_computes_tells_it_from_another_of_the_same_weights(few, 
     assert np.allclose(3 * found[0], found[1], rtol=1e-5)
 
 
+def coded(folder, **modules):
+    """Write files of Python into a new folder."""
+    folder.mkdir()
+    for name, text in modules.items():
+        (folder / f"{name}.py").write_text(text)
+
+
 def test_files_of_one_name_have_their_own_modules_beside_them(tmp_path):
     made = []
     for name, width in (("a", 3), ("b", 5)):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "blocks_beside.py").write_text(f"width = {width}\n")
         text = "from torch import nn\nfrom blocks_beside import width\n"
         text += "def student():\n    return nn.Linear(2, width)\n"
-        (tmp_path / name / "nets.py").write_text(text)
+        coded(tmp_path / name, nets=text, blocks_beside=f"width = {width}\n")
         reference = plan.parse("net", f"{tmp_path}/{name}/nets.py:student")
         made.append(networks.make("net", reference, 2, 3, 8).out_features)
     assert made == [3, 5]
@@ -487,13 +493,12 @@ def test_files_of_one_name_have_their_own_modules_beside_them(tmp_path):
 def test_what_lies_beside_a_file_is_imported_when_its_callable_runs_too(tmp_path):
     made = []
     for name, width in (("a", 3), ("b", 5)):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "late_beside.py").write_text(f"width = {width}\n")
-        (tmp_path / name / "later_beside.py").write_text("from late_beside import width\n")
+        later = "from late_beside import width\n"
         text = "import late_beside\nfrom torch import nn\n"
         text += "def student():\n    import late_beside\n    from later_beside import width\n"
         text += "    assert late_beside.width == width\n    return nn.Linear(2, width)\n"
-        (tmp_path / name / "nets.py").write_text(text)
+        beside = {"late_beside": f"width = {width}\n", "later_beside": later}
+        coded(tmp_path / name, nets=text, **beside)
     path = list(sys.path)
     for name in "abab":
         reference = plan.parse("net", f"{tmp_path}/{name}/nets.py:student")
@@ -504,7 +509,7 @@ def test_what_lies_beside_a_file_is_imported_when_its_callable_runs_too(tmp_path
 
 
 def test_a_file_of_features_that_unpacks_to_many_times_its_size_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "FLOOR", 1000)
+    monkeypatch.setattr(source, "FLOOR", 1000)
     np.savez_compressed(tmp_path / "f.npz", **{"a/x": np.zeros((1000, 100))})
     with pytest.raises(UsageError, match=r"it unpacks to 0\.0 GiB, 200 times its size"):
         files.read(tmp_path / "f.npz")
@@ -513,11 +518,9 @@ def test_a_file_of_features_that_unpacks_to_many_times_its_size_is_refused(tmp_p
 def test_what_lies_beside_a_file_is_imported_by_its_forward_passes_too(tmp_path):
     path = list(sys.path)
     for name, factor in (("a", 3), ("b", 5)):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "beside_forward.py").write_text(f"factor = {factor}\n")
         text = "from torch import nn\nclass Net(nn.Module):\n    def forward(self, x):\n"
         text += "        from beside_forward import factor\n        return x * factor / (x != 9)\n"
-        (tmp_path / name / "nets.py").write_text(text)
+        coded(tmp_path / name, nets=text, beside_forward=f"factor = {factor}\n")
     nets = {
         name: networks.make("net", plan.parse("net", f"{tmp_path}/{name}/nets.py:Net"), 2, 3, 8)
         for name in "ab"

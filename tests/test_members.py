@@ -15,6 +15,7 @@ from PIL import Image
 
 from kdlib import UsageError, data
 from kdlib.data import members
+from kdlib.plan import source
 
 
 @pytest.fixture(autouse=True)
@@ -71,7 +72,7 @@ def test_a_zip_file_with_an_image_of_3_gib(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("suffix", [".zip", ".tar.gz"])
 def test_an_archive_that_unpacks_to_many_times_its_size(tmp_path, monkeypatch, suffix):
-    monkeypatch.setattr(members, "FLOOR", 2**20)
+    monkeypatch.setattr(source, "FLOOR", 2**20)
     file = tmp_path / f"bomb{suffix}"
     if suffix == ".zip":
         with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:

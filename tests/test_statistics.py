@@ -311,13 +311,18 @@ def test_a_verdict_needs_an_interval_that_excludes_zero(gains, word):
             rows = (values["run"] == run[method]) & (values["measure"] == "knn")
             values.loc[rows & (values["layer"] == "block2"), "value"] = value
     made = made._replace(measures=values)
-    assert statistics.direction(made, "knn", "block2", method="kd", labels="2") == word
+    assert statistics.side(*ends(made)) == word
+
+
+def ends(results):
+    """The interval of the difference that kd makes in one layer."""
+    rows = statistics.paired(results, "knn").set_index(["layer", "method", "labels"])
+    return rows.loc[("block2", "kd", "2"), ["low", "high"]]
 
 
 def test_one_seed_gives_no_direction():
     one = invented.make(None, seeds=1)
-    side = statistics.direction(one, "knn", "block2", method="kd", labels="2")
-    assert side == statistics.UNCLEAR
+    assert statistics.side(*ends(one)) == statistics.UNCLEAR
 
 
 # ---- equivalence -------------------------------------------------------------------------------

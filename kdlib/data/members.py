@@ -16,13 +16,11 @@ from typing import IO, Any
 from PIL import Image, features
 
 from kdlib import UsageError
-from kdlib.plan.source import MOST_FILES, below, suffix
+from kdlib.plan.source import MOST_FILES, RATIO, below, most_unpacked, suffix
 
 LARGEST_FILE = 2**28  # bytes of one image: 256 MiB
 LARGEST_SKIPPED = 2**34  # bytes of a file in an archive that is not read: 16 GiB
 LARGEST_END = 2**26  # bytes of zeros at the end of a tar archive
-RATIO = 200  # by which an archive may grow when it is unpacked, where that is above FLOOR
-FLOOR = 2**30  # bytes
 
 # Endings of images, and what Pillow calls their format; it reads no other, whatever a file holds.
 FORMATS = {
@@ -91,7 +89,7 @@ class _Budget:
 
     def __init__(self, path: Path):
         self.path, self.files, self.total = path, 0, 0
-        self.most = max(FLOOR, RATIO * path.stat().st_size)
+        self.most = most_unpacked(path)
 
     def take(self, name: str, size: int) -> None:
         """One more file of so many bytes, which is read if it is an image, or else skipped."""

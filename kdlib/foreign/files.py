@@ -27,9 +27,8 @@ from safetensors import safe_open
 
 from kdlib import UsageError
 from kdlib.plan.look import natural
+from kdlib.plan.source import RATIO, most_unpacked
 
-RATIO = 200  # by which an .npz may grow when it is unpacked, where that is above FLOOR
-FLOOR = 2**30  # bytes
 OTHERS = ("labels", "classes", "images")  # names that are no layer's
 
 
@@ -95,7 +94,7 @@ def nested(
 def _npz(path: Path) -> dict[str, np.ndarray]:
     with zipfile.ZipFile(path) as archive:
         unpacked = sum(entry.file_size for entry in archive.infolist())
-    if unpacked > max(FLOOR, RATIO * path.stat().st_size):
+    if unpacked > most_unpacked(path):
         raise ValueError(f"it unpacks to {unpacked / 2**30:,.1f} GiB, {RATIO} times its size")
     with np.load(path, allow_pickle=False) as file:
         return {name: file[name] for name in file.files}

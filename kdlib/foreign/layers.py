@@ -166,7 +166,7 @@ def tensors(
         if 1 in axes and output.ndim == 3 and output.shape[1] == b:
             return [(output.transpose(0, 1), 1)]
         return []
-    return [found for inner in _parts(output) for found in tensors(inner, b, axes)]
+    return [tensor for inner in _parts(output) for tensor in tensors(inner, b, axes)]
 
 
 def _parts(output: Any) -> list[Any]:
@@ -184,15 +184,15 @@ def _whole(output: Any, b: int, depth: int, classes: int | None) -> Call | None:
 
     Of maps alone the last, which is the deepest.
     """
-    found = tensors(output, b)
-    if not found:
+    candidates = tensors(output, b)
+    if not candidates:
         return None
-    sizes = [tuple(x.shape[1:]) for x, _ in found]
+    sizes = [tuple(x.shape[1:]) for x, _ in candidates]
     of_classes = [i for i, size in enumerate(sizes) if _is_of(size, classes)]
     vectors = [i for i, size in enumerate(sizes) if len(size) == 1]
-    chosen = [*of_classes, *vectors, len(found) - 1][0]
-    x, axis = found[chosen]
-    return Call("", 0, depth, x, axis, sum(other == axis for _, other in found[:chosen]))
+    chosen = [*of_classes, *vectors, len(candidates) - 1][0]
+    x, axis = candidates[chosen]
+    return Call("", 0, depth, x, axis, sum(other == axis for _, other in candidates[:chosen]))
 
 
 def _is_of(size: Sequence[int], classes: int | None) -> bool:
@@ -223,8 +223,8 @@ def _trace(
             nonlocal depth
             depth += any(p.ndim > 1 for p in module.parameters(recurse=False))
             calls.pop(path, None)
-            found = [*tensors(output, len(x)), (None, 0)]
-            calls[path] = Call(path, starts.get(path, depth), depth, *found[0])
+            candidates = [*tensors(output, len(x)), (None, 0)]
+            calls[path] = Call(path, starts.get(path, depth), depth, *candidates[0])
 
         return hook
 
@@ -416,10 +416,10 @@ def _by_class_token(network: nn.Module, x: Tensor, tokens: Tokens) -> bool:
 
 def _vectors(output: Any, layer: Layer, b: int) -> Float[Tensor, "b d"]:
     """One vector per image; copies, as what comes behind may work in place."""
-    found = tensors(output, b, (1,) if layer.reading.endswith(SECOND) else (0,))
-    if len(found) <= layer.place:
+    candidates = tensors(output, b, (1,) if layer.reading.endswith(SECOND) else (0,))
+    if len(candidates) <= layer.place:
         raise UsageError(f"a layer has no output for each of {b} images, as it had of {PROBE}")
-    x = found[layer.place][0].detach().float()
+    x = candidates[layer.place][0].detach().float()
     word = layer.reading.removesuffix(SECOND)
     if word == "as it is":
         return x.clone()

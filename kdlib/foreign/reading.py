@@ -383,9 +383,9 @@ def _left_out(
     shown = frames["faithfulness"]
     n = len(next(iter(subjects[0].layers.values())))
     if n < sample.whole:
-        drawn = "drawn at random" if sample.labels is None else "the same share of every class"
+        way = "way at random" if sample.labels is None else "the same share of every class"
         rest = f"{sample.whole - n:,} of {sample.whole:,} images"
-        missing[rest] = f"a sample of {n:,} is looked at, {drawn}"
+        missing[rest] = f"a sample of {n:,} is looked at, {way}"
     if n > tables.RESTARTED:
         reason = f"from maps made three times, for up to {tables.RESTARTED:,} images"
         missing["noise of the maps, and how far they show classes"] = reason

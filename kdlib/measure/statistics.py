@@ -299,15 +299,6 @@ def gain(results: Results, measure: str, layer: str, *, method: str, labels: str
     return f"{row['mean']:+.2f} (95 % interval {low} to {high}, n = {row['n']} seeds)"
 
 
-def direction(results: Results, measure: str, layer: str, *, method: str, labels: str) -> str:
-    """Name where a method lies beside the baseline: higher, lower, or not told apart.
-
-    By `side` of the 95 % interval of the paired difference.
-    """
-    row = _cell(results, measure, layer, method, labels)
-    return side(row["low"], row["high"])
-
-
 def side(low: float, high: float, *, above: str = "higher", below: str = "lower") -> str:
     """Name the side of 0 on which an interval lies: UNCLEAR where it holds 0 or is none."""
     if low > 0:

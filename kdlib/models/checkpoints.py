@@ -194,10 +194,10 @@ def _weights(
 ) -> Weights:
     """The weights of a file, or "imagenet", by the names that `names` maps them to."""
     if str(weights) == "imagenet":
-        found = Weights(_imagenet(network), "")
+        loaded = Weights(_imagenet(network), "")
     else:
-        found = _tensors(Path(weights), wanted, names)
-    return found._replace(tensors=_mapped(found.tensors, names, weights)) if names else found
+        loaded = _tensors(Path(weights), wanted, names)
+    return loaded._replace(tensors=_mapped(loaded.tensors, names, weights)) if names else loaded
 
 
 def _fill(
@@ -332,20 +332,20 @@ def _tensors(
     would be taken begin so.
     """
     state: Any = _read(file)
-    found = _sets(file, state, SETS, {})
+    sets = _sets(file, state, SETS, {})
     inner = _inner(state)
     taken = _own_tensors(inner)
-    if not taken and len(found) == 1:
-        (taken,) = found.values()
+    if not taken and len(sets) == 1:
+        (taken,) = sets.values()
     taken = _unwrapped(taken, wanted)
     beyond = [b for b in names or () if not any(name.startswith(b) for name in taken)]
-    asked = {key: own for key, own in found.items() if _asks(beyond, key)}
+    asked = {key: own for key, own in sets.items() if _asks(beyond, key)}
     if asked:
         return Weights(_of_sets(asked, beyond, wanted), "")
     if taken:
-        return Weights(taken, _others(file, list(found)))
-    if found:
-        return Weights(_flat(found), "")
+        return Weights(taken, _others(file, list(sets)))
+    if sets:
+        return Weights(_flat(sets), "")
     if not isinstance(inner, Mapping):
         raise UsageError(f"weights {file}: holds a {type(inner).__name__}, not a state_dict")
     arrays = any(isinstance(value, Ignored) for value in inner.values())
@@ -399,29 +399,29 @@ def _sets(
     place = id(state), depth
     if place in known:
         return known[place]
-    found: dict[str, dict[str, Tensor]] = {}
-    known[place] = found
+    sets: dict[str, dict[str, Tensor]] = {}
+    known[place] = sets
     if not isinstance(state, Mapping):
         state = {str(i): value for i, value in enumerate(state)}
     if not all(isinstance(key, str) for key in state):
-        return found
+        return sets
     own = _own_tensors(state)
     if any(value.ndim > 1 for value in own.values()):
         if depth < SETS:  # those of the file itself are no set beside others
-            found[""] = own
-        return found
+            sets[""] = own
+        return sets
     count = 0
     for key, value in state.items() if depth else ():
         if not key.startswith("optim"):
             for inner, tensors in _sets(file, value, depth - 1, known).items():
-                found[f"{key}.{inner}" if inner else key] = tensors
+                sets[f"{key}.{inner}" if inner else key] = tensors
                 count += len(tensors)
                 if count > MOST:
                     raise UsageError(
                         f"weights {file}: holds sets of weights of more than {MOST:,} tensors; "
                         "allowed: a saved state_dict"
                     )
-    return found
+    return sets
 
 
 def _asks(names: Iterable[str], key: str) -> bool:
@@ -446,13 +446,13 @@ def _of_sets(
     return _flat({key: _unwrapped(own, wanted) for key, own in sets.items()})
 
 
-def _others(file: Path, found: Sequence[str]) -> str:
+def _others(file: Path, keys: Sequence[str]) -> str:
     """What sets of weights a file holds beside those that are taken, in a line; "" for none.
 
     Moving averages, for one: which of them is meant, `names` say (`load`).
     """
-    taken = [key for nest in NESTS for key in found if key.split(".")[0] == nest]
-    rest = [key for key in found if key not in taken[:1]]
+    taken = [key for nest in NESTS for key in keys if key.split(".")[0] == nest]
+    rest = [key for key in keys if key not in taken[:1]]
     if not taken or not rest:
         return ""
     return (

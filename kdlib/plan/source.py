@@ -19,6 +19,8 @@ from kdlib import UsageError, one_of, path_of
 ARCHIVES = (".tar.xz", ".tar.gz", ".tgz", ".tar", ".zip")
 SMALLEST, LARGEST = 4, 1024  # pixels of a side
 MOST_FILES = 10_000_000  # below one folder
+RATIO = 200  # by which an archive may grow when it is unpacked, where that is above FLOOR
+FLOOR = 2**30  # bytes
 SPARSE = 2**30  # bytes from which on a file is not read that is nearly all holes
 PREFIX = "folder:"  # may stand before a path; has to where the path is also the name of a data set
 
@@ -218,6 +220,11 @@ def file_hash(file: str | Path, size: int, changed: int) -> str:
         if size > SPARSE:
             _check_holes(file, content.fileno())
         return hashlib.file_digest(content, "sha256").hexdigest()[:8]
+
+
+def most_unpacked(archive: Path) -> int:
+    """Return how many bytes an archive may become when it is unpacked."""
+    return max(FLOOR, RATIO * archive.stat().st_size)
 
 
 def _check_holes(file: str | Path, opened: int) -> None:

@@ -111,9 +111,7 @@ def ahead(app: Sphinx, env: BuildEnvironment, pages: list[str]) -> None:
         if any(path.match(pattern) for pattern in running.execution_excludepatterns):
             continue
         source = [path.read_text("utf-8")]
-        app.emit(
-            "source-read", page, source
-        )  # which leaves out what the edition has no results for
+        app.emit("source-read", page, source)  # sections without results are left out
         reader = create_nb_reader(str(path), reading, running, source[0])
         notebook = reader.read(source[0]) if reader else None
         if notebook and any(cell.cell_type == "code" for cell in notebook.cells):

@@ -270,11 +270,11 @@ def _verdict(cell: Mapping[Any, Any]) -> str:
             lines.append(f"for: {cell['named']}")
         if cell["opposing"]:
             lines.append(f"against: {cell['opposing']}")
-    shown = () if whole else TITLES  # among the parts
+    parts_of_cell = () if whole else TITLES  # among the parts
     beside = {
         space: word
         for space, word in cell["beside"].items()
-        if word != cell["verdict"] and space not in shown
+        if word != cell["verdict"] and space not in parts_of_cell
     }
     lines += [f"{TITLES.get(space, space)}: {word}" for space, word in beside.items()]
     return "<br>".join(lines)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import altair as alt
@@ -109,6 +109,15 @@ def reference(at: alt.X | alt.XDatum | alt.Y | alt.YDatum) -> alt.Chart:
     return alt.Chart().mark_rule(strokeDash=[4, 3], color=LINES).encode(**{axis: at})
 
 
+def joined(words: Sequence[str], last: str) -> str:
+    """Join words as a sentence does, the last by "and" or "or".
+
+    >>> joined(["a", "b", "c"], "and")
+    'a, b and c'
+    """
+    return f" {last} ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))
+
+
 def listed(numbers: Iterable[int | float]) -> str:
     """List distinct numbers, of more than three the ends: "1, 4 or 5", "1 to 5".
 
@@ -118,7 +127,7 @@ def listed(numbers: Iterable[int | float]) -> str:
     words = [str(number) for number in sorted({int(number) for number in numbers})]
     if len(words) > 3:
         return f"{words[0]} to {words[-1]}"
-    return " or ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))
+    return joined(words, "or")
 
 
 def counts(n: Iterable[int | float]) -> str:
@@ -185,12 +194,15 @@ def named(methods: Iterable[str]) -> list[str]:
 
 def fade(methods: Iterable[str]) -> Any:
     """Fade the methods that are not `chosen`; without a choice those that are not `named`."""
-    clear = json.dumps(named(methods))
+    return _singled_out(methods, 0.9, 0.18)
+
+
+def _singled_out(methods: Iterable[str], clear: float, faint: float) -> Any:
     return alt.condition(
         f"length(data('chosen_store')) ? vlSelectionTest('chosen_store', datum) : "
-        f"indexof({clear}, datum.method) >= 0",
-        alt.value(0.9),
-        alt.value(0.18),
+        f"indexof({json.dumps(named(methods))}, datum.method) >= 0",
+        alt.value(clear),
+        alt.value(faint),
     )
 
 
@@ -236,20 +248,13 @@ def with_ends(table: pd.DataFrame, column: str, end: dict[str, str], share: floa
 
 def ends(table: pd.DataFrame, title: str) -> alt.Chart:
     """Write names where `with_ends` placed them: of the named methods, or of those `chosen`."""
-    clear = json.dumps(named(table["method"]))
-    opacity = alt.condition(
-        f"length(data('chosen_store')) ? vlSelectionTest('chosen_store', datum) : "
-        f"indexof({clear}, datum.method) >= 0",
-        alt.value(1),
-        alt.value(0),
-    )
     words = alt.Chart().mark_text(align="left", dx=6, fontSize=11)
     return valid(words, "place").encode(
         x=alt.value("width"),
         y=alt.Y("place:Q", title=title, scale=alt.Scale(zero=False)),
         text="method:N",
         color=short_legend(table),
-        opacity=opacity,
+        opacity=_singled_out(table["method"], 1.0, 0.0),
     )
 
 

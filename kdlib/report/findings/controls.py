@@ -136,8 +136,8 @@ class Controls:
 
     def _other_network(self) -> bool:
         """Whether the figure names a method that was run on another network."""
-        shown = self.home[self.home["method"].isin(FIGURE)]
-        return bool(shown["name"].str.contains(", ").any())
+        rows = self.home[self.home["method"].isin(FIGURE)]
+        return bool(rows["name"].str.contains(", ").any())
 
     def _leak(self) -> str:
         """State whether the teachers were trained on the labels that the students lack."""
@@ -233,11 +233,13 @@ class Controls:
         if row["n"] < 2:
             return Markdown(f"Not known yet: the controls have one seed ({where}).")
         gain = f"`kd` adds {interval(row[GAIN])} points of test accuracy to the baseline ({where})"
-        told = [*self._hard(knew=not whole), *self._order()]
-        if not told:
+        sentences = [*self._hard(knew=not whole), *self._order()]
+        if not sentences:
             return Markdown(f"{gain}. No control that would tell was run.")
-        first = f"{gain}: {told[0]}" if self._has_share("pseudo") else f"{gain}. {told[0]}"
-        return Markdown(" ".join([first, *told[1:], *(self._learnt() if whole else [])]))
+        first = (
+            f"{gain}: {sentences[0]}" if self._has_share("pseudo") else f"{gain}. {sentences[0]}"
+        )
+        return Markdown(" ".join([first, *sentences[1:], *(self._learnt() if whole else [])]))
 
     def _has_share(self, control: str) -> bool:
         """Whether a control gives a share of kd's gain, and not a loss."""

@@ -96,9 +96,11 @@ def _compact(results: Results, cells: pd.DataFrame, labels: str) -> str:
     method = main_method(pairs["method"])
     row = statistics.summarise(pairs, ["method"]).set_index("method").loc[method]
     difference = interval(row[["mean", "low", "high"]], "+.2f", scale=1.0)
-    found = cells[(cells["claim"] == "C3") & (cells["space"] == verdicts.LAYERS)]
-    found = found[(found["teacher"] == kind) & (found["network"] == network)]
-    words = " and ".join(f"**{c['verdict']}**{which(c)}" for c in found.to_dict("records"))
+    verdict_cells = cells[(cells["claim"] == "C3") & (cells["space"] == verdicts.LAYERS)]
+    verdict_cells = verdict_cells[
+        (verdict_cells["teacher"] == kind) & (verdict_cells["network"] == network)
+    ]
+    words = " and ".join(f"**{c['verdict']}**{which(c)}" for c in verdict_cells.to_dict("records"))
     control = verdicts.control(results)
     own = control[(control["method"] == method) & (control["labels"] == labels)]
     own = own[(own["teacher"] == kind) & (own["network"] == network) & own["n"].gt(0)]

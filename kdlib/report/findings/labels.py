@@ -15,6 +15,7 @@ from kdlib.report.findings.words import (
     is_control,
     is_published,
     lacks,
+    larger,
     lead,
     main_method,
     students,
@@ -77,10 +78,8 @@ def _best(
     scores = _scores(results, network, labels)
     words = f"`{best}` adds most: {lead(scores[best], scores[quoted])}"
     runs = students(results.runs)
-    sizes = runs[runs["network"] == network].groupby("method")["parameters"].max()
-    if sizes[best] > sizes[quoted]:
-        words += f". Its student has {sizes[best]:,} parameters instead of {sizes[quoted]:,}"
-    return f"{words}."
+    size = larger(runs[runs["network"] == network], best, quoted)
+    return f"{words}. {size}." if size else f"{words}."
 
 
 def _spread(baseline: pd.Series) -> str:

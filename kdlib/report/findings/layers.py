@@ -112,9 +112,11 @@ def _changed(near: pd.DataFrame, baseline: str, distilled: str, n: int) -> str:
     """State how many of the nearest images are not the same in the two networks, by layer."""
     keys = ["layer", "image", "neighbour"]
     a, b = (near.loc[near["run"] == run, keys] for run in (baseline, distilled))
-    kept = a.merge(b, on=keys).groupby(["layer", "image"]).size()
+    common = a.merge(b, on=keys).groupby(["layer", "image"]).size()
     layers = [at for at in LAYERS if at in set(a["layer"])] or [a["layer"].iloc[-1]]
-    rows = [kept[kept.index.get_level_values("layer") == at].droplevel("layer") for at in layers]
+    rows = [
+        common[common.index.get_level_values("layer") == at].droplevel("layer") for at in layers
+    ]
     others = [NEAREST - row.reindex(range(n), fill_value=0) for row in rows]
     of_all = [
         f"{100 * row.mean() / NEAREST:.0f} % at {at}"

@@ -170,5 +170,9 @@ def pitfalls() -> HTML:
 
 def _pitfall(measure: metrics.Measure) -> str:
     sentence = measure.pitfall[:1].upper() + measure.pitfall[1:]
-    told = "compare at equal" in measure.pitfall
-    return sentence if told or not measure.depends_on_n else f"Compare at equal n only. {sentence}"
+    has_warning = "compare at equal" in measure.pitfall
+    return (
+        sentence
+        if has_warning or not measure.depends_on_n
+        else f"Compare at equal n only. {sentence}"
+    )

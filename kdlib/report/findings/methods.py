@@ -14,7 +14,7 @@ from kdlib.measure import standings, statistics
 from kdlib.plan import editions as plan
 from kdlib.plan.methods import FAMILIES, METHODS
 from kdlib.report import charts, editions, tables
-from kdlib.report.findings.words import NOT_RUN, data_set, interval, lead, seeds, seeds_of
+from kdlib.report.findings.words import NOT_RUN, data_set, interval, larger, lead, seeds, seeds_of
 from kdlib.store import Results
 
 PAGES = {  # family -> its page, and what its methods copy
@@ -45,9 +45,9 @@ def rows(classes: Mapping[str, type]) -> Callable[[str], HTML]:
     own = standings.standings(other) if other else None
 
     def show(method: str) -> HTML:
-        shown = tables.standing(table, method, classes[method], cost, images=images)
+        table_of_method = tables.standing(table, method, classes[method], cost, images=images)
         beside = "" if other is None or own is None else _beside(own, method, data_set(other.study))
-        return HTML(shown.data + beside)
+        return HTML(table_of_method.data + beside)
 
     return show
 
@@ -207,12 +207,8 @@ def _winner(results: Results, home: pd.DataFrame) -> str:
     table = runs.pivot_table(index="seed", columns="method", values=statistics.ACCURACY)
     if best["method"] != "kd" and "kd" in table:
         words.append(f"`{best['method']}` {lead(table[best['method']], table['kd'])}.")
-    size = runs.groupby("method")["parameters"].max()
-    if "kd" in size and size[best["method"]] > size["kd"]:
-        words.append(
-            f"Its student is larger: {size[best['method']]:,.0f} parameters, with `kd` "
-            f"{size['kd']:,.0f}."
-        )
+    if size := larger(runs, best["method"], "kd"):
+        words.append(f"{size} with `kd`.")
     return " ".join(filter(None, words))
 
 

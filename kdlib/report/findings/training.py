@@ -221,14 +221,14 @@ def _layers(table: pd.DataFrame, form: str) -> tuple[list[str], list[str]]:
 
 def _where(table: pd.DataFrame, form: str, words: str, sides: tuple[str, str]) -> str:
     """State at which layers a student is on which side of the baseline, and by how much."""
-    found = dict(zip(sides, _layers(table, form), strict=True))
+    layers_by_side = dict(zip(sides, _layers(table, form), strict=True))
     means = {at: f"`{at}` ({table.loc[at, 'mean']:+{form}})" for at in table.index}
     parts = [
         f"{side} at {', '.join(means[at] for at in layers)}"
-        for side, layers in found.items()
+        for side, layers in layers_by_side.items()
         if layers
     ]
     sentence = " and ".join(parts) or "not clearly different at any layer"
-    if len(parts) == 1 and sum(map(len, found.values())) == len(table):
+    if len(parts) == 1 and sum(map(len, layers_by_side.values())) == len(table):
         sentence = sentence.replace(" at ", " at every layer: ", 1)
     return f"{words[:1].upper()}{words[1:]} {sentence}."

@@ -88,8 +88,10 @@ def sentence(
 def _listed(rows: pd.DataFrame, *, budgets: bool) -> str:
     """List cells with their words and headlines, or count the words where there are many."""
     if len(rows) > LISTED:
-        found = rows["verdict"].value_counts()
-        return ", ".join(f"**{word}** in {n} of {len(rows)} cells" for word, n in found.items())
+        counts_of_words = rows["verdict"].value_counts()
+        return ", ".join(
+            f"**{word}** in {n} of {len(rows)} cells" for word, n in counts_of_words.items()
+        )
     several = [c for c in ("network", "teacher") if rows[c].nunique() > 1]
     words = []
     for cell in rows.to_dict("records"):
@@ -112,11 +114,11 @@ def _by_part(rows: pd.DataFrame, cells: pd.DataFrame) -> str:
     words = []
     for cell in rows.to_dict("records"):
         same = cells[(cells["teacher"] == cell["teacher"]) & (cells["labels"] == cell["labels"])]
-        found = {other["space"]: other for other in same.to_dict("records")}
-        beside = {space: other["verdict"] for space, other in found.items()}
+        cell_of = {other["space"]: other for other in same.to_dict("records")}
+        beside = {space: other["verdict"] for space, other in cell_of.items()}
         parts = tables.parts(cell | {"beside": beside})
         spaces = zip(parts, PARTS, strict=False)  # other architectures have none
-        named = {name: which(found[space]) for name, space in spaces if space in found}
+        named = {name: which(cell_of[space]) for name, space in spaces if space in cell_of}
         each = ", ".join(f"{name} **{word}**{named.get(name, '')}" for name, word in parts.items())
         teacher = f"{cell['teacher']}, " if rows["teacher"].nunique() > 1 else ""
         words.append(f"{teacher}{_budget(cell['labels'])}: {each}")
@@ -134,8 +136,8 @@ def which(cell: Mapping[Any, Any]) -> str:
     if cell["verdict"] != "does not show":
         return ""
     sides = {"for": cell["named"], "against": cell["opposing"]}
-    found = "; ".join(f"{side}: {names}" for side, names in sides.items() if names)
-    return f" ({found})" if found else ""
+    listed = "; ".join(f"{side}: {names}" for side, names in sides.items() if names)
+    return f" ({listed})" if listed else ""
 
 
 class Judged:
@@ -207,9 +209,9 @@ class Judged:
 
     def partners(self) -> dict[str, Any]:
         """Count the students with a baseline as accurate, and the methods that hold beside it."""
-        found = self.control["seeds"].astype(str).str.extract(r"(\d+) of (\d+)").astype(int).sum()
+        counted = self.control["seeds"].astype(str).str.extract(r"(\d+) of (\d+)").astype(int).sum()
         judged = self.control[self.control["n"] >= min(verdicts.WORDS)]
-        words = f"{found[0]:.0f} of {found[1]:.0f} distilled students have such a partner."
+        words = f"{counted[0]:.0f} of {counted[1]:.0f} distilled students have such a partner."
         if students(self.results.runs)["labels"].nunique() == 1:
             words += " This study has one label budget, so no baseline has more labels."
         elif judged.empty:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -14,7 +15,7 @@ from kdlib.measure import statistics
 from kdlib.plan import editions
 from kdlib.plan.methods import BASELINE
 from kdlib.report import charts
-from kdlib.report.charts.parts import listed
+from kdlib.report.charts.parts import joined, listed
 from kdlib.store import Results
 
 NOT_RUN = Markdown("*Not run.*")
@@ -93,6 +94,14 @@ def lead(best: pd.Series, other: pd.Series) -> str:
     return f"{words}; the interval is of the one that came out best, and not corrected for that"
 
 
+def larger(runs: pd.DataFrame, best: str, other: str) -> str:
+    """State how much larger the student of a method is than another's, of runs of one network."""
+    size = runs.groupby("method")["parameters"].max()
+    if not size[best] > size.get(other, math.inf):
+        return ""
+    return f"Its student has {size[best]:,.0f} parameters instead of {size[other]:,.0f}"
+
+
 def labelled_images(study: Mapping[str, Any], labels: str) -> int:
     """Count the labelled training images of a study at one label budget."""
     total: int = study["train_images"]
@@ -127,12 +136,11 @@ def lacks(study: Mapping[str, Any]) -> str:
     """
     if not study.get("missing"):
         return ""
-    budgets = [f"{seeds(len(found))} at {labels}" for labels, found in study["published"].items()]
-    listed = " and ".join(filter(None, (", ".join(budgets[:-1]), *budgets[-1:])))
+    budgets = [f"{seeds(len(each))} at {labels}" for labels, each in study["published"].items()]
     verb = "is" if study["missing"] == 1 else "are"
     return (
-        f"{study['missing']} of the planned runs {verb} missing; published are {listed} labels "
-        "per class."
+        f"{study['missing']} of the planned runs {verb} missing; published are "
+        f"{joined(budgets, 'and')} labels per class."
     )
 
 
